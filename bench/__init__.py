@@ -1,0 +1,1 @@
+"""Benchmarks: cases, runner and results. Installed as `mmcl_fast.bench`."""

@@ -1,0 +1,1 @@
+"""High-performance contrastive learning of polynomial-ReLU two-layer networks."""

@@ -1,0 +1,250 @@
+"""`TrainConfig`: every setting of a run, validated; free of torch so that the command line starts quickly.
+
+The symbols are those of Huang et al. (NeurIPS 2024); defaults are the reading of its Figure 1 that
+fits the printed panels (`docs/claims.md` says what the paper states and what is inferred).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mmcl_fast.data.tags import MAX_EPOCH, MAX_SEED
+from mmcl_fast.errors import ConfigError
+
+Modality = Literal["single", "multi"]
+Augment = Literal["fixed", "per_epoch"]
+DataMode = Literal["explicit", "reduced"]
+Optimizer = Literal["gd", "momentum", "sgd", "adam"]
+EngineName = Literal["auto", "gram", "primal", "reference"]
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["float32", "float64"]
+Precision = Literal["ieee"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of one training run; frozen and validated. `cfg.replace(...)` gives a changed copy.
+
+    Raises:
+        ConfigError: A value is out of its range or cannot be combined with another.
+    """
+
+    n: int = 100
+    """Training samples, n in the paper. At least 2."""
+    d: int = 2000
+    """Dimension of a patch of modality A, d. At least 1."""
+    d_b: int | None = None
+    """Dimension of a patch of modality B, d~. At least 1; default: d."""
+    m: int = 50
+    """Neurons (width) of each encoder, m. At least 1."""
+    q: int = 1
+    """Power of the activation max(0, z)^q (the paper's theory has q = 1). 1 to 16."""
+    modality: Modality = "single"
+    """Contrastive learning of modality A with its augmentation, or of the pair A, B."""
+    mu_norm: float = 5.0
+    """Signal strength |mu| of modality A. Finite, >= 0."""
+    mu_b_norm: float = 15.0
+    """Signal strength |mu~| of modality B; C_mu = |mu~| / |mu|. Finite, >= 0."""
+    nu_norm: float = 2.0
+    """Signal strength |nu| of the out-of-distribution test data. Finite, >= 0."""
+    sigma_xi: float = 1.0
+    """Standard deviation of the noise patch of modality A, sigma_xi. > 0."""
+    sigma_xi_b: float | None = None
+    """Standard deviation of the noise patch of modality B, sigma_xi~. > 0; default: sigma_xi."""
+    sigma_eps: float = 0.1
+    """Standard deviation of the augmentation noise, sigma_eps. >= 0."""
+    sigma_0: float = 0.001
+    """Standard deviation of the initial weights, sigma_0 (inferred; not stated in the paper). > 0."""
+    tau: float | None = None
+    """Temperature, tau. > 0; default: 1 / m, the un-normalised similarity (inferred)."""
+    eta: float = 0.01
+    """Learning rate, eta. > 0."""
+    epochs: int = 200
+    """Epochs of training. 0 to 2^24 - 1."""
+    n_test: int = 200
+    """Out-of-distribution test samples. At least 1."""
+    negatives_per_sample: int | None = None
+    """Negatives of each sample, M, drawn among the other label without replacement. Default: all."""
+    negatives_draw: Augment = "fixed"
+    """Draw the M negatives once, or anew in each epoch."""
+    augment: Augment = "fixed"
+    """One augmented view for the whole run, or a fresh one in each epoch (modality single)."""
+    data: DataMode = "explicit"
+    """Vectors in R^d, or their exact reduction in distribution."""
+    optimizer: Optimizer = "gd"
+    """Full-batch gradient descent (the paper), heavy-ball momentum, minibatch SGD, or Adam."""
+    momentum: float = 0.9
+    """Momentum coefficient; used by optimizer momentum. 0 <= momentum < 1."""
+    batch_size: int | None = None
+    """Samples of a minibatch; needed by optimizer sgd, refused by the others. 2 to n."""
+    weight_decay: float = 0.0
+    """L2 coefficient lambda: lambda w is added to the gradient. >= 0."""
+    engine: EngineName = "auto"
+    """How to train: gram (coefficient space), primal (weights), reference (autograd), or the cheapest."""
+    device: Device = "auto"
+    """Where to train; auto takes CUDA when there is one."""
+    dtype: DType = "float32"
+    """Floating-point type of data, weights and losses."""
+    precision: Precision = "ieee"
+    """Precision of matrix products; ieee: that of dtype, no reduced formats."""
+    seed: int = 0
+    """Seed of everything random. 0 to 2^64 - 1."""
+    data_seed: int | None = None
+    """Seed of data, augmentation, negatives and minibatches. Default: seed."""
+    init_seed: int | None = None
+    """Seed of the initial weights. Default: seed."""
+    evaluate_every: int = 1
+    """Epochs between evaluations of OOD accuracy (the last epoch always counts). 0: never."""
+    coefficients_every: int = 0
+    """Epochs between stored gamma and rho. 0: only the final ones."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name))
+        for name, rule in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not rule.holds(value):
+                raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
+        _check_combinations(self)
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with some fields changed, validated again."""
+        unknown = sorted(set(changes) - set(FIELD_NAMES))
+        if unknown:
+            raise ConfigError(unknown_setting(unknown[0]))
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def tau_value(self) -> float:
+        """The temperature in use."""
+        return 1.0 / self.m if self.tau is None else self.tau
+
+    @property
+    def d_b_value(self) -> int:
+        """The dimension of modality B in use."""
+        return self.d if self.d_b is None else self.d_b
+
+    @property
+    def sigma_xi_b_value(self) -> float:
+        """The noise level of modality B in use."""
+        return self.sigma_xi if self.sigma_xi_b is None else self.sigma_xi_b
+
+    @property
+    def data_key(self) -> int:
+        """Key of the data streams."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def init_key(self) -> int:
+        """Key of the weight streams."""
+        return self.seed if self.init_seed is None else self.init_seed
+
+    @property
+    def is_multi(self) -> bool:
+        """True for multi-modal training."""
+        return self.modality == "multi"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, in the order of the fields, for JSON."""
+        return dataclasses.asdict(self)
+
+
+FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def _integer(low: int, high: int | None = None) -> _Rule:
+    if high is None:
+        return _Rule(f"an integer >= {low}", lambda v: v >= low)
+    return _Rule(f"an integer in {low} .. {high}", lambda v: low <= v <= high)
+
+
+_POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
+_NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
+_SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
+MAX_POWER = 16
+
+RANGES: Mapping[str, _Rule] = MappingProxyType(
+    {
+        "n": _integer(2),
+        "d": _integer(1),
+        "d_b": _integer(1),
+        "m": _integer(1),
+        "q": _integer(1, MAX_POWER),
+        "mu_norm": _NOT_NEGATIVE,
+        "mu_b_norm": _NOT_NEGATIVE,
+        "nu_norm": _NOT_NEGATIVE,
+        "sigma_xi": _POSITIVE,
+        "sigma_xi_b": _POSITIVE,
+        "sigma_eps": _NOT_NEGATIVE,
+        "sigma_0": _POSITIVE,
+        "tau": _POSITIVE,
+        "eta": _POSITIVE,
+        "epochs": _integer(0, MAX_EPOCH),
+        "n_test": _integer(1),
+        "negatives_per_sample": _integer(1),
+        "momentum": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
+        "batch_size": _integer(2),
+        "weight_decay": _NOT_NEGATIVE,
+        "seed": _SEED,
+        "data_seed": _SEED,
+        "init_seed": _SEED,
+        "evaluate_every": _integer(0),
+        "coefficients_every": _integer(0),
+    }
+)
+
+
+def unknown_setting(name: str) -> str:
+    """The message for a setting that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, FIELD_NAMES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
+    return f"{name}: unknown setting{hint}"
+
+
+_HINTS = get_type_hints(TrainConfig)
+
+
+def _check_type(name: str, value: object) -> None:
+    hint = _HINTS[name]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{name}: expected one of {', '.join(get_args(hint))}, got {value!r}")
+        return
+    kinds = get_args(hint) or (hint,)
+    if value is None and type(None) in kinds:
+        return
+    wants_float = float in kinds
+    good = isinstance(value, (int, float)) if wants_float else isinstance(value, int)
+    if isinstance(value, bool) or not good:
+        expected = "a number" if wants_float else "an integer"
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _check_combinations(cfg: TrainConfig) -> None:
+    if cfg.optimizer == "sgd" and cfg.batch_size is None:
+        raise ConfigError("batch_size: expected an integer with optimizer sgd, got None")
+    if cfg.optimizer != "sgd" and cfg.batch_size is not None:
+        raise ConfigError(
+            f"batch_size: expected None with full-batch optimizer {cfg.optimizer}, got {cfg.batch_size}"
+        )
+    if cfg.batch_size is not None and cfg.batch_size > cfg.n:
+        raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
+    if cfg.is_multi and cfg.augment == "per_epoch":
+        raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
+    if cfg.data == "reduced":
+        raise ConfigError("data: expected explicit, got 'reduced' (not implemented yet)")
+
+
+__all__ = ["FIELD_NAMES", "RANGES", "TrainConfig", "unknown_setting"]
