@@ -1,0 +1,214 @@
+"""Signal-noise data of equations (1), (2), (5), drawn from the stream of `docs/stream.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.stream import normal, words
+from mmcl_fast.errors import DataError
+
+TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalNoiseData:
+    """One data set with the weights at the start of training; tensors of one dtype on the CPU.
+
+    Attributes:
+        labels: y, +1 or -1, both present, [n].
+        mu: Signal of modality A, [d].
+        nu: Signal of the out-of-distribution test data, [d].
+        noise: Noise patches xi_i of modality A, [n, d].
+        augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal.
+        weights: w_r(0), [m, d].
+        test_labels: +1 or -1, [n_test].
+        test_noise: Noise patches zeta_i of the test data, [n_test, d].
+        mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
+        noise_b: Noise patches of modality B, [n, d_b].
+        weights_b: Weights of modality B's encoder at the start, [m, d_b].
+    """
+
+    labels: Tensor
+    mu: Tensor
+    nu: Tensor
+    noise: Tensor
+    augmented: Tensor | None
+    weights: Tensor
+    test_labels: Tensor
+    test_noise: Tensor
+    mu_b: Tensor | None = None
+    noise_b: Tensor | None = None
+    weights_b: Tensor | None = None
+
+
+def sample(cfg: TrainConfig) -> SignalNoiseData:
+    """Draw the data and initial weights of a run: a pure function of the config.
+
+    Args:
+        cfg: Sizes, strengths, `data_key` and `init_key`.
+
+    Returns: Data in the config's dtype.
+    Raises: DataError: all n labels came out equal (then no sample has a negative).
+    """
+
+    def draw(stream: str, rows: int, columns: int, scale: float, key: int) -> Tensor:
+        return normal(key, stream, (1, rows, columns), scale=scale, dtype=cfg.dtype)[0]
+
+    labels = draw_labels(cfg, "labels", cfg.n)
+    check_both_labels(labels, f"seed {cfg.data_key} draws")
+    noise = draw("noise", cfg.n, cfg.d, cfg.sigma_xi, cfg.data_key)
+    shared = {
+        "labels": labels,
+        "mu": axis_vector(cfg.d, 0, cfg.mu_norm, cfg.dtype),
+        "nu": axis_vector(cfg.d, 0, cfg.nu_norm, cfg.dtype),
+        "noise": noise,
+        "weights": draw("init", cfg.m, cfg.d, cfg.sigma_0, cfg.init_key),
+        "test_labels": draw_labels(cfg, "test_labels", cfg.n_test),
+        "test_noise": draw("test_noise", cfg.n_test, cfg.d, cfg.sigma_xi, cfg.data_key),
+    }
+    if not cfg.is_multi:
+        return SignalNoiseData(**shared, augmented=draw_augmented(cfg, noise, 0))
+    d_b = cfg.d_b_value
+    return SignalNoiseData(
+        **shared,
+        augmented=None,
+        mu_b=axis_vector(d_b, min(1, d_b - 1), cfg.mu_b_norm, cfg.dtype),
+        noise_b=draw("noise_b", cfg.n, d_b, cfg.sigma_xi_b_value, cfg.data_key),
+        weights_b=draw("init_b", cfg.m, d_b, cfg.sigma_0, cfg.init_key),
+    )
+
+
+def axis_vector(d: int, axis: int, norm: float, dtype: str) -> Tensor:
+    """A vector of given norm along one coordinate axis, as the paper's mu, mu~ and nu, [d]."""
+    v = torch.zeros(d, dtype=TORCH_DTYPES[dtype])
+    v[axis] = norm
+    return v
+
+
+def draw_labels(cfg: TrainConfig, stream: str, count: int) -> Tensor:
+    """Labels of +1 and -1 with probability 1/2 each, [count]."""
+    bits = words(cfg.data_key, stream, (1, 1, count))[0, 0] >> np.uint32(31)
+    return torch.from_numpy(1 - 2 * bits.astype(np.int64)).to(TORCH_DTYPES[cfg.dtype])
+
+
+def draw_augmented(cfg: TrainConfig, noise: Tensor, epoch: int) -> Tensor:
+    """Noise patches `xi_i + eps_i` of the augmented view of an epoch, [n, d], on noise's device."""
+    epsilon = normal(
+        cfg.data_key,
+        "augment",
+        (1, *noise.shape),
+        epoch=epoch if cfg.augment == "per_epoch" else 0,
+        scale=cfg.sigma_eps,
+        dtype=cfg.dtype,
+    )[0]
+    return noise + epsilon.to(noise.device)
+
+
+def draw_negatives(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor | None:
+    """N(i) as a bool mask [n, n] on the CPU, or None where it is all samples of the other label.
+
+    M smallest priority words among the other label: a uniform subset without replacement.
+    """
+    wanted = cfg.negatives_per_sample
+    y = labels.cpu().numpy()
+    other = y[:, None] != y[None, :]
+    if wanted is None or wanted >= other.sum(axis=1).max():
+        return None
+    n = len(y)
+    drawn_at = epoch if cfg.negatives_draw == "per_epoch" else 0
+    priority = words(cfg.data_key, "negatives", (1, n, n), epoch=drawn_at)[0].astype(np.int64)
+    # A same-label priority above every word sorts last; the stable sort breaks ties by index.
+    order = np.argsort(np.where(other, priority, 1 << 32), axis=1, kind="stable")
+    chosen = np.zeros((n, n), dtype=bool)
+    np.put_along_axis(chosen, order[:, :wanted], values=True, axis=1)
+    return torch.from_numpy(chosen & other)
+
+
+def draw_minibatches(cfg: TrainConfig, epoch: int) -> list[Tensor]:
+    """Index sets of one epoch's minibatches, a fresh order each epoch; the last may be smaller."""
+    if cfg.batch_size is None:
+        raise ValueError("batch_size: expected an integer, got None")
+    keys = words(cfg.data_key, "minibatch", (1, 1, cfg.n), epoch=epoch)[0, 0]
+    order = torch.from_numpy(np.argsort(keys, kind="stable"))
+    return list(order.split(cfg.batch_size))
+
+
+def check_both_labels(labels: Tensor, subject: str) -> None:
+    """Refuse labels that are not +-1 with both signs present."""
+    values = set(labels.unique().tolist())
+    if not values <= {1.0, -1.0}:
+        raise DataError(f"labels: expected +1 and -1, got values {sorted(values)[:5]}")
+    if len(values) < 2:
+        raise DataError(
+            f"labels: expected both +1 and -1, {subject} {len(labels)} labels that are all "
+            f"{labels[0].item():+.0f}; take another seed or a larger n"
+        )
+
+
+def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
+    """The data of a run: drawn if None, else the given arrays, checked against the config.
+
+    Args:
+        cfg: The run's settings; its sizes must be those of the data.
+        data: None, a `SignalNoiseData`, or a mapping from its field names to arrays.
+
+    Raises: DataError: a field is missing, unknown, of wrong shape or not finite.
+    """
+    if data is None:
+        return sample(cfg)
+    given = dict(vars(data)) if isinstance(data, SignalNoiseData) else dict(data)
+    names = {f.name for f in dataclasses.fields(SignalNoiseData)}
+    if extra := sorted(set(given) - names):
+        raise DataError(f"data: expected fields among {sorted(names)}, got {extra[0]!r}")
+    fields: dict[str, Tensor | None] = {}
+    for name, shape in _shapes(cfg).items():
+        value = given.get(name)
+        if value is None:
+            raise DataError(f"data.{name}: expected shape {list(shape)}, got nothing")
+        tensor = torch.as_tensor(value).detach().to("cpu", TORCH_DTYPES[cfg.dtype])
+        if tuple(tensor.shape) != shape:
+            raise DataError(
+                f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
+        fields[name] = tensor
+    fields.setdefault("augmented", None)
+    result = SignalNoiseData(**fields)  # type: ignore[arg-type]
+    check_both_labels(result.labels, "got")
+    return result
+
+
+def _shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "labels": (cfg.n,),
+        "mu": (cfg.d,),
+        "nu": (cfg.d,),
+        "noise": (cfg.n, cfg.d),
+        "weights": (cfg.m, cfg.d),
+        "test_labels": (cfg.n_test,),
+        "test_noise": (cfg.n_test, cfg.d),
+    }
+    if not cfg.is_multi:
+        return shapes | {"augmented": (cfg.n, cfg.d)}
+    d_b = cfg.d_b_value
+    return shapes | {"mu_b": (d_b,), "noise_b": (cfg.n, d_b), "weights_b": (cfg.m, d_b)}
+
+
+__all__ = [
+    "SignalNoiseData",
+    "as_data",
+    "draw_augmented",
+    "draw_labels",
+    "draw_minibatches",
+    "draw_negatives",
+    "sample",
+]

@@ -1,0 +1,57 @@
+"""Linear update rules: what they do to weights they do to coefficients, so one class serves both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+
+
+class LinearDescent:
+    """Gradient descent (7), (10), with weight decay and heavy-ball momentum as in `torch.optim.SGD`.
+
+    `g <- g + lambda p;  v <- beta v + g;  p <- p - eta v`, all elementwise linear: applied to the
+    coordinates of the weights in any fixed basis it gives the coordinates of the updated weights.
+    """
+
+    def __init__(self, cfg: TrainConfig, parameters: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self._eta = cfg.eta
+        self._beta = cfg.momentum if cfg.optimizer == "momentum" else 0.0
+        self._decay = cfg.weight_decay
+        self._velocity = [torch.zeros_like(p) for p in parameters] if self._beta else []
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Update the parameters in place from gradients of the same shapes."""
+        for k, (p, g) in enumerate(zip(self.parameters, gradients, strict=True)):
+            direction = g.add(p, alpha=self._decay) if self._decay else g
+            if self._beta:
+                direction = self._velocity[k].mul_(self._beta).add_(direction)
+            p.sub_(direction, alpha=self._eta)
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and velocities."""
+        named = {f"parameter_{k}": p for k, p in enumerate(self.parameters)}
+        return named | {f"velocity_{k}": v for k, v in enumerate(self._velocity)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a saved state into place."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+def nest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Prefix the names of a state, to save several under one roof."""
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def unnest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a saved state below a prefix."""
+    head = f"{prefix}."
+    return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
+
+
+__all__ = ["LinearDescent", "nest", "unnest"]

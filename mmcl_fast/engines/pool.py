@@ -1,0 +1,56 @@
+"""N(i) of R runs as the bias that the one-pass loss adds to its scores; one-hot labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.data.synthetic import draw_negatives
+from mmcl_fast.engines.protocol import Spec
+from mmcl_fast.torch_impl.one_pass import ListedNegatives, Negatives, OtherLabel, bias_of
+
+
+def one_hot_sides(labels: Tensor) -> Tensor:
+    """Column 0 for label +1, column 1 for -1: [R, n] gives [R, n, 2]."""
+    return torch.stack([labels > 0, labels < 0], dim=2).to(labels.dtype)
+
+
+class NegativePool:
+    """The negatives of every run, drawn once or anew each epoch.
+
+    Args:
+        spec: The runs.
+        labels: y on the device, [R, n].
+        keep: Hold the bias of "all of the other label" instead of making it chunk by chunk.
+    """
+
+    def __init__(self, spec: Spec, labels: Tensor, *, keep: bool) -> None:
+        self._spec = spec
+        self._labels = labels
+        self._keep = keep
+        self._fixed: Negatives | None = None
+
+    def at(self, epoch: int) -> Negatives:
+        """Negatives of an epoch."""
+        cfg = self._spec.cfg
+        if cfg.negatives_per_sample is None or cfg.negatives_draw == "fixed":
+            if self._fixed is None:
+                self._fixed = self._draw(0)
+            return self._fixed
+        return self._draw(epoch)
+
+    def chosen(self, epoch: int) -> Tensor:
+        """Negatives as a bool mask, [R, n, n]."""
+        other = self._labels[:, :, None] != self._labels[:, None, :]
+        for k, (cfg, data) in enumerate(zip(self._spec.configs, self._spec.data, strict=True)):
+            if (drawn := draw_negatives(cfg, data.labels, epoch)) is not None:
+                other[k] = drawn.to(other.device)
+        return other
+
+    def _draw(self, epoch: int) -> Negatives:
+        if self._spec.cfg.negatives_per_sample is None and not self._keep:
+            return OtherLabel(self._labels)
+        return ListedNegatives(bias_of(self.chosen(epoch), 0, self._labels.dtype))
+
+
+__all__ = ["NegativePool", "one_hot_sides"]

@@ -1,0 +1,87 @@
+"""What a training engine is: R runs of equal settings, trained side by side, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import SignalNoiseData
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Where the weights are: `w_r = a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i`.
+
+    Attributes:
+        initial: a, 1 unless there is weight decay, [R].
+        mu: Coefficient of the signal, [R, m]; gamma = mu |mu|^2.
+        noise: Coefficients of the noise patches, [R, m, n]; rho_i = noise_i |xi_i|^2.
+    """
+
+    initial: Tensor
+    mu: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one engine instance trains.
+
+    Attributes:
+        configs: Settings of the R runs; equal but for the seeds.
+        data: Data of each run.
+        device: Where to compute.
+    """
+
+    configs: Sequence[TrainConfig]
+    data: Sequence[SignalNoiseData]
+    device: torch.device
+
+    @property
+    def cfg(self) -> TrainConfig:
+        """The settings all runs share."""
+        return self.configs[0]
+
+
+class Engine(Protocol):
+    """R runs in training. Epoch t means: t updates done."""
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """Do the updates of an epoch; return the full-batch loss before them, [R]."""
+        ...
+
+    def loss(self, epoch: int) -> Tensor:
+        """Full-batch loss at the current weights, [R]."""
+        ...
+
+    def signal_and_noise(self) -> tuple[Tensor, Tensor]:
+        """`max_r |<w_r, mu>|` and `max_{r,i} <w_r, xi_i>` of modality A, [R] each."""
+        ...
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """`hbar` of modality A: training data [R, n, m] and OOD test data [R, n_test, m]."""
+        ...
+
+    def coefficients(self) -> tuple[Coefficients, ...] | None:
+        """Coefficients of each modality, or None where the weights left the span."""
+        ...
+
+    def weights(self) -> tuple[Tensor, ...] | None:
+        """Weights of each modality [R, m, d], or None where the engine does not hold them."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training has changed, to continue bit for bit."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state()` of an engine of the same spec."""
+        ...
+
+
+__all__ = ["Coefficients", "Engine", "Spec"]

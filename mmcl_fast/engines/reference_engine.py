@@ -1,0 +1,203 @@
+"""Autograd on the weights through `mmcl_fast.reference`: slow, and the meaning of the other engines.
+
+The only implementation file that may import the reference. Updates are those of `torch.optim`;
+gamma and rho follow the recursions of Lemmas 5.1 and 5.3, not autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcl_fast import reference
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
+from mmcl_fast.engines.pool import NegativePool
+from mmcl_fast.engines.protocol import Coefficients, Spec
+
+
+def why_not(cfg: TrainConfig) -> str | None:
+    """Why the reference engine cannot train this, or None."""
+    return None
+
+
+def max_runs(cfg: TrainConfig) -> int:
+    """1: one run at a time."""
+    return 1
+
+
+class ReferenceEngine:
+    """One run; see the module's documentation and `protocol.Engine`."""
+
+    def __init__(self, spec: Spec) -> None:
+        if len(spec.configs) != 1:
+            raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
+        self._spec, self._cfg, device = spec, spec.cfg, spec.device
+        self._data = data = spec.data[0]
+        self._labels = data.labels.to(device)
+        self._pool = NegativePool(spec, self._labels.unsqueeze(0), keep=False)
+        sides = [(data.noise, data.mu, data.weights)]
+        if self._cfg.is_multi:
+            sides.append((data.noise_b, data.mu_b, data.weights_b))  # type: ignore[arg-type]
+        self._noise = [noise.to(device) for noise, _, _ in sides]
+        self._mu = [mu.to(device) for _, mu, _ in sides]
+        self._weights = [w.to(device).clone().requires_grad_() for _, _, w in sides]
+        self._signal = [reference.signal_patches(self._labels, mu) for mu in self._mu]
+        self._optimizer = _optimizer(self._cfg, self._weights)
+        # (A, a) of each modality: parameters of a second optimizer of the same kind.
+        n, m = self._cfg.n, self._cfg.m
+        self._moved = [w.new_zeros(n + 1, m).requires_grad_() for w in self._weights]
+        self._kept = [w.new_ones(1).requires_grad_() for w in self._weights]
+        self._recursion = _optimizer(self._cfg, [*self._moved, *self._kept])
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """See `Engine.train_epoch`."""
+        if self._cfg.optimizer != "sgd":
+            return self._step(epoch, None)
+        loss = self.loss(epoch)
+        for batch in draw_minibatches(self._cfg, epoch):
+            self._step(epoch, batch.to(self._spec.device))
+        return loss
+
+    def loss(self, epoch: int) -> Tensor:
+        """See `Engine.loss`."""
+        with torch.no_grad():
+            return self._loss(self._features(epoch, None), self._negatives(epoch, None)).view(1)
+
+    def signal_and_noise(self) -> tuple[Tensor, Tensor]:
+        """See `Engine.signal_and_noise`."""
+        w = self._weights[0].detach()
+        signal = reference.signal_learning(w, self._mu[0])
+        return signal.view(1), reference.noise_memorisation(w, self._noise[0]).view(1)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """See `Engine.embeddings`."""
+        w, q, device = self._weights[0].detach(), self._cfg.q, self._spec.device
+        test = reference.signal_patches(self._data.test_labels, self._data.nu).to(device)
+        train = reference.embedding(w, self._signal[0], self._noise[0], q)
+        unseen = reference.embedding(w, test, self._data.test_noise.to(device), q)
+        return train.unsqueeze(0), unseen.unsqueeze(0)
+
+    def coefficients(self) -> tuple[Coefficients, ...] | None:
+        """See `Engine.coefficients`; None with Adam."""
+        if self._cfg.optimizer == "adam":
+            return None
+        return tuple(
+            Coefficients(
+                initial=kept.detach().clone(),
+                mu=moved.detach()[-1:].clone(),
+                noise=moved.detach()[:-1].T.unsqueeze(0).clone(),
+            )
+            for moved, kept in zip(self._moved, self._kept, strict=True)
+        )
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """See `Engine.weights`."""
+        return tuple(w.detach().unsqueeze(0).clone() for w in self._weights)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Engine.state`."""
+        out: dict[str, Tensor] = {}
+        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
+            for k, p in enumerate(optimizer.param_groups[0]["params"]):
+                out[f"{name}.{k}"] = p.detach()
+                moments = optimizer.state.get(p, {})
+                out |= {f"{name}.{k}.{key}": v for key, v in moments.items() if v is not None}
+        return out
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See `Engine.load_state`."""
+        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
+            for k, p in enumerate(optimizer.param_groups[0]["params"]):
+                with torch.no_grad():
+                    p.copy_(state[f"{name}.{k}"])
+                head = f"{name}.{k}."
+                for key in [key for key in state if key.startswith(head)]:
+                    optimizer.state[p][key.removeprefix(head)] = state[key].clone()
+
+    def _step(self, epoch: int, batch: Tensor | None) -> Tensor:
+        features = self._features(epoch, batch)
+        negatives = self._negatives(epoch, batch)
+        self._optimizer.zero_grad()
+        loss = self._loss(features, negatives)
+        loss.backward()
+        if self._cfg.optimizer != "adam":
+            self._recur(epoch, batch, negatives)
+        self._optimizer.step()
+        return loss.detach().view(1)
+
+    def _features(self, epoch: int, batch: Tensor | None) -> list[Tensor]:
+        """Features of the two arguments of the loss: (x, its view), or (x, x~)."""
+        q = self._cfg.q
+        pick = slice(None) if batch is None else batch
+        h = reference.features(
+            self._weights[0], self._signal[0][pick], self._noise[0][pick], q
+        )
+        if self._cfg.is_multi:
+            other, noise, signal = self._weights[1], self._noise[1], self._signal[1]
+        else:
+            other, noise, signal = self._weights[0], self._view(epoch), self._signal[0]
+        return [h, reference.features(other, signal[pick], noise[pick], q)]
+
+    def _loss(self, features: Sequence[Tensor], negatives: Tensor) -> Tensor:
+        loss = reference.multi_modal_loss if self._cfg.is_multi else reference.single_modal_loss
+        return loss(features[0], features[1], negatives, self._cfg.tau_value)
+
+    def _negatives(self, epoch: int, batch: Tensor | None) -> Tensor:
+        drawn_at = epoch if self._cfg.negatives_draw == "per_epoch" else 0
+        chosen = self._pool.chosen(drawn_at)[0]
+        return chosen if batch is None else chosen[batch][:, batch]
+
+    def _view(self, epoch: int) -> Tensor:
+        data = self._data
+        if self._cfg.augment == "per_epoch" and epoch > 0:
+            return draw_augmented(self._cfg, self._noise[0], epoch)
+        assert data.augmented is not None
+        return data.augmented.to(self._spec.device)
+
+    @torch.no_grad()
+    def _recur(self, epoch: int, batch: Tensor | None, negatives: Tensor) -> None:
+        cfg, m = self._cfg, self._cfg.m
+        h, other = self._features(epoch, batch)
+        pick = slice(None) if batch is None else batch
+        arguments = [(h, other, other), (other, h, h)] if cfg.is_multi else [(h, h, other)]
+        # The increments of the lemmas are -eta times the gradient with respect to (A_mu, A_i).
+        scale = -1.0 / (len(h) * m * cfg.tau_value)
+        for k, (query, key, positive) in enumerate(arguments):
+            p_positive, p_negative = reference.softmax_weights(
+                reference.paired_similarity(query, positive) / cfg.tau_value,
+                reference.similarity(query, key) / cfg.tau_value,
+                negatives,
+            )
+            keys = reference.Keys(
+                signal=key[:, :m],
+                noise=key[:, m:],
+                positive_signal=positive[:, :m],
+                positive_noise=positive[:, m:],
+                p_positive=p_positive,
+                p_negative=p_negative,
+            )
+            w = self._weights[k]
+            z_signal, z_noise = self._signal[k][pick] @ w.T, self._noise[k][pick] @ w.T
+            gradient = torch.zeros_like(self._moved[k])
+            gradient[:-1][pick] = reference.rho_increment(z_noise, keys, q=cfg.q, scale=scale).T
+            gradient[-1] = reference.gamma_increment(
+                z_signal, self._labels[pick], keys, q=cfg.q, scale=scale
+            )
+            self._moved[k].grad = gradient
+            self._kept[k].grad = torch.zeros_like(self._kept[k])
+        self._recursion.step()
+
+
+def _optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    if cfg.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=cfg.eta, weight_decay=cfg.weight_decay)
+    momentum = cfg.momentum if cfg.optimizer == "momentum" else 0.0
+    return torch.optim.SGD(
+        parameters, lr=cfg.eta, momentum=momentum, weight_decay=cfg.weight_decay
+    )
+
+
+__all__ = ["ReferenceEngine", "max_runs", "why_not"]

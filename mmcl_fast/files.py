@@ -1,0 +1,55 @@
+"""Writing results: whole files or none, and a clear error where they cannot be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mmcl_fast.errors import OutputError
+
+
+def prepare_directory(path: Path) -> Path:
+    """Make a directory for results and prove that it can be written, before any work starts."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"out: expected a directory that can be written, got {str(path)!r} ({error.strerror})"
+        ) from error
+    return path
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write through a temporary file that is synchronised and then renamed over `path`.
+
+    Args:
+        path: Final name.
+        write: Fills the temporary file it is given, which has the final name's suffix.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path.name}: cannot be written to {path.parent} ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+__all__ = ["prepare_directory", "write_atomically"]

@@ -1,0 +1,41 @@
+"""The paper's two-layer encoder as arithmetic on pre-activations, and as a PyTorch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def power_relu(z: Tensor, q: int) -> Tensor:
+    """`act(z) = max(0, z)^q` (3), any shape."""
+    return torch.relu(z) if q == 1 else torch.relu(z).pow(q)
+
+
+def power_relu_backward(gradient: Tensor, z: Tensor, q: int) -> Tensor:
+    """`gradient * act'(z)`; `act'(z) = q max(0, z)^(q - 1)`, 0 at z = 0. May overwrite `gradient`."""
+    if q == 1:
+        return torch.ops.aten.threshold_backward(gradient, z, 0.0)  # type: ignore[no-any-return]
+    return gradient.mul_(torch.relu(z).pow_(q - 1)).mul_(q)
+
+
+class TwoLayerEncoder(nn.Module):
+    """`hbar_r(x) = act(<w_r, signal>) + act(<w_r, noise>)` (3), with trained weights [m, d].
+
+    Args:
+        weights: [m, d].
+        q: Power of the activation, >= 1.
+    """
+
+    def __init__(self, weights: Tensor, q: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights)
+        self.q = q
+
+    def forward(self, signal: Tensor, noise: Tensor) -> Tensor:
+        """Embed patches [n, d] and [n, d] to [n, m]."""
+        return power_relu(signal @ self.weight.T, self.q) + power_relu(
+            noise @ self.weight.T, self.q
+        )
+
+
+__all__ = ["TwoLayerEncoder", "power_relu", "power_relu_backward"]

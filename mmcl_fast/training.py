@@ -1,0 +1,135 @@
+"""`train` and `train_many`: the loop around an engine, and what is measured along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcl_fast.checkpoint import Checkpoint
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import SignalNoiseData, as_data
+from mmcl_fast.engines import ENGINES, Spec, resolve_engine
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.recorder import Recorder
+from mmcl_fast.run import Run
+
+
+@dataclass(frozen=True)
+class EpochInfo:
+    """What a per-epoch callback is told.
+
+    Attributes:
+        epoch: Updates done, 0 .. epochs.
+        epochs: Updates in all.
+        loss: Full-batch loss, [R].
+        signal: `max_r |<w_r, mu>|`, [R].
+        noise: `max_{r,i} <w_r, xi_i>`, [R].
+    """
+
+    epoch: int
+    epochs: int
+    loss: torch.Tensor
+    signal: torch.Tensor
+    noise: torch.Tensor
+
+
+Callback = Callable[[EpochInfo], None]
+
+
+def train(
+    cfg: TrainConfig,
+    data: SignalNoiseData | Mapping[str, Any] | None = None,
+    on_epoch: Callback | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+) -> Run:
+    """Train one run by the paper's gradient descent (7), (10).
+
+    Args:
+        cfg: All settings.
+        data: Data of your own: a `SignalNoiseData` or a mapping of its fields to arrays; default:
+            `mmcl_fast.data.sample(cfg)`.
+        on_epoch: Called before training and after each epoch.
+        checkpoint: File to continue from if it exists and to write every `checkpoint_every` epochs.
+        checkpoint_every: Epochs between checkpoints, >= 1.
+
+    Returns: The run; if its loss stops being finite, with status "diverged" and the curves so far.
+    Raises: ConfigError, DataError, EngineRefusedError, OutputError: before any work starts.
+    """
+    resolved = resolve(cfg)
+    mine = [as_data(resolved, data)]
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(Path(checkpoint), resolved, mine[0], checkpoint_every)
+    recorder = _train_batch([resolved], mine, on_epoch, saved)
+    return recorder.runs(mine if data is not None else [None])[0]
+
+
+def train_many(
+    configs: Sequence[TrainConfig], on_epoch: Callback | None = None
+) -> list[Run]:
+    """Train many runs; runs that differ only in seeds train side by side. Equal to single runs.
+
+    Args:
+        configs: Settings of each run, in any order and mixture.
+        on_epoch: Called after each epoch of each batch.
+
+    Returns: One run per config, in the order given.
+    """
+    resolved = [resolve(cfg) for cfg in configs]
+    groups: dict[TrainConfig, list[int]] = {}
+    for k, cfg in enumerate(resolved):
+        groups.setdefault(cfg.replace(seed=0, data_seed=None, init_seed=None), []).append(k)
+    runs: dict[int, Run] = {}
+    for shape, members in groups.items():
+        width = ENGINES[shape.engine].max_runs(shape)
+        for first in range(0, len(members), width):
+            batch = members[first : first + width]
+            mine = [resolved[k] for k in batch]
+            recorder = _train_batch(mine, [as_data(cfg, None) for cfg in mine], on_epoch, None)
+            runs |= dict(zip(batch, recorder.runs([None] * len(batch)), strict=True))
+    return [runs[k] for k in range(len(configs))]
+
+
+def resolve(cfg: TrainConfig) -> TrainConfig:
+    """The config with `auto` and defaults replaced by what will be used."""
+    device = cfg.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
+    return cfg.replace(device=device, engine=resolve_engine(cfg), tau=cfg.tau_value)
+
+
+def _train_batch(
+    configs: Sequence[TrainConfig],
+    data: Sequence[SignalNoiseData],
+    on_epoch: Callback | None,
+    saved: Checkpoint | None,
+) -> Recorder:
+    cfg = configs[0]
+    engine = ENGINES[cfg.engine].build(Spec(configs, data, torch.device(cfg.device)))
+    recorder = Recorder(configs, data)
+    first = saved.resume(engine, recorder) if saved else 0
+    for epoch in range(first, cfg.epochs + 1):
+        signal, noise = engine.signal_and_noise()
+        recorder.observe(epoch, engine)
+        last = epoch == cfg.epochs
+        loss = engine.loss(epoch) if last else engine.train_epoch(epoch)
+        recorder.record(epoch, loss, signal, noise)
+        if on_epoch:
+            on_epoch(EpochInfo(epoch, cfg.epochs, loss, signal, noise))
+        if recorder.all_diverged(epoch):
+            break
+        if saved and not last:
+            saved.maybe_write(epoch + 1, engine, recorder)
+    recorder.finish(engine)
+    return recorder
+
+
+__all__ = ["EpochInfo", "resolve", "train", "train_many"]
