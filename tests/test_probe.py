@@ -1,0 +1,314 @@
+"""The batched logistic head against scikit-learn, its optimality conditions, and itself alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from mmcl_fast import probe
+from mmcl_fast.errors import DataError
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    n: int
+    p: int
+    why: str
+    batch: int = 3
+    gap: float = 1.0
+    scale: float = 1.0
+    offset: float = 0.0
+    rank: int | None = None
+    relu: bool = True
+    tied: bool = False
+    sklearn_can: bool = True
+
+
+CASES = [
+    Case("figure_1", 100, 50, "the shape that the experiments fit; separable"),
+    Case("overlapping", 100, 10, "not separable: weights from many samples", gap=0.2),
+    Case("initial", 100, 50, "features at initialisation; weights near 0", scale=1e-3),
+    Case("one_feature", 40, 1, "smallest p", gap=0.5),
+    Case("two_samples", 2, 3, "smallest n, dual form", relu=False),
+    Case("square", 20, 20, "largest p of the primal form"),
+    Case("dual_edge", 20, 21, "smallest p of the dual form"),
+    Case("wide", 30, 300, "dual form"),
+    Case("wide_initial", 30, 300, "dual form with vanishing kernel", scale=1e-3),
+    Case("huge", 100, 50, "saturated probabilities; 22 steps", scale=1e3, relu=False),
+    Case("rank_2", 100, 50, "singular Hessian without the penalty", rank=2, scale=1e3, relu=False),
+    Case("tied_columns", 60, 12, "equal and all-zero columns", tied=True),
+    # scikit-learn's Newton gives up on these (LinAlgWarning), so only optimality is checked.
+    Case("huge_wide", 30, 300, "dual form, kernel 3e8", scale=1e3, relu=False, sklearn_can=False),
+    Case("offset", 100, 50, "mean far above the spread", offset=1e3, sklearn_can=False),
+    Case("enormous", 100, 50, "rounding exceeds l2", scale=1e9, relu=False, sklearn_can=False),
+    Case("tiny", 100, 50, "squares near underflow", scale=1e-150, sklearn_can=False),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+
+
+def make(case: Case, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    labels = torch.where(torch.rand(case.batch, case.n, generator=generator) < 0.4, 1.0, -1.0)
+    labels[:, 0], labels[:, 1] = 1.0, -1.0
+    x = normal(case.batch, case.n, case.p)
+    if case.rank is not None:
+        x = x[:, :, : case.rank] @ normal(case.batch, case.rank, case.p)
+    x = x + case.gap * labels[:, :, None] * normal(case.batch, 1, case.p)
+    if case.relu:
+        x = x.relu()
+    if case.tied:
+        x[:, :, 1], x[:, :, 2] = x[:, :, 0], 0.0
+    return x * case.scale + case.offset, labels.to(torch.float64)
+
+
+def assert_same_bits(got: probe.LogisticHead, want: probe.LogisticHead, rows=slice(None)) -> None:
+    for field in fields(want):
+        assert torch.equal(getattr(got, field.name), getattr(want, field.name)[rows]), field.name
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.sklearn_can], ids=lambda c: c.id)
+def test_agrees_with_scikit_learn(case):
+    x, y = make(case)
+    head = probe.fit_logistic(x, y)
+    fresh, _ = make(case, seed=2)
+    for k in range(case.batch):
+        # C = 1 is the default; newton-cholesky is its only solver that reaches 1e-12 here.
+        judge = LogisticRegression(C=1.0, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
+        judge.fit(x[k].numpy(), y[k].numpy())
+        weight = torch.from_numpy(judge.coef_[0])
+        assert (head.weight[k] - weight).abs().max() <= 1e-6 * weight.abs().max()
+        assert abs(head.bias[k].item() - judge.intercept_[0]) <= 1e-6
+        for points in (x[k], fresh[k]):
+            ours = torch.where(points @ head.weight[k] + head.bias[k] > 0, 1.0, -1.0)
+            assert ours.tolist() == judge.predict(points.numpy()).tolist()
+
+
+@cases
+def test_is_the_optimum(case):
+    # Autograd of the objective as written, on the centred problem, against the stated tolerance.
+    x, y = make(case)
+    head = probe.fit_logistic(x, y)
+    assert head.converged.all()
+    assert head.iterations.max() <= 60
+    mean = x.mean(1, keepdim=True)
+    weight = head.weight.clone().requires_grad_()
+    bias = (head.bias + (head.weight[:, None, :] @ mean.mT)[:, 0, 0]).requires_grad_()
+    score = ((x - mean) @ weight[:, :, None])[:, :, 0] + bias[:, None]
+    residual = torch.sigmoid(-y * score).detach()
+    loss = torch.nn.functional.softplus(-y * score).mean(1)
+    (loss + weight.square().sum(1) / (2 * case.n)).sum().backward()
+    largest = (x - mean).abs().amax((1, 2))
+    scale = largest * residual.mean(1) + head.weight.abs().amax(1) / case.n
+    # Twice the tolerance: the score is rounded differently here, which matters at offset 1e3.
+    assert (weight.grad.abs().amax(1) <= 2 * probe.GRADIENT_TOLERANCE * scale).all()
+    assert (bias.grad.abs() <= 2 * probe.GRADIENT_TOLERANCE * residual.mean(1)).all()
+
+
+@pytest.mark.parametrize("p", [5, 60], ids=["primal", "dual"])
+def test_penalty_is_in_force(p):
+    x, y = make(Case("", 30, p, ""))
+    strong, weak = (probe.fit_logistic(x, y, l2=l2) for l2 in (10.0, 1e-3))
+    assert (strong.weight.norm(dim=1) < 0.1 * weak.weight.norm(dim=1)).all()
+    assert_same_bits(probe.fit_logistic(x, y, l2=1 / 30), probe.fit_logistic(x, y))
+    for l2, head in ((10.0, strong), (1e-3, weak)):
+        residual = y * torch.sigmoid(
+            -y * ((x @ head.weight[:, :, None])[:, :, 0] + head.bias[:, None])
+        )
+        implied = (x.mT @ residual[:, :, None])[:, :, 0] / (30 * l2)
+        torch.testing.assert_close(head.weight, implied, rtol=1e-6, atol=1e-8)
+
+
+def test_primal_and_dual_forms_agree():
+    # 25 columns of zeros turn a primal problem into a dual one with the same answer.
+    x, y = make(Case("", 30, 20, ""))
+    primal = probe.fit_logistic(x, y)
+    dual = probe.fit_logistic(torch.cat((x, x.new_zeros(3, 30, 25)), dim=2), y)
+    torch.testing.assert_close(dual.weight[:, :20], primal.weight, rtol=1e-8, atol=1e-10)
+    assert dual.weight[:, 20:].abs().max() == 0.0
+    torch.testing.assert_close(dual.bias, primal.bias, rtol=1e-8, atol=1e-10)
+
+
+SHAPES = [(100, 50), (7, 3), (40, 1), (33, 80), (2, 200), (250, 230), (210, 300)]
+
+
+@pytest.mark.parametrize(("n", "p"), SHAPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_alone_or_in_a_batch_is_the_same_to_the_bit(n, p, threads):
+    x, y = make(Case("", n, p, "", batch=64 if n < 200 else 6, gap=0.3))
+    x[1] *= 1e-3  # problems that finish early, so that the rest is repacked
+    x[2] *= 50.0
+    whole = probe.fit_logistic(x, y)
+    share = probe.accuracy(whole, x, y)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for k in (0, 1, 2, len(x) - 1):
+            alone = probe.fit_logistic(x[k : k + 1], y[k : k + 1])
+            assert_same_bits(alone, whole, slice(k, k + 1))
+            assert probe.accuracy(alone, x[k : k + 1], y[k : k + 1]).item() == share[k].item()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100_000, 2**30])
+@pytest.mark.parametrize("p", [9, 90], ids=["primal", "dual"])
+def test_chunks_change_no_bit(monkeypatch, chunk_bytes, p):
+    x, y = make(Case("", 40, p, "", batch=50))
+    whole = probe.fit_logistic(x, y)
+    share = probe.accuracy(whole, x, y)
+    monkeypatch.setattr(probe, "CHUNK_BYTES", chunk_bytes)
+    assert_same_bits(probe.fit_logistic(x, y), whole)
+    assert torch.equal(probe.accuracy(whole, x, y), share)
+
+
+def test_thread_count_is_left_as_it_was():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        probe.fit_logistic(*make(CASES[0]))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_layout_and_gradient_history_change_nothing():
+    x, y = make(CASES[0])
+    want = probe.fit_logistic(x, y)
+    strided = x.mT.contiguous().mT.requires_grad_()
+    assert not strided.is_contiguous()
+    got = probe.fit_logistic(strided, y.to(torch.int8))
+    assert_same_bits(got, want)
+    assert not got.weight.requires_grad
+    narrow = x.float()
+    assert_same_bits(probe.fit_logistic(narrow, y), probe.fit_logistic(narrow.double(), y))
+
+
+@pytest.mark.parametrize("p", [5, 60], ids=["primal", "dual"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_problem_that_is_not_finite_disturbs_no_other(p, value):
+    x, y = make(Case("", 30, p, "", batch=6))
+    want = probe.fit_logistic(x, y)
+    broken = x.clone()
+    broken[2, 7, 3] = value
+    head = probe.fit_logistic(broken, y)
+    others = [0, 1, 3, 4, 5]
+    assert head.weight[2].isnan().all()
+    assert head.bias[2].isnan()
+    assert not head.converged[2]
+    assert_same_bits(
+        replace(head, **{f.name: getattr(head, f.name)[others] for f in fields(head)}), want, others
+    )
+    share = probe.ood_accuracy(broken, y, x, y)
+    assert share.isnan().tolist() == [False, False, True, False, False, False]
+    assert probe.accuracy(want, broken, y).isnan().tolist() == share.isnan().tolist()
+
+
+@pytest.mark.parametrize("p", [5, 60], ids=["primal", "dual"])
+def test_overflow_is_not_called_converged(p):
+    x, y = make(Case("", 30, p, "", relu=False))
+    x[1] *= 1e200  # finite, but its squares are not
+    head = probe.fit_logistic(x, y)
+    assert head.converged.tolist() == [True, False, True]
+    assert head.weight.isfinite().all()
+    assert probe.ood_accuracy(x, y, x, y).isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("p", [4, 40], ids=["primal", "dual"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e3])
+def test_equal_rows_give_the_constant_score(p, value):
+    y = torch.tensor([1.0] * 5 + [-1.0] * 15)
+    x = torch.full((1, 20, p), value)
+    head = probe.fit_logistic(x, y)
+    assert head.converged.all()
+    score = (x.double() @ head.weight[:, :, None])[0, :, 0] + head.bias
+    torch.testing.assert_close(score, torch.full_like(score, math.log(5 / 15)), rtol=1e-12, atol=0)
+    assert probe.accuracy(head, x, y).item() == 0.75
+
+
+def test_a_score_of_zero_is_negative_as_in_scikit_learn():
+    x, y = torch.zeros(1, 4, 2), torch.tensor([1.0, -1.0, 1.0, -1.0])
+    head = probe.fit_logistic(x, y)
+    assert head.bias.item() == 0.0
+    assert probe.accuracy(head, x, torch.ones(4)).item() == 0.0
+    judge = LogisticRegression().fit([[1.0], [-1.0]], [1.0, -1.0])
+    judge.intercept_[:] = 0.0
+    assert judge.predict([[0.0]]).tolist() == [-1.0]
+
+
+def test_accuracy_counts():
+    head = probe.LogisticHead(
+        weight=torch.tensor([[1.0, 0.0], [0.0, -2.0]], dtype=torch.float64),
+        bias=torch.tensor([0.5, 1.0], dtype=torch.float64),
+        converged=torch.tensor([True, True]),
+        iterations=torch.tensor([1, 1]),
+    )
+    x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.0, 0.0], [-0.4, 3.0]]).expand(2, 4, 2)
+    shares = probe.accuracy(head, x, torch.tensor([1, 1, 1, -1]))
+    # Scores 1.5 -0.5 0.5 0.1 and -1 -1 1 -5.
+    assert shares.tolist() == [0.5, 0.5]
+    assert shares.dtype == torch.float64
+    each = torch.tensor([[1, -1, 1, 1], [-1, -1, 1, 1]])
+    assert probe.accuracy(head, x, each).tolist() == [1.0, 0.75]
+
+
+def test_ood_accuracy_is_fit_then_count():
+    case = Case("", 60, 8, "", batch=5, gap=0.3)
+    x, y = make(case)
+    fresh, fresh_y = make(case, seed=2)
+    want = probe.accuracy(probe.fit_logistic(x, y), fresh, fresh_y)
+    assert torch.equal(probe.ood_accuracy(x, y, fresh, fresh_y), want)
+    assert 0.0 < want.min() < want.max() < 1.0
+
+
+def test_no_problems():
+    head = probe.fit_logistic(torch.zeros(0, 4, 3), torch.tensor([1, 1, -1, -1]))
+    assert [tuple(getattr(head, f.name).shape) for f in fields(head)] == [(0, 3), (0,), (0,), (0,)]
+    assert probe.accuracy(head, torch.zeros(0, 2, 3), torch.ones(2)).shape == (0,)
+
+
+GOOD = (torch.zeros(2, 4, 3), torch.tensor([1.0, 1.0, -1.0, -1.0]))
+REFUSED = [
+    (
+        "one_label",
+        (GOOD[0], torch.tensor([[1, -1, 1, 1], [-1] * 4])),
+        DataError,
+        "got only -1 in prob",
+    ),
+    ("label_0", (GOOD[0], torch.tensor([1, 0, 1, -1])), DataError, "expected .1 or -1, got 0"),
+    ("label_nan", (GOOD[0], GOOD[1] * math.nan), DataError, "labels: .* got nan"),
+    ("integer_features", (GOOD[0].long(), GOOD[1]), TypeError, "features: .* torch.int64"),
+    ("two_axes", (GOOD[0][0], GOOD[1]), ValueError, r"features: .* got \(4, 3\)"),
+    ("no_columns", (GOOD[0][:, :, :0], GOOD[1]), ValueError, r"features: .* got \(2, 4, 0\)"),
+    ("label_count", (GOOD[0], GOOD[1][:3]), ValueError, r"labels: .* got \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
+)
+def test_refusals_name_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        probe.fit_logistic(*arguments)
+
+
+@pytest.mark.parametrize("l2", [0.0, -1.0, math.inf, math.nan])
+def test_penalty_must_be_positive(l2):
+    with pytest.raises(ValueError, match=rf"^l2: .* got {l2!r}"):
+        probe.fit_logistic(*GOOD, l2=l2)
+
+
+def test_head_of_another_shape_is_refused():
+    head = probe.fit_logistic(*GOOD)
+    with pytest.raises(
+        ValueError, match=r"features: expected B, p = \(2, 3\) as in head, got \(1, 3\)"
+    ):
+        probe.accuracy(head, GOOD[0][:1], GOOD[1])
