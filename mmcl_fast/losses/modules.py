@@ -1,0 +1,97 @@
+"""The losses as modules."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from mmcl_fast.backends import check_name
+from mmcl_fast.losses.contrastive import info_nce
+from mmcl_fast.losses.validation import check_options, check_temperature
+
+
+class InfoNCELoss(nn.Module):
+    """`info_nce` with its options fixed.
+
+    Args:
+        temperature: A number, or a 0-d tensor; an `nn.Parameter` becomes a parameter of the module,
+            any other tensor a buffer.
+        symmetric: As for `info_nce`, and so are the others.
+        negatives: "all" | "other_label".
+        stop_gradient: None | "key".
+        reduction: "mean" | "sum" | "none".
+        backend: "auto" or a name in `mmcl_fast.backends.BACKENDS`.
+
+    Raises:
+        ValueError: An option's value.
+        TypeError: An option's kind.
+
+    See: mmcl_fast.losses.info_nce.
+    """
+
+    temperature: float | Tensor
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.07,
+        symmetric: bool = False,
+        negatives: Literal["all", "other_label"] = "all",
+        stop_gradient: Literal["key"] | None = None,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_options(
+            symmetric=symmetric,
+            negatives=negatives,
+            stop_gradient=stop_gradient,
+            reduction=reduction,
+        )
+        check_temperature(temperature, None)
+        if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = temperature
+        self.symmetric = symmetric
+        self.negatives: Literal["all", "other_label"] = negatives
+        self.stop_gradient: Literal["key"] | None = stop_gradient
+        self.reduction: Literal["none", "mean", "sum"] = reduction
+        self.backend = check_name(backend)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        labels: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        positive_key: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of `query` [N, D] against `key` [M, D]; see `info_nce`."""
+        return info_nce(
+            query,
+            key,
+            temperature=self.temperature,
+            symmetric=self.symmetric,
+            labels=labels,
+            key_labels=key_labels,
+            negatives=self.negatives,
+            positive_key=positive_key,
+            stop_gradient=self.stop_gradient,
+            reduction=self.reduction,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        """The options, for `repr`."""
+        shown = ("temperature", "symmetric", "negatives", "stop_gradient", "reduction", "backend")
+        return ", ".join(
+            f"{name}={value!r}" if not isinstance(value, Tensor) else f"{name}=<tensor>"
+            for name in shown
+            for value in [getattr(self, name)]
+        )
+
+
+__all__ = ["InfoNCELoss"]

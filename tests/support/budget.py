@@ -1,0 +1,57 @@
+"""Error budgets that come from data: how far plain torch itself is from the exact result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Results = Mapping[str, Tensor]
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype the losses promise to compute in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def value_and_grads(
+    function: Callable[..., Tensor],
+    tensors: Mapping[str, Tensor],
+    upstream: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """`function(**tensors)` as "value", and its gradient in every tensor under the tensor's name.
+
+    Gradients of sum(upstream * value); a tensor that gets none has zeros.
+    """
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    value = function(**leaves)
+    upstream = torch.ones_like(value) if upstream is None else upstream.to(value.dtype)
+    grads = torch.autograd.grad(
+        value, list(leaves.values()), upstream, allow_unused=True, materialize_grads=True
+    )
+    return {"value": value.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Largest absolute difference, measured in the dtype of `exact`."""
+    if not exact.numel():
+        return 0.0
+    return (found.to(exact.dtype) - exact).abs().max().item()
+
+
+def assert_within_budget(ours: Results, *, plain: Results, exact: Results) -> None:
+    """Every tensor: error <= 2 * (error of plain + eps of our dtype * max|exact|).
+
+    Args:
+        ours: What is tested.
+        plain: The reference in the arithmetic that is promised, on the same rounded inputs.
+        exact: The reference in float64, on the same rounded inputs.
+    """
+    assert ours.keys() == plain.keys() == exact.keys()
+    for name, value in ours.items():
+        scale = exact[name].abs().max().item() if exact[name].numel() else 0.0
+        budget = 2 * (error(plain[name], exact[name]) + torch.finfo(value.dtype).eps * scale)
+        found = error(value, exact[name])
+        assert value.shape == exact[name].shape, name
+        assert found <= budget, f"{name}: error {found:.3g} > budget {budget:.3g}"

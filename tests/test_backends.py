@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from mmcl_fast import backends
+from mmcl_fast.backends import BACKENDS, Backend, Problem, check_name, choose, resolve
+from mmcl_fast.errors import BackendUnavailableError, ConfigError
+
+PROBLEM = Problem(4, 6, 3, torch.float32, torch.device("cpu"))
+
+
+def test_every_backend_has_every_function() -> None:
+    functions = [name for name in vars(backends.Implementation) if not name.startswith("_")]
+    assert functions
+    for backend in BACKENDS.values():
+        module = resolve(backend.name, PROBLEM)
+        assert all(callable(getattr(module, name)) for name in functions)
+
+
+def test_auto_takes_the_first_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Backend("first", "no_such_module", lambda problem: "needs luck")
+    second = Backend("second", "no_such_module", lambda problem: None)
+    monkeypatch.setattr(backends, "BACKENDS", {"first": first, "second": second} | BACKENDS)
+    assert choose("auto", PROBLEM).name == "second"
+    assert choose("torch", PROBLEM).name == "torch"
+    with pytest.raises(BackendUnavailableError, match=r"^first: needs luck$"):
+        choose("first", PROBLEM)
+
+
+def test_auto_gives_every_reason_when_none_can() -> None:
+    problem = dataclasses.replace(PROBLEM, dtype=torch.int64)
+    expected = "torch: expected dtype float16, bfloat16, float32, float64, got int64"
+    for choice in ("auto", "torch"):
+        with pytest.raises(BackendUnavailableError) as caught:
+            resolve(choice, problem)
+        assert str(caught.value) == expected
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match=r'^backend: expected one of "auto", "torch", got'):
+        check_name("cutlass")
+
+
+def test_a_module_is_imported_on_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy = Backend("lazy", "mmcl_fast.no_such_module", lambda problem: None)
+    monkeypatch.setitem(BACKENDS, "lazy", lazy)
+    assert choose("lazy", PROBLEM) is lazy
+    with pytest.raises(ModuleNotFoundError):
+        resolve("lazy", PROBLEM)
