@@ -1,1 +1,89 @@
-"""High-performance contrastive learning of polynomial-ReLU two-layer networks."""
+"""High-performance contrastive learning of polynomial-ReLU two-layer networks, and its InfoNCE loss.
+
+Public names load on first use, so that `import mmcl_fast` and `mmcl --help` stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmcl_fast import data as data
+    from mmcl_fast import losses as losses
+    from mmcl_fast import reference as reference
+    from mmcl_fast import theory as theory
+    from mmcl_fast.config import TrainConfig as TrainConfig
+    from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
+    from mmcl_fast.errors import BackendUnavailableError as BackendUnavailableError
+    from mmcl_fast.errors import ConfigError as ConfigError
+    from mmcl_fast.errors import DataError as DataError
+    from mmcl_fast.errors import EngineRefusedError as EngineRefusedError
+    from mmcl_fast.errors import MmclError as MmclError
+    from mmcl_fast.errors import OutputError as OutputError
+    from mmcl_fast.losses import InfoNCELoss as InfoNCELoss
+    from mmcl_fast.losses import info_nce as info_nce
+    from mmcl_fast.model import TwoLayerEncoder as TwoLayerEncoder
+    from mmcl_fast.run import Run as Run
+    from mmcl_fast.training import EpochInfo as EpochInfo
+    from mmcl_fast.training import train as train
+    from mmcl_fast.training import train_many as train_many
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BackendUnavailableError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "EngineRefusedError": "errors",
+    "EpochInfo": "training",
+    "InfoNCELoss": "losses",
+    "MmclError": "errors",
+    "OutputError": "errors",
+    "Run": "run",
+    "SignalNoiseData": "data.synthetic",
+    "TrainConfig": "config",
+    "TwoLayerEncoder": "model",
+    "info_nce": "losses",
+    "train": "training",
+    "train_many": "training",
+}
+_MODULES = ("data", "losses", "reference", "theory")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "BackendUnavailableError",
+    "ConfigError",
+    "DataError",
+    "EngineRefusedError",
+    "EpochInfo",
+    "InfoNCELoss",
+    "MmclError",
+    "OutputError",
+    "Run",
+    "SignalNoiseData",
+    "TrainConfig",
+    "TwoLayerEncoder",
+    "__version__",
+    "data",
+    "info_nce",
+    "losses",
+    "reference",
+    "theory",
+    "train",
+    "train_many",
+]

@@ -8,14 +8,15 @@ For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a
 because the similarity stops the gradient at its second argument (4). R independent runs are done
 side by side. The signal patch is never an n-row array: its features depend on the label only.
 
-Numerics: everything in the inputs' dtype; scores are shifted by each row's maximum, so any
-temperature is safe; a loss near 0 keeps its relative accuracy through log1p.
-Cost per run: 4 n^2 m flop; memory O(rows_per_chunk(n) n). Deterministic.
+Numerics: everything in the inputs' dtype; any temperature is safe; a loss near 0 keeps its relative
+accuracy through log1p. Deterministic, and a run's result does not depend on the other runs of the
+batch: products and sums do not, and of torch's exponentials softmax alone treats a row's tail as it
+treats its body (elementwise exp and exp2 use other code for the last few elements of a tensor).
+Cost per run: 4 n^2 m flop; memory O(rows_per_chunk(n) n).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,8 +24,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-LN_2 = math.log(2.0)
-LOG2_E = 1.0 / LN_2
 CHUNK_SCORES = 1 << 22  # scores held at once for one run; a constant, so results never vary
 
 
@@ -119,8 +118,6 @@ def one_pass(
     """
     n, m = query.noise.shape[1:]
     scale = 1.0 / (m * tau)
-    # Scores are kept in units of log 2: exp2 has no slow path for -inf, which torch.exp has on x86.
-    bits = scale * LOG2_E
     # With itself as key the other label's signal similarity is relu(a)^q relu(-a)^q = 0 exactly.
     between = None if query is key else torch.bmm(query.signal, key.signal.transpose(1, 2))
     own = (query.signal * positive.signal).sum(2, keepdim=True)  # [R, 2, 1]
@@ -130,25 +127,25 @@ def one_pass(
             negatives.rows(rows.start, rows.stop),
             query.noise[:, rows],
             key.noise.transpose(1, 2),
-            alpha=bits,
+            alpha=scale,
         )
         mine = side[:, rows]
         if between is not None:
-            scores.baddbmm_(torch.bmm(mine, between), side.transpose(1, 2), alpha=bits)
+            scores.baddbmm_(torch.bmm(mine, between), side.transpose(1, 2), alpha=scale)
         matched = (query.noise[:, rows] * positive.noise[:, rows]).sum(2)
-        matched = torch.baddbmm(matched.unsqueeze(2), mine, own).squeeze(2).mul_(bits)
-        diagonal = scores.diagonal(rows.start, dim1=1, dim2=2)
-        diagonal.copy_(matched)
-        top = scores.amax(2, keepdim=True)
-        scores.sub_(top).exp2_()
-        hit = diagonal.clone()
-        diagonal.zero_()
-        rest = scores.sum(2)
-        losses.append((top.squeeze(2) - matched) * LN_2 + torch.log1p(rest + (hit - 1)))
+        matched = torch.baddbmm(matched.unsqueeze(2), mine, own).squeeze(2).mul_(scale)
+        scores.diagonal(rows.start, dim1=1, dim2=2).copy_(matched)
+        weights = torch.softmax(scores, 2)
+        top, likeliest = scores.amax(2), weights.amax(2)
+        weights.diagonal(rows.start, dim1=1, dim2=2).zero_()
+        miss = weights.sum(2)  # 1 - p_ii without cancellation
+        losses.append(
+            torch.where(
+                matched >= top, -torch.log1p(-miss), (top - matched) - torch.log(likeliest)
+            )
+        )
         if want_gradient:
-            total = rest + hit
-            miss = rest / total  # 1 - p_ii without cancellation
-            pull = torch.bmm(scores, key.noise).div_(total.unsqueeze(2))
+            pull = torch.bmm(weights, key.noise)
             noise.append(pull.addcmul_(positive.noise[:, rows], miss.unsqueeze(2), value=-1))
             missing.append(miss)
     loss = _join(losses).mean(1)

@@ -1,0 +1,199 @@
+"""The `mmcl` command: flags are the fields of frozen dataclasses; torch loads when a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mmcl_fast.config import FIELD_NAMES, Device, DType, EngineName, TrainConfig
+from mmcl_fast.errors import ConfigError, MmclError
+from mmcl_fast.presets import PRESETS
+
+USER_ERROR = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure1:
+    """Reproduce the paper's Figure 1: leaves figure1.png, figure1.pdf, figure1.json."""
+
+    seeds: int = 10
+    """Number of seeds (data and weights), from --first-seed upwards. At least 1."""
+    out: Path = Path()
+    """Directory of the results."""
+    engine: EngineName = "auto"
+    """How to train: coefficient space, weights, autograd, or the cheapest that is exact."""
+    device: Device = "auto"
+    """Where to train; auto takes CUDA when there is one."""
+    dtype: DType = "float32"
+    """Floating-point type."""
+    epochs: int = 200
+    """Epochs of training (paper: 200)."""
+    first_seed: int = 0
+    """First seed."""
+    threads: int | None = None
+    """Processor threads; results do not depend on it. Default: torch's choice."""
+
+    def run(self) -> int:
+        """Do it."""
+        cfg = PRESETS["figure1"].replace(
+            engine=self.engine,
+            device=self.device,
+            dtype=self.dtype,
+            epochs=self.epochs,
+            seed=self.first_seed,
+        )
+        return _command("figure1", self.threads)(cfg, self.seeds, self.out)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one run with any setting: leaves run.json, curves.npz, curves.png, weights.safetensors."""
+
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    preset: str = "figure1"
+    """Settings to start from: figure1 or figure1-multi; other flags change them."""
+    out: Path = Path("run")
+    """Directory of the results."""
+    checkpoint_every: int = 0
+    """Epochs between checkpoints; the same command continues from the last one. 0: none."""
+    threads: int | None = None
+    """Processor threads; results do not depend on it. Default: torch's choice."""
+
+    def run(self) -> int:
+        """Do it."""
+        return _command("train", self.threads)(self.config, self.out, self.checkpoint_every)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Versions, devices, and what can run here and why the rest cannot."""
+
+    def run(self) -> int:
+        """Do it."""
+        return _command("info", None)()  # type: ignore[no-any-return]
+
+
+COMMANDS = {"figure1": Figure1, "train": Train, "info": Info}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; exits with 0 on success, 1 if a run diverged, 2 for a user's mistake."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        return _parse(arguments).run()  # type: ignore[no-any-return]
+    except MmclError as error:
+        sys.stderr.write(f"mmcl: error: {error}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("mmcl: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (mmcl info | head); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(arguments: Sequence[str]) -> Any:
+    kinds = [Annotated[kind, _subcommand(name, arguments)] for name, kind in COMMANDS.items()]
+    union = kinds[0]
+    for kind in kinds[1:]:
+        union = union | kind
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                union,
+                prog="mmcl",
+                description="Contrastive learning of Huang et al. (NeurIPS 2024), fast.",
+                args=list(arguments),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.ConsolidateSubcommandArgs),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            command = arguments[0] if arguments else None
+            raise ConfigError(one_line(said.getvalue(), command)) from None
+        raise
+
+
+def _subcommand(name: str, arguments: Sequence[str]) -> Any:
+    if name != "train":
+        return tyro.conf.subcommand(name)
+    return tyro.conf.subcommand(name, default=_preset(arguments))
+
+
+def _preset(arguments: Sequence[str]) -> Train:
+    """The defaults of `mmcl train`: those of the preset on the command line."""
+    chosen = "figure1"
+    for here, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        if here == "--preset":
+            chosen = following
+        elif here.startswith("--preset="):
+            chosen = here.partition("=")[2]
+    if chosen not in PRESETS:
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {chosen!r}")
+    return Train(config=PRESETS[chosen], preset=chosen)
+
+
+def one_line(box: str, command: str | None = None) -> str:
+    """The message inside one of tyro's framed errors, as one line: what, expected, got.
+
+    Args:
+        box: What tyro wrote.
+        command: The command that was called, whose flags are searched for near misses.
+    """
+    body = []
+    for line in box.splitlines():
+        text = line.strip().strip("│╭╮╰╯─").strip()
+        if line.lstrip().startswith("│ ───"):
+            break
+        if line.lstrip().startswith("│") and text:
+            body.append(text)
+    message = " ".join(body) or box.strip()
+    # tyro names its own wrapper where a config refuses a value; the config's message is complete.
+    message = re.sub(r"^Error parsing \S*(dummy|config)\S*: ", "", message)
+    message = message.removeprefix("Error parsing ")
+    message = re.sub(r"invalid literal for int\(\) with base 10: ", "expected an integer, got ", message)
+    message = re.sub(r"could not convert string to float: ", "expected a number, got ", message)
+    if message.startswith("Unrecognized options: "):
+        unknown = message.removeprefix("Unrecognized options: ").split(",")[0]
+        return f"{unknown}: expected {_expected(unknown, command)}"
+    return message
+
+
+def _expected(unknown: str, command: str | None) -> str:
+    if command not in COMMANDS:
+        return f"a command: {', '.join(COMMANDS)}"
+    kind = COMMANDS[command]
+    names = [f.name for f in fields(kind)] + list(FIELD_NAMES if kind is Train else ())
+    flags = [f"--{name.replace('_', '-')}" for name in names]
+    near = difflib.get_close_matches(unknown, flags, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"an option of mmcl {command}{hint}; mmcl {command} --help lists them"
+
+
+def _command(name: str, threads: int | None) -> Any:
+    module = import_module(f"mmcl_fast.commands.{name}")
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads: expected an integer >= 1, got {threads}")
+        import_module("torch").set_num_threads(threads)
+    return getattr(module, f"{name}_command")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What each `mmcl` command does. Imported by the command line only when the command runs."""

@@ -1,0 +1,88 @@
+"""`mmcl train`: one run with any setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from safetensors.torch import save_file
+
+from mmcl_fast import plotting
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.environment import environment
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.progress import progress
+from mmcl_fast.run import Run
+from mmcl_fast.training import resolve, train
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
+    """Train; leave run.json, curves.npz, curves.png and weights.safetensors in `out`.
+
+    Args:
+        cfg: Settings of the run.
+        out: Directory of the results, made if missing.
+        checkpoint_every: Epochs between checkpoints; 0: none. The same command continues from one.
+
+    Returns: Exit status: 0, or 1 if the run diverged (the curves so far are kept).
+    """
+    if checkpoint_every < 0:
+        raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
+    resolve(cfg)
+    prepare_directory(out)
+    where = out / CHECKPOINT if checkpoint_every else None
+    with progress(cfg.epochs, "epochs") as shown:
+        run = train(
+            cfg,
+            on_epoch=lambda info: shown.advance("training", info.epoch),
+            checkpoint=where,
+            checkpoint_every=checkpoint_every or 1,
+        )
+    _write(run, out)
+    if where:
+        where.unlink(missing_ok=True)
+    _report(run, out)
+    return 0 if run.status == "finished" else 1
+
+
+def _write(run: Run, out: Path) -> None:
+    summary = {
+        "config": run.config.to_dict(),
+        "status": run.status,
+        "diverged_at": run.diverged_at,
+        "final": {k: None if np.isnan(v) else v for k, v in run.final().items()},
+        "environment": environment(run.config.device),
+    }
+    text = json.dumps(summary, indent=1)
+    curves = {name: curve.numpy() for name, curve in run.curves().items()}
+    for name in ("gamma", "rho", "gamma_b", "rho_b", "gamma_curve", "rho_curve"):
+        if (value := getattr(run, name)) is not None:
+            curves[name] = value.numpy()
+    if run.coefficient_epochs:
+        curves["coefficient_epochs"] = np.array(run.coefficient_epochs)
+    write_atomically(out / "curves.npz", lambda path: np.savez(path, **curves))
+    plotting.save(plotting.run_curves(run), out / "curves.png")
+    if run.status == "finished":
+        weights = {"weights": run.weights("a")}
+        if run.config.is_multi:
+            weights["weights_b"] = run.weights("b")
+        write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
+    write_atomically(out / "run.json", lambda path: path.write_text(text) and None)
+
+
+def _report(run: Run, out: Path) -> None:
+    cfg, final = run.config, run.final()
+    console = Console(highlight=False)
+    values = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
+    console.print(f"{cfg.modality}-modal, engine {cfg.engine}: {values}")
+    console.print(f"wrote {', '.join(sorted(p.name for p in out.iterdir()))} in {out}")
+    if run.cause:
+        Console(stderr=True, highlight=False).print(f"mmcl: diverged: {run.cause}")
+
+
+__all__ = ["train_command"]

@@ -1,0 +1,77 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+LINE_EVERY_S = 30.0
+
+
+class Progress(Protocol):
+    """Tells a person how far the work is."""
+
+    def advance(self, label: str, done: float) -> None:
+        """Set what is being done, and how many units are done."""
+        ...
+
+
+class _Lines:
+    """A plain line now and then, for logs."""
+
+    def __init__(self, total: float, unit: str) -> None:
+        self._total, self._unit = total, unit
+        self._start = self._said = time.monotonic()
+
+    def advance(self, label: str, done: float) -> None:
+        now = time.monotonic()
+        if now - self._said < LINE_EVERY_S:
+            return
+        self._said = now
+        rate = done / (now - self._start)
+        left = (self._total - done) / rate if rate > 0 else float("inf")
+        sys.stderr.write(
+            f"{label}: {done:.0f} of {self._total:.0f} {self._unit}, "
+            f"{rate:.1f} {self._unit}/s, {left:.0f} s left\n"
+        )
+
+
+@contextmanager
+def progress(total: float, unit: str) -> Iterator[Progress]:
+    """A progress display of `total` units on standard error.
+
+    Args:
+        total: Units of work in all.
+        unit: What a unit is called, in the plural.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(total, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    rate = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
+    speed = TextColumn("{task.speed:.0f}/s" if total else "")
+    with RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        rate,
+        speed,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("starting", total=total, completed=0)
+
+        class _Bar:
+            def advance(self, label: str, done: float) -> None:
+                bar.update(task, description=label, completed=done)
+
+        yield _Bar()
+
+
+__all__ = ["Progress", "progress"]

@@ -1,0 +1,126 @@
+"""The three engines train the same run, for every option that each accepts."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from mmcl_fast import EngineRefusedError, TrainConfig, train
+from mmcl_fast.engines import ENGINES
+
+SMALL: dict[str, Any] = {"n": 30, "d": 80, "m": 12, "epochs": 40, "n_test": 20, "dtype": "float64"}
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    why: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = [
+    Case("single", "the paper's single-modal run"),
+    Case("multi", "the paper's multi-modal run", {"modality": "multi"}),
+    Case("quadratic", "act' is not a step", {"q": 2, "sigma_0": 0.05}),
+    Case(
+        "cubic_unequal",
+        "d and sigma differ between modalities",
+        {"q": 3, "modality": "multi", "sigma_0": 0.1, "d_b": 60, "sigma_xi_b": 0.5},
+    ),
+    Case("d_below_n", "the span of the data is all of R^d", {"d": 20}),
+    Case("fresh_views", "Gram rows change each epoch", {"augment": "per_epoch"}),
+    Case("no_augmentation", "the view is the sample itself", {"sigma_eps": 0.0}),
+    Case("no_signal", "|mu| = 0: gamma has nothing to move along", {"mu_norm": 0.0}),
+    Case("subset", "N(i) differs from row to row", {"negatives_per_sample": 3}),
+    Case(
+        "fresh_subset",
+        "N(i) differs from epoch to epoch, in both directions",
+        {"negatives_per_sample": 3, "negatives_draw": "per_epoch", "modality": "multi"},
+    ),
+    Case("momentum", "velocity lives in the span", {"optimizer": "momentum", "eta": 0.002}),
+    Case("weight_decay", "w(0) shrinks too", {"weight_decay": 0.1}),
+    Case(
+        "momentum_decay",
+        "both at once, both modalities",
+        {"optimizer": "momentum", "weight_decay": 0.1, "modality": "multi", "eta": 0.002},
+    ),
+    Case("sgd", "ragged last minibatch", {"optimizer": "sgd", "batch_size": 7}),
+    Case(
+        "sgd_subset",
+        "N(i) cut down to the minibatch",
+        {"optimizer": "sgd", "batch_size": 7, "modality": "multi", "negatives_per_sample": 3},
+    ),
+    Case("adam", "leaves the span: weights only", {"optimizer": "adam", "eta": 1e-3}),
+]
+CURVES = ("loss", "ood_accuracy", "signal", "noise")
+# Measured 2e-15 at the most; 1e-12 leaves room for another BLAS, not for another formula.
+TOLERANCE = 1e-12
+
+
+@pytest.mark.parametrize("engine", ["primal", "gram"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_engine_equals_reference(case: Case, engine: str) -> None:
+    cfg = TrainConfig(**(SMALL | case.settings))
+    mine = cfg.replace(engine=engine)
+    if ENGINES[engine].why_not(mine):
+        with pytest.raises(EngineRefusedError, match=cfg.optimizer):
+            train(mine)
+        return
+    ours, exact = train(mine), train(cfg.replace(engine="reference"))
+    for name in CURVES:
+        torch.testing.assert_close(
+            getattr(ours, name), getattr(exact, name), rtol=0, atol=TOLERANCE, msg=name
+        )
+    for modality in ("a", "b") if cfg.is_multi else ("a",):
+        torch.testing.assert_close(
+            ours.weights(modality), exact.weights(modality), rtol=0, atol=TOLERANCE
+        )
+    for name in ("gamma", "rho", "gamma_b", "rho_b"):
+        a, b = getattr(ours, name), getattr(exact, name)
+        assert (a is None) == (b is None)
+        if b is not None:
+            torch.testing.assert_close(a, b, rtol=0, atol=TOLERANCE, msg=name)
+    assert exact.loss[-1] < exact.loss[0]
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_paper_size_in_float64(modality: str) -> None:
+    cfg = TrainConfig(modality=modality, dtype="float64", evaluate_every=0)
+    ours, exact = train(cfg.replace(engine="gram")), train(cfg.replace(engine="reference"))
+    torch.testing.assert_close(ours.loss, exact.loss, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.noise, exact.noise, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("engine", ["primal", "gram"])
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_float32_is_as_close_to_float64_as_eager_is(modality: str, engine: str) -> None:
+    cfg = TrainConfig(modality=modality, evaluate_every=0, engine="reference")
+    exact = train(cfg.replace(dtype="float64"), data=widened(cfg))
+    plain = train(cfg)
+    ours = train(cfg.replace(engine=engine))
+    for name in ("loss", "signal", "noise"):
+        truth = getattr(exact, name)
+        error = (getattr(ours, name).double() - truth).abs().max()
+        allowed = (getattr(plain, name).double() - truth).abs().max()
+        eps = torch.finfo(torch.float32).eps * truth.abs().max()
+        assert error <= 2 * (allowed + eps), name
+
+
+def widened(cfg: TrainConfig) -> dict[str, torch.Tensor]:
+    """The float32 data of a config, in float64: all three runs see the same numbers."""
+    from mmcl_fast.data import sample
+
+    return {k: v.double() for k, v in vars(sample(cfg)).items() if v is not None}
+
+
+def test_auto_takes_the_cheaper_engine() -> None:
+    from mmcl_fast.engines import flop, resolve_engine
+
+    wide = TrainConfig()  # d = 20 n
+    tall = TrainConfig(n=4000, d=50, evaluate_every=0)
+    assert flop(wide, "gram") < flop(wide, "primal")
+    assert resolve_engine(wide) == "gram"
+    assert flop(tall, "primal") < flop(tall, "gram")
+    assert resolve_engine(tall) == "primal"
+    assert resolve_engine(wide.replace(optimizer="adam")) == "primal"

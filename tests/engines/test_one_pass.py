@@ -1,0 +1,146 @@
+"""The one-pass loss and gradient against autograd of the reference, in float64."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcl_fast import reference
+from mmcl_fast.torch_impl import one_pass as module
+from mmcl_fast.torch_impl.one_pass import Features, ListedNegatives, OtherLabel, bias_of, one_pass
+
+TAU = 0.3
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    n: int
+    m: int
+    why: str
+    size: float = 1.0
+    positives: int | None = None
+
+
+CASES = [
+    Case("pair", 2, 1, "smallest problem: one negative each"),
+    Case("ragged", 13, 5, "nothing is a multiple of anything"),
+    Case("paper_width", 40, 50, "m > n"),
+    Case("lonely_label", 17, 4, "a single sample of label +1", positives=1),
+    Case("overflow", 13, 5, "scores near 1e4 overflow a naive exp", size=60.0),
+    Case("tiny", 13, 5, "scores near 0: every weight is uniform", size=1e-6),
+]
+
+
+def problem(case: Case, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
+    """Labels [n] and, for query, key and positive, signal [2, m] and noise [n, m] features."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.ones(case.n, dtype=torch.float64)
+    labels[case.positives or (case.n + 1) // 2 :] = -1
+    labels = labels[torch.randperm(case.n, generator=rng)]
+
+    def draw(rows: int) -> Tensor:
+        z = torch.randn(rows, case.m, dtype=torch.float64, generator=rng)
+        return torch.relu(z) * case.size
+
+    return labels, [t for _ in range(3) for t in (draw(2), draw(case.n))]
+
+
+def dense(labels: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """Features [n, 2 m] as the reference wants them."""
+    return torch.cat([signal[(labels < 0).long()], noise], dim=1)
+
+
+def by_autograd(labels: Tensor, tensors: list[Tensor], negatives: Tensor) -> tuple[Tensor, ...]:
+    qs, qn, ks, kn, ps, pn = tensors
+    qs, qn = qs.clone().requires_grad_(), qn.clone().requires_grad_()
+    query, key, positive = dense(labels, qs, qn), dense(labels, ks, kn), dense(labels, ps, pn)
+    loss = reference.losses.contrastive_terms(
+        reference.paired_similarity(query, positive) / TAU,
+        reference.similarity(query, key) / TAU,
+        negatives,
+    ).mean()
+    return loss.detach(), *torch.autograd.grad(loss, (qs, qn))
+
+
+def ours(labels: Tensor, tensors: list[Tensor], negatives) -> tuple[Tensor, ...]:
+    qs, qn, ks, kn, ps, pn = (t.unsqueeze(0) for t in tensors)
+    side = torch.stack([labels > 0, labels < 0], dim=1).to(labels.dtype).unsqueeze(0)
+    loss, gradient = one_pass(
+        Features(qs, qn), Features(ks, kn), Features(ps, pn), side, negatives, tau=TAU
+    )
+    return loss[0], gradient.signal[0], gradient.noise[0]
+
+
+@pytest.mark.parametrize("rows_at_once", [None, 3], ids=["whole", "chunked"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_value_and_gradient(case: Case, rows_at_once: int | None, monkeypatch) -> None:
+    if rows_at_once:
+        monkeypatch.setattr(module, "CHUNK_SCORES", rows_at_once * case.n)
+    labels, tensors = problem(case)
+    exact = by_autograd(labels, tensors, reference.other_label(labels))
+    for mine, theirs in zip(ours(labels, tensors, OtherLabel(labels.unsqueeze(0))), exact, strict=True):
+        scale = theirs.abs().max()
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13 * float(scale))
+
+
+def test_listed_negatives_and_a_row_without_any() -> None:
+    labels, tensors = problem(CASES[1])
+    chosen = reference.other_label(labels) & (torch.rand(13, 13) < 0.5)
+    chosen[4] = False
+    exact = by_autograd(labels, tensors, chosen)
+    bias = ListedNegatives(bias_of(chosen.unsqueeze(0), 0, torch.float64))
+    for mine, theirs in zip(ours(labels, tensors, bias), exact, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+    assert not ours(labels, tensors, bias)[2][4].any()
+
+
+def test_a_loss_near_zero_keeps_its_relative_accuracy() -> None:
+    # Positives ahead by 30: loss about 5 e^-30, far below the rounding of logsumexp in float32.
+    labels = torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float32)
+    zero = torch.zeros(1, 2, 1)
+    noise = torch.full((1, 5, 1), 1e-3)
+    positive = torch.full((1, 5, 1), 30 * TAU * 1e3)
+    side = torch.stack([labels > 0, labels < 0], dim=1).float().unsqueeze(0)
+    loss, _ = one_pass(
+        Features(zero, noise),
+        Features(zero, noise),
+        Features(zero, positive),
+        side,
+        OtherLabel(labels.unsqueeze(0)),
+        tau=TAU,
+    )
+    counts = torch.where(labels > 0, 3.0, 2.0).double()
+    expected = torch.log1p(counts * torch.exp(torch.tensor(1e-6 / TAU - 30, dtype=torch.float64)))
+    torch.testing.assert_close(loss.double()[0], expected.mean(), rtol=1e-5, atol=0)
+
+
+def test_dead_neurons_get_no_gradient() -> None:
+    from mmcl_fast.model import power_relu, power_relu_backward
+
+    z = torch.tensor([-1.0, 0.0, 2.0])
+    for q, expected in ((1, [0.0, 0.0, 1.0]), (2, [0.0, 0.0, 4.0]), (3, [0.0, 0.0, 12.0])):
+        leaf = z.clone().requires_grad_()
+        power_relu(leaf, q).sum().backward()
+        assert leaf.grad.tolist() == expected
+        assert power_relu_backward(torch.ones(3), z, q).tolist() == expected
+
+
+def test_independent_runs_do_not_touch_each_other() -> None:
+    labels, tensors = problem(CASES[1])
+    other_labels, other = problem(CASES[1], seed=9)
+    both = [torch.stack(pair) for pair in zip(tensors, other, strict=True)]
+    side = torch.stack([torch.stack([y > 0, y < 0], 1).double() for y in (labels, other_labels)])
+    qs, qn, ks, kn, ps, pn = both
+    loss, gradient = one_pass(
+        Features(qs, qn),
+        Features(ks, kn),
+        Features(ps, pn),
+        side,
+        OtherLabel(torch.stack([labels, other_labels])),
+        tau=TAU,
+    )
+    alone = ours(other_labels, other, OtherLabel(other_labels.unsqueeze(0)))
+    assert torch.equal(loss[1], alone[0])
+    assert torch.equal(gradient.noise[1], alone[2])
