@@ -10,6 +10,7 @@ input) whatever the input dtype; the gradient is rounded to the input's dtype on
 Every exponential is relative to the maximum of its own row or column, so no temperature overflows,
 and the loss is `(top - s_i+) + log1p(...)`, so a loss near 0 keeps its relative accuracy. Terms
 below 2^-100 (float64: 2^-960) of the largest are 0. Two runs on one device give the same bits.
+Every product is in place or has `out=`: autocast leaves those alone, so it cannot lower precision.
 
 Scores are in units of log 2. Measured on an AVX-512 Xeon with torch 2.13: `torch.exp` takes 0.3 ns
 an element, but 4 to 42 ns where the result underflows, which masked scores and low temperatures
@@ -20,7 +21,6 @@ instead of 150 GFLOP/s, hence that.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -69,7 +69,7 @@ def info_nce_op(
     if wanted:
         loss: Tensor = _InfoNCE.apply(*inputs, _Plan(labels, mode, reduction))  # type: ignore[no-untyped-call]
         return loss
-    with torch.no_grad(), _full_precision(query):
+    with torch.no_grad():
         work = Work.of(*inputs, labels)
         rows, columns = _sweep(work, mode)
         return _reduce(_losses(rows, columns), reduction)
@@ -107,11 +107,6 @@ class _Gradients:
     query: Tensor | None = None
     key: Tensor | None = None
     positive_key: Tensor | None = None
-
-
-def _full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
-    # Autocast would run the products in half precision.
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _sweep(
@@ -288,24 +283,23 @@ class _InfoNCE(torch.autograd.Function):
         ctx.mode, ctx.labels = mode, labels
         two_sided = mode == "symmetric" or (mode == "one_way" and ctx.needs_input_grad[1])
         ctx.later = two_sided and reduction == "none"
-        with _full_precision(query):
-            work = Work.of(query, key, positive_key, temperature, labels)
-            if ctx.later:
-                rows, columns = _sweep(work, mode)
-                sides = (*rows, *(columns or ()))
-                ctx.save_for_backward(query, key, positive_key, temperature, *sides)
-                return _losses(rows, columns)
-            gradients = _allocate(work, ctx.needs_input_grad, mode)
-            weight = 1.0 / len(query) if reduction == "mean" else 1.0
-            if mode == "symmetric":
-                rows, columns = _sweep(work, mode)
-                upstream = rows.top.new_full(rows.top.shape, weight)
-                _weighted_sweep(work, rows, columns, upstream, gradients)
-            else:
-                halved = weight / 2 if mode == "symmetric_stopped" else weight
-                rows, columns = _sweep(work, mode, gradients, halved)
-            ctx.save_for_backward(*_found(work, gradients, ctx.needs_input_grad, mode))
-            return _reduce(_losses(rows, columns), reduction)
+        work = Work.of(query, key, positive_key, temperature, labels)
+        if ctx.later:
+            rows, columns = _sweep(work, mode)
+            sides = (*rows, *(columns or ()))
+            ctx.save_for_backward(query, key, positive_key, temperature, *sides)
+            return _losses(rows, columns)
+        gradients = _allocate(work, ctx.needs_input_grad, mode)
+        weight = 1.0 / len(query) if reduction == "mean" else 1.0
+        if mode == "symmetric":
+            rows, columns = _sweep(work, mode)
+            upstream = rows.top.new_full(rows.top.shape, weight)
+            _weighted_sweep(work, rows, columns, upstream, gradients)
+        else:
+            halved = weight / 2 if mode == "symmetric_stopped" else weight
+            rows, columns = _sweep(work, mode, gradients, halved)
+        ctx.save_for_backward(*_found(work, gradients, ctx.needs_input_grad, mode))
+        return _reduce(_losses(rows, columns), reduction)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -315,7 +309,7 @@ class _InfoNCE(torch.autograd.Function):
             # create_graph=True. `once_differentiable` would let a gradient penalty pass as a
             # constant here, as it looks at `upstream` alone.
             anchor = torch.zeros((), requires_grad=True)
-            results = [None if x is None else _Once.apply(x, anchor) for x in results]
+            results = [x if x is None else _Once.apply(x, anchor) for x in results]  # type: ignore[no-untyped-call]
         return tuple(results)
 
 
@@ -341,11 +335,10 @@ def _results(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
         query, key, positive_key, temperature, *sides = found
         rows = _Side(*sides[:3])
         columns = _Side(*sides[3:]) if sides[3:] else None
-        with _full_precision(query):
-            work = Work.of(query, key, positive_key, temperature, ctx.labels)
-            gradients = _allocate(work, ctx.needs_input_grad, ctx.mode)
-            _weighted_sweep(work, rows, columns, upstream, gradients)
-            found = _found(work, gradients, ctx.needs_input_grad, ctx.mode)
+        work = Work.of(query, key, positive_key, temperature, ctx.labels)
+        gradients = _allocate(work, ctx.needs_input_grad, ctx.mode)
+        _weighted_sweep(work, rows, columns, upstream, gradients)
+        found = _found(work, gradients, ctx.needs_input_grad, ctx.mode)
         upstream = rows.top.new_ones(())
     results: list[Tensor | None] = [None] * 5
     for index, value in enumerate(found):
