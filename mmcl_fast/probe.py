@@ -36,8 +36,6 @@ _MAX_HALVINGS = 60
 _ARMIJO = 1e-4
 # Rounding of the objective: without this slack the last Newton steps would be refused at random.
 _ROUNDING = 1e-13
-# Curvature per unit of residual: far on the wrong side it underflows while the residual is 1.
-_CURVATURE_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ def fit_logistic(features: Tensor, labels: Tensor, *, l2: float | None = None) -
     """Logistic regression with an unpenalised intercept, for B problems.
 
     Converged means, with c the features less their mean over i and r_i = 1 - P(y_i | f_i): each
-    component of the centred problem's gradient in w is at most 1e-10 * (max |c| * mean r + l2 *
-    max |w|), and that in b at most 1e-10 * mean r: as exact for features of 1e-3 as of 1e3.
+    component of the centred problem's gradient in w is at most 1e-10 * max |c| * mean r, and that
+    in b at most 1e-10 * mean r: as exact for features of 1e-3 as of 1e3.
 
     Args:
         features: [B, n, p], floating, n >= 2, p >= 1, any strides and device.
@@ -210,7 +208,7 @@ class _Primal:
     def stationary(self, coef: Tensor, pulls: Tensor, pulled: Tensor) -> Tensor:
         n = pulls.shape[1]
         gradient = self.l2 * coef - pulled[:, :, 0] / n
-        scale = self.largest * pulls.abs().mean(1) + self.l2 * coef.abs().amax(1)
+        scale = self.largest * pulls.abs().mean(1)
         return gradient.abs().amax(1) <= GRADIENT_TOLERANCE * scale
 
     def direction(
@@ -343,11 +341,11 @@ def _newton(model: _Primal | _Dual, labels: Tensor) -> tuple[Tensor, ...]:
 
 
 def _derivatives(labels: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """-dloss/dscore and the (floored) second derivative of each sample's loss, both [k, n]."""
+    """-dloss/dscore and the second derivative of each sample's loss, both [k, n]."""
     margin = labels * score
     small = torch.exp(-margin.abs())
     wrong = torch.where(margin > 0, small, 1.0) / (1.0 + small)  # 1 - P(y_i | f_i)
-    curvature = small / (1.0 + small).square() + _CURVATURE_FLOOR * wrong
+    curvature = small / (1.0 + small).square()
     return labels * wrong, curvature
 
 

@@ -71,6 +71,8 @@ def test_stage_that_is_over_or_never_ends():
     assert theory.t1_multi(**{**T1_MULTI, "sigma_0": 3.99}) > 0.0
     assert theory.t1_multi(**{**T1_MULTI, "mu_norm": 0.0}) == math.inf
     assert theory.t1_multi(**{**T1_MULTI, "c_mu": 0.0}) == math.inf
+    # The start underflows and the rate does not.
+    assert theory.t1_multi(**{**T1_MULTI, "mu_norm": 1e-100, "sigma_0": 1e-300}) == math.inf
 
 
 def test_convergence_time():
@@ -133,6 +135,7 @@ REFUSED = [
     (theory.t1_single, T1_SINGLE, "d", math.inf),
     (theory.t1_multi, T1_MULTI, "mu_norm", -5.0),
     (theory.t1_multi, T1_MULTI, "eta", math.nan),
+    (theory.t1_multi, T1_MULTI, "c_mu", math.inf),
     (theory.noise_growth, NOISE, "n", 0),
     (theory.signal_growth, SIGNAL, "m", 0),
     (theory.assumption_4_1, ASSUMPTION, "mu_norm", 0.0),
