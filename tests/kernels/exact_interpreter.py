@@ -39,7 +39,7 @@ def fma_rounds_once() -> bool:
         np.full(1, -1 - 2**-11, np.float32),
     )  # a * a + c = 2^-24
     x, z = TensorHandle(a, tl.float32), TensorHandle(c, tl.float32)
-    return bool(interpreter.interpreter_builder.create_fma(x, x, z).data[0] == 2**-24)
+    return bool(interpreter.interpreter_builder.create_fma(x, x, z).data[0] == 2**-24)  # exact
 
 
 def _fma(self: Any, x: Any, y: Any, z: Any) -> Any:
