@@ -1,0 +1,1 @@
+"""Tests; packages, so that a test file can import the helper beside it."""

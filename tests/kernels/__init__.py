@@ -1,0 +1,1 @@
+"""Tests of the Triton kernels, in three lanes: interpreter, ahead-of-time compilation, GPU."""

@@ -1,0 +1,125 @@
+"""Compiles kernels for GPUs that are not here, and reads what the compiler says of them.
+
+To put a new kernel under the gate, append its `Case`s to `CASES`; `test_aot.py` does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import triton
+from mmcl_fast.kernels import normal
+from mmcl_fast.kernels._tiles import ARCHS, tile_for
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+# Shared memory one program may ask for (CUDA C++ programming guide, compute capabilities).
+SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
+TYPES = {"bf16": 2, "fp32": 4, "fp64": 8}
+
+# Float instructions that the standard fixes to the last bit, and those that only move or compare.
+EXACT = re.compile(
+    r"(fma|add|sub|mul)\.rn\.f(32|64|32x2)|sqrt\.rn\.f(32|64)|(neg|abs)\.f(32|64)"
+    r"|cvt\.rn\.f32\.([us](32|64)|f64)|cvt\.f64\.f32|cvt\.rn\.bf16(x2)?\.f32"
+    r"|(selp|mov)\.f(32|64)|setp\.[a-z]+\.f(32|64)|ld\.param\.f(32|64)"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One binary: a kernel, the element types of its pointers, its constants and its target."""
+
+    kernel: Any
+    arch: str
+    pointers: Mapping[str, str]
+    constexprs: Mapping[str, Any]
+    num_warps: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        words = [*self.pointers.values(), *(f"{k}={v}" for k, v in self.constexprs.items())]
+        return "-".join([self.kernel.__name__.strip("_"), self.arch, *words])
+
+    @property
+    def signature(self) -> dict[str, str]:
+        """Types by parameter: pointers are given, everything else is annotated in the kernel."""
+        return {
+            p.name: "constexpr"
+            if p.is_constexpr
+            else self.pointers.get(p.name) or p.annotation_type
+            for p in self.kernel.params
+        }
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one program needs: bytes of shared memory, registers and spilled bytes a thread."""
+
+    shared: int
+    registers: int
+    spilled: int
+
+
+def compiled(case: Case) -> Any:
+    """Triton's compiled kernel of a case (from Triton's cache if it is there); needs no GPU."""
+    source = ASTSource(case.kernel, case.signature, constexprs=dict(case.constexprs))
+    target = GPUTarget("cuda", int(case.arch.removeprefix("sm_")), 32)
+    options = {"num_warps": case.num_warps, **case.options}
+    return triton.compile(source, target=target, options=options)
+
+
+def resources(case: Case) -> Resources:
+    """Shared memory from Triton, registers and spills from the binary."""
+    binary = compiled(case)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(binary.asm["cubin"])
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(cubin)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    return Resources(binary.metadata.shared, usage["REG"], usage["STACK"] + usage["LOCAL"])
+
+
+def inexact_operations(ptx: str) -> list[str]:
+    """Float instructions whose result is not fixed to the last bit; empty if there are none.
+
+    `mul.f32` without `.rn` is one of them: the assembler may contract it with an addition.
+    """
+    opcodes = set(re.findall(r"^\s+(?:@!?%\w+\s+)?([a-z][\w.:]+)", ptx, re.MULTILINE))
+    floats = {op for op in opcodes if re.search(r"\.b?f(16|32|64)", op)}
+    return sorted(op for op in floats if not EXACT.fullmatch(op))
+
+
+def narrow_offsets(ttir: str) -> list[str]:
+    """Pointer additions whose offset has fewer than 64 bits."""
+    additions = re.findall(r"tt\.addptr .*", ttir)
+    assert additions, "no pointer addition found: has the text form of the IR changed?"
+    return [line for line in additions if not re.search(r"(, |x)i64>?( loc\(.*)?$", line)]
+
+
+def _normal_cases() -> list[Case]:
+    cases = []
+    for arch, (name, itemsize), size_bin in product(ARCHS, TYPES.items(), ("few", "many")):
+        tile = tile_for("normal_fill", arch, itemsize, size_bin)
+        cases.append(
+            Case(
+                normal._normal_fill_kernel,
+                arch,
+                pointers={"out_ptr": f"*{name}"},
+                constexprs={"BLOCK_N": tile.block_n, "LANES": normal.LANES},
+                num_warps=tile.num_warps,
+                options=normal.LAUNCH_OPTIONS,
+            )
+        )
+    return cases
+
+
+CASES = [*_normal_cases()]

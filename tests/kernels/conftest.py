@@ -1,0 +1,28 @@
+"""Fixtures of the kernel tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from .exact_interpreter import exact_interpreter
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("cpu", marks=pytest.mark.interpreter, id="interpreter"),
+        pytest.param("cuda", marks=pytest.mark.gpu, id="gpu"),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where a kernel runs: a test that asks for it is one test in each of the two lanes.
+
+    In the interpreter the arithmetic is made that of the hardware, so both demand the same bits.
+    """
+    if request.param == "cpu":
+        with exact_interpreter():
+            yield torch.device("cpu")
+    else:
+        yield torch.device("cuda")
