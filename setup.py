@@ -40,8 +40,6 @@ setup(
         "mmcl_fast.bench": "bench",
     },
     package_data={"mmcl_fast": ["py.typed"]},
-    ext_modules=[
-        Pybind11Extension("mmcl_fast._native", ["csrc/bindings/module.cpp"], cxx_std=17)
-    ],
+    ext_modules=[Pybind11Extension("mmcl_fast._native", ["csrc/bindings/module.cpp"], cxx_std=17)],
     cmdclass={"build_ext": BuildNative},
 )

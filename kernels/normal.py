@@ -23,6 +23,7 @@ from types import MappingProxyType
 import torch
 import triton
 import triton.language as tl
+
 from mmcl_fast.kernels._tiles import arch_of, tile_for
 
 TILE_D = 256  # dimensions that share LANES consecutive Philox blocks

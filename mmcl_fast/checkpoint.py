@@ -38,7 +38,9 @@ class Checkpoint:
         if every < 1:
             raise ConfigError(f"checkpoint_every: expected an integer >= 1, got {every}")
         if not path.parent.is_dir():
-            raise OutputError(f"checkpoint: expected an existing directory, got {str(path.parent)!r}")
+            raise OutputError(
+                f"checkpoint: expected an existing directory, got {str(path.parent)!r}"
+            )
         self._path, self._every = path, every
         self._metadata = {
             "format": FORMAT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -156,18 +157,17 @@ def one_line(box: str, command: str | None = None) -> str:
         box: What tyro wrote.
         command: The command that was called, whose flags are searched for near misses.
     """
-    body = []
-    for line in box.splitlines():
-        text = line.strip().strip("│╭╮╰╯─").strip()
-        if line.lstrip().startswith("│ ───"):
-            break
-        if line.lstrip().startswith("│") and text:
-            body.append(text)
-    message = " ".join(body) or box.strip()
+    # Frames are drawn in Unicode or, for other encodings, with dashes below a bare title.
+    lines = [line.strip().strip("│|╭╮╰╯+").strip() for line in box.splitlines()]
+    framed = lines[1:] if box.lstrip().startswith(("╭", "+")) else lines[2:]
+    body = itertools.takewhile(lambda line: not re.fullmatch(r"[─-]{3,}", line), framed)
+    message = " ".join(line for line in body if line) or box.strip()
     # tyro names its own wrapper where a config refuses a value; the config's message is complete.
     message = re.sub(r"^Error parsing \S*(dummy|config)\S*: ", "", message)
     message = message.removeprefix("Error parsing ")
-    message = re.sub(r"invalid literal for int\(\) with base 10: ", "expected an integer, got ", message)
+    message = re.sub(
+        r"invalid literal for int\(\) with base 10: ", "expected an integer, got ", message
+    )
     message = re.sub(r"could not convert string to float: ", "expected a number, got ", message)
     if message.startswith("Unrecognized options: "):
         unknown = message.removeprefix("Unrecognized options: ").split(",")[0]

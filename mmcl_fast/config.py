@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -105,8 +106,9 @@ class TrainConfig:
     """Epochs between stored gamma and rho. 0: only the final ones."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name))
+        for name in FIELD_NAMES:
+            # Numbers of NumPy and the like become plain ones: configs are compared, hashed, written.
+            object.__setattr__(self, name, _plain(name, getattr(self, name)))
         for name, rule in RANGES.items():
             value = getattr(self, name)
             if value is not None and not rule.holds(value):
@@ -216,20 +218,23 @@ def unknown_setting(name: str) -> str:
 _HINTS = get_type_hints(TrainConfig)
 
 
-def _check_type(name: str, value: object) -> None:
+def _plain(name: str, value: object) -> object:
+    """The value as str, int or float, whichever the field holds; refuse what is none of them."""
     hint = _HINTS[name]
     if get_origin(hint) is Literal:
-        if value not in get_args(hint):
+        if not isinstance(value, str) or value not in get_args(hint):
             raise ConfigError(f"{name}: expected one of {', '.join(get_args(hint))}, got {value!r}")
-        return
+        return str(value)
     kinds = get_args(hint) or (hint,)
     if value is None and type(None) in kinds:
-        return
-    wants_float = float in kinds
-    good = isinstance(value, (int, float)) if wants_float else isinstance(value, int)
-    if isinstance(value, bool) or not good:
-        expected = "a number" if wants_float else "an integer"
-        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+        return None
+    if float in kinds:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ConfigError(f"{name}: expected a number, got {value!r}")
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name}: expected an integer, got {value!r}")
+    return int(value)
 
 
 def _check_combinations(cfg: TrainConfig) -> None:

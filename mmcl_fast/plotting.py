@@ -63,8 +63,8 @@ def figure1(result: Figure1) -> Figure:
             axis.set(title=title, xlabel="epoch", ylim=(low - room, high + room))
             axis.set_xlim(0, max(1, result.config.epochs))
         axes[0].legend(loc="upper right")
-        if any(result.t1.values()):
-            axes[2].legend(loc="upper left", fontsize=7)
+        if marks := axes[2].get_lines()[len(MODALITIES) :]:
+            axes[2].legend(handles=marks, loc=(0.4, 0.3), fontsize=7)
         count = len(result.seeds)
         figure.supxlabel(
             f"mean ± 1 s.d. over {count} seed{'s' * (count > 1)}; "
@@ -105,7 +105,11 @@ def _mark_t1(axis: Axes, result: Figure1) -> None:
     for modality, t1 in result.t1.items():
         if t1 is not None and t1 <= result.config.epochs:
             axis.axvline(
-                t1, color=COLOURS[modality], ls="--", lw=0.9, label=f"T1 {NAMES[modality]}: {t1:.1f}"
+                t1,
+                color=COLOURS[modality],
+                ls="--",
+                lw=0.9,
+                label=f"T1 {NAMES[modality]}: {t1:.1f}",
             )
 
 

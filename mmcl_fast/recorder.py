@@ -34,8 +34,7 @@ class Recorder:
         dtype = self._labels.dtype
         shape = (len(configs), self._cfg.epochs + 1)
         self.curves = {
-            name: torch.full(shape, torch.nan, dtype=dtype, device=self._device)
-            for name in CURVES
+            name: torch.full(shape, torch.nan, dtype=dtype, device=self._device) for name in CURVES
         }
         self._waiting: list[tuple[int, Tensor, Tensor]] = []
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
@@ -105,7 +104,9 @@ class Recorder:
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             sides = tuple(
-                Coefficients(**{f: state[f"stored.{epoch}.{k}.{f}"] for f in ("initial", "mu", "noise")})
+                Coefficients(
+                    **{f: state[f"stored.{epoch}.{k}.{f}"] for f in ("initial", "mu", "noise")}
+                )
                 for k in range(len(self._norms))
             )
             self._stored.append((epoch, sides))
@@ -142,7 +143,7 @@ class Recorder:
         )
 
     def _lemma(self, side: int, c: Coefficients, r: int) -> tuple[Tensor, Tensor]:
-        """gamma [m] and rho [m, n] of the decomposition (11)."""
+        """Gamma [m] and rho [m, n] of the decomposition (11)."""
         mu, noise = self._norms[side]
         return c.mu * mu[r], c.noise * noise[r]
 

@@ -69,7 +69,9 @@ class Run:
         if self.diverged_at is None:
             return None
         cfg = self.config
-        power = "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
+        power = (
+            "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
+        )
         return (
             f"the loss is not finite at epoch {self.diverged_at}; likely a step that is too large: "
             f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{power}"
@@ -83,7 +85,9 @@ class Run:
         if modality == "b" and not self.config.is_multi:
             raise ConfigError("modality: expected a for a single-modal run, got b")
         if self.config.data == "reduced":
-            raise ConfigError("weights: expected explicit data, got reduced (weights in R^d do not exist)")
+            raise ConfigError(
+                "weights: expected explicit data, got reduced (weights in R^d do not exist)"
+            )
         k = "ab".index(modality)
         if self._weights is not None:
             return self._weights[k]

@@ -72,9 +72,7 @@ def train(
     return recorder.runs(mine if data is not None else [None])[0]
 
 
-def train_many(
-    configs: Sequence[TrainConfig], on_epoch: Callback | None = None
-) -> list[Run]:
+def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None) -> list[Run]:
     """Train many runs; runs that differ only in seeds train side by side. Equal to single runs.
 
     Args:

@@ -73,7 +73,9 @@ def _report(result: Figure1, out: Path, seconds: float) -> None:
         table.add_row(plotting.PANELS[name][0], *cells, claim)
     console = Console()
     console.print(table)
-    console.print("sigma_0, tau, the negatives and the head are inferred (figure1.json, docs/claims.md)")
+    console.print(
+        "sigma_0, tau, the negatives and the head are inferred (figure1.json, docs/claims.md)"
+    )
     console.print(f"wrote figure1.png, figure1.pdf, figure1.json in {out}", highlight=False)
 
 

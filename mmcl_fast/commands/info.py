@@ -41,7 +41,10 @@ def info_command() -> int:
     for heading in ("backend", "can run"):
         losses.add_column(heading)
     for backend in BACKENDS.values():
-        losses.add_row(backend.name, backend.why_not(Problem(64, 64, 64, torch.float32, torch.device(device))) or "yes")
+        losses.add_row(
+            backend.name,
+            backend.why_not(Problem(64, 64, 64, torch.float32, torch.device(device))) or "yes",
+        )
     console.print(losses)
     return 0
 

@@ -175,9 +175,7 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
             raise DataError(f"data.{name}: expected shape {list(shape)}, got nothing")
         tensor = torch.as_tensor(value).detach().to("cpu", TORCH_DTYPES[cfg.dtype])
         if tuple(tensor.shape) != shape:
-            raise DataError(
-                f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}"
-            )
+            raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
         if not tensor.isfinite().all():
             raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
         fields[name] = tensor

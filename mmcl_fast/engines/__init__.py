@@ -34,9 +34,7 @@ class EngineKind:
 ENGINES = {
     "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
     "primal": EngineKind(PrimalEngine, primal.why_not, primal.max_runs),
-    "reference": EngineKind(
-        ReferenceEngine, reference_engine.why_not, reference_engine.max_runs
-    ),
+    "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),
 }
 
 

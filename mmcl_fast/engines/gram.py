@@ -224,7 +224,11 @@ class GramEngine:
         self._view_epoch = epoch
 
     def _rows_a(self) -> list[Tensor]:
-        return self._rows("noise", "mu") if self._cfg.is_multi else self._rows("noise", "augmented", "mu")
+        return (
+            self._rows("noise", "mu")
+            if self._cfg.is_multi
+            else self._rows("noise", "augmented", "mu")
+        )
 
     def _columns(self, noise: str, signal: str) -> list[Tensor]:
         return self._rows(noise, signal)

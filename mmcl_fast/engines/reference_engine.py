@@ -132,9 +132,7 @@ class ReferenceEngine:
         """Features of the two arguments of the loss: (x, its view), or (x, x~)."""
         q = self._cfg.q
         pick = slice(None) if batch is None else batch
-        h = reference.features(
-            self._weights[0], self._signal[0][pick], self._noise[0][pick], q
-        )
+        h = reference.features(self._weights[0], self._signal[0][pick], self._noise[0][pick], q)
         if self._cfg.is_multi:
             other, noise, signal = self._weights[1], self._noise[1], self._signal[1]
         else:
@@ -195,9 +193,7 @@ def _optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimi
     if cfg.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=cfg.eta, weight_decay=cfg.weight_decay)
     momentum = cfg.momentum if cfg.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(
-        parameters, lr=cfg.eta, momentum=momentum, weight_decay=cfg.weight_decay
-    )
+    return torch.optim.SGD(parameters, lr=cfg.eta, momentum=momentum, weight_decay=cfg.weight_decay)
 
 
 __all__ = ["ReferenceEngine", "max_runs", "why_not"]

@@ -4,6 +4,7 @@ Nothing here is fast. Every fast path of the project is tested against these fun
 benchmarks use them as "reference PyTorch". Imports torch only.
 """
 
+from mmcl_fast.reference.contrastive import info_nce as info_nce
 from mmcl_fast.reference.data import augment as augment
 from mmcl_fast.reference.data import signal_patches as signal_patches
 from mmcl_fast.reference.descent import gradient_descent_step as gradient_descent_step

@@ -23,9 +23,7 @@ def gradient_descent_step(
     leaves = [w.detach().requires_grad_() for w in weights]
     value = loss(*leaves)
     gradients = torch.autograd.grad(value, leaves)
-    return value.detach(), [
-        (w - eta * g).detach() for w, g in zip(leaves, gradients, strict=True)
-    ]
+    return value.detach(), [(w - eta * g).detach() for w, g in zip(leaves, gradients, strict=True)]
 
 
 __all__ = ["gradient_descent_step"]

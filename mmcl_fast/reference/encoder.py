@@ -18,9 +18,7 @@ def patch_features(weights: Tensor, patches: Tensor, q: int = 1) -> Tensor:
 
 def features(weights: Tensor, signal: Tensor, noise: Tensor, q: int = 1) -> Tensor:
     """`H(x_i)`, both patches' activations side by side: two [n, d] give [n, 2 m] (4)."""
-    return torch.cat(
-        [patch_features(weights, signal, q), patch_features(weights, noise, q)], dim=1
-    )
+    return torch.cat([patch_features(weights, signal, q), patch_features(weights, noise, q)], dim=1)
 
 
 def embedding(weights: Tensor, signal: Tensor, noise: Tensor, q: int = 1) -> Tensor:

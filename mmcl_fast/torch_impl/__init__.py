@@ -1,3 +1,3 @@
 """Portable implementations in plain torch with bounded memory: the default on a CPU."""
 
-from mmcl_fast.torch_impl.info_nce import info_nce_op as info_nce_op
+from mmcl_fast.torch_impl.contrastive import info_nce_op as info_nce_op

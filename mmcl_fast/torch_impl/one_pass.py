@@ -140,9 +140,7 @@ def one_pass(
         weights.diagonal(rows.start, dim1=1, dim2=2).zero_()
         miss = weights.sum(2)  # 1 - p_ii without cancellation
         losses.append(
-            torch.where(
-                matched >= top, -torch.log1p(-miss), (top - matched) - torch.log(likeliest)
-            )
+            torch.where(matched >= top, -torch.log1p(-miss), (top - matched) - torch.log(likeliest))
         )
         if want_gradient:
             pull = torch.bmm(weights, key.noise)

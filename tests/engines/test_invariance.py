@@ -32,7 +32,11 @@ def test_mixed_configs_come_back_in_order() -> None:
         for m in ("multi", "single")
     ]
     for cfg, run in zip(configs, train_many(configs), strict=True):
-        assert (run.config.n, run.config.seed, run.config.modality) == (cfg.n, cfg.seed, cfg.modality)
+        assert (run.config.n, run.config.seed, run.config.modality) == (
+            cfg.n,
+            cfg.seed,
+            cfg.modality,
+        )
         same(run, train(cfg))
 
 

@@ -80,7 +80,9 @@ def test_value_and_gradient(case: Case, rows_at_once: int | None, monkeypatch) -
         monkeypatch.setattr(module, "CHUNK_SCORES", rows_at_once * case.n)
     labels, tensors = problem(case)
     exact = by_autograd(labels, tensors, reference.other_label(labels))
-    for mine, theirs in zip(ours(labels, tensors, OtherLabel(labels.unsqueeze(0))), exact, strict=True):
+    for mine, theirs in zip(
+        ours(labels, tensors, OtherLabel(labels.unsqueeze(0))), exact, strict=True
+    ):
         scale = theirs.abs().max()
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13 * float(scale))
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from mmcl_fast.kernels import normal
-from mmcl_fast.kernels._tiles import ARCHS, tile_for
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from mmcl_fast.kernels import normal
+from mmcl_fast.kernels._tiles import ARCHS, tile_for
 
 # Shared memory one program may ask for (CUDA C++ programming guide, compute capabilities).
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}

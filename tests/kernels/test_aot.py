@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import triton
 import triton.language as tl
+
 from mmcl_fast.kernels import normal
 
 from . import aot

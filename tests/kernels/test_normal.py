@@ -11,10 +11,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from mmcl_fast.kernels import normal
-from mmcl_fast.kernels.normal import _box_muller, _normal_fill_kernel, normal_fill
 
 from mmcl_fast.data import stream_numpy, tags
+from mmcl_fast.kernels import normal
+from mmcl_fast.kernels.normal import _box_muller, _normal_fill_kernel, normal_fill
 
 from .exact_interpreter import bfloat16_bits, exact_interpreter, fma_rounds_once
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mmcl_fast.kernels._tiles import TILES, tile_for
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl_fast.losses import info_nce
-from mmcl_fast.reference.info_nce import info_nce as reference
+from mmcl_fast.reference.contrastive import info_nce as reference
 from mmcl_fast.torch_impl import scores
 from tests.support.budget import assert_within_budget, compute_dtype, value_and_grads
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.reference.info_nce import info_nce as reference
+from mmcl_fast.reference.contrastive import info_nce as reference
 
 N, M, D = 5, 8, 3
 

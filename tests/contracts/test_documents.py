@@ -1,0 +1,69 @@
+"""Documents name only what exists: paths, options, commands."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from mmcl_fast.cli import COMMANDS, Train
+from mmcl_fast.config import FIELD_NAMES
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SUFFIXES = "py|md|cpp|hpp|txt|toml|json|jsonl|sh|cff"
+
+
+def flags(command: str) -> set[str]:
+    kind = COMMANDS[command]
+    names = [f.name for f in fields(kind)] + (list(FIELD_NAMES) if kind is Train else [])
+    return {f"--{name.replace('_', '-')}" for name in names} | {"--help"}
+
+
+ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
+OTHER_FLAGS = {"--slow"}  # pytest's
+MADE_BY_COMMANDS = {"figure1.json", "run.json"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_paths_exist(path: Path) -> None:
+    for quoted in re.findall(r"`([\w./-]+\.(?:%s))`" % SUFFIXES, path.read_text()):
+        if quoted in MADE_BY_COMMANDS:
+            continue
+        assert (ROOT / quoted).exists() or (path.parent / quoted).exists(), quoted
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_commands_and_options_exist(path: Path) -> None:
+    text = path.read_text()
+    for command, rest in re.findall(r"mmcl ([a-z0-9]+)([^`\n|#&]*)", text):
+        assert command in COMMANDS, f"mmcl {command}"
+        for flag in re.findall(r"--[a-z][a-z0-9-]*", rest):
+            assert flag in flags(command), f"mmcl {command} {flag}"
+    for flag in re.findall(r"`(--[a-z][a-z0-9-]*)", text):
+        assert flag in ALL_FLAGS | OTHER_FLAGS, flag
+
+
+def test_readme_has_one_command_to_run_and_one_to_test() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(re.findall(r"^pip install .*mmcl figure1$", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^pip install .*pytest$", text, re.MULTILINE)) == 1
+
+
+def test_every_symbol_of_the_config_is_in_the_notation() -> None:
+    text = (ROOT / "docs/notation.md").read_text()
+    missing = [name for name in FIELD_NAMES if f"`{name}`" not in text]
+    assert not missing
+
+
+def test_every_setting_says_what_it_is() -> None:
+    import ast
+
+    tree = ast.parse((ROOT / "mmcl_fast/config.py").read_text())
+    body = next(
+        n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainConfig"
+    ).body
+    for here, following in zip(body, body[1:], strict=False):
+        if isinstance(here, ast.AnnAssign):
+            assert isinstance(following, ast.Expr), ast.unparse(here)
+            assert isinstance(following.value, ast.Constant), ast.unparse(here)

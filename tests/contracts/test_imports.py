@@ -1,0 +1,159 @@
+"""The import arrows of docs/architecture.md, what imports cost, and the public names."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmcl_fast
+
+PACKAGE = Path(mmcl_fast.__file__).parent
+ROOT = PACKAGE.parent
+
+# Who may import whom. A package stands for all its modules; nothing else is allowed.
+ARROWS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "theory": set(),
+    "reference": set(),
+    "kernels": set(),
+    "config": {"errors", "data.tags"},
+    "presets": {"config"},
+    "environment": {"__init__"},
+    "files": {"errors"},
+    "progress": set(),
+    "model": set(),
+    "torch_impl": {"errors"},
+    "backends": {"errors"},
+    "losses": {"backends", "errors"},
+    "data": {"config", "errors", "_native"},
+    "probe": {"errors"},
+    "engines": {"config", "errors", "data", "model", "torch_impl"},
+    "engines.reference_engine": {"config", "errors", "data", "reference"},
+    "run": {"config", "errors", "data", "model", "engines"},
+    "recorder": {"config", "data", "engines", "probe", "run"},
+    "checkpoint": {"config", "errors", "data", "engines", "files", "recorder"},
+    "training": {"config", "errors", "data", "engines", "checkpoint", "recorder", "run"},
+    "experiments": {"config", "environment", "presets", "recorder", "run", "theory", "training"},
+    "plotting": {"experiments", "files", "run"},
+    "commands": {
+        "backends", "config", "data", "engines", "environment", "errors", "experiments", "files",
+        "plotting", "progress", "run", "training",
+    },
+    "cli": {"config", "errors", "presets", "commands"},
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "kernels").glob("*.py")]):
+        base = PACKAGE if PACKAGE in path.parents else ROOT
+        name = ".".join(path.relative_to(base).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def owner(module: str) -> str:
+    """The row of ARROWS for a module: its own, or its package's."""
+    return module if module in ARROWS else module.split(".")[0]
+
+
+def imported(path: Path, module: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {f"mmcl_fast.{name}" for name in MODULES} | {"mmcl_fast._native"}
+            names |= {name if name in known else node.module for name in inner}
+    ours = {
+        n.removeprefix("mmcl_fast").removeprefix(".") or "__init__"
+        for n in names
+        if n.split(".")[0] == "mmcl_fast"
+    }
+    return ours - {module}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
+def test_arrows(module: str) -> None:
+    me = owner(module)
+    allowed = ARROWS[me] | {me, me.split(".")[0]}
+    for target in imported(MODULES[module], module):
+        names = {target, owner(target), target.split(".")[0]}
+        if owner(target) == "engines.reference_engine" and module != "engines":
+            names = {target}
+        assert names & allowed, f"{module} imports {target}"
+
+
+def test_reference_imports_torch_only() -> None:
+    for module, path in MODULES.items():
+        if owner(module) != "reference":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                top = (name or "").split(".")[0]
+                assert top in {
+                    "torch",
+                    "mmcl_fast",
+                    "__future__",
+                    "collections",
+                    "dataclasses",
+                    "typing",
+                }
+
+
+def test_no_module_shares_a_public_functions_name() -> None:
+    for module, path in MODULES.items():
+        if path.name != "__init__.py":
+            continue
+        package = f"mmcl_fast.{module}" if module != "__init__" else "mmcl_fast"
+        loaded = __import__(package, fromlist=["x"])
+        for name in getattr(loaded, "__all__", []):
+            value = getattr(loaded, name)
+            if callable(value):
+                assert not (path.parent / f"{name}.py").exists(), f"{package}.{name}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_listed_name_exists(module: str) -> None:
+    if module.startswith("kernels") and module != "kernels":
+        pytest.importorskip("triton")
+    loaded = __import__(f"mmcl_fast.{module}".removesuffix(".__init__"), fromlist=["x"])
+    for name in getattr(loaded, "__all__", []):
+        assert hasattr(loaded, name), name
+
+
+def test_public_names_are_these() -> None:
+    assert mmcl_fast.__all__ == sorted(mmcl_fast.__all__, key=lambda n: (n.lower() == n, n))
+    assert set(mmcl_fast.__all__) == {
+        "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
+        "InfoNCELoss", "MmclError", "OutputError", "Run", "SignalNoiseData", "TrainConfig",
+        "TwoLayerEncoder", "__version__", "data", "info_nce", "losses", "reference", "theory",
+        "train", "train_many",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        (
+            "import mmcl_fast, mmcl_fast.config, mmcl_fast.presets, mmcl_fast.cli",
+            ["torch", "numpy", "matplotlib"],
+        ),
+        ("import mmcl_fast; mmcl_fast.info_nce", ["triton", "matplotlib", "jax", "rich"]),
+        ("import mmcl_fast; mmcl_fast.train", ["triton", "matplotlib", "jax", "rich"]),
+    ],
+)
+def test_imports_are_lazy(statement: str, absent: list[str]) -> None:
+    # torch itself imports triton where it is installed if asked to compile; these paths do not.
+    code = f"{statement}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(json.loads(out.stdout)) & set(absent)
