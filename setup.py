@@ -27,6 +27,7 @@ TARGETS = {
     "csrc/core/avx512.cpp": [
         *("-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
         "-mprefer-vector-width=512",
+        *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # in g++ 12's own intrinsics header
     ],
 }
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
@@ -60,7 +61,7 @@ setup(
         "mmcl_fast.kernels": "kernels",
         "mmcl_fast.bench": "bench",
     },
-    package_data={"mmcl_fast": ["py.typed"]},
+    package_data={"mmcl_fast": ["py.typed", "*.pyi"]},
     ext_modules=[
         Pybind11Extension(
             "mmcl_fast._native",

@@ -1,5 +1,5 @@
-// Python surface of csrc/core: checks the buffer's layout, releases the GIL, translates nothing else
-// (pybind11 turns std::invalid_argument into ValueError).
+// Python surface of csrc/core: checks the buffer's layout, releases the GIL, translates nothing
+// else (pybind11 turns std::invalid_argument into ValueError).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -21,8 +21,8 @@ mmcl::Slice<T> slice_of(const py::buffer_info& info, const Start& start) {
   if (info.strides[0] % size != 0 || info.strides[1] % size != 0) {
     throw py::value_error("out: expected strides that are multiples of the item size");
   }
-  mmcl::Slice<T> slice{static_cast<T*>(info.ptr), start, {}, info.strides[0] / size,
-                       info.strides[1] / size};
+  mmcl::Slice<T> slice{
+      static_cast<T*>(info.ptr), start, {}, info.strides[0] / size, info.strides[1] / size};
   for (std::size_t axis = 0; axis < 3; ++axis) {
     slice.shape[axis] = static_cast<std::uint64_t>(info.shape[axis]);
   }

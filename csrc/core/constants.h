@@ -22,8 +22,8 @@ constexpr std::int32_t kMantissa = 0x7fffff;
 constexpr float kMinus2Ln2 = -0x1.62e43p+0f;
 constexpr int kLogTerms = 9, kSinTerms = 4, kCosTerms = 5;
 // Printed by csrc/tools/fit_transform.py; lowest degree first.
-constexpr float kLog[kLogTerms] = {-0x1p+1f,       0x1.fffffap-1f,  -0x1.5556f2p-1f,
-                                   0x1.0004aep-1f, -0x1.98d33p-2f,  0x1.535aaap-2f,
+constexpr float kLog[kLogTerms] = {-0x1p+1f,        0x1.fffffap-1f, -0x1.5556f2p-1f,
+                                   0x1.0004aep-1f,  -0x1.98d33p-2f, 0x1.535aaap-2f,
                                    -0x1.317ee4p-2f, 0x1.251124p-2f, -0x1.660338p-3f};
 constexpr float kSin[kSinTerms] = {0x1.921fb6p-1f, -0x1.4abc22p-4f, 0x1.467fdcp-9f,
                                    -0x1.32f65cp-15f};

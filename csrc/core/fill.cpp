@@ -53,9 +53,9 @@ void check(const Stream& stream, const Slice<T>& slice, int threads) {
   for (int axis = 0; axis < 3; ++axis) {
     const std::uint64_t start = slice.start[axis], size = slice.shape[axis];
     if (start > kLimits[axis] || size > kLimits[axis] - start) {
-      throw std::invalid_argument(std::string(kNames[axis]) + ": expected start + size <= " +
-                                  std::to_string(kLimits[axis]) + ", got " +
-                                  std::to_string(start) + " + " + std::to_string(size));
+      throw std::invalid_argument(std::string(kNames[axis]) +
+                                  ": expected start + size <= " + std::to_string(kLimits[axis]) +
+                                  ", got " + std::to_string(start) + " + " + std::to_string(size));
     }
   }
   if (stream.tag > 0xff) throw std::invalid_argument("tag: expected 0..255");
@@ -80,8 +80,8 @@ class Filler {
   void run(int threads) const {
     const std::uint64_t tiles = rows_ * tiles_per_row_;
     const auto wanted = static_cast<std::uint64_t>(threads);
-    const std::uint64_t parts = std::max<std::uint64_t>(
-        1, std::min<std::uint64_t>(wanted, tiles / kTilesPerThread));
+    const std::uint64_t parts =
+        std::max<std::uint64_t>(1, std::min<std::uint64_t>(wanted, tiles / kTilesPerThread));
     const auto bound = [=](std::uint64_t part) {
       return tiles / parts * part + std::min(part, tiles % parts);
     };
@@ -115,11 +115,10 @@ class Filler {
 
   void fill_row(std::uint64_t run, std::uint64_t sample, std::uint64_t tile,
                 std::uint64_t count) const {
-    const Row row{static_cast<std::uint32_t>(stream_.seed),
-                  static_cast<std::uint32_t>(stream_.seed >> 32),
-                  static_cast<std::uint32_t>(slice_.start[1] + sample),
-                  static_cast<std::uint32_t>(slice_.start[0] + run),
-                  stream_.tag << 24 | stream_.epoch};
+    const Row row{
+        static_cast<std::uint32_t>(stream_.seed), static_cast<std::uint32_t>(stream_.seed >> 32),
+        static_cast<std::uint32_t>(slice_.start[1] + sample),
+        static_cast<std::uint32_t>(slice_.start[0] + run), stream_.tag << 24 | stream_.epoch};
     T* const out = slice_.data + static_cast<std::int64_t>(run) * slice_.run_stride +
                    static_cast<std::int64_t>(sample) * slice_.sample_stride;
     std::uint64_t end = tile + count;
@@ -133,8 +132,7 @@ class Filler {
   }
 
   bool is_partial(std::uint64_t tile) const {
-    return tile * kTile < slice_.start[2] ||
-           (tile + 1) * kTile > slice_.start[2] + slice_.shape[2];
+    return tile * kTile < slice_.start[2] || (tile + 1) * kTile > slice_.start[2] + slice_.shape[2];
   }
 
   void fill_partial(const Row& row, std::uint64_t tile, T* out) const {

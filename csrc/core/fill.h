@@ -1,4 +1,5 @@
-// Fills any slice [runs, samples, dims] of a stream, on any number of threads, with the same values.
+// Fills any slice [runs, samples, dims] of a stream, on any number of threads, with the same
+// values.
 #pragma once
 
 #include <array>
@@ -14,8 +15,8 @@ struct Stream {
   std::uint32_t epoch;  // below 2^24
 };
 
-// Where the values go: T is float, double or std::uint16_t (bfloat16) for normals, std::uint32_t for
-// words. Strides count elements and may be anything that does not let rows overlap.
+// Where the values go: T is float, double or std::uint16_t (bfloat16) for normals, std::uint32_t
+// for words. Strides count elements and may be anything that does not let rows overlap.
 template <class T>
 struct Slice {
   T* data;
