@@ -26,19 +26,29 @@ constexpr std::uint64_t kTilesPerThread = 128;
 constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} << 32,
                                       std::uint64_t{1} << 34};
 
-// The definition fixes rounding to nearest and keeps subnormals; the caller's thread may not.
+// The definition fixes rounding to nearest and keeps subnormals; the caller's thread may not, and
+// threads inherit from it. (On x86-64 fesetenv leaves flush-to-zero as it is.)
 class DefaultFloats {
  public:
+#if defined(__x86_64__)
+  DefaultFloats() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~DefaultFloats() { _mm_setcsr(saved_); }
+#else
   DefaultFloats() {
     std::fegetenv(&saved_);
     std::fesetenv(FE_DFL_ENV);
   }
   ~DefaultFloats() { std::fesetenv(&saved_); }
+#endif
   DefaultFloats(const DefaultFloats&) = delete;
   DefaultFloats& operator=(const DefaultFloats&) = delete;
 
  private:
+#if defined(__x86_64__)
+  unsigned saved_;
+#else
   std::fenv_t saved_;
+#endif
 };
 
 void fence() {
