@@ -27,28 +27,19 @@ constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} <
                                       std::uint64_t{1} << 34};
 
 // The definition fixes rounding to nearest and keeps subnormals; the caller's thread may not, and
-// threads inherit from it. (On x86-64 fesetenv leaves flush-to-zero as it is.)
+// threads inherit from it.
 class DefaultFloats {
  public:
-#if defined(__x86_64__)
-  DefaultFloats() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-  ~DefaultFloats() { _mm_setcsr(saved_); }
-#else
   DefaultFloats() {
     std::fegetenv(&saved_);
     std::fesetenv(FE_DFL_ENV);
   }
   ~DefaultFloats() { std::fesetenv(&saved_); }
-#endif
   DefaultFloats(const DefaultFloats&) = delete;
   DefaultFloats& operator=(const DefaultFloats&) = delete;
 
  private:
-#if defined(__x86_64__)
-  unsigned saved_;
-#else
   std::fenv_t saved_;
-#endif
 };
 
 void fence() {
@@ -73,7 +64,8 @@ void check(const Stream& stream, const Slice<T>& slice, int threads) {
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
 }
 
-// Generate(kernels, row, first tile, tiles, out) writes whole tiles.
+// generate(kernels, row, first tile, tiles, out) writes whole tiles; it is called with
+// DefaultFloats.
 template <class T, class Generate>
 class Filler {
  public:
@@ -174,19 +166,18 @@ void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice
 template <>
 void fill_normal<float>(const Target& target, const Stream& stream, const Slice<float>& slice,
                         double scale, int threads) {
-  const auto s = static_cast<float>(scale);
   fill_with(target, stream, slice, threads,
-            [s](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-                float* out) { k.f32(row, first, tiles, s, out); });
+            [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+                    float* out) { k.f32(row, first, tiles, static_cast<float>(scale), out); });
 }
 
 template <>
 void fill_normal<std::uint16_t>(const Target& target, const Stream& stream,
                                 const Slice<std::uint16_t>& slice, double scale, int threads) {
-  const auto s = static_cast<float>(scale);
-  fill_with(target, stream, slice, threads,
-            [s](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-                std::uint16_t* out) { k.bf16(row, first, tiles, s, out); });
+  fill_with(
+      target, stream, slice, threads,
+      [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+              std::uint16_t* out) { k.bf16(row, first, tiles, static_cast<float>(scale), out); });
 }
 
 template <>
