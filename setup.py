@@ -1,13 +1,16 @@
 """Build of the C++ extension `mmcl_fast._native`; everything else is in pyproject.toml."""
 
+import platform
 import shutil
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 
 PACKAGES = [
     "mmcl_fast",
+    "mmcl_fast.commands",
     "mmcl_fast.data",
     "mmcl_fast.engines",
     "mmcl_fast.experiments",
@@ -17,19 +20,40 @@ PACKAGES = [
     "mmcl_fast.kernels",
     "mmcl_fast.bench",
 ]
+# Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
+# stream's definition (docs/stream.md) is exact, and reassociation would change its values.
+CORE = [f"csrc/core/{name}.cpp" for name in ("fill", "plain", "target")]
+TARGETS = {
+    "csrc/core/avx2.cpp": ["-mavx2", "-mfma"],
+    "csrc/core/avx512.cpp": [
+        *("-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
+        "-mprefer-vector-width=512",
+        *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # in g++ 12's own intrinsics header
+    ],
+}
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 
 
 class BuildNative(build_ext):
-    """pybind11's build_ext with one clear sentence when there is no C++ compiler."""
+    """pybind11's build_ext with flags per target, and one clear sentence without a compiler."""
 
     def build_extensions(self):
         compiler = (getattr(self.compiler, "compiler_cxx", None) or ["c++"])[0]
         if self.compiler.compiler_type == "unix" and shutil.which(compiler) is None:
             sys.exit(
-                f"mmcl-fast needs a C++17 compiler to build its native extension and found no {compiler!r}: "
-                "install g++ or clang++ (Debian: apt install g++), or set CXX to the compiler's path."
+                f"mmcl-fast needs a C++17 compiler to build its native extension and found no "
+                f"{compiler!r}: install g++ or clang++ (Debian: apt install g++), or set CXX to "
+                "the compiler's path."
             )
         super().build_extensions()
+
+    def build_extension(self, ext):
+        if platform.machine() in ("x86_64", "AMD64"):
+            for source, flags in TARGETS.items():
+                ext.extra_objects += self.compiler.compile(
+                    [source], self.build_temp, extra_postargs=[*ext.extra_compile_args, *flags]
+                )
+        super().build_extension(ext)
 
 
 setup(
@@ -39,7 +63,15 @@ setup(
         "mmcl_fast.kernels": "kernels",
         "mmcl_fast.bench": "bench",
     },
-    package_data={"mmcl_fast": ["py.typed"]},
-    ext_modules=[Pybind11Extension("mmcl_fast._native", ["csrc/bindings/module.cpp"], cxx_std=17)],
+    package_data={"mmcl_fast": ["py.typed", "*.pyi"]},
+    ext_modules=[
+        Pybind11Extension(
+            "mmcl_fast._native",
+            ["csrc/bindings/module.cpp", *CORE],
+            depends=[*TARGETS, *map(str, Path("csrc/core").glob("*.h"))],
+            extra_compile_args=FLAGS,
+            cxx_std=17,
+        )
+    ],
     cmdclass={"build_ext": BuildNative},
 )

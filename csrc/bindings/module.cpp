@@ -1,3 +1,90 @@
+// Python surface of csrc/core: checks the buffer's layout, releases the GIL, translates nothing
+// else (pybind11 turns std::invalid_argument into ValueError).
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
-PYBIND11_MODULE(_native, m) { m.doc() = "Native core of mmcl_fast."; }
+#include "../core/fill.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Start = std::array<std::uint64_t, 3>;
+
+template <class T>
+mmcl::Slice<T> slice_of(const py::buffer_info& info, const Start& start) {
+  if (info.ndim != 3) throw py::value_error("out: expected 3 axes [runs, samples, dims]");
+  const auto size = static_cast<py::ssize_t>(sizeof(T));
+  if (info.shape[2] > 1 && info.strides[2] != size) {
+    throw py::value_error("out: expected contiguous values along the last axis");
+  }
+  if (info.strides[0] % size != 0 || info.strides[1] % size != 0) {
+    throw py::value_error("out: expected strides that are multiples of the item size");
+  }
+  mmcl::Slice<T> slice{
+      static_cast<T*>(info.ptr), start, {}, info.strides[0] / size, info.strides[1] / size};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    slice.shape[axis] = static_cast<std::uint64_t>(info.shape[axis]);
+  }
+  return slice;
+}
+
+template <class T>
+void normal_into(const py::buffer_info& info, const Start& start, const mmcl::Stream& stream,
+                 double scale, int threads, const mmcl::Target& target) {
+  const auto slice = slice_of<T>(info, start);
+  const py::gil_scoped_release released;
+  mmcl::fill_normal<T>(target, stream, slice, scale, threads);
+}
+
+void fill_normal(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
+                 std::uint32_t epoch, double scale, int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const py::buffer_info info = out.request(/*writable=*/true);
+  const mmcl::Stream stream{seed, tag, epoch};
+  if (info.item_type_is_equivalent_to<float>()) {
+    normal_into<float>(info, start, stream, scale, threads, target);
+  } else if (info.item_type_is_equivalent_to<double>()) {
+    normal_into<double>(info, start, stream, scale, threads, target);
+  } else if (info.item_type_is_equivalent_to<std::uint16_t>()) {
+    normal_into<std::uint16_t>(info, start, stream, scale, threads, target);
+  } else {
+    throw py::type_error("out: expected float32, float64 or uint16 (bfloat16 bits), got format '" +
+                         info.format + "'");
+  }
+}
+
+void fill_words(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
+                std::uint32_t epoch, int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const py::buffer_info info = out.request(/*writable=*/true);
+  if (!info.item_type_is_equivalent_to<std::uint32_t>()) {
+    throw py::type_error("out: expected uint32, got format '" + info.format + "'");
+  }
+  const auto slice = slice_of<std::uint32_t>(info, start);
+  const py::gil_scoped_release released;
+  mmcl::fill_words(target, mmcl::Stream{seed, tag, epoch}, slice, threads);
+}
+
+std::vector<std::string> target_names() {
+  std::vector<std::string> names;
+  for (const mmcl::Target* target : mmcl::targets()) names.emplace_back(target->name);
+  return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  using py::arg;
+  m.doc() = "Native core of mmcl_fast: the random stream of docs/stream.md.";
+  m.def("fill_normal", &fill_normal, "Fill a [runs, samples, dims] buffer with scaled normals.",
+        arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
+        arg("scale"), arg("threads"), arg("target") = "auto");
+  m.def("fill_words", &fill_words, "Fill a [runs, samples, dims] uint32 buffer with raw words.",
+        arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
+        arg("threads"), arg("target") = "auto");
+  m.def("targets", &target_names, "Instruction sets this machine can run, slowest first.");
+  m.def(
+      "active_target", [] { return mmcl::find_target("auto").name; },
+      "The instruction set in use: the fastest, unless MMCL_CPU_TARGET names another.");
+}

@@ -1,4 +1,4 @@
-"""Synthetic signal-noise data from one counter-based stream. Names load on first use."""
+"""Random streams and the data drawn from them; torch is imported with the first use, not before."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmcl_fast.data.stream import normal as normal
+    from mmcl_fast.data.generate import chunks as chunks
+    from mmcl_fast.data.generate import normal as normal
+    from mmcl_fast.data.generate import words as words
+    from mmcl_fast.data.gram import streaming_gram as streaming_gram
     from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
     from mmcl_fast.data.synthetic import sample as sample
 
-_HOME = {"normal": "stream", "SignalNoiseData": "synthetic", "sample": "synthetic"}
+_HOME = {
+    "SignalNoiseData": "synthetic",
+    "chunks": "generate",
+    "normal": "generate",
+    "sample": "synthetic",
+    "streaming_gram": "gram",
+    "words": "generate",
+}
 
 
 def __getattr__(name: str) -> Any:
     # The config needs `data.tags` only; torch must not be imported for that.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"mmcl_fast.data.{_HOME[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
-__all__ = ["SignalNoiseData", "normal", "sample"]
+__all__ = ["SignalNoiseData", "chunks", "normal", "sample", "streaming_gram", "words"]

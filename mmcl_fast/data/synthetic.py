@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.stream import normal, words
+from mmcl_fast.data.generate import normal, words
 from mmcl_fast.errors import DataError
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -1,0 +1,198 @@
+#include "fill.h"
+
+#include <algorithm>
+#include <cfenv>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include "constants.h"
+
+namespace mmcl {
+namespace {
+
+// Above this size the output would evict everything else from the cache on its way through.
+constexpr std::uint64_t kStreamingBytes = std::uint64_t{32} << 20;
+// Less work than this, about 20 microseconds, does not pay for starting a thread.
+constexpr std::uint64_t kTilesPerThread = 128;
+
+constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} << 32,
+                                      std::uint64_t{1} << 34};
+
+// The definition fixes rounding to nearest and keeps subnormals; the caller's thread may not, and
+// threads inherit from it.
+class DefaultFloats {
+ public:
+  DefaultFloats() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultFloats() { std::fesetenv(&saved_); }
+  DefaultFloats(const DefaultFloats&) = delete;
+  DefaultFloats& operator=(const DefaultFloats&) = delete;
+
+ private:
+  std::fenv_t saved_;
+};
+
+void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+void check(const Stream& stream, const Slice<T>& slice, int threads) {
+  static const char* const kNames[3] = {"run", "sample", "dim"};
+  for (int axis = 0; axis < 3; ++axis) {
+    const std::uint64_t start = slice.start[axis], size = slice.shape[axis];
+    if (start > kLimits[axis] || size > kLimits[axis] - start) {
+      throw std::invalid_argument(std::string(kNames[axis]) +
+                                  ": expected start + size <= " + std::to_string(kLimits[axis]) +
+                                  ", got " + std::to_string(start) + " + " + std::to_string(size));
+    }
+  }
+  if (stream.tag > 0xff) throw std::invalid_argument("tag: expected 0..255");
+  if (stream.epoch > 0xffffff) throw std::invalid_argument("epoch: expected 0..2^24 - 1");
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+}
+
+// generate(kernels, row, first tile, tiles, out) writes whole tiles; it is called with
+// DefaultFloats.
+template <class T, class Generate>
+class Filler {
+ public:
+  Filler(const Target& target, const Stream& stream, const Slice<T>& slice, Generate generate)
+      : target_(target), stream_(stream), slice_(slice), generate_(generate) {
+    const std::uint64_t end = slice.start[2] + slice.shape[2];
+    first_tile_ = slice.start[2] / kTile;
+    tiles_per_row_ = (end + kTile - 1) / kTile - first_tile_;
+    rows_ = slice.shape[0] * slice.shape[1];
+    large_ = rows_ * slice.shape[2] * sizeof(T) >= kStreamingBytes;
+  }
+
+  // Every value is a function of its coordinates alone, so any split gives the same output.
+  void run(int threads) const {
+    const std::uint64_t tiles = rows_ * tiles_per_row_;
+    const auto wanted = static_cast<std::uint64_t>(threads);
+    const std::uint64_t parts =
+        std::max<std::uint64_t>(1, std::min<std::uint64_t>(wanted, tiles / kTilesPerThread));
+    const auto bound = [=](std::uint64_t part) {
+      return tiles / parts * part + std::min(part, tiles % parts);
+    };
+    std::vector<std::thread> others;
+    others.reserve(parts - 1);
+    std::uint64_t started = 1;
+    try {
+      for (; started < parts; ++started) {
+        others.emplace_back([this, bound, started] { fill(bound(started), bound(started + 1)); });
+      }
+    } catch (const std::system_error&) {
+      // The system grants no further thread: what is left is done here.
+    }
+    fill(bound(0), bound(1));
+    fill(bound(started), bound(parts));
+    for (std::thread& other : others) other.join();
+  }
+
+ private:
+  // Tiles are numbered along the rows: tile k of the slice is in row k / tiles_per_row_.
+  void fill(std::uint64_t begin, std::uint64_t end) const {
+    const DefaultFloats environment;
+    while (begin < end) {
+      const std::uint64_t row = begin / tiles_per_row_, tile = begin % tiles_per_row_;
+      const std::uint64_t count = std::min(tiles_per_row_ - tile, end - begin);
+      fill_row(row / slice_.shape[1], row % slice_.shape[1], first_tile_ + tile, count);
+      begin += count;
+    }
+    fence();
+  }
+
+  void fill_row(std::uint64_t run, std::uint64_t sample, std::uint64_t tile,
+                std::uint64_t count) const {
+    const Row row{
+        static_cast<std::uint32_t>(stream_.seed), static_cast<std::uint32_t>(stream_.seed >> 32),
+        static_cast<std::uint32_t>(slice_.start[1] + sample),
+        static_cast<std::uint32_t>(slice_.start[0] + run), stream_.tag << 24 | stream_.epoch};
+    T* const out = slice_.data + static_cast<std::int64_t>(run) * slice_.run_stride +
+                   static_cast<std::int64_t>(sample) * slice_.sample_stride;
+    std::uint64_t end = tile + count;
+    if (is_partial(tile)) fill_partial(row, tile++, out);
+    if (end > tile && is_partial(end - 1)) fill_partial(row, --end, out);
+    if (end == tile) return;
+    T* const whole = out + (tile * kTile - slice_.start[2]);
+    const bool aligned = reinterpret_cast<std::uintptr_t>(whole) % 64 == 0;
+    generate_(large_ && aligned ? target_.streaming : target_.cached, row,
+              static_cast<std::uint32_t>(tile), end - tile, whole);
+  }
+
+  bool is_partial(std::uint64_t tile) const {
+    return tile * kTile < slice_.start[2] || (tile + 1) * kTile > slice_.start[2] + slice_.shape[2];
+  }
+
+  void fill_partial(const Row& row, std::uint64_t tile, T* out) const {
+    alignas(64) T whole[kTile];
+    generate_(target_.cached, row, static_cast<std::uint32_t>(tile), 1, whole);
+    const std::uint64_t begin = std::max(tile * kTile, slice_.start[2]);
+    const std::uint64_t end = std::min((tile + 1) * kTile, slice_.start[2] + slice_.shape[2]);
+    std::memcpy(out + (begin - slice_.start[2]), whole + begin % kTile, (end - begin) * sizeof(T));
+  }
+
+  const Target& target_;
+  const Stream stream_;
+  const Slice<T> slice_;
+  const Generate generate_;
+  std::uint64_t first_tile_, tiles_per_row_, rows_;
+  bool large_;
+};
+
+template <class T, class Generate>
+void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice, int threads,
+               Generate generate) {
+  check(stream, slice, threads);
+  if (slice.shape[0] == 0 || slice.shape[1] == 0 || slice.shape[2] == 0) return;
+  Filler<T, Generate>(target, stream, slice, generate).run(threads);
+}
+
+}  // namespace
+
+template <>
+void fill_normal<float>(const Target& target, const Stream& stream, const Slice<float>& slice,
+                        double scale, int threads) {
+  fill_with(target, stream, slice, threads,
+            [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+                    float* out) { k.f32(row, first, tiles, static_cast<float>(scale), out); });
+}
+
+template <>
+void fill_normal<std::uint16_t>(const Target& target, const Stream& stream,
+                                const Slice<std::uint16_t>& slice, double scale, int threads) {
+  fill_with(
+      target, stream, slice, threads,
+      [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+              std::uint16_t* out) { k.bf16(row, first, tiles, static_cast<float>(scale), out); });
+}
+
+template <>
+void fill_normal<double>(const Target& target, const Stream& stream, const Slice<double>& slice,
+                         double scale, int threads) {
+  fill_with(target, stream, slice, threads,
+            [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+                    double* out) { k.f64(row, first, tiles, scale, out); });
+}
+
+void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
+                int threads) {
+  fill_with(target, stream, slice, threads,
+            [](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+               std::uint32_t* out) { k.words(row, first, tiles, out); });
+}
+
+}  // namespace mmcl

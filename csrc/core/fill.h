@@ -1,0 +1,36 @@
+// Fills any slice [runs, samples, dims] of a stream, on any number of threads, with the same
+// values.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "target.h"
+
+namespace mmcl {
+
+struct Stream {
+  std::uint64_t seed;
+  std::uint32_t tag;    // below 2^8
+  std::uint32_t epoch;  // below 2^24
+};
+
+// Where the values go: T is float, double or std::uint16_t (bfloat16) for normals, std::uint32_t
+// for words. Strides count elements and may be anything that does not let rows overlap.
+template <class T>
+struct Slice {
+  T* data;
+  std::array<std::uint64_t, 3> start;  // run, sample, dim
+  std::array<std::uint64_t, 3> shape;
+  std::int64_t run_stride, sample_stride;
+};
+
+// Both throw std::invalid_argument, before writing, when a coordinate leaves its counter word.
+// At most `threads` threads run; fewer when the slice is small.
+template <class T>
+void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice, double scale,
+                 int threads);
+void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
+                int threads);
+
+}  // namespace mmcl

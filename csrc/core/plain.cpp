@@ -1,0 +1,73 @@
+// The target that every machine can run: plain loops, left to the compiler.
+//
+// On ARM64 they become NEON code. On x86-64 without AVX2 the fused multiply-add is a library call,
+// which is right in every bit and slow.
+#include "plain.h"
+
+#include "target.h"
+
+namespace mmcl {
+namespace {
+
+using Words = std::uint32_t[4][kLanes];
+
+void tile_words(const Row& row, std::uint32_t tile, Words& w) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    std::uint32_t c[4] = {tile * kLanes + static_cast<std::uint32_t>(lane), row.sample, row.run,
+                          row.tag_epoch};
+    philox4x32(c, row.key0, row.key1);
+    for (int k = 0; k < 4; ++k) w[k][lane] = c[k];
+  }
+}
+
+void tile_normals(const Row& row, std::uint32_t tile, float* z) {
+  Words w;
+  tile_words(row, tile, w);
+  for (int pair = 0; pair < 4; pair += 2) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      box_muller(w[pair][lane], w[pair + 1][lane], z[pair * kLanes + lane],
+                 z[(pair + 1) * kLanes + lane]);
+    }
+  }
+}
+
+template <class T, class Convert>
+void normals(const Row& row, std::uint32_t first, std::size_t tiles, T* out, Convert convert) {
+  float z[kTile];
+  for (std::size_t t = 0; t < tiles; ++t, out += kTile) {
+    tile_normals(row, first + static_cast<std::uint32_t>(t), z);
+    for (int i = 0; i < kTile; ++i) out[i] = convert(z[i]);
+  }
+}
+
+void f32(const Row& row, std::uint32_t first, std::size_t tiles, float scale, float* out) {
+  normals(row, first, tiles, out, [scale](float z) { return z * scale; });
+}
+
+void bf16(const Row& row, std::uint32_t first, std::size_t tiles, float scale, std::uint16_t* out) {
+  normals(row, first, tiles, out, [scale](float z) { return bf16_of_float(z * scale); });
+}
+
+void f64(const Row& row, std::uint32_t first, std::size_t tiles, double scale, double* out) {
+  normals(row, first, tiles, out, [scale](float z) { return static_cast<double>(z) * scale; });
+}
+
+void words(const Row& row, std::uint32_t first, std::size_t tiles, std::uint32_t* out) {
+  Words w;
+  for (std::size_t t = 0; t < tiles; ++t, out += kTile) {
+    tile_words(row, first + static_cast<std::uint32_t>(t), w);
+    std::memcpy(out, w, sizeof w);
+  }
+}
+
+constexpr Kernels kKernels{f32, bf16, f64, words};
+
+}  // namespace
+
+#if defined(__aarch64__)
+extern const Target kPlainTarget{"neon", kKernels, kKernels};
+#else
+extern const Target kPlainTarget{"baseline", kKernels, kKernels};
+#endif
+
+}  // namespace mmcl

@@ -1,0 +1,38 @@
+// What one instruction set offers, and the choice among them at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mmcl {
+
+// Key and the three counter words that are fixed along a row of dimensions.
+struct Row {
+  std::uint32_t key0, key1;
+  std::uint32_t sample, run, tag_epoch;
+};
+
+// Write `tiles` whole tiles of 256 dimensions, from tile `first` of the row on.
+struct Kernels {
+  void (*f32)(const Row&, std::uint32_t first, std::size_t tiles, float scale, float* out);
+  void (*bf16)(const Row&, std::uint32_t first, std::size_t tiles, float scale, std::uint16_t* out);
+  void (*f64)(const Row&, std::uint32_t first, std::size_t tiles, double scale, double* out);
+  void (*words)(const Row&, std::uint32_t first, std::size_t tiles, std::uint32_t* out);
+};
+
+// `streaming` bypasses the cache: `out` must be a multiple of 64 bytes, and the caller fences.
+struct Target {
+  const char* name;
+  Kernels cached, streaming;
+};
+
+// Targets this machine can run, slowest first.
+std::vector<const Target*> targets();
+
+// The target named so; "auto" is the fastest, or what the environment variable MMCL_CPU_TARGET
+// names (read at the first call). Throws std::invalid_argument for a name this machine cannot run.
+const Target& find_target(const std::string& name);
+
+}  // namespace mmcl

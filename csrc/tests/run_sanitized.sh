@@ -1,0 +1,24 @@
+#!/bin/sh
+# Builds csrc/core and its test with the address and undefined-behaviour sanitizers, and runs it.
+set -eu
+cd "$(dirname "$0")/../.."
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+
+flags="-std=c++17 -g -O1 -Wall -Wextra -Werror -ffp-contract=off -fsanitize=address,undefined"
+flags="$flags -fno-sanitize-recover=all -pthread"
+compile() { "${CXX:-g++}" $flags "$@"; }
+
+core="plain fill target"
+case $(uname -m) in
+  x86_64)
+    compile -mavx2 -mfma -c csrc/core/avx2.cpp -o "$build/avx2.o" &
+    compile -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl \
+      -Wno-uninitialized -Wno-maybe-uninitialized -c csrc/core/avx512.cpp -o "$build/avx512.o" &
+    ;;
+esac
+for file in $core; do compile -c "csrc/core/$file.cpp" -o "$build/$file.o" & done
+compile -c csrc/tests/test_core.cpp -o "$build/test_core.o"
+wait
+compile "$build"/*.o -o "$build/test_core"
+"$build/test_core"

@@ -1,0 +1,28 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+def fill_normal(
+    out: npt.NDArray[np.float32] | npt.NDArray[np.float64] | npt.NDArray[np.uint16],
+    *,
+    start: Sequence[int],
+    seed: int,
+    tag: int,
+    epoch: int,
+    scale: float,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def fill_words(
+    out: npt.NDArray[np.uint32],
+    *,
+    start: Sequence[int],
+    seed: int,
+    tag: int,
+    epoch: int,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def targets() -> list[str]: ...
+def active_target() -> str: ...

@@ -1,0 +1,45 @@
+"""Refuse an allocation that cannot fit, before the system starts killing processes for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """Memory that can be allocated now without swapping, or None where the system does not say."""
+    known = [b for b in (_system_bytes(), _container_bytes()) if b is not None]
+    return min(known, default=None)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise MemoryError, with the numbers, if `needed` bytes are more than is available."""
+    available = available_bytes()
+    if available is not None and needed > available:
+        msg = (
+            f"{what}: needs {_gib(needed)}, available are {_gib(available)}; generate it in chunks"
+        )
+        raise MemoryError(msg)
+
+
+def _system_bytes() -> int | None:
+    if not MEMINFO.exists():
+        return None
+    for line in MEMINFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _container_bytes() -> int | None:
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if not (limit.exists() and used.exists()) or limit.read_text().strip() == "max":
+        return None
+    return max(0, int(limit.read_text()) - int(used.read_text()))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB ({size} bytes)"

@@ -1,0 +1,51 @@
+"""The streaming Gram matrix against the explicit float64 product of the same numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mmcl_fast.data import normal, streaming_gram
+
+CASES = [
+    (1, 1, (0, 0, 0)),  # degenerate
+    (7, 300, (0, 0, 0)),  # less than one chunk
+    (100, 30_011, (0, 0, 0)),  # twelve chunks, the last one ragged
+    (33, 9_000, (2, 5, 1_234)),  # a box that starts inside a tile
+]
+
+
+@pytest.mark.parametrize(("samples", "dims", "start"), CASES)
+def test_equals_the_explicit_product(samples: int, dims: int, start: tuple[int, int, int]) -> None:
+    x = normal(5, "noise", (1, samples, dims), start, 3, 0.2)[0].double()
+    got = streaming_gram(5, "noise", samples, dims, scale=0.2, start=start, epoch=3)
+    assert got.dtype is torch.float64
+    # A float32 sum of k terms errs like a random walk, sqrt(k) 2^-24 of its size; BLAS, with many
+    # partial sums, less. A lost column would err by 1/dims, at least five times the limit.
+    norms = x.norm(dim=1)
+    terms = min(dims, max(256, 2**18 // samples))
+    limit = math.sqrt(terms) * 2.0**-24 * torch.outer(norms, norms)
+    assert ((got - x @ x.T).abs() <= limit).all()
+    assert torch.equal(got, got.T)
+
+
+def test_threads_change_nothing() -> None:
+    one, two, three = (streaming_gram(5, "noise", 60, 50_000, threads=t) for t in (1, 2, 3))
+    assert torch.equal(one, two)
+    assert torch.equal(one, three)
+
+
+def test_no_samples_or_dims() -> None:
+    assert streaming_gram(1, "noise", 0, 10).shape == (0, 0)
+    assert torch.equal(streaming_gram(1, "noise", 3, 0), torch.zeros(3, 3, dtype=torch.float64))
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="seed: expected"):
+        streaming_gram(-1, "noise", 3, 3)
+    with pytest.raises(ValueError, match=r"samples.*expected .* got -3"):
+        streaming_gram(1, "noise", -3, 3)
+    with pytest.raises(ValueError, match="threads: expected"):
+        streaming_gram(1, "noise", 3, 3, threads=0)
