@@ -1,4 +1,4 @@
-"""The `mmcl` command: flags are the fields of frozen dataclasses; torch loads when a command runs."""
+"""The `mmcl` command: flags are fields of frozen dataclasses; torch loads when a command runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Figure1:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one run with any setting: leaves run.json, curves.npz, curves.png, weights.safetensors."""
+    """Train one run, any setting: leaves run.json, curves.npz, curves.png, weights.safetensors."""
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     preset: str = "figure1"
@@ -100,6 +100,9 @@ def run(arguments: Sequence[str]) -> int:
     except MmclError as error:
         sys.stderr.write(f"mmcl: error: {error}\n")
         return USER_ERROR
+    except MemoryError as error:
+        sys.stderr.write(f"mmcl: error: out of memory: {error}\n")
+        return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("mmcl: interrupted\n")
         return 130
@@ -111,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> Any:
     kinds = [Annotated[kind, _subcommand(name, arguments)] for name, kind in COMMANDS.items()]
-    union = kinds[0]
+    union: Any = kinds[0]
     for kind in kinds[1:]:
         union = union | kind
     said = io.StringIO()

@@ -1,4 +1,4 @@
-"""`TrainConfig`: every setting of a run, validated; free of torch so that the command line starts quickly.
+"""`TrainConfig`: every setting of a run, validated; free of torch, so the command line starts fast.
 
 The symbols are those of Huang et al. (NeurIPS 2024); defaults are the reading of its Figure 1 that
 fits the printed panels (`docs/claims.md` says what the paper states and what is inferred).
@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmcl_fast.data.tags import MAX_EPOCH, MAX_SEED
+from mmcl_fast.data.tags import MAX_DIM, MAX_EPOCH, MAX_SEED
 from mmcl_fast.errors import ConfigError
 
 Modality = Literal["single", "multi"]
@@ -39,9 +39,9 @@ class TrainConfig:
     n: int = 100
     """Training samples, n in the paper. At least 2."""
     d: int = 2000
-    """Dimension of a patch of modality A, d. At least 1."""
+    """Dimension of a patch of modality A, d. 1 to 2^34, with reduced data to 2^53."""
     d_b: int | None = None
-    """Dimension of a patch of modality B, d~. At least 1; default: d."""
+    """Dimension of a patch of modality B, d~. As d; default: d."""
     m: int = 50
     """Neurons (width) of each encoder, m. At least 1."""
     q: int = 1
@@ -61,7 +61,7 @@ class TrainConfig:
     sigma_eps: float = 0.1
     """Standard deviation of the augmentation noise, sigma_eps. >= 0."""
     sigma_0: float = 0.001
-    """Standard deviation of the initial weights, sigma_0 (inferred; not stated in the paper). > 0."""
+    """Standard deviation of the initial weights, sigma_0 (inferred; the paper states none). > 0."""
     tau: float | None = None
     """Temperature, tau. > 0; default: 1 / m, the un-normalised similarity (inferred)."""
     eta: float = 0.01
@@ -71,7 +71,7 @@ class TrainConfig:
     n_test: int = 200
     """Out-of-distribution test samples. At least 1."""
     negatives_per_sample: int | None = None
-    """Negatives of each sample, M, drawn among the other label without replacement. Default: all."""
+    """Negatives of each sample, M, drawn from the other label without replacement. Default: all."""
     negatives_draw: Augment = "fixed"
     """Draw the M negatives once, or anew in each epoch."""
     augment: Augment = "fixed"
@@ -87,7 +87,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     """L2 coefficient lambda: lambda w is added to the gradient. >= 0."""
     engine: EngineName = "auto"
-    """How to train: gram (coefficient space), primal (weights), reference (autograd), or the cheapest."""
+    """How to train: gram (coefficients), primal (weights), reference (autograd) or the cheapest."""
     device: Device = "auto"
     """Where to train; auto takes CUDA when there is one."""
     dtype: DType = "float32"
@@ -107,7 +107,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in FIELD_NAMES:
-            # Numbers of NumPy and the like become plain ones: configs are compared, hashed, written.
+            # Numbers of NumPy and the like become plain: configs are compared, hashed, written.
             object.__setattr__(self, name, _plain(name, getattr(self, name)))
         for name, rule in RANGES.items():
             value = getattr(self, name)
@@ -131,6 +131,21 @@ class TrainConfig:
     def d_b_value(self) -> int:
         """The dimension of modality B in use."""
         return self.d if self.d_b is None else self.d_b
+
+    @property
+    def columns(self) -> int:
+        """Coordinates that a patch of modality A is stored in: d, or fewer with reduced data."""
+        return self._stored(self.d)
+
+    @property
+    def columns_b(self) -> int:
+        """The same of modality B."""
+        return self._stored(self.d_b_value)
+
+    def _stored(self, d: int) -> int:
+        if self.data == "explicit":
+            return d
+        return EXPLICIT_COORDINATES + min(self.n + self.m, d - EXPLICIT_COORDINATES)
 
     @property
     def sigma_xi_b_value(self) -> float:
@@ -176,12 +191,14 @@ _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
+MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
+EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
 RANGES: Mapping[str, _Rule] = MappingProxyType(
     {
         "n": _integer(2),
-        "d": _integer(1),
-        "d_b": _integer(1),
+        "d": _integer(1, MAX_REDUCED_DIM),
+        "d_b": _integer(1, MAX_REDUCED_DIM),
         "m": _integer(1),
         "q": _integer(1, MAX_POWER),
         "mu_norm": _NOT_NEGATIVE,
@@ -242,14 +259,21 @@ def _check_combinations(cfg: TrainConfig) -> None:
         raise ConfigError("batch_size: expected an integer with optimizer sgd, got None")
     if cfg.optimizer != "sgd" and cfg.batch_size is not None:
         raise ConfigError(
-            f"batch_size: expected None with full-batch optimizer {cfg.optimizer}, got {cfg.batch_size}"
+            f"batch_size: expected None with full-batch optimizer {cfg.optimizer}, "
+            f"got {cfg.batch_size}"
         )
     if cfg.batch_size is not None and cfg.batch_size > cfg.n:
         raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
     if cfg.is_multi and cfg.augment == "per_epoch":
         raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
-    if cfg.data == "reduced":
-        raise ConfigError("data: expected explicit, got 'reduced' (not implemented yet)")
+    if cfg.data == "reduced" and cfg.optimizer == "adam":
+        raise ConfigError(
+            "data: expected explicit with optimizer adam (it rescales coordinates, so a rotation "
+            "of the data would change the run), got 'reduced'"
+        )
+    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
+        if cfg.data == "explicit" and d > MAX_DIM + 1:
+            raise ConfigError(f"{name}: expected at most 2^34 with data explicit, got {d}")
 
 
 __all__ = ["FIELD_NAMES", "RANGES", "TrainConfig", "unknown_setting"]

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data._memory import available_bytes
 from mmcl_fast.data.generate import normal, words
+from mmcl_fast.data.reduced import reduced_rows
 from mmcl_fast.errors import DataError
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -55,35 +57,69 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
     Args:
         cfg: Sizes, strengths, `data_key` and `init_key`.
 
-    Returns: Data in the config's dtype.
-    Raises: DataError: all n labels came out equal (then no sample has a negative).
+    Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
+        would not fit into memory.
     """
-
-    def draw(stream: str, rows: int, columns: int, scale: float, key: int) -> Tensor:
-        return normal(key, stream, (1, rows, columns), scale=scale, dtype=cfg.dtype)[0]
-
+    _require_memory(cfg)
     labels = draw_labels(cfg, "labels", cfg.n)
     check_both_labels(labels, f"seed {cfg.data_key} draws")
-    noise = draw("noise", cfg.n, cfg.d, cfg.sigma_xi, cfg.data_key)
-    shared = {
+    noise, weights = _draw_patches(cfg, "a")
+    shared: dict[str, Any] = {
         "labels": labels,
-        "mu": axis_vector(cfg.d, 0, cfg.mu_norm, cfg.dtype),
-        "nu": axis_vector(cfg.d, 0, cfg.nu_norm, cfg.dtype),
+        "mu": axis_vector(cfg.columns, 0, cfg.mu_norm, cfg.dtype),
+        "nu": axis_vector(cfg.columns, 0, cfg.nu_norm, cfg.dtype),
         "noise": noise,
-        "weights": draw("init", cfg.m, cfg.d, cfg.sigma_0, cfg.init_key),
+        "weights": weights,
         "test_labels": draw_labels(cfg, "test_labels", cfg.n_test),
-        "test_noise": draw("test_noise", cfg.n_test, cfg.d, cfg.sigma_xi, cfg.data_key),
+        "test_noise": _draw(cfg, "test_noise", (cfg.n_test, cfg.columns), cfg.sigma_xi),
     }
     if not cfg.is_multi:
         return SignalNoiseData(**shared, augmented=draw_augmented(cfg, noise, 0))
-    d_b = cfg.d_b_value
+    noise_b, weights_b = _draw_patches(cfg, "b")
+    # The paper's mu~ lies along the second axis; reduced data keep the one axis that matters.
+    axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
     return SignalNoiseData(
         **shared,
         augmented=None,
-        mu_b=axis_vector(d_b, min(1, d_b - 1), cfg.mu_b_norm, cfg.dtype),
-        noise_b=draw("noise_b", cfg.n, d_b, cfg.sigma_xi_b_value, cfg.data_key),
-        weights_b=draw("init_b", cfg.m, d_b, cfg.sigma_0, cfg.init_key),
+        mu_b=axis_vector(cfg.columns_b, axis, cfg.mu_b_norm, cfg.dtype),
+        noise_b=noise_b,
+        weights_b=weights_b,
     )
+
+
+def _draw(
+    cfg: TrainConfig, stream: str, shape: tuple[int, int], scale: float, key: int | None = None
+) -> Tensor:
+    key = cfg.data_key if key is None else key
+    return normal(key, stream, (1, *shape), scale=scale, dtype=cfg.dtype)[0]
+
+
+def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
+    """Noise patches [n, columns] and initial weights [m, columns] of a modality."""
+    is_a = modality == "a"
+    sigma = cfg.sigma_xi if is_a else cfg.sigma_xi_b_value
+    if cfg.data == "reduced":
+        noise, weights = reduced_rows(cfg, modality)
+        dtype = TORCH_DTYPES[cfg.dtype]
+        return (noise * sigma).to(dtype), (weights * cfg.sigma_0).to(dtype)
+    d, suffix = (cfg.d, "") if is_a else (cfg.d_b_value, "_b")
+    return (
+        _draw(cfg, f"noise{suffix}", (cfg.n, d), sigma),
+        _draw(cfg, f"init{suffix}", (cfg.m, d), cfg.sigma_0, cfg.init_key),
+    )
+
+
+def _require_memory(cfg: TrainConfig) -> None:
+    rows = (1 if cfg.is_multi else 2) * cfg.n + cfg.n_test + cfg.m
+    numbers = rows * cfg.columns + (cfg.n + cfg.m) * cfg.columns_b * cfg.is_multi
+    needed, available = numbers * TORCH_DTYPES[cfg.dtype].itemsize, available_bytes()
+    if available is not None and needed > available:
+        hint = "a smaller n" if cfg.data == "reduced" else "a smaller d, or data = reduced"
+        raise DataError(
+            f"d: expected data that fit into {available / 2**30:.1f} GiB of free memory, got "
+            f"{needed / 2**30:.1f} GiB at n = {cfg.n}, d = {cfg.d}; take {hint}"
+        )
 
 
 def axis_vector(d: int, axis: int, norm: float, dtype: str) -> Tensor:
@@ -186,19 +222,20 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
 
 
 def _shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    d = cfg.columns
     shapes: dict[str, tuple[int, ...]] = {
         "labels": (cfg.n,),
-        "mu": (cfg.d,),
-        "nu": (cfg.d,),
-        "noise": (cfg.n, cfg.d),
-        "weights": (cfg.m, cfg.d),
+        "mu": (d,),
+        "nu": (d,),
+        "noise": (cfg.n, d),
+        "weights": (cfg.m, d),
         "test_labels": (cfg.n_test,),
-        "test_noise": (cfg.n_test, cfg.d),
+        "test_noise": (cfg.n_test, d),
     }
     if not cfg.is_multi:
-        return shapes | {"augmented": (cfg.n, cfg.d)}
-    d_b = cfg.d_b_value
-    return shapes | {"mu_b": (d_b,), "noise_b": (cfg.n, d_b), "weights_b": (cfg.m, d_b)}
+        return shapes | {"augmented": (cfg.n, d)}
+    b = cfg.columns_b
+    return shapes | {"mu_b": (b,), "noise_b": (cfg.n, b), "weights_b": (cfg.m, b)}
 
 
 __all__ = [

@@ -17,12 +17,15 @@ STREAM_TAGS = MappingProxyType(
         "negatives": 9,
         "minibatch": 10,
         "chi": 11,
+        "chi_b": 12,
     }
 )
+# Dimension, within its tile, of the four words of a tile's first block.
+WORDS_OF_BLOCK = (0, 64, 128, 192)
 MAX_SEED = 2**64 - 1
 MAX_EPOCH = 2**24 - 1
 MAX_RUN = 2**32 - 1
 MAX_SAMPLE = 2**32 - 1
 MAX_DIM = 2**34 - 1
 
-__all__ = ["MAX_DIM", "MAX_EPOCH", "MAX_RUN", "MAX_SAMPLE", "MAX_SEED", "STREAM_TAGS"]
+__all__ = ["MAX_DIM", "MAX_EPOCH", "MAX_RUN", "MAX_SAMPLE", "MAX_SEED", "STREAM_TAGS", "WORDS_OF_BLOCK"]

@@ -45,7 +45,7 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     coefficients, and the test rows wherever accuracy is evaluated; the loss costs both the same.
     """
     n, m, epochs = cfg.n, cfg.m, cfg.epochs
-    sides = ((cfg.d, 1.0), (cfg.d_b_value, 1.0)) if cfg.is_multi else ((cfg.d, 2.0),)
+    sides = ((cfg.columns, 1.0), (cfg.columns_b, 1.0)) if cfg.is_multi else ((cfg.columns, 2.0),)
     looks = epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
     fresh = epochs if cfg.augment == "per_epoch" else 1
     total = 0.0
@@ -56,8 +56,8 @@ def flop(cfg: TrainConfig, engine: str) -> float:
         else:
             total += 2 * epochs * m * d * (views + 1) * n
     if engine == "gram":
-        return total + 2 * cfg.n_test * (n + 1) * (cfg.d * (looks > 0) + looks * m)
-    return total + 2 * looks * m * cfg.d * (cfg.n_test + n)
+        return total + 2 * cfg.n_test * (n + 1) * (cfg.columns * (looks > 0) + looks * m)
+    return total + 2 * looks * m * cfg.columns * (cfg.n_test + n)
 
 
 def resolve_engine(cfg: TrainConfig) -> str:

@@ -1,0 +1,116 @@
+"""Data of any dimension in n + m + 1 coordinates, exact in distribution.
+
+Training that is equivariant under rotations sees its vectors only through inner products. Keep the
+coordinate along the signals; in the D = d - 1 others replace the Gaussian rows xi_1 .. xi_n, w_1 .. w_m
+by those of a Bartlett factor: lower triangular, chi with D, D - 1, ... degrees of freedom on the
+diagonal, standard normals left of it (Bartlett 1933). Their inner products then have exactly the law
+of those in R^d. Vectors that never enter the weights' span (augmentation, test) need independent
+normals in the same coordinates only. `docs/stream.md` says which draw is where.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
+from mmcl_fast.data.generate import normal, words
+from mmcl_fast.data.tags import WORDS_OF_BLOCK
+
+ATTEMPTS = 8  # drawn at once; a row is rejected eight times with probability below 1e-10
+
+Floats = npt.NDArray[np.float64]
+
+
+def reduced_rows(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
+    """Unscaled noise rows [n, columns] and weight rows [m, columns] of a modality, float64.
+
+    Args:
+        cfg: Sizes and keys; `cfg.d` may be up to 2^53.
+        modality: "a" or "b".
+    """
+    suffix = "" if modality == "a" else "_b"
+    d = cfg.d if modality == "a" else cfg.d_b_value
+    columns = cfg.columns if modality == "a" else cfg.columns_b
+    freedom = d - EXPLICIT_COORDINATES
+    noise = _factor_rows(cfg.data_key, f"noise{suffix}", (0, cfg.n), columns)
+    weights = _factor_rows(cfg.init_key, f"init{suffix}", (cfg.n, cfg.m), columns)
+    for rows, first, key in ((noise, 0, cfg.data_key), (weights, cfg.n, cfg.init_key)):
+        count = max(0, min(len(rows), columns - EXPLICIT_COORDINATES - first))
+        place = np.arange(count)
+        degrees = freedom - first - place
+        rows[place, EXPLICIT_COORDINATES + first + place] = chi(
+            degrees.astype(float), first + place, key, f"chi{suffix}"
+        )
+    return torch.from_numpy(noise), torch.from_numpy(weights)
+
+
+def _factor_rows(key: int, stream: str, place: tuple[int, int], columns: int) -> Floats:
+    """Rows `first .. first + count` of the factor without its diagonal, [count, columns]."""
+    first, count = place
+    width = min(columns, EXPLICIT_COORDINATES + first + count)
+    rows = np.zeros((count, columns))
+    rows[:, :width] = normal(key, stream, (1, count, width), dtype="float64")[0].numpy()
+    column = np.arange(columns) - EXPLICIT_COORDINATES
+    rows[column >= (first + np.arange(count))[:, None]] = 0.0
+    return rows
+
+
+def chi(degrees: Floats, rows: npt.NDArray[np.int64], key: int, stream: str) -> Floats:
+    """Chi variates, one per row, by Marsaglia and Tsang's method (ACM TOMS 26, 2000), [k].
+
+    Args:
+        degrees: Degrees of freedom, 1 .. 2^53, [k].
+        rows: The sample coordinate of each draw's own substream, ascending and consecutive, [k].
+        key: Seed of the stream.
+        stream: "chi" or "chi_b".
+
+    Numerics: float64; the acceptance test uses log1p, so that it holds to 1e-9 at 10^15 degrees.
+    """
+    if not len(degrees):
+        return np.zeros(0)
+    shape = np.where(degrees < 2, degrees / 2 + 1, degrees / 2)
+    result = np.full(len(degrees), np.nan)
+    attempt = 0
+    while np.isnan(result).any():
+        x, u = _attempts(key, stream, rows, attempt)
+        value = _gamma(shape[:, None], x, u)
+        first = np.argmax(~np.isnan(value), axis=1)
+        found = value[np.arange(len(rows)), first]
+        result = np.where(np.isnan(result), found, result)
+        attempt += ATTEMPTS
+    boost = _uniform(words(key, stream, (1, len(rows), 1), (0, int(rows[0]), WORDS_OF_BLOCK[3])))
+    result = np.where(degrees < 2, result * boost[:, 0] ** (2 / degrees), result)
+    return np.sqrt(2 * result)
+
+
+def _attempts(
+    key: int, stream: str, rows: npt.NDArray[np.int64], attempt: int
+) -> tuple[Floats, Floats]:
+    """Normals and uniforms of attempts `attempt ...` of each row, [k, ATTEMPTS]."""
+    # Attempts are blocks; 64 of them share a tile of 256 dimensions, a word every 64.
+    tile, lane = divmod(attempt, WORDS_OF_BLOCK[1])
+    dim = tile * 4 * WORDS_OF_BLOCK[1] + lane
+    shape, first = (1, len(rows), ATTEMPTS), int(rows[0])
+    x = normal(key, stream, shape, (0, first, dim), dtype="float64")[0].numpy()
+    u = _uniform(words(key, stream, shape, (0, first, dim + WORDS_OF_BLOCK[2])))
+    return x, u
+
+
+def _uniform(word: npt.NDArray[np.uint32]) -> Floats:
+    return (word[0].astype(float) + 0.5) * 2.0**-32
+
+
+def _gamma(shape: Floats, x: Floats, u: Floats) -> Floats:
+    """Gamma(shape) from a normal and a uniform, NaN where rejected."""
+    d = shape - 1 / 3
+    t = x / np.sqrt(9 * d)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        grown = t * (3 + t * (3 + t))  # (1 + t)^3 - 1 without cancellation
+        accepted = np.log(u) < x * x / 2 + d * (3 * np.log1p(t) - grown)
+    return np.where((t > -1) & accepted, d * (1 + grown), np.nan)
+
+
+__all__ = ["chi", "reduced_rows"]
