@@ -1,4 +1,4 @@
-"""High-performance contrastive learning of polynomial-ReLU two-layer networks, and its InfoNCE loss.
+"""Fast contrastive learning of polynomial-ReLU two-layer networks, and its InfoNCE loss.
 
 Public names load on first use, so that `import mmcl_fast` and `mmcl --help` stay quick.
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData
@@ -50,7 +51,7 @@ class Checkpoint:
         self._resumed = self._read() if path.exists() else None
 
     def resume(self, engine: Engine, recorder: Recorder) -> int:
-        """Load the file into an engine and a recorder; the epoch to go on with (0 without a file)."""
+        """Load the file into engine and recorder; the epoch to go on with (0 without a file)."""
         if self._resumed is None:
             return 0
         epoch, state = self._resumed
@@ -67,14 +68,15 @@ class Checkpoint:
         metadata = self._metadata | {"epoch": str(epoch)}
         write_atomically(self._path, lambda temporary: save_file(tensors, temporary, metadata))
 
-    def _read(self) -> tuple[int, dict]:  # type: ignore[type-arg]
+    def _read(self) -> tuple[int, dict[str, Tensor]]:
         try:
             with safe_open(self._path, framework="pt") as stream:
                 found = stream.metadata() or {}
                 state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise OutputError(
-                f"checkpoint: expected a readable file of this program, got {str(self._path)!r} ({error})"
+                "checkpoint: expected a readable file of this program, "
+                f"got {str(self._path)!r} ({error})"
             ) from error
         if found.get("format") != FORMAT:
             raise OutputError(f"checkpoint: expected format {FORMAT}, got {found.get('format')!r}")
@@ -88,7 +90,8 @@ def _same_config(mine: dict[str, object], theirs: dict[str, object]) -> None:
     for name in mine | theirs:
         if mine.get(name) != theirs.get(name):
             raise ConfigError(
-                f"checkpoint: expected {name} = {mine.get(name)!r}, got a run with {theirs.get(name)!r}"
+                f"checkpoint: expected {name} = {mine.get(name)!r}, "
+                f"got a run with {theirs.get(name)!r}"
             )
 
 

@@ -23,7 +23,7 @@ def prepare_directory(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Write through a temporary file that is synchronised and then renamed over `path`.
 
     Args:

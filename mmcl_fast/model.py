@@ -12,7 +12,7 @@ def power_relu(z: Tensor, q: int) -> Tensor:
 
 
 def power_relu_backward(gradient: Tensor, z: Tensor, q: int) -> Tensor:
-    """`gradient * act'(z)`; `act'(z) = q max(0, z)^(q - 1)`, 0 at z = 0. May overwrite `gradient`."""
+    """`gradient * act'(z)`; `act'(z) = q max(0, z)^(q-1)`, 0 at z = 0. May overwrite `gradient`."""
     if q == 1:
         return torch.ops.aten.threshold_backward(gradient, z, 0.0)  # type: ignore[no-any-return]
     return gradient.mul_(torch.relu(z).pow_(q - 1)).mul_(q)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +16,9 @@ from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 from mmcl_fast.files import write_atomically
 from mmcl_fast.run import Run
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 COLOURS = {"single": "#0072B2", "multi": "#D55E00"}  # Okabe and Ito (2008), safe for colour-blind
 NAMES = {"single": "single-modal", "multi": "multi-modal"}
 # Title and axis of each panel as printed in the paper's Figure 1.
@@ -24,7 +28,7 @@ PANELS = {
     "signal": ("Signal learning", (0.0, 1.0)),
     "noise": ("Noise memorisation", (0.0, 3.0)),
 }
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "pdf.fonttype": 42,
     "font.size": 9,
     "axes.spines.top": False,

@@ -20,7 +20,9 @@ Status = Literal["finished", "diverged"]
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run leaves behind; curves have epochs + 1 entries (before training, after each epoch).
+    """What one training run leaves behind.
+
+    Curves have epochs + 1 entries: before training, and after each epoch.
 
     Attributes:
         config: The resolved settings (engine, device and temperature are the ones used).
@@ -80,7 +82,8 @@ class Run:
     def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
         """Final weights of an encoder, [m, d] (or [m, d_b]).
 
-        Raises: ConfigError: the run has none (single-modal runs have no modality B, reduced data no R^d).
+        Raises: ConfigError: the run has none (single-modal runs have no modality B, reduced data
+            no R^d).
         """
         if modality == "b" and not self.config.is_multi:
             raise ConfigError("modality: expected a for a single-modal run, got b")
@@ -95,7 +98,8 @@ class Run:
             raise ConfigError("weights: expected a finished run, got one without coefficients")
         data = as_data(self.config, self._data)
         names = ("weights", "mu", "noise") if k == 0 else ("weights_b", "mu_b", "noise_b")
-        initial, mu, noise = (getattr(data, name) for name in names)
+        vectors: list[Tensor] = [getattr(data, name) for name in names]
+        initial, mu, noise = vectors
         span = self._span[k]
         return span.initial * initial + torch.outer(span.mu, mu) + span.noise @ noise
 

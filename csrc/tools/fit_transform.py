@@ -1,7 +1,8 @@
 """Fit the polynomials of the normal transform and print them as exact float32 (docs/stream.md, 3).
 
 Minimax in relative error by Lawson's reweighting; coefficients are rounded to float32 one at a
-time, lowest degree first, and the rest refitted after each rounding. Run: python csrc/tools/fit_transform.py
+time, lowest degree first, and the rest refitted after each rounding.
+Run: python csrc/tools/fit_transform.py
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _minimax(x: np.ndarray, y: np.ndarray, weight: np.ndarray, degrees: list[int
 def fit(
     f: Function, low: float, high: float, degree: int, fixed: Mapping[int, float]
 ) -> tuple[list[float], float]:
-    """Float32 coefficients of a polynomial near f on [low, high], and its largest relative error."""
+    """Float32 coefficients of a polynomial near f on [low, high]; its largest relative error."""
     node = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
     x = (node * (high - low) / 2 + (high + low) / 2).astype(np.longdouble)
     y, done = f(x), dict(fixed)
@@ -48,6 +49,7 @@ def fit(
 
 
 def main() -> None:
+    """Fit and print every polynomial of the transform."""
     half = float(np.float32(np.sqrt(0.5)))
     quarter = np.longdouble(np.pi) / 4
     table: list[tuple[str, Function, float, float, int, dict[int, float]]] = [

@@ -41,7 +41,7 @@ def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
             cfg, chosen, lambda modality, done: shown.advance(f"{modality}-modal", done)
         )
     text = json.dumps(result.to_json())
-    write_atomically(out / "figure1.json", lambda path: path.write_text(text) and None)
+    write_atomically(out / "figure1.json", lambda path: path.write_text(text))
     picture = plotting.figure1(result)
     plotting.save(picture, out / "figure1.png")
     plotting.save(picture, out / "figure1.pdf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -59,7 +60,7 @@ def _write(run: Run, out: Path) -> None:
         "environment": environment(run.config.device),
     }
     text = json.dumps(summary, indent=1)
-    curves = {name: curve.numpy() for name, curve in run.curves().items()}
+    curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
     for name in ("gamma", "rho", "gamma_b", "rho_b", "gamma_curve", "rho_curve"):
         if (value := getattr(run, name)) is not None:
             curves[name] = value.numpy()
@@ -72,7 +73,7 @@ def _write(run: Run, out: Path) -> None:
         if run.config.is_multi:
             weights["weights_b"] = run.weights("b")
         write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
-    write_atomically(out / "run.json", lambda path: path.write_text(text) and None)
+    write_atomically(out / "run.json", lambda path: path.write_text(text))
 
 
 def _report(run: Run, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Linear update rules: what they do to weights they do to coefficients, so one class serves both."""
+"""Linear update rules: they do to coefficients what they do to weights; one class serves both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmcl_fast.config import TrainConfig
 
 
 class LinearDescent:
-    """Gradient descent (7), (10), with weight decay and heavy-ball momentum as in `torch.optim.SGD`.
+    """Gradient descent (7), (10), with weight decay and heavy-ball momentum, as `torch.optim.SGD`.
 
     `g <- g + lambda p;  v <- beta v + g;  p <- p - eta v`, all elementwise linear: applied to the
     coordinates of the weights in any fixed basis it gives the coordinates of the updated weights.

@@ -1,13 +1,13 @@
 """Training in coefficient space: exact, many runs at once, a step that does not depend on d.
 
 Every gradient is a combination of mu and the noise patches, so with the inner products
-K = [xi; xi^; mu] [xi; mu]^T and the initial pre-activations Z(0) of the rows, all pre-activations are
+K = [xi; xi^; mu] [xi; mu]^T and the initial pre-activations Z(0) of the rows, pre-activations are
 
     Z(t) = a(t) Z(0) + K A(t),      w_r(t) = a(t) w_r(0) + sum_c A_{c,r}(t) column_c
 
 with a = 1 unless there is weight decay, and any linear update rule acts on (a, A) as on the
-weights (equations (11)-(18) with gamma = A_mu |mu|^2, rho_i = A_i |xi_i|^2). The stop-gradient of (4)
-keeps augmented views out of the columns.
+weights (equations (11)-(18) with gamma = A_mu |mu|^2, rho_i = A_i |xi_i|^2). The stop-gradient of
+(4) keeps augmented views out of the columns.
 
 Numerics: arithmetic of the config's dtype; in float64 within 1e-12 of autograd on the weights.
 Cost of a step per run: 2 m ((2 n + 1)(n + 1) + 2 n^2) flop; memory (2 n + n_test)(n + 1) numbers.

@@ -1,8 +1,8 @@
 """Training on the weights with the hand-written one-pass gradient: any data, any optimizer.
 
-`Z = X W^T`, one pass over the scores, `dL/dW = C^T X + c_mu mu^T` (7), (10). The signal patch is never
-materialised. Beside the weights the engine accumulates their coefficients in the span of the data,
-as long as the optimizer stays in it, so that gamma and rho are the accumulated ones.
+`Z = X W^T`, one pass over the scores, `dL/dW = C^T X + c_mu mu^T` (7), (10). The signal patch is
+never materialised. Beside the weights the engine accumulates their coefficients in the span of the
+data, as long as the optimizer stays in it, so that gamma and rho are the accumulated ones.
 
 Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 4 n^2 m flop single-modal;
 memory n d numbers, and never n x n scores (`one_pass` works in chunks of rows).
@@ -60,7 +60,7 @@ class _Modality:
         self, g: FeatureGradient, z: Tensor, a: Tensor, batch: Tensor | None, q: int
     ) -> list[Tensor]:
         """Gradients with respect to the weights, A and a."""
-        rows = self.noise if batch is None else self.noise[batch]
+        rows = _rows(self.noise, batch)
         c = power_relu_backward(g.noise, z, q)[0]  # [k, m]
         c_mu = power_relu_backward(g.signal[:, :1].contiguous(), a, q)
         c_mu = (c_mu - power_relu_backward(g.signal[:, 1:].contiguous(), -a, q))[0, 0]
@@ -154,14 +154,13 @@ class PrimalEngine:
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
     ) -> tuple[Tensor, list[list[Tensor]]]:
         cfg, q = self._cfg, self._cfg.q
-        pick = (lambda x: x) if batch is None else (lambda x: x[batch])
-        made = [v.features(pick(v.noise), q) for v in self._modalities]
+        made = [v.features(_rows(v.noise, batch), q) for v in self._modalities]
         if cfg.is_multi:
             (a, b) = made[0][0], made[1][0]
             passes = [(a, b, b), (b, a, a)]
         else:
             a = made[0][0]
-            view = self._modalities[0].features(pick(self._augmented(epoch)), q)[0]
+            view = self._modalities[0].features(_rows(self._augmented(epoch), batch), q)[0]
             passes = [(a, a, view)]
         side = self._side if batch is None else self._side[:, batch]
         negatives = self._negatives(epoch, batch)
@@ -199,7 +198,7 @@ class PrimalEngine:
 
 
 class _Adam:
-    """`torch.optim.Adam` on the weights; their coefficients in the span of the data do not exist."""
+    """`torch.optim.Adam` on the weights; they have no coefficients in the span of the data."""
 
     def __init__(self, cfg: TrainConfig, weights: Tensor) -> None:
         self._weights = weights
@@ -222,6 +221,10 @@ class _Adam:
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def _rows(x: Tensor, batch: Tensor | None) -> Tensor:
+    return x if batch is None else x[batch]
 
 
 def _optimizer(cfg: TrainConfig, v: _Modality) -> LinearDescent | _Adam:

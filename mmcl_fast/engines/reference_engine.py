@@ -1,4 +1,4 @@
-"""Autograd on the weights through `mmcl_fast.reference`: slow, and the meaning of the other engines.
+"""Autograd on the weights by `mmcl_fast.reference`: slow, and the meaning of the other engines.
 
 The only implementation file that may import the reference. Updates are those of `torch.optim`;
 gamma and rho follow the recursions of Lemmas 5.1 and 5.3, not autograd.

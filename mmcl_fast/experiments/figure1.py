@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast import theory
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.environment import environment
 from mmcl_fast.presets import INFERRED, PRESETS
 from mmcl_fast.recorder import CURVES
 from mmcl_fast.run import Run
+from mmcl_fast.theory import t1_multi, t1_single
 from mmcl_fast.training import EpochInfo, train_many
 
 MODALITIES = ("single", "multi")
@@ -100,8 +100,8 @@ def _t1(cfg: TrainConfig, modality: str) -> float | None:
         return None
     shared = {"sigma_0": cfg.sigma_0, "eta": cfg.eta, "m": cfg.m, "tau": cfg.tau_value}
     if modality == "single":
-        return theory.t1_single(sigma_xi=cfg.sigma_xi, d=cfg.d, n=cfg.n, **shared)
-    return theory.t1_multi(mu_norm=cfg.mu_norm, c_mu=cfg.mu_b_norm / cfg.mu_norm, **shared)
+        return t1_single(sigma_xi=cfg.sigma_xi, d=cfg.d, n=cfg.n, **shared)
+    return t1_multi(mu_norm=cfg.mu_norm, c_mu=cfg.mu_b_norm / cfg.mu_norm, **shared)
 
 
 def _summary(curves: Tensor) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Signal learning gamma and noise memorisation rho: equations (11)-(18), Lemmas 5.1 and 5.3.
 
-`w_r(t) = w_r(0) + gamma_r(t) mu / |mu|^2 + sum_i rho_{r,i}(t) xi_i / |xi_i|^2`, and likewise for modality B.
-Both lemmas are the same recursion; only the keys of the softmax differ.
+`w_r(t) = w_r(0) + gamma_r(t) mu / |mu|^2 + sum_i rho_{r,i}(t) xi_i / |xi_i|^2`, and likewise for
+modality B. Both lemmas are the same recursion; only the keys of the softmax differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Out-of-distribution evaluation: a logistic head on learned embeddings (Figure 1, second panel)."""
+"""Out-of-distribution evaluation: a logistic head on learned embeddings (Figure 1, panel 2)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fit_logistic_head(features: Tensor, labels: Tensor, l2: float) -> tuple[Tens
 def ood_accuracy(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, l2: float | None = None
 ) -> Tensor:
-    """Accuracy on test embeddings [k, m] of a head fitted on training embeddings [n, m]; a scalar."""
+    """Accuracy on test embeddings [k, m] of a head fitted on training embeddings [n, m]; scalar."""
     weight, bias = fit_logistic_head(train, labels, 1 / len(train) if l2 is None else l2)
     predicted = torch.where(test @ weight + bias > 0, 1, -1)
     return (predicted == test_labels).to(train.dtype).mean()

@@ -3,7 +3,7 @@
 For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a noise patch),
 
     loss_i = -log( e^{s_ii} / (e^{s_ii} + sum_{j in N(i)} e^{s_ij}) ),   s_ij = <H_i, K_j> / (m tau)
-    dL/dH_i = ( -(1 - p_ii) P_i + sum_{j in N(i)} p_ij K_j ) / (n m tau)            (8), spec of eq. (6), (9)
+    dL/dH_i = ( -(1 - p_ii) P_i + sum_{j in N(i)} p_ij K_j ) / (n m tau)   (8), spec of eq. (6), (9)
 
 because the similarity stops the gradient at its second argument (4). R independent runs are done
 side by side. The signal patch is never an n-row array: its features depend on the label only.
@@ -32,7 +32,7 @@ class Features:
     """Activations of one modality or view.
 
     Attributes:
-        signal: Rows act(<w_r, mu>) and act(-<w_r, mu>), the features of labels +1 and -1, [R, 2, m].
+        signal: Rows act(<w_r, mu>) and act(-<w_r, mu>), features of labels +1 and -1, [R, 2, m].
         noise: act(<w_r, xi_i>), [R, n, m].
     """
 

@@ -1,5 +1,6 @@
 """Documents name only what exists: paths, options, commands."""
 
+import itertools
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,7 @@ MADE_BY_COMMANDS = {"figure1.json", "run.json"}
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_paths_exist(path: Path) -> None:
-    for quoted in re.findall(r"`([\w./-]+\.(?:%s))`" % SUFFIXES, path.read_text()):
+    for quoted in re.findall(rf"`([\w./-]+\.(?:{SUFFIXES}))`", path.read_text()):
         if quoted in MADE_BY_COMMANDS:
             continue
         assert (ROOT / quoted).exists() or (path.parent / quoted).exists(), quoted
@@ -63,7 +64,7 @@ def test_every_setting_says_what_it_is() -> None:
     body = next(
         n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainConfig"
     ).body
-    for here, following in zip(body, body[1:], strict=False):
+    for here, following in itertools.pairwise(body):
         if isinstance(here, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(here)
             assert isinstance(following.value, ast.Constant), ast.unparse(here)
