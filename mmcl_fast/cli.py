@@ -100,6 +100,9 @@ def run(arguments: Sequence[str]) -> int:
     except MmclError as error:
         sys.stderr.write(f"mmcl: error: {error}\n")
         return USER_ERROR
+    except MemoryError as error:
+        sys.stderr.write(f"mmcl: error: out of memory: {error}\n")
+        return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("mmcl: interrupted\n")
         return 130

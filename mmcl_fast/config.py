@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmcl_fast.data.tags import MAX_EPOCH, MAX_SEED
+from mmcl_fast.data.tags import MAX_DIM, MAX_EPOCH, MAX_SEED
 from mmcl_fast.errors import ConfigError
 
 Modality = Literal["single", "multi"]
@@ -39,9 +39,9 @@ class TrainConfig:
     n: int = 100
     """Training samples, n in the paper. At least 2."""
     d: int = 2000
-    """Dimension of a patch of modality A, d. At least 1."""
+    """Dimension of a patch of modality A, d. 1 to 2^34, with reduced data to 2^53."""
     d_b: int | None = None
-    """Dimension of a patch of modality B, d~. At least 1; default: d."""
+    """Dimension of a patch of modality B, d~. As d; default: d."""
     m: int = 50
     """Neurons (width) of each encoder, m. At least 1."""
     q: int = 1
@@ -133,6 +133,21 @@ class TrainConfig:
         return self.d if self.d_b is None else self.d_b
 
     @property
+    def columns(self) -> int:
+        """Coordinates that a patch of modality A is stored in: d, or fewer with reduced data."""
+        return self._stored(self.d)
+
+    @property
+    def columns_b(self) -> int:
+        """The same of modality B."""
+        return self._stored(self.d_b_value)
+
+    def _stored(self, d: int) -> int:
+        if self.data == "explicit":
+            return d
+        return EXPLICIT_COORDINATES + min(self.n + self.m, d - EXPLICIT_COORDINATES)
+
+    @property
     def sigma_xi_b_value(self) -> float:
         """The noise level of modality B in use."""
         return self.sigma_xi if self.sigma_xi_b is None else self.sigma_xi_b
@@ -176,12 +191,14 @@ _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
+MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
+EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
 RANGES: Mapping[str, _Rule] = MappingProxyType(
     {
         "n": _integer(2),
-        "d": _integer(1),
-        "d_b": _integer(1),
+        "d": _integer(1, MAX_REDUCED_DIM),
+        "d_b": _integer(1, MAX_REDUCED_DIM),
         "m": _integer(1),
         "q": _integer(1, MAX_POWER),
         "mu_norm": _NOT_NEGATIVE,
@@ -249,8 +266,14 @@ def _check_combinations(cfg: TrainConfig) -> None:
         raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
     if cfg.is_multi and cfg.augment == "per_epoch":
         raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
-    if cfg.data == "reduced":
-        raise ConfigError("data: expected explicit, got 'reduced' (not implemented yet)")
+    if cfg.data == "reduced" and cfg.optimizer == "adam":
+        raise ConfigError(
+            "data: expected explicit with optimizer adam (it rescales coordinates, so a rotation "
+            "of the data would change the run), got 'reduced'"
+        )
+    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
+        if cfg.data == "explicit" and d > MAX_DIM + 1:
+            raise ConfigError(f"{name}: expected at most 2^34 with data explicit, got {d}")
 
 
 __all__ = ["FIELD_NAMES", "RANGES", "TrainConfig", "unknown_setting"]
