@@ -1,11 +1,12 @@
 """Data of any dimension in n + m + 1 coordinates, exact in distribution.
 
-Training that is equivariant under rotations sees its vectors only through inner products. Keep the
-coordinate along the signals; in the D = d - 1 others replace the Gaussian rows xi_1 .. xi_n, w_1 .. w_m
-by those of a Bartlett factor: lower triangular, chi with D, D - 1, ... degrees of freedom on the
-diagonal, standard normals left of it (Bartlett 1933). Their inner products then have exactly the law
-of those in R^d. Vectors that never enter the weights' span (augmentation, test) need independent
-normals in the same coordinates only. `docs/stream.md` says which draw is where.
+Training that is equivariant under rotations sees its vectors only through inner products. Keep
+the coordinate along the signals; in the D = d - 1 others replace the Gaussian rows xi_1 .. xi_n,
+w_1 .. w_m by those of a Bartlett factor: lower triangular, chi with D, D - 1, ... degrees of
+freedom on the diagonal, standard normals left of it (Bartlett 1933). Their inner products then
+have exactly the law of those in R^d. Vectors that never enter the weights' span (augmentation,
+test) need independent normals in the same coordinates only. `docs/stream.md` says which draw is
+where.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def chi(degrees: Floats, rows: npt.NDArray[np.int64], key: int, stream: str) -> 
         attempt += ATTEMPTS
     boost = _uniform(words(key, stream, (1, len(rows), 1), (0, int(rows[0]), WORDS_OF_BLOCK[3])))
     result = np.where(degrees < 2, result * boost[:, 0] ** (2 / degrees), result)
-    return np.sqrt(2 * result)
+    root: Floats = np.sqrt(2 * result)
+    return root
 
 
 def _attempts(
@@ -100,7 +102,8 @@ def _attempts(
 
 
 def _uniform(word: npt.NDArray[np.uint32]) -> Floats:
-    return (word[0].astype(float) + 0.5) * 2.0**-32
+    uniform: Floats = (word[0].astype(float) + 0.5) * 2.0**-32
+    return uniform
 
 
 def _gamma(shape: Floats, x: Floats, u: Floats) -> Floats:

@@ -8,7 +8,8 @@ implementation that keeps to the steps gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from mmcl_fast.data.tags import MAX_EPOCH, STREAM_TAGS
 F32 = np.float32
 U32 = np.uint32
 U64 = np.uint64
+Words = tuple[npt.NDArray[np.uint32], ...]
+T = TypeVar("T", np.uint32, np.float32)
 
 PHILOX_M0, PHILOX_M1 = U64(0xD2511F53), U64(0xCD9E8D57)
 PHILOX_W0, PHILOX_W1 = 0x9E3779B9, 0xBB67AE85
@@ -164,7 +167,7 @@ def words(
     epoch: int = 0,
 ) -> npt.NDArray[np.uint32]:
     """Raw 32-bit words at [run, sample, dim] of a stream."""
-    return _pick(seed, stream, shape, start, epoch, transform=lambda w: w)
+    return _pick(seed, stream, shape, (start, epoch), lambda w: w)
 
 
 def standard_normal(
@@ -175,10 +178,18 @@ def standard_normal(
     epoch: int = 0,
 ) -> npt.NDArray[np.float32]:
     """float32 standard normals at [run, sample, dim] of a stream."""
-    return _pick(seed, stream, shape, start, epoch, transform=box_muller)
+    return _pick(seed, stream, shape, (start, epoch), box_muller)
 
 
-def _pick(seed, stream, shape, start, epoch, *, transform):  # type: ignore[no-untyped-def]
+def _pick(
+    seed: int,
+    stream: str,
+    shape: tuple[int, int, int],
+    place: tuple[tuple[int, int, int], int],
+    transform: Callable[[Words], tuple[npt.NDArray[T], ...]],
+) -> npt.NDArray[T]:
+    """Transformed words at [run, sample, dim]; `place` is the start and the epoch."""
+    start, epoch = place
     if not 0 <= epoch <= MAX_EPOCH:
         raise ValueError(f"epoch: expected 0..{MAX_EPOCH}, got {epoch}")
     run, sample, dim = _coordinates(shape, start)

@@ -28,4 +28,12 @@ MAX_RUN = 2**32 - 1
 MAX_SAMPLE = 2**32 - 1
 MAX_DIM = 2**34 - 1
 
-__all__ = ["MAX_DIM", "MAX_EPOCH", "MAX_RUN", "MAX_SAMPLE", "MAX_SEED", "STREAM_TAGS", "WORDS_OF_BLOCK"]
+__all__ = [
+    "MAX_DIM",
+    "MAX_EPOCH",
+    "MAX_RUN",
+    "MAX_SAMPLE",
+    "MAX_SEED",
+    "STREAM_TAGS",
+    "WORDS_OF_BLOCK",
+]

@@ -57,8 +57,8 @@ def test_factor_is_lower_triangular() -> None:
     assert factor.tril(-1).count_nonzero() == 36
 
 
-def inner_products(rows: list[Tensor]) -> np.ndarray:
-    x = torch.stack([torch.cat(r) for r in rows]) if isinstance(rows[0], tuple) else torch.stack(rows)
+def inner_products(rows: list[tuple[Tensor, Tensor]]) -> np.ndarray:
+    x = torch.stack([torch.cat(r) for r in rows])
     return (x @ x.transpose(1, 2)).numpy()
 
 
@@ -69,7 +69,8 @@ def test_inner_products_have_the_explicit_law(n: int, m: int, d: int) -> None:
     ours = inner_products([reduced_rows(cfg.replace(seed=s), "a") for s in range(count)])
     z = normal(77, "noise", (count, n + m, d), dtype="float64")
     exact = (z @ z.transpose(1, 2)).numpy()
-    for i, j in ((0, 0), (1, 1), (n, n), (n + m - 1, n + m - 1), (0, 1), (1, n), (n - 1, n + m - 1)):
+    last = n + m - 1
+    for i, j in ((0, 0), (1, 1), (n, n), (last, last), (0, 1), (1, n), (n - 1, last)):
         assert stats.ks_2samp(ours[:, i, j], exact[:, i, j]).pvalue > P_VALUE, (i, j)
     low, low_exact = (np.linalg.eigvalsh(g)[:, -min(n + m, d)] for g in (ours, exact))
     assert stats.ks_2samp(low, low_exact).pvalue > P_VALUE
@@ -149,3 +150,22 @@ def test_what_reduced_data_cannot_do_is_refused() -> None:
         cfg.replace(data="explicit", d=2**34 + 1)
     with pytest.raises(DataError, match=r"free memory, got .* GiB .* or data = reduced"):
         train(cfg.replace(data="explicit", d=2**34))
+
+
+def test_noise_along_the_signals_is_normal() -> None:
+    # The diagonal of the factor is not: the signals must lie along the explicit coordinate.
+    cfg = TrainConfig(n=2, m=1, d=50, data="reduced", modality="multi", sigma_xi_b=2.0)
+    seeds = [s for s in range(1200) if len(set(first_labels(s))) == 2]
+    drawn = [sample(cfg.replace(seed=s)) for s in seeds]
+    for along in (
+        torch.stack([x.noise @ x.mu / cfg.mu_norm for x in drawn]),
+        torch.stack([x.noise_b @ x.mu_b / (2 * cfg.mu_b_norm) for x in drawn]),
+    ):
+        for i in range(cfg.n):
+            assert stats.kstest(along[:, i].numpy(), stats.norm.cdf).pvalue > P_VALUE
+
+
+def first_labels(seed: int) -> list[float]:
+    from mmcl_fast.data.synthetic import draw_labels
+
+    return draw_labels(TrainConfig(seed=seed), "labels", 2).tolist()
