@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mmcl_fast import _native
 from mmcl_fast.backends import BACKENDS, Problem
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import ENGINES
@@ -25,6 +26,9 @@ def info_command() -> int:
         table.add_row(name, str(value))
     for name in OPTIONAL:
         table.add_row(f"{name} (optional)", _version(name))
+    generator = _native.active_target()
+    others = ", ".join(name for name in _native.targets() if name != generator)
+    table.add_row("random generator", f"{generator} (this machine also runs {others})")
     console.print(table)
     engines = Table(title="training engines")
     for heading in ("engine", "plain gradient descent", "minibatch SGD", "Adam"):

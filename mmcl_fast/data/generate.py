@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from mmcl_fast import _native
-from mmcl_fast.data._memory import require_memory
+from mmcl_fast.data.memory import require_memory
 from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
 from mmcl_fast.data._region import Region, integer
 

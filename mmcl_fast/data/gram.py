@@ -17,7 +17,7 @@ from typing import SupportsIndex
 import numpy as np
 import torch
 
-from mmcl_fast.data._memory import require_memory
+from mmcl_fast.data.memory import require_memory
 from mmcl_fast.data._region import Region
 from mmcl_fast.data.generate import chunks
 

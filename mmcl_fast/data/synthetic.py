@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data._memory import available_bytes
+from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.generate import normal, words
 from mmcl_fast.data.reduced import reduced_rows
 from mmcl_fast.errors import DataError
@@ -92,7 +92,8 @@ def _draw(
     cfg: TrainConfig, stream: str, shape: tuple[int, int], scale: float, key: int | None = None
 ) -> Tensor:
     key = cfg.data_key if key is None else key
-    return normal(key, stream, (1, *shape), scale=scale, dtype=cfg.dtype)[0]
+    threads = torch.get_num_threads()  # any number gives the same values
+    return normal(key, stream, (1, *shape), scale=scale, dtype=cfg.dtype, threads=threads)[0]
 
 
 def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, draw_augmented
+from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData, draw_augmented
 from mmcl_fast.engines.descent import LinearDescent
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.model import power_relu, power_relu_backward
-from mmcl_fast.torch_impl.one_pass import FeatureGradient, Features, one_pass
+from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES, FeatureGradient, Features, one_pass
 
 SPAN_OPTIMIZERS = ("gd", "momentum")
 
@@ -37,7 +38,23 @@ def why_not(cfg: TrainConfig) -> str | None:
         return "optimizer adam rescales coordinates and leaves the span of the data; use primal"
     if cfg.optimizer not in SPAN_OPTIMIZERS:
         return f"optimizer {cfg.optimizer} draws minibatches, which only primal and reference do"
+    needed, available = memory_bytes(cfg), available_bytes()
+    if available is not None and needed > available:
+        return (
+            f"inner products of n = {cfg.n} samples need {needed / 2**30:.1f} GiB and "
+            f"{available / 2**30:.1f} GiB are free; use primal"
+        )
     return None
+
+
+def memory_bytes(cfg: TrainConfig) -> int:
+    """Memory of one run beside its data: inner products, negatives, scores, pre-activations."""
+    n, sides = cfg.n, 1 + cfg.is_multi
+    rows = (2 - cfg.is_multi) * n + 1
+    test = (cfg.n_test + 1) * (n + 1 + 2 * cfg.m)
+    held = sides * (rows * (n + 1) + 3 * rows * cfg.m) + n * n
+    working = min(n * n, 3 * CHUNK_SCORES) + 4 * n * cfg.m
+    return (held + test + working) * TORCH_DTYPES[cfg.dtype].itemsize
 
 
 def max_runs(cfg: TrainConfig) -> int:

@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "experiments": {"config", "environment", "presets", "recorder", "run", "theory", "training"},
     "plotting": {"experiments", "files", "run"},
     "commands": {
-        "backends", "config", "data", "engines", "environment", "errors", "experiments", "files",
+        "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments", "files",
         "plotting", "progress", "run", "training",
     },
     "cli": {"config", "errors", "presets", "commands"},

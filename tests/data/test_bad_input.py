@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast.data import _memory, chunks, normal, streaming_gram, words
+from mmcl_fast.data import memory, chunks, normal, streaming_gram, words
 
 GOOD: dict[str, Any] = {"seed": 1, "stream": "noise", "shape": (2, 3, 40)}
 WRONG = [
@@ -130,8 +130,8 @@ def test_too_little_memory() -> None:
 def test_a_container_limit_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    monkeypatch.setattr(_memory, "CGROUP", tmp_path)
-    assert _memory.available_bytes() == 4000
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_bytes() == 4000
     with pytest.raises(MemoryError, match=r"\(4004 bytes\), available are .*\(4000 bytes\)"):
         normal(1, shape=(1, 1, 1001))
     assert normal(1, shape=(1, 1, 1000)).numel() == 1000

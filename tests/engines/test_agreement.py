@@ -124,3 +124,14 @@ def test_auto_takes_the_cheaper_engine() -> None:
     assert flop(tall, "primal") < flop(tall, "gram")
     assert resolve_engine(tall) == "primal"
     assert resolve_engine(wide.replace(optimizer="adam")) == "primal"
+
+
+def test_gram_predicts_its_memory() -> None:
+    from mmcl_fast.engines import resolve_engine
+
+    huge = TrainConfig(n=10**6, d=10**7)
+    with pytest.raises(
+        EngineRefusedError, match=r"gram: inner products .* GiB are free; use primal"
+    ):
+        resolve_engine(huge.replace(engine="gram"))
+    assert resolve_engine(huge) == "primal"
