@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from mmcl_fast import _native
-from mmcl_fast.data.memory import require_memory
 from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
 from mmcl_fast.data._region import Region, integer
+from mmcl_fast.data.memory import require_memory
 
 MAX_THREADS = 4096  # far above any machine: more is a slip
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache

@@ -17,9 +17,9 @@ from typing import SupportsIndex
 import numpy as np
 import torch
 
-from mmcl_fast.data.memory import require_memory
 from mmcl_fast.data._region import Region
 from mmcl_fast.data.generate import chunks
+from mmcl_fast.data.memory import require_memory
 
 
 def streaming_gram(  # noqa: PLR0913  coordinates of a stream, as in `normal`

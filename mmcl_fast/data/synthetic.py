@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.generate import normal, words
+from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.reduced import reduced_rows
 from mmcl_fast.errors import DataError
 

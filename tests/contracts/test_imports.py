@@ -40,8 +40,8 @@ ARROWS: dict[str, set[str]] = {
     "experiments": {"config", "environment", "presets", "recorder", "run", "theory", "training"},
     "plotting": {"experiments", "files", "run"},
     "commands": {
-        "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments", "files",
-        "plotting", "progress", "run", "training",
+        "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
+        "files", "plotting", "progress", "run", "training",
     },
     "cli": {"config", "errors", "presets", "commands"},
 }  # fmt: skip
