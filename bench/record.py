@@ -1,0 +1,87 @@
+"""Results files: one JSON object per line, appended, with everything needed to judge a number."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "jax", "numpy", "mmcl-fast")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, commit, date and command of this process."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _dirty(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": _command(),
+    }
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to the end of a results file; what is there already stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def cpu_model() -> str:
+    """Name of the CPU; on Linux with family and model, since clouds hide the rest."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    first = info.read_text(encoding="utf-8").split("\n\n")[0]
+    parts = [line.partition(":") for line in first.splitlines()]
+    fields = {name.strip(): value.strip() for name, _, value in parts}
+    name = fields.get("model name", platform.machine())
+    if "cpu family" not in fields:
+        return name
+    wide = ", AVX-512" if "avx512f" in fields.get("flags", "") else ""
+    return f"{name} (family {fields['cpu family']}, model {fields['model']}{wide})"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _dirty() -> bool | None:
+    # A results file that has just grown does not make the measured code another one.
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":!bench/results")
+    return None if changes is None else bool(changes)
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in the checkout, or None where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _command() -> str:
+    """The command line, free of the machine's paths."""
+    name, *rest = sys.orig_argv
+    return shlex.join([Path(name).name, *rest])
+
+
+__all__ = ["append", "cpu_model", "environment"]

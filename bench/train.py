@@ -1,0 +1,204 @@
+"""Training at the paper's size: our engines against eager PyTorch and a JAX scan, on one thread.
+
+`python -m bench.train [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.train`.
+
+Every variant is given data and initial weights and returns the losses of all epochs; evaluation is
+off. Our times include the inner products that the gram engine begins with. JAX's include neither
+its compilation, which is printed, nor moving the data to it. Nothing is timed unless all loss
+curves agree with autograd in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import SignalNoiseData, as_data, sample
+from mmcl_fast.engines import ENGINES, Spec
+from mmcl_fast.training import train
+
+# Relative, so that both commands above work; as `bench.*` these would be banned imports.
+from . import record  # noqa: TID251
+from .measure import Quantiles, interleaved, paired_ratio, peak_rss_mib, single_thread  # noqa: TID251
+from .peers import eager_losses, jax_losses, textbook_losses  # noqa: TID251
+
+PAPER = TrainConfig(device="cpu", evaluate_every=0)
+BATCHES = (8, 16)
+TEXTBOOK, EAGER, SCAN = "eager, textbook", "eager, tuned", "JAX jit + scan"
+PEERS = {"times_jax": SCAN, "times_eager": EAGER, "times_textbook": TEXTBOOK}
+# Float32 rounding over 200 epochs; a wrong term moves the curves by percents. Relative to the first
+# loss because late losses are small differences of large scores.
+GATE = 1e-4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        name: Row of the table.
+        call: Trains and returns losses, [epochs] or [R, epochs].
+        runs: Runs that one call trains.
+    """
+
+    name: str
+    call: Callable[[], Tensor]
+    runs: int = 1
+
+
+def engine_losses(name: str, cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Tensor:
+    """Losses before each update of runs trained side by side, [R, epochs]."""
+    configs = [cfg] * len(data)  # seeds matter to the data alone, and those are given
+    with torch.inference_mode(name != "reference"):
+        engine = ENGINES[name].build(Spec(configs, data, torch.device("cpu")))
+        return torch.stack([engine.train_epoch(t) for t in range(cfg.epochs)], dim=1)
+
+
+def train_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
+    """Losses of the public entry point, which also records signal, noise, gamma and rho."""
+    return train(cfg, data).loss[: cfg.epochs]
+
+
+def make_variants(
+    cfg: TrainConfig, data: Sequence[SignalNoiseData]
+) -> tuple[list[Variant], float | None]:
+    """All variants of one setting, and JAX's seconds of compilation (None without JAX)."""
+    one = data[0]
+    variants = [
+        Variant(TEXTBOOK, partial(textbook_losses, cfg, one)),
+        Variant(EAGER, partial(eager_losses, cfg, one)),
+    ]
+    compile_s = None
+    begin = time.perf_counter()
+    if (scan := jax_losses(cfg, one)) is not None:
+        scan()
+        compile_s = time.perf_counter() - begin
+        variants.append(Variant(SCAN, scan))
+    variants.append(Variant("primal", partial(engine_losses, "primal", cfg, data[:1])))
+    variants.append(Variant("gram, 1 run", partial(engine_losses, "gram", cfg, data[:1])))
+    variants.append(
+        Variant("gram, train()", partial(train_losses, cfg.replace(engine="gram"), one))
+    )
+    variants += [
+        Variant(f"gram, {k} runs", partial(engine_losses, "gram", cfg, data[:k]), runs=k)
+        for k in BATCHES
+        if k <= len(data)
+    ]
+    return variants, compile_s
+
+
+def distances(
+    cfg: TrainConfig, data: Sequence[SignalNoiseData], variants: Sequence[Variant]
+) -> dict[str, float]:
+    """Largest distance of each variant's losses from float64 autograd, over all its runs."""
+    exact = cfg.replace(dtype="float64")
+    most = max(v.runs for v in variants)
+    truth = torch.cat([engine_losses("reference", exact, [as_data(exact, x)]) for x in data[:most]])
+    return {
+        v.name: float((v.call().reshape(v.runs, -1).double() - truth[: v.runs]).abs().max())
+        for v in variants
+    }
+
+
+def gate(far: Mapping[str, float], first_loss: float) -> list[str]:
+    """Names of variants whose curves are wrong (NaN included)."""
+    return [name for name, distance in far.items() if not distance <= GATE * first_loss]
+
+
+def measure(
+    cfg: TrainConfig, variants: Sequence[Variant], far: Mapping[str, float], rounds: int
+) -> list[dict[str, Any]]:
+    """Time the variants and describe each as a row of a results file."""
+    seconds = interleaved({v.name: v.call for v in variants}, rounds)
+    per_run = {v.name: [s / v.runs for s in seconds[v.name]] for v in variants}
+    settings = {k: getattr(cfg, k) for k in ("modality", "n", "d", "m", "q", "epochs", "dtype")}
+    rows = []
+    for v in variants:
+        row: dict[str, Any] = {
+            "op": "train",
+            "variant": v.name,
+            "settings": {**settings, "runs": v.runs, "threads": 1, "rounds": rounds},
+            "cpu_ms_per_run": Quantiles.of(per_run[v.name]).to_dict(scale=1e3),
+            "max_abs_loss_error": far[v.name],
+        }
+        for key, peer in PEERS.items():
+            if peer in per_run:
+                row[key] = round(paired_ratio(per_run[peer], per_run[v.name]), 2)
+        rows.append(row)
+    return rows
+
+
+def show(cfg: TrainConfig, rows: Sequence[Mapping[str, Any]], compile_s: float | None) -> None:
+    """Print the table of one setting."""
+    print(
+        f"\n{cfg.modality}-modal, n={cfg.n} d={cfg.d} m={cfg.m} q={cfg.q}, {cfg.epochs} epochs, "
+        f"{cfg.dtype}, 1 thread; CPU ms per run"
+    )
+    if compile_s is not None:
+        print(f"JAX compilation and first call: {compile_s:.2f} s wall, not counted")
+    head = f"{'':16}{'p20':>9}{'p50':>9}{'p80':>9}{'× JAX':>9}{'× eager':>9}{'× textbook':>12}"
+    print(head + "  max |loss - float64|")
+    for row in rows:
+        t, (jax, eager, textbook) = row["cpu_ms_per_run"], (row.get(k, nan) for k in PEERS)
+        print(
+            f"{row['variant']:16}{t['p20']:9.2f}{t['p50']:9.2f}{t['p80']:9.2f}"
+            f"{jax:9.2f}{eager:9.2f}{textbook:12.2f}  {row['max_abs_loss_error']:.1e}"
+        )
+
+
+def run_setting(cfg: TrainConfig, rounds: int, runs: int) -> list[dict[str, Any]] | None:
+    """Check, time and print one setting; None if a curve is wrong."""
+    data = [sample(cfg.replace(seed=seed)) for seed in range(runs)]
+    variants, compile_s = make_variants(cfg, data)
+    far = distances(cfg, data, variants)
+    first_loss = float(variants[0].call()[0])
+    if wrong := gate(far, first_loss):
+        for name in wrong:
+            print(
+                f"{cfg.modality}: {name}: losses are {far[name]:.1e} from float64", file=sys.stderr
+            )
+        return None
+    rows = measure(cfg, variants, far, rounds)
+    show(cfg, rows, compile_s)
+    return [{**row, "jax_compile_s": compile_s} for row in rows]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 1 if any loss curve is wrong."""
+    parser = argparse.ArgumentParser(prog="bench.train", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
+    parser.add_argument(
+        "--quick", action="store_true", help="3 rounds instead of 11, 8 runs at most"
+    )
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rounds, runs = (3, 8) if args.quick else (11, 16)
+    before = record.environment()
+    rows: list[dict[str, Any]] = []
+    for modality in ("single", "multi"):
+        found = run_setting(PAPER.replace(modality=modality), rounds, runs)
+        if found is None:
+            return 1
+        rows += found
+    print(f"\npeak resident memory {peak_rss_mib():.0f} MiB; load before {before['load_1min']}")
+    if args.json:
+        record.append(args.json, [{**row, **before} for row in rows])
+    return 0
+
+
+__all__ = ["Variant", "distances", "engine_losses", "gate", "main", "make_variants", "measure"]
+
+if __name__ == "__main__":
+    single_thread()
+    sys.exit(main())
