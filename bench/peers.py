@@ -11,8 +11,8 @@ outside the gradient, masks are prepared once and updates are in place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -90,13 +90,25 @@ def eager_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     return torch.stack(losses)
 
 
-def jax_losses(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[], Tensor] | None:
-    """The same by JAX as a call that trains and waits, or None where JAX is not installed."""
-    if find_spec("jax") is None:
-        return None
+def jax_losses(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[], Tensor]:
+    """The same by JAX: moves the data there; returns a call that trains and waits."""
+    jax, jnp = import_module("jax"), import_module("jax.numpy")
+    fields = {k: jnp.asarray(v.numpy()) for k, v in vars(data).items() if v is not None}
+    start = [fields[k] for k in ("weights", "weights_b") if k in fields]
+    run = jax_scan(cfg)
+
+    def losses() -> Tensor:
+        values = jax.block_until_ready(run(start, fields))[1]
+        return torch.tensor(values.__array__())
+
+    return losses
+
+
+@cache
+def jax_scan(cfg: TrainConfig) -> Callable[..., Any]:
+    """The compiled loop of all epochs; weights and data give the weights and losses at its end."""
     jax, jnp = import_module("jax"), import_module("jax.numpy")
     scale = 1.0 / (cfg.m * cfg.tau_value)
-    fields = {k: jnp.asarray(v.numpy()) for k, v in vars(data).items() if v is not None}
 
     def encode(w: Any, noise: Any, mu: Any) -> Any:
         a = w @ mu
@@ -126,14 +138,7 @@ def jax_losses(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[], Tensor] 
 
         return jax.lax.scan(step, weights, None, length=cfg.epochs)
 
-    compiled = jax.jit(run)
-    start = [fields[k] for k in ("weights", "weights_b") if k in fields]
-
-    def losses() -> Tensor:
-        values = jax.block_until_ready(compiled(start, fields))[1]
-        return torch.tensor(values.__array__())
-
-    return losses
+    return jax.jit(run)  # type: ignore[no-any-return]
 
 
-__all__ = ["eager_losses", "jax_losses", "textbook_losses"]
+__all__ = ["eager_losses", "jax_losses", "jax_scan", "textbook_losses"]
