@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from mmcl_fast.bench import _mkl, _record
+
 from mmcl_fast import _native
 from mmcl_fast.data import normal, streaming_gram
 

@@ -185,7 +185,9 @@ def _pick(seed, stream, shape, start, epoch, *, transform):  # type: ignore[no-u
     first, last = start[2] // TILE, -(-(start[2] + shape[2]) // TILE)
     block = np.arange(first * LANES, last * LANES, dtype=np.uint64).astype(U32)
     tag = U32(STREAM_TAGS[stream] << 24 | epoch)
-    values = np.stack(transform(philox4x32((block[None, None, :], sample, run, tag), seed)), axis=-2)
+    values = np.stack(
+        transform(philox4x32((block[None, None, :], sample, run, tag), seed)), axis=-2
+    )
     # [R, S, 4, tiles * 64] -> [R, S, tiles, 4, 64] -> [R, S, tiles * 256]: word w of block
     # 64 t + l is dimension 256 t + 64 w + l.
     r, s = shape[:2]
