@@ -65,7 +65,7 @@ def best_of_mkl(out: np.ndarray) -> Variants:
     except _mkl.MklMissingError as missing:
         print(f"MKL skipped: {missing}")
         return {}
-    timed = seconds(paths, repeats=2)
+    timed = seconds(paths, repeats=3)
     best = min(timed, key=lambda name: timed[name])
     return {best: paths[best]}
 
