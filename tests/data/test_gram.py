@@ -24,7 +24,7 @@ def test_equals_the_explicit_product(samples: int, dims: int, start: tuple[int, 
     got = streaming_gram(5, "noise", samples, dims, scale=0.2, start=start, epoch=3)
     assert got.dtype is torch.float64
     # A float32 sum of k terms errs like a random walk, sqrt(k) 2^-24 of its size; many partial
-    # sums, as in the kernels, do better. A lost column would err by 1/dims, at least five times the limit.
+    # sums, as in the kernels, do better. A lost column would err by 1/dims, well above the limit.
     norms = x.norm(dim=1)
     terms = min(dims, 1024)  # of a chunk
     limit = math.sqrt(terms) * 2.0**-24 * torch.outer(norms, norms)
