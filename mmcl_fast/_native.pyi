@@ -24,5 +24,17 @@ def fill_words(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+def streaming_gram(
+    out: npt.NDArray[np.float64],
+    *,
+    start: Sequence[int],
+    dims: int,
+    seed: int,
+    tag: int,
+    epoch: int,
+    scale: float,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
 def targets() -> list[str]: ...
 def active_target() -> str: ...

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "../core/fill.h"
+#include "../core/gram.h"
 
 namespace py = pybind11;
 
@@ -66,6 +67,23 @@ void fill_words(const py::buffer& out, const Start& start, std::uint64_t seed, s
   mmcl::fill_words(target, mmcl::Stream{seed, tag, epoch}, slice, threads);
 }
 
+void streaming_gram(const py::buffer& out, const Start& start, std::uint64_t dims,
+                    std::uint64_t seed, std::uint32_t tag, std::uint32_t epoch, double scale,
+                    int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const py::buffer_info info = out.request(/*writable=*/true);
+  const auto size = static_cast<py::ssize_t>(sizeof(double));
+  if (!info.item_type_is_equivalent_to<double>() || info.ndim != 2 ||
+      info.shape[0] != info.shape[1] || info.strides[1] != size ||
+      info.strides[0] != size * info.shape[1]) {
+    throw py::value_error("out: expected contiguous float64 [samples, samples]");
+  }
+  const py::gil_scoped_release released;
+  mmcl::streaming_gram(target, mmcl::Stream{seed, tag, epoch}, start,
+                       static_cast<std::uint64_t>(info.shape[0]), dims, scale, threads,
+                       static_cast<double*>(info.ptr));
+}
+
 std::vector<std::string> target_names() {
   std::vector<std::string> names;
   for (const mmcl::Target* target : mmcl::targets()) names.emplace_back(target->name);
@@ -83,6 +101,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("fill_words", &fill_words, "Fill a [runs, samples, dims] uint32 buffer with raw words.",
         arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
         arg("threads"), arg("target") = "auto");
+  m.def("streaming_gram", &streaming_gram, "Write X X^T of rows of a stream; see csrc/core/gram.h.",
+        arg("out"), py::kw_only(), arg("start"), arg("dims"), arg("seed"), arg("tag"), arg("epoch"),
+        arg("scale"), arg("threads"), arg("target") = "auto");
   m.def("targets", &target_names, "Instruction sets this machine can run, slowest first.");
   m.def(
       "active_target", [] { return mmcl::find_target("auto").name; },

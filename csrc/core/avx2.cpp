@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "gram_simd.h"
 #include "simd.h"
 
 namespace mmcl {
@@ -13,6 +14,7 @@ struct Avx2 {
   using Float = __m256;
   using Mask = __m256i;
   static constexpr int width = 8;
+  static constexpr int gram_rows = 3, gram_columns = 4;  // 12 of 16 registers hold sums
 
   static MMCL_INLINE Wide wide(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
   static MMCL_INLINE Wide wide(std::uint64_t x) {
@@ -29,6 +31,9 @@ struct Avx2 {
   }
   static MMCL_INLINE Int pack(Wide even, Wide odd) {
     return _mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, _MM_SHUFFLE(2, 2, 0, 0)), 0xAA);
+  }
+  static MMCL_INLINE Int pack_high(Wide even, Wide odd) {
+    return _mm256_blend_epi32(high(even), odd, 0xAA);
   }
 
   static MMCL_INLINE Int integer(std::int32_t x) { return _mm256_set1_epi32(x); }
@@ -53,6 +58,12 @@ struct Avx2 {
   static MMCL_INLINE Float broadcast(float x) { return _mm256_set1_ps(x); }
   static MMCL_INLINE Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
   static MMCL_INLINE Float subtract(Float a, Float b) { return _mm256_sub_ps(a, b); }
+  static MMCL_INLINE Float load(const float* from) { return _mm256_loadu_ps(from); }
+  static MMCL_INLINE float sum(Float a) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
   static MMCL_INLINE Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static MMCL_INLINE Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static MMCL_INLINE Float sqrt(Float a) { return _mm256_sqrt_ps(a); }
@@ -107,7 +118,8 @@ struct Avx2 {
 
 }  // namespace
 
-extern const Target kAvx2Target{"avx2", simd::kKernels<Avx2, false>, simd::kKernels<Avx2, true>};
+extern const Target kAvx2Target{"avx2", simd::kKernels<Avx2, false>, simd::kKernels<Avx2, true>,
+                                simd::gram<Avx2>};
 
 }  // namespace mmcl
 #endif

@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "gram_simd.h"
 #include "simd.h"
 
 namespace mmcl {
@@ -13,6 +14,7 @@ struct Avx512 {
   using Float = __m512;
   using Mask = __mmask16;
   static constexpr int width = 16;
+  static constexpr int gram_rows = 4, gram_columns = 6;  // 24 of 32 registers hold sums
 
   static MMCL_INLINE Wide wide(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
   static MMCL_INLINE Wide wide(std::uint64_t x) {
@@ -30,6 +32,9 @@ struct Avx512 {
   }
   static MMCL_INLINE Int pack(Wide even, Wide odd) {
     return _mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA);
+  }
+  static MMCL_INLINE Int pack_high(Wide even, Wide odd) {
+    return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
   }
 
   static MMCL_INLINE Int integer(std::int32_t x) { return _mm512_set1_epi32(x); }
@@ -56,6 +61,8 @@ struct Avx512 {
   static MMCL_INLINE Float broadcast(float x) { return _mm512_set1_ps(x); }
   static MMCL_INLINE Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
   static MMCL_INLINE Float subtract(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static MMCL_INLINE Float load(const float* from) { return _mm512_loadu_ps(from); }
+  static MMCL_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }
   static MMCL_INLINE Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
   static MMCL_INLINE Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static MMCL_INLINE Float sqrt(Float a) { return _mm512_sqrt_ps(a); }
@@ -109,7 +116,7 @@ struct Avx512 {
 }  // namespace
 
 extern const Target kAvx512Target{"avx512", simd::kKernels<Avx512, false>,
-                                  simd::kKernels<Avx512, true>};
+                                  simd::kKernels<Avx512, true>, simd::gram<Avx512>};
 
 }  // namespace mmcl
 #endif

@@ -48,22 +48,6 @@ void fence() {
 #endif
 }
 
-template <class T>
-void check(const Stream& stream, const Slice<T>& slice, int threads) {
-  static const char* const kNames[3] = {"run", "sample", "dim"};
-  for (int axis = 0; axis < 3; ++axis) {
-    const std::uint64_t start = slice.start[axis], size = slice.shape[axis];
-    if (start > kLimits[axis] || size > kLimits[axis] - start) {
-      throw std::invalid_argument(std::string(kNames[axis]) +
-                                  ": expected start + size <= " + std::to_string(kLimits[axis]) +
-                                  ", got " + std::to_string(start) + " + " + std::to_string(size));
-    }
-  }
-  if (stream.tag > 0xff) throw std::invalid_argument("tag: expected 0..255");
-  if (stream.epoch > 0xffffff) throw std::invalid_argument("epoch: expected 0..2^24 - 1");
-  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
-}
-
 // generate(kernels, row, first tile, tiles, out) writes whole tiles; it is called with
 // DefaultFloats.
 template <class T, class Generate>
@@ -156,12 +140,28 @@ class Filler {
 template <class T, class Generate>
 void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice, int threads,
                Generate generate) {
-  check(stream, slice, threads);
+  check_region(stream, slice.start, slice.shape, threads);
   if (slice.shape[0] == 0 || slice.shape[1] == 0 || slice.shape[2] == 0) return;
   Filler<T, Generate>(target, stream, slice, generate).run(threads);
 }
 
 }  // namespace
+
+void check_region(const Stream& stream, const std::array<std::uint64_t, 3>& begin,
+                  const std::array<std::uint64_t, 3>& shape, int threads) {
+  static const char* const kNames[3] = {"run", "sample", "dim"};
+  for (int axis = 0; axis < 3; ++axis) {
+    const std::uint64_t start = begin[axis], size = shape[axis];
+    if (start > kLimits[axis] || size > kLimits[axis] - start) {
+      throw std::invalid_argument(std::string(kNames[axis]) +
+                                  ": expected start + size <= " + std::to_string(kLimits[axis]) +
+                                  ", got " + std::to_string(start) + " + " + std::to_string(size));
+    }
+  }
+  if (stream.tag > 0xff) throw std::invalid_argument("tag: expected 0..255");
+  if (stream.epoch > 0xffffff) throw std::invalid_argument("epoch: expected 0..2^24 - 1");
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+}
 
 template <>
 void fill_normal<float>(const Target& target, const Stream& stream, const Slice<float>& slice,

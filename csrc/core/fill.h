@@ -25,7 +25,11 @@ struct Slice {
   std::int64_t run_stride, sample_stride;
 };
 
-// Both throw std::invalid_argument, before writing, when a coordinate leaves its counter word.
+// Throws std::invalid_argument when a coordinate leaves its counter word, or for no threads.
+void check_region(const Stream& stream, const std::array<std::uint64_t, 3>& start,
+                  const std::array<std::uint64_t, 3>& shape, int threads);
+
+// Both throw as check_region does, before writing.
 // At most `threads` threads run; fewer when the slice is small.
 template <class T>
 void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice, double scale,

@@ -63,7 +63,7 @@ class Philox {
     round_ = 3;
   }
 
-  // One of the seven rounds that are left.
+  // One of the six rounds that follow; the last is part of finish().
   MMCL_INLINE void next() {
     const Wide m0 = V::wide(kPhiloxM0), m1 = V::wide(kPhiloxM1);
 #pragma GCC unroll 2
@@ -77,11 +77,19 @@ class Philox {
     ++round_;
   }
 
+  // The last round, on words that are woven together on the way: it saves a fifth of it.
   MMCL_INLINE void finish(Int (&words)[4]) {
 #pragma GCC unroll 8
-    while (round_ < kRounds) next();
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) words[k] = V::pack(c_[k][0], c_[k][1]);
+    while (round_ < kRounds - 1) next();
+    const Wide m0 = V::wide(kPhiloxM0), m1 = V::wide(kPhiloxM1);
+    const Wide p0[2] = {V::mul(c_[0][0], m0), V::mul(c_[0][1], m0)};
+    const Wide p1[2] = {V::mul(c_[2][0], m1), V::mul(c_[2][1], m1)};
+    words[0] =
+        V::exclusive_or(V::pack_high(p1[0], p1[1]), V::pack(c_[1][0], c_[1][1]), k0_[round_]);
+    words[1] = V::pack(p1[0], p1[1]);
+    words[2] =
+        V::exclusive_or(V::pack_high(p0[0], p0[1]), V::pack(c_[3][0], c_[3][1]), k1_[round_]);
+    words[3] = V::pack(p0[0], p0[1]);
   }
 
  private:

@@ -60,14 +60,34 @@ void words(const Row& row, std::uint32_t first, std::size_t tiles, std::uint32_t
   }
 }
 
+// Sixteen partial sums of a dot product, which the compiler keeps in vectors.
+float dot(const float* x, const float* y, std::size_t dims) {
+  float sum[16] = {};
+  for (std::size_t k = 0; k < dims; k += 16) {
+    for (std::size_t lane = 0; lane < 16; ++lane) sum[lane] += x[k + lane] * y[k + lane];
+  }
+  for (int half = 8; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+  }
+  return sum[0];
+}
+
+void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out) {
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) {
+      out[i * rows + j] += double{dot(x + i * stride, x + j * stride, dims)};
+    }
+  }
+}
+
 constexpr Kernels kKernels{f32, bf16, f64, words};
 
 }  // namespace
 
 #if defined(__aarch64__)
-extern const Target kPlainTarget{"neon", kKernels, kKernels};
+extern const Target kPlainTarget{"neon", kKernels, kKernels, gram};
 #else
-extern const Target kPlainTarget{"baseline", kKernels, kKernels};
+extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram};
 #endif
 
 }  // namespace mmcl

@@ -49,14 +49,8 @@ MMCL_INLINE void for_each_normal(const Row& row, std::uint32_t first, std::size_
 
 template <class V, bool kStream>
 static void f32(const Row& row, std::uint32_t first, std::size_t tiles, float scale, float* out) {
-  using Float = typename V::Float;
-  if (scale == 1.0f) {  // common, and worth 2%
-    for_each_normal<V>(row, first, tiles,
-                       [=](std::size_t i, Float z) { V::template store<kStream>(out + i, z); });
-    return;
-  }
   const auto s = V::broadcast(scale);
-  for_each_normal<V>(row, first, tiles, [=](std::size_t i, Float z) {
+  for_each_normal<V>(row, first, tiles, [=](std::size_t i, typename V::Float z) {
     V::template store<kStream>(out + i, V::mul(z, s));
   });
 }

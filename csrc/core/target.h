@@ -26,6 +26,8 @@ struct Kernels {
 struct Target {
   const char* name;
   Kernels cached, streaming;
+  // Adds the lower triangle of X X^T; the rows of x are `stride` apart, `dims` is a multiple of 16.
+  void (*gram)(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out);
 };
 
 // Targets this machine can run, slowest first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from mmcl_fast.data.tags import (
 )
 
 AXES = (("runs", MAX_RUN), ("samples", MAX_SAMPLE), ("dims", MAX_DIM))
+MAX_THREADS = 4096  # far above any machine: more is a slip
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 Triple = tuple[int, int, int]
 
 
@@ -83,6 +86,17 @@ def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{name}: expected {low}..{high}, got {number}")
     return number
+
+
+def check_scale(scale: float, dtype: str) -> float:
+    """`scale` as a float that is finite, also after rounding to float32 unless dtype is float64."""
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError):
+        raise TypeError(f"scale: expected a number, got {scale!r}") from None
+    if not math.isfinite(factor) or (dtype != "float64" and abs(factor) > LARGEST_FLOAT32):
+        raise ValueError(f"scale: expected a finite {dtype} factor, got {scale!r}")
+    return factor
 
 
 def _triple(name: str, values: Sequence[SupportsIndex]) -> Triple:

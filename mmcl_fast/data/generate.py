@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, SupportsIndex, overload
 
@@ -12,10 +11,9 @@ import torch
 
 from mmcl_fast import _native
 from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
-from mmcl_fast.data._region import Region, integer
+from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
 from mmcl_fast.data.memory import require_memory
 
-MAX_THREADS = 4096  # far above any machine: more is a slip
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache
 TILE = 256  # dimensions made together; chunks that start elsewhere make some of them twice
 DType = str | torch.dtype
@@ -83,7 +81,7 @@ def normal(  # noqa: PLR0913  the signature is a contract, and each argument is 
     """
     region = Region.check(seed, stream, _shape_or_that_of(out, shape), start, epoch)
     chosen = check_dtype(dtype)
-    factor = _check_scale(scale, chosen)
+    factor = check_scale(scale, name_of(chosen))
     threads = integer("threads", threads, 1, MAX_THREADS)
     if out is None:
         out = empty(region.shape, chosen)
@@ -163,7 +161,7 @@ def chunks(  # noqa: PLR0913  `normal` and the way to cut
     """
     region = Region.check(seed, stream, shape, start, epoch)
     chosen = check_dtype(dtype)
-    factor = _check_scale(scale, chosen)
+    factor = check_scale(scale, name_of(chosen))
     threads = integer("threads", threads, 1, MAX_THREADS)
     if along not in ("samples", "dims"):
         raise ValueError(f"along: expected samples or dims, got {along!r}")
@@ -212,17 +210,6 @@ def _shape_or_that_of(out: object, shape: Shape | None) -> Shape:
     if not isinstance(out, torch.Tensor | np.ndarray):
         raise TypeError("shape: expected (runs, samples, dims) when `out` is not given, got None")
     return tuple(out.shape)
-
-
-def _check_scale(scale: float, dtype: torch.dtype) -> float:
-    try:
-        factor = float(scale)
-    except (TypeError, ValueError):
-        raise TypeError(f"scale: expected a number, got {scale!r}") from None
-    largest = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).max
-    if not math.isfinite(factor) or abs(factor) > largest:
-        raise ValueError(f"scale: expected a finite {name_of(dtype)} factor, got {scale!r}")
-    return factor
 
 
 __all__ = ["chunks", "normal", "words"]

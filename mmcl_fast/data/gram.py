@@ -3,10 +3,10 @@
 G = X X^T with X[i, k] = scale * z(run, sample_i, dim_k), [samples, dims]. A chunk of dimensions is
 made where it fits the second-level cache, multiplied there, and dropped.
 
-Numerics: within a chunk (about 1 MiB, so 2560 dims for 100 samples) products and sums are
-float32, as BLAS orders them; chunks are added in float64 in the order of the dimensions. Chunk
-limits depend on `samples` alone, so `threads` changes nothing.
-Cost: samples^2 * dims multiply-adds at most (BLAS syrk: half), O(samples^2) memory and one chunk.
+Numerics: within a chunk of 512 to 1024 dimensions (by `samples` alone) products and sums are
+float32, in several partial sums; chunks are added in float64 in the order of the dimensions. So
+`threads` changes nothing; another instruction set may change last bits of a chunk's float32 sum.
+Cost: samples^2 * dims / 2 multiply-adds; memory O(samples^2) and one chunk per thread.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import SupportsIndex
 import numpy as np
 import torch
 
-from mmcl_fast.data._region import Region
-from mmcl_fast.data.generate import chunks
+from mmcl_fast import _native
+from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
 from mmcl_fast.data.memory import require_memory
+
+MOST_CHUNK_DIMS = 1024 + 16  # csrc/core/gram.cpp
 
 
 def streaming_gram(  # noqa: PLR0913  coordinates of a stream, as in `normal`
@@ -43,22 +45,29 @@ def streaming_gram(  # noqa: PLR0913  coordinates of a stream, as in `normal`
         scale: Finite float32 factor of X.
         start: The run, the first sample and the first dim.
         epoch: 0 .. 2^24 - 1.
-        threads: At most so many threads make the chunks; the product uses what NumPy's BLAS uses.
+        threads: At most so many threads, >= 1.
     Returns: Symmetric float64 [samples, samples].
-    Raises: As `normal`; MemoryError if the result or a chunk does not fit.
+    Raises: As `normal`; MemoryError if the result and the work space would not fit.
     Numerics: float32 within a chunk, float64 across chunks; independent of `threads`.
     """
-    shape = (1, samples, dims)
-    Region.check(seed, stream, shape, start, epoch)
-    require_memory(samples * samples * (8 + 4), f"Gram matrix of {samples} samples")
-    pieces = chunks(seed, stream, shape, start, epoch, scale, threads=threads)
-    total = np.zeros((samples, samples))
-    product = np.empty((samples, samples), dtype=np.float32)
-    for _, values in pieces:
-        x = values[0].numpy()  # [samples, chunk]
-        np.matmul(x, x.T, out=product)  # NumPy sees the same matrix twice and calls syrk
-        total += product
-    return torch.from_numpy(total)
+    region = Region.check(seed, stream, (1, samples, dims), start, epoch)
+    factor = check_scale(scale, "float32")
+    threads = integer("threads", threads, 1, MAX_THREADS)
+    rows = region.shape[1]
+    work = threads * (rows * rows * 8 + rows * MOST_CHUNK_DIMS * 4)
+    require_memory(rows * rows * 8 + work, f"Gram matrix of {rows} samples by {threads} threads")
+    out = np.empty((rows, rows))
+    _native.streaming_gram(
+        out,
+        start=region.start,
+        dims=region.shape[2],
+        seed=region.seed,
+        tag=region.tag,
+        epoch=region.epoch,
+        scale=factor,
+        threads=threads,
+    )
+    return torch.from_numpy(out)
 
 
 __all__ = ["streaming_gram"]

@@ -13,7 +13,8 @@ from mmcl_fast.data import chunks, normal, stream_numpy, words
 from mmcl_fast.data.generate import CHUNK_BYTES
 
 SEED = 0x0123456789ABCDEF
-SHAPE, START = (2, 3, 20_011), (1, 2, 300)  # 480 tiles: enough for three threads
+# 425 tiles: enough for three threads, and no multiple of two or three.
+SHAPE, START = (5, 5, 4_250), (1, 2, 300)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def test_any_slice_equals_that_of_the_whole(threads: int, whole: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(("along", "axis"), [("samples", 1), ("dims", 2)])
-@pytest.mark.parametrize("size", [None, 1, 2, 7000])
+@pytest.mark.parametrize("size", [None, 1, 2, 3000])
 def test_chunks(along: str, axis: int, size: int | None, whole: np.ndarray) -> None:
-    size = 256 if (along, size) == ("dims", 1) else size  # 20 011 single dims: slow, no new case
+    size = 256 if (along, size) == ("dims", 1) else size  # single dims: slow, and no new case
     end, buffers = 0, set()
     for offset, values in chunks(SEED, "noise", SHAPE, START, 9, along=along, size=size):
         assert offset == end

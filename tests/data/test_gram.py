@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 
+from mmcl_fast import _native
 from mmcl_fast.data import normal, streaming_gram
 
 CASES = [
     (1, 1, (0, 0, 0)),  # degenerate
     (7, 300, (0, 0, 0)),  # less than one chunk
-    (100, 30_011, (0, 0, 0)),  # twelve chunks, the last one ragged
+    (100, 30_011, (0, 0, 0)),  # thirty chunks, the last one ragged
     (33, 9_000, (2, 5, 1_234)),  # a box that starts inside a tile
 ]
 
@@ -22,13 +23,31 @@ def test_equals_the_explicit_product(samples: int, dims: int, start: tuple[int, 
     x = normal(5, "noise", (1, samples, dims), start, 3, 0.2)[0].double()
     got = streaming_gram(5, "noise", samples, dims, scale=0.2, start=start, epoch=3)
     assert got.dtype is torch.float64
-    # A float32 sum of k terms errs like a random walk, sqrt(k) 2^-24 of its size; BLAS, with many
-    # partial sums, less. A lost column would err by 1/dims, at least five times the limit.
+    # A float32 sum of k terms errs like a random walk, sqrt(k) 2^-24 of its size; many partial
+    # sums, as in the kernels, do better. A lost column would err by 1/dims, well above the limit.
     norms = x.norm(dim=1)
-    terms = min(dims, max(256, 2**18 // samples))
+    terms = min(dims, 1024)  # of a chunk
     limit = math.sqrt(terms) * 2.0**-24 * torch.outer(norms, norms)
     assert ((got - x @ x.T).abs() <= limit).all()
     assert torch.equal(got, got.T)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 4, 5, 6, 7, 13])
+def test_every_edge_of_a_block_on_every_target(samples: int, target: str) -> None:
+    x = normal(8, shape=(1, samples, 1030), scale=0.5)[0].double()
+    got = torch.full((samples, samples), torch.nan, dtype=torch.float64)
+    _native.streaming_gram(
+        got.numpy(),
+        start=(0, 0, 0),
+        dims=1030,
+        seed=8,
+        tag=1,
+        epoch=0,
+        scale=0.5,
+        threads=1,
+        target=target,
+    )
+    torch.testing.assert_close(got, x @ x.T, rtol=0, atol=1e-4)
 
 
 def test_threads_change_nothing() -> None:

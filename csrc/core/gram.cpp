@@ -1,0 +1,129 @@
+#include "gram.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "constants.h"
+
+namespace mmcl {
+namespace {
+
+constexpr std::uint64_t kChunkBytes = std::uint64_t{1} << 20;  // fits a second-level cache
+constexpr std::uint64_t kLeast = 512, kMost = 1024;  // longer: rows leave the first-level cache
+constexpr std::uint64_t kPad = 16;  // keeps rows apart by no power of two; also the kernels' step
+
+struct alignas(64) Line {  // a cache line: loads that straddle two cost a quarter of the speed
+  float values[16];
+};
+
+std::uint64_t chunk_dims(std::uint64_t samples) {
+  const std::uint64_t fitting = kChunkBytes / sizeof(float) / samples;
+  return std::min(kMost, std::max(kLeast, fitting / kTile * kTile));
+}
+
+class GramSum {
+ public:
+  GramSum(const Target& target, const Stream& stream, const std::array<std::uint64_t, 3>& start,
+          std::uint64_t samples, std::uint64_t dims, double scale, double* out)
+      : target_(target),
+        stream_(stream),
+        start_(start),
+        samples_(samples),
+        dims_(dims),
+        scale_(scale),
+        out_(out),
+        chunk_(chunk_dims(samples)) {}
+
+  std::uint64_t chunks() const { return (dims_ + chunk_ - 1) / chunk_; }
+
+  struct Workspace {
+    std::vector<Line> lines;   // [samples, chunk + pad]
+    std::vector<double> part;  // [samples, samples], lower triangle
+  };
+  Workspace workspace() const {
+    return {std::vector<Line>(samples_ * (chunk_ + kPad) / 16),
+            std::vector<double>(samples_ * samples_)};
+  }
+
+  // Takes the next chunk until there is none. Chunks are taken in order and added in order, so a
+  // thread only ever waits for chunks that others are already at work on.
+  void work(Workspace& own) {
+    for (;;) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      const std::uint64_t chunk = taken_++;
+      lock.unlock();
+      if (chunk >= chunks()) return;
+      multiply(chunk, own);
+      lock.lock();
+      turn_.wait(lock, [&] { return added_ == chunk; });
+      for (std::size_t i = 0; i < own.part.size(); ++i) out_[i] += own.part[i];
+      ++added_;
+      turn_.notify_all();
+    }
+  }
+
+ private:
+  void multiply(std::uint64_t chunk, Workspace& own) const {
+    float* const x = own.lines[0].values;
+    const std::uint64_t begin = chunk * chunk_, size = std::min(chunk_, dims_ - begin);
+    const std::uint64_t stride = chunk_ + kPad, padded = (size + kPad - 1) / kPad * kPad;
+    fill_normal<float>(target_, stream_,
+                       {x,
+                        {start_[0], start_[1], start_[2] + begin},
+                        {1, samples_, size},
+                        0,
+                        static_cast<std::int64_t>(stride)},
+                       scale_, 1);
+    for (std::uint64_t i = 0; i < samples_; ++i) {
+      std::fill(x + i * stride + size, x + i * stride + padded, 0.0f);
+    }
+    std::fill(own.part.begin(), own.part.end(), 0.0);
+    target_.gram(x, samples_, stride, padded, own.part.data());
+  }
+
+  const Target& target_;
+  const Stream stream_;
+  const std::array<std::uint64_t, 3> start_;
+  const std::uint64_t samples_, dims_;
+  const double scale_;
+  double* const out_;
+  const std::uint64_t chunk_;
+  std::mutex mutex_;
+  std::condition_variable turn_;
+  std::uint64_t taken_ = 0, added_ = 0;
+};
+
+}  // namespace
+
+void streaming_gram(const Target& target, const Stream& stream,
+                    const std::array<std::uint64_t, 3>& start, std::uint64_t samples,
+                    std::uint64_t dims, double scale, int threads, double* out) {
+  check_region(stream, start, {1, samples, dims}, threads);
+  std::fill(out, out + samples * samples, 0.0);
+  if (samples == 0 || dims == 0) return;
+  GramSum sum(target, stream, start, samples, dims, scale, out);
+  const std::uint64_t wanted =
+      std::min<std::uint64_t>(static_cast<std::uint64_t>(threads), sum.chunks());
+  std::vector<GramSum::Workspace> workspaces;
+  for (std::uint64_t i = 0; i < wanted; ++i) workspaces.push_back(sum.workspace());
+  std::vector<std::thread> others;
+  others.reserve(wanted - 1);
+  try {
+    for (std::uint64_t i = 1; i < wanted; ++i) {
+      others.emplace_back([&sum, &own = workspaces[i]] { sum.work(own); });
+    }
+  } catch (const std::system_error&) {
+    // The system grants no further thread: those that run do all the work.
+  }
+  sum.work(workspaces[0]);
+  for (std::thread& other : others) other.join();
+  for (std::uint64_t i = 0; i < samples; ++i) {
+    for (std::uint64_t j = 0; j < i; ++j) out[j * samples + i] = out[i * samples + j];
+  }
+}
+
+}  // namespace mmcl
