@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def context(packages: Iterable[str]) -> dict[str, Any]:
         **{p: _version(p) for p in packages},
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
+        "load_average": os.getloadavg()[0],  # above 1: other jobs took part
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "bench.data", *sys.argv[1:]]),
     }
