@@ -36,5 +36,13 @@ def streaming_gram(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+def fill_chi(
+    out: npt.NDArray[np.float64],
+    degrees: npt.NDArray[np.float64],
+    *,
+    first_row: int,
+    seed: int,
+    tag: int,
+) -> None: ...
 def targets() -> list[str]: ...
 def active_target() -> str: ...

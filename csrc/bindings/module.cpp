@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../core/chi.h"
 #include "../core/fill.h"
 #include "../core/gram.h"
 
@@ -84,6 +85,27 @@ void streaming_gram(const py::buffer& out, const Start& start, std::uint64_t dim
                        static_cast<double*>(info.ptr));
 }
 
+void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t first_row,
+              std::uint64_t seed, std::uint32_t tag) {
+  const py::buffer_info to = out.request(/*writable=*/true), from = degrees.request();
+  for (const auto* info : {&to, &from}) {
+    if (!info->item_type_is_equivalent_to<double>() || info->ndim != 1 ||
+        (info->shape[0] > 1 && info->strides[0] != static_cast<py::ssize_t>(sizeof(double)))) {
+      throw py::value_error("out, degrees: expected contiguous float64 [rows]");
+    }
+  }
+  if (to.shape[0] != from.shape[0]) {
+    throw py::value_error("degrees: expected as many as out has rows");
+  }
+  const auto* wanted = static_cast<const double*>(from.ptr);
+  for (py::ssize_t i = 0; i < from.shape[0]; ++i) {
+    if (!(wanted[i] >= 1.0)) throw py::value_error("degrees: expected numbers >= 1");
+  }
+  const py::gil_scoped_release released;
+  mmcl::chi(mmcl::Stream{seed, tag, 0}, first_row, wanted, static_cast<std::size_t>(to.shape[0]),
+            static_cast<double*>(to.ptr));
+}
+
 std::vector<std::string> target_names() {
   std::vector<std::string> names;
   for (const mmcl::Target* target : mmcl::targets()) names.emplace_back(target->name);
@@ -104,6 +126,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("streaming_gram", &streaming_gram, "Write X X^T of rows of a stream; see csrc/core/gram.h.",
         arg("out"), py::kw_only(), arg("start"), arg("dims"), arg("seed"), arg("tag"), arg("epoch"),
         arg("scale"), arg("threads"), arg("target") = "auto");
+  m.def("fill_chi", &fill_chi, "Fill a [rows] buffer with chi variates; see csrc/core/chi.h.",
+        arg("out"), arg("degrees"), py::kw_only(), arg("first_row"), arg("seed"), arg("tag"));
   m.def("targets", &target_names, "Instruction sets this machine can run, slowest first.");
   m.def(
       "active_target", [] { return mmcl::find_target("auto").name; },

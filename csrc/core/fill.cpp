@@ -1,7 +1,6 @@
 #include "fill.h"
 
 #include <algorithm>
-#include <cfenv>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -14,6 +13,7 @@
 #endif
 
 #include "constants.h"
+#include "default_floats.h"
 
 namespace mmcl {
 namespace {
@@ -25,22 +25,6 @@ constexpr std::uint64_t kTilesPerThread = 128;
 
 constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} << 32,
                                       std::uint64_t{1} << 34};
-
-// The definition fixes rounding to nearest and keeps subnormals; the caller's thread may not, and
-// threads inherit from it.
-class DefaultFloats {
- public:
-  DefaultFloats() {
-    std::fegetenv(&saved_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultFloats() { std::fesetenv(&saved_); }
-  DefaultFloats(const DefaultFloats&) = delete;
-  DefaultFloats& operator=(const DefaultFloats&) = delete;
-
- private:
-  std::fenv_t saved_;
-};
 
 void fence() {
 #if defined(__x86_64__)

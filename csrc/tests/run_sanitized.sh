@@ -9,7 +9,7 @@ flags="-std=c++17 -g -O1 -Wall -Wextra -Werror -ffp-contract=off -fsanitize=addr
 flags="$flags -fno-sanitize-recover=all -pthread"
 compile() { "${CXX:-g++}" $flags "$@"; }
 
-core="fill gram plain target"
+core="chi fill gram plain target"
 case $(uname -m) in
   x86_64)
     compile -mavx2 -mfma -c csrc/core/avx2.cpp -o "$build/avx2.o" &

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from mmcl_fast import ConfigError, DataError, TrainConfig, train, train_many
-from mmcl_fast.data import normal, sample
+from mmcl_fast.data import chi_numpy, normal, sample
 from mmcl_fast.data.reduced import chi, reduced_rows
 
 P_VALUE = 1e-4
@@ -19,8 +19,7 @@ P_VALUE = 1e-4
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 30, 10**6, 10**12])
 def test_chi_law(degrees: int) -> None:
-    rows = np.arange(20_000)
-    square = chi(np.full(len(rows), float(degrees)), rows, 11, "chi") ** 2
+    square = chi(np.full(20_000, float(degrees)), 0, 11, "chi") ** 2
     if degrees > 10**9:  # scipy's chi2 loses digits there; the law is normal to 1e-5
         p = stats.kstest((square - degrees) / np.sqrt(2 * degrees), stats.norm.cdf).pvalue
     else:
@@ -28,23 +27,41 @@ def test_chi_law(degrees: int) -> None:
     assert p > P_VALUE
 
 
+def test_native_chi_equals_the_numpy_oracle() -> None:
+    degrees = np.concatenate([np.linspace(2, 60, 3000), [2.0, 1e6, 1e12, 2.0**53]])
+    rows = np.arange(7, 7 + len(degrees))
+    expected = chi_numpy.chi(degrees, rows, 2**63 + 5, "chi_b")
+    assert np.array_equal(chi(degrees, 7, 2**63 + 5, "chi_b"), expected)
+    ones = np.ones(2000)  # pow may round differently in the last place
+    np.testing.assert_allclose(
+        chi(ones, 0, 5, "chi"), chi_numpy.chi(ones, np.arange(2000), 5, "chi"), rtol=1e-15
+    )
+
+
 def test_chi_draws_are_independent_of_their_neighbours() -> None:
-    whole = chi(np.linspace(1, 50, 40), np.arange(40), 5, "chi")
-    part = chi(np.linspace(1, 50, 40)[7:19], np.arange(40)[7:19], 5, "chi")
-    assert np.array_equal(whole[7:19], part)
-    assert not np.array_equal(whole, chi(np.linspace(1, 50, 40), np.arange(40), 5, "chi_b"))
+    degrees = np.linspace(1, 50, 40)
+    whole = chi(degrees, 0, 5, "chi")
+    assert np.array_equal(whole[7:19], chi(degrees[7:19], 7, 5, "chi"))
+    assert not np.array_equal(whole, chi(degrees, 0, 5, "chi_b"))
 
 
 def test_a_rejected_attempt_is_followed_by_the_next(monkeypatch) -> None:
-    from mmcl_fast.data import reduced
-
     degrees, rows = np.full(3000, 3.0), np.arange(3000)
-    whole = chi(degrees, rows, 2, "chi")
-    monkeypatch.setattr(reduced, "ATTEMPTS", 1)
-    assert np.array_equal(chi(degrees, rows, 2, "chi"), whole)
-    x, u = reduced._attempts(2, "chi", rows, 0)
-    rejected = np.isnan(reduced._gamma(np.full((3000, 1), 1.5), x, u)).mean()
+    monkeypatch.setattr(chi_numpy, "ATTEMPTS", 1)
+    assert np.array_equal(chi_numpy.chi(degrees, rows, 2, "chi"), chi(degrees, 0, 2, "chi"))
+    x, u = chi_numpy._attempts(2, "chi", rows, 0)
+    rejected = np.isnan(chi_numpy._gamma(np.full((3000, 1), 1.5), x, u)).mean()
     assert 0.015 < rejected < 0.04  # 2.7 % at three degrees of freedom
+
+
+def test_wrong_chi_arguments_are_refused() -> None:
+    for degrees in ([0.5], [np.nan], [-1.0]):
+        with pytest.raises(ValueError, match="degrees: expected numbers >= 1"):
+            chi(np.array(degrees), 0, 1, "chi")
+    with pytest.raises(ValueError, match="expected contiguous float64"):
+        chi(np.ones(4)[::2], 0, 1, "chi")
+    with pytest.raises(ValueError, match="sample"):
+        chi(np.ones(4), 2**32 - 2, 1, "chi")
 
 
 def test_factor_is_lower_triangular() -> None:
