@@ -14,7 +14,7 @@ from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
-HELD_BYTES = 1 << 28  # embeddings of so many epochs wait for the batched head
+HELD_BYTES = 1 << 24  # embeddings waiting for the batched head; more costs page faults
 DIVERGENCE_EVERY = 16  # epochs between looks at the losses: a look is a synchronisation on a GPU
 
 

@@ -24,10 +24,14 @@ class LinearDescent:
         self._decay = cfg.weight_decay
         self._velocity = [torch.zeros_like(p) for p in parameters] if self._beta else []
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Update the parameters in place from gradients of the same shapes."""
+    def step(self, gradients: Sequence[Tensor], weight: float) -> None:
+        """Update the parameters in place; their gradients are `weight` times those given."""
+        if not (self._beta or self._decay):
+            for p, g in zip(self.parameters, gradients, strict=True):
+                p.sub_(g, alpha=self._eta * weight)
+            return
         for k, (p, g) in enumerate(zip(self.parameters, gradients, strict=True)):
-            direction = g.add(p, alpha=self._decay) if self._decay else g
+            direction = g.mul(weight).add_(p, alpha=self._decay)
             if self._beta:
                 direction = self._velocity[k].mul_(self._beta).add_(direction)
             p.sub_(direction, alpha=self._eta)

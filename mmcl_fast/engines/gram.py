@@ -3,7 +3,7 @@
 Every gradient is a combination of mu and the noise patches, so with the inner products
 K = [xi; xi^; mu] [xi; mu]^T and the initial pre-activations Z(0) of the rows, pre-activations are
 
-    Z(t) = a(t) Z(0) + K A(t),      w_r(t) = a(t) w_r(0) + sum_c A_{c,r}(t) column_c
+    Z(t) = a(t) Z(0) + A(t) K,      w_r(t) = a(t) w_r(0) + sum_c A_{r,c}(t) column_c
 
 with a = 1 unless there is weight decay, and any linear update rule acts on (a, A) as on the
 weights (equations (11)-(18) with gamma = A_mu |mu|^2, rho_i = A_i |xi_i|^2). The stop-gradient of
@@ -15,19 +15,24 @@ Cost of a step per run: 2 m ((2 n + 1)(n + 1) + 2 n^2) flop; memory (2 n + n_tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
-from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData, draw_augmented
+from mmcl_fast.data.synthetic import TORCH_DTYPES, draw_augmented
 from mmcl_fast.engines.descent import LinearDescent
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.model import power_relu, power_relu_backward
-from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES, FeatureGradient, Features, one_pass
+from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
+from mmcl_fast.torch_impl.one_pass import (
+    CHUNK_SCORES,
+    FeatureGradient,
+    Features,
+    Roles,
+    Workspace,
+    one_pass,
+)
 
 SPAN_OPTIMIZERS = ("gd", "momentum")
 
@@ -67,54 +72,66 @@ def max_runs(cfg: TrainConfig) -> int:
 CACHE_NUMBERS = 1 << 19  # 2 MiB of float32
 
 
-class _Modality:
-    """Pre-activations of one modality's rows in R runs, and the coefficients that move them."""
+class _Columns:
+    """What one modality's weights are combinations of, run by run: noise patches, signal, w(0)."""
 
-    def __init__(self, rows: list[Tensor], columns: list[Tensor], weights: list[Tensor]) -> None:
-        self.columns, self.initial_weights = columns, weights
-        self.gram, self.initial = self.project(rows)  # [R, rows, n + 1], [R, rows, m]
-        runs, _, m = self.initial.shape
-        self.moved = self.initial.new_zeros(runs, self.gram.shape[2], m)  # A, [R, n + 1, m]
-        self.kept = self.initial.new_ones(runs, 1, 1)  # a
-        self.z = self.initial.clone()
+    def __init__(self, noise: list[Tensor], mu: list[Tensor], weights: list[Tensor]) -> None:
+        self.noise, self.mu, self.weights = noise, mu, weights
 
-    def project(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Inner products of row vectors with the columns and with the initial weights."""
+    def project(self, vectors: list[Tensor], signal: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Inner products with k vectors and with plus and minus a signal.
+
+        Args:
+            vectors: k vectors of each run, [k, d].
+            signal: A signal of each run, [d].
+
+        Returns: Products with the columns [R, n + 1, k + 2], and with w(0) [R, m, k + 2].
+        """
+        k, n, m = len(vectors[0]), len(self.noise[0]), len(self.weights[0])
+        runs, like = len(vectors), self.noise[0]
+        gram, start = like.new_empty(runs, n + 1, k + 2), like.new_empty(runs, m, k + 2)
         # Run by run: no stacked copy of the data, and no result that depends on the batch.
-        gram = torch.stack([x @ c.T for x, c in zip(rows, self.columns, strict=True)])
-        start = torch.stack([x @ w.T for x, w in zip(rows, self.initial_weights, strict=True)])
+        for r, (x, s) in enumerate(zip(vectors, signal, strict=True)):
+            for out, rows in ((gram[r, :n], self.noise[r]), (start[r], self.weights[r])):
+                out[:, :k] = rows @ x.T
+                out[:, k] = rows @ s
+            gram[r, n, :k] = x @ self.mu[r]
+            gram[r, n, k] = self.mu[r] @ s
+        for out in (gram, start):
+            torch.neg(out[:, :, k], out=out[:, :, k + 1])
         return gram, start
 
-    def at(self, gram: Tensor, initial: Tensor, *, decayed: bool) -> Tensor:
-        """Pre-activations of rows given their inner products, `a Z(0) + K A`."""
-        return torch.baddbmm(initial * self.kept if decayed else initial, gram, self.moved)
 
-    def move(self, *, decayed: bool) -> None:
-        """Bring the pre-activations up to date with the coefficients."""
-        start = self.initial * self.kept if decayed else self.initial
-        torch.baddbmm(start, self.gram, self.moved, out=self.z)
+class _Modality:
+    """Pre-activations of one modality in R runs, and the coefficients that move them.
 
-    def features(self, first: int, count: int, q: int) -> Features:
-        """Activations of `count` noise rows from `first`, and of the signal (the last row)."""
-        return Features(
-            signal=signal_features(self.z[:, -1:], q),
-            noise=power_relu(self.z[:, first : first + count], q),
-        )
+    Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu.
+    """
+
+    def __init__(self, columns: _Columns, views: list[Tensor] | None) -> None:
+        self.columns = columns
+        parts = [columns.project(x, columns.mu) for x in (columns.noise, views) if x is not None]
+        self.gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, n + 1, columns]
+        self.initial = torch.cat([start for _, start in parts], dim=2)  # Z(0), [R, m, columns]
+        runs, m = self.initial.shape[:2]
+        self.moved = self.initial.new_zeros(runs, m, self.gram.shape[1])  # A, [R, m, n + 1]
+        self.kept = self.initial.new_ones(runs, 1, 1)  # a
+        self.z = self.initial.clone()
+        self._slope = torch.empty_like(self.moved)
+
+    def at(
+        self, gram: Tensor, initial: Tensor, *, decayed: bool, out: Tensor | None = None
+    ) -> Tensor:
+        """Pre-activations of columns given their inner products, `a Z(0) + A K`."""
+        start = initial * self.kept if decayed else initial
+        return torch.baddbmm(start, self.moved, gram, out=out)
 
     def gradient(self, g: FeatureGradient, q: int) -> Tensor:
-        """Gradient with respect to A: dL/dz of the columns' own pre-activations, [R, n + 1, m]."""
-        n = g.noise.shape[1]
-        out = torch.empty_like(self.moved)
-        out[:, :n] = power_relu_backward(g.noise, self.z[:, :n], q)
-        a = self.z[:, -1:]
-        out[:, n:] = power_relu_backward(g.signal[:, :1].contiguous(), a, q)
-        out[:, n:] -= power_relu_backward(g.signal[:, 1:].contiguous(), -a, q)
-        return out
-
-
-def signal_features(a: Tensor, q: int) -> Tensor:
-    """Signal patches' activations for labels +1 and -1 from `<w_r, mu>` [R, 1, m]: [R, 2, m]."""
-    return power_relu(torch.cat([a, -a], dim=1), q)
+        """Gradient with respect to A, `g.weight` times what is returned, [R, m, n + 1]."""
+        n = g.noise.shape[2]
+        self._slope[:, :, :n] = power_relu_backward(g.noise, self.z[:, :, :n], q)
+        self._slope[:, :, n:] = signal_gradient(g.signal, self.z[:, :, n : n + 2], q)
+        return self._slope
 
 
 class GramEngine:
@@ -122,30 +139,31 @@ class GramEngine:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._cfg = spec, spec.cfg
-        self._data = spec.data
-        labels = self._stacked("labels")
+        labels = torch.stack(self._each("labels"))
         self._side = one_hot_sides(labels)
+        self._test_side = one_hot_sides(torch.stack(self._each("test_labels")))
         self._pool = NegativePool(spec, labels, keep=True)
-        first = _Modality(self._rows_a(), self._columns("noise", "mu"), self._each("weights"))
-        self._modalities = [first]
+        self._spaces = [Workspace() for _ in range(1 + self._cfg.is_multi)]
+        views = None if self._cfg.is_multi else self._each("augmented")
+        self._modalities = [_Modality(self._columns(""), views)]
         if self._cfg.is_multi:
-            columns = self._columns("noise_b", "mu_b")
-            self._modalities.append(_Modality(columns, columns, self._each("weights_b")))
+            self._modalities.append(_Modality(self._columns("_b"), None))
         self._test: tuple[Tensor, Tensor] | None = None
-        self._test_side = one_hot_sides(self._stacked("test_labels"))
+        # Without weight decay a stays 1, and is not among the parameters.
         self._descent = LinearDescent(
-            self._cfg, [p for v in self._modalities for p in (v.moved, v.kept)]
+            self._cfg,
+            [v.moved for v in self._modalities]
+            + [v.kept for v in self._modalities if self._decays],
         )
         self._view_epoch = 0
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
-        loss, gradients = self._loss_and_gradients(epoch)
-        q = self._cfg.q
-        steps: list[Tensor] = []
-        for v, g in zip(self._modalities, gradients, strict=True):
-            steps += [v.gradient(g, q), torch.zeros_like(v.kept)]
-        self._descent.step(steps)
+        loss, gradients = self._directions(epoch, want_gradient=True)
+        pairs = list(zip(self._modalities, gradients, strict=True))
+        steps = [v.gradient(g, self._cfg.q) for v, g in pairs]
+        steps += [torch.zeros_like(v.kept) for v, _ in pairs if self._decays]
+        self._descent.step(steps, gradients[0].weight)
         self._move()
         return loss
 
@@ -155,29 +173,26 @@ class GramEngine:
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
-        z = self._modalities[0].z
-        return z[:, -1].abs().amax(1), z[:, : self._cfg.n].amax((1, 2))
+        n, z = self._cfg.n, self._modalities[0].z
+        # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
+        return z[:, :, n : n + 2].amax((1, 2)), z[:, :, :n].amax((1, 2))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        v, q = self._modalities[0], self._cfg.q
+        v, n = self._modalities[0], self._cfg.n
         if self._test is None:
-            self._test = v.project(self._rows("test_noise", "nu"))
-        train = v.features(0, self._cfg.n, q)
-        z = v.at(*self._test, decayed=self._decays)
-        seen = torch.baddbmm(train.noise, self._side, train.signal)
-        unseen = torch.baddbmm(
-            power_relu(z[:, :-1], q), self._test_side, signal_features(z[:, -1:], q)
-        )
-        return seen, unseen
+            self._test = v.columns.project(self._each("test_noise"), self._each("nu"))
+        seen = Features(power_relu(v.z[:, :, : n + 2], self._cfg.q))
+        unseen = Features(power_relu(v.at(*self._test, decayed=self._decays), self._cfg.q))
+        return embed(seen, self._side), embed(unseen, self._test_side)
 
     def coefficients(self) -> tuple[Coefficients, ...]:
         """See `Engine.coefficients`."""
         return tuple(
             Coefficients(
                 initial=v.kept[:, 0, 0].clone(),
-                mu=v.moved[:, -1].clone(),
-                noise=v.moved[:, :-1].transpose(1, 2).clone(),
+                mu=v.moved[:, :, -1].clone(),
+                noise=v.moved[:, :, :-1].clone(),
             )
             for v in self._modalities
         )
@@ -201,66 +216,51 @@ class GramEngine:
 
     def _move(self) -> None:
         for v in self._modalities:
-            v.move(decayed=self._decays)
-
-    def _loss_and_gradients(self, epoch: int) -> tuple[Tensor, list[FeatureGradient]]:
-        return self._directions(epoch, want_gradient=True)
+            v.at(v.gram, v.initial, decayed=self._decays, out=v.z)
 
     def _directions(
         self, epoch: int, *, want_gradient: bool
     ) -> tuple[Tensor, list[FeatureGradient]]:
         cfg, n = self._cfg, self._cfg.n
         self._renew_views(epoch)
-        a = self._modalities[0].features(0, n, cfg.q)
+        active = [power_relu(v.z, cfg.q) for v in self._modalities]
         if cfg.is_multi:
-            b = self._modalities[1].features(0, n, cfg.q)
-            passes = [(a, b, b), (b, a, a)]
+            a, b = (Features(f) for f in active)
+            passes = [Roles(a, b, b), Roles(b, a, a)]
         else:
-            view = Features(a.signal, self._modalities[0].features(n, n, cfg.q).noise)
-            passes = [(a, a, view)]
-        pool = self._pool.at(epoch)
+            a, view = (Features(active[0][:, :, k : k + n + 2]) for k in (0, n + 2))
+            passes = [Roles(a, a, view)]
+        pool, tau = self._pool.at(epoch), cfg.tau_value
         done = [
-            one_pass(*p, self._side, pool, tau=cfg.tau_value, want_gradient=want_gradient)
-            for p in passes
+            one_pass(roles, self._side, pool, tau=tau, workspace=space, want_gradient=want_gradient)
+            for roles, space in zip(passes, self._spaces, strict=True)
         ]
-        loss = torch.stack([value for value, _ in done]).sum(0)
+        loss = sum((value for value, _ in done[1:]), start=done[0][0])
         return loss, [g for _, g in done if g is not None]
 
     def _renew_views(self, epoch: int) -> None:
         if self._cfg.augment == "fixed" or epoch == self._view_epoch:
             return
-        n, v = self._cfg.n, self._modalities[0]
+        v, here = self._modalities[0], slice(self._cfg.n + 2, None)
         views = [
-            draw_augmented(cfg, data.noise.to(self._spec.device), epoch)
-            for cfg, data in zip(self._spec.configs, self._data, strict=True)
+            draw_augmented(cfg, noise, epoch)
+            for cfg, noise in zip(self._spec.configs, self._each("noise"), strict=True)
         ]
-        v.gram[:, n : 2 * n], v.initial[:, n : 2 * n] = v.project(views)
-        v.z[:, n : 2 * n] = v.at(
-            v.gram[:, n : 2 * n], v.initial[:, n : 2 * n], decayed=self._decays
-        )
+        gram, start = v.columns.project(views, v.columns.mu)
+        v.gram[:, :, here], v.initial[:, :, here] = gram, start
+        v.z[:, :, here] = v.at(gram, start, decayed=self._decays)
         self._view_epoch = epoch
 
-    def _rows_a(self) -> list[Tensor]:
-        return (
-            self._rows("noise", "mu")
-            if self._cfg.is_multi
-            else self._rows("noise", "augmented", "mu")
-        )
-
-    def _columns(self, noise: str, signal: str) -> list[Tensor]:
-        return self._rows(noise, signal)
-
-    def _rows(self, *names: str) -> list[Tensor]:
-        return [torch.cat(self._vectors(data, names)) for data in self._data]
-
-    def _vectors(self, data: SignalNoiseData, names: Sequence[str]) -> list[Tensor]:
-        return [torch.atleast_2d(getattr(data, name)).to(self._spec.device) for name in names]
+    def _columns(self, suffix: str) -> _Columns:
+        return _Columns(*(self._each(f"{name}{suffix}") for name in ("noise", "mu", "weights")))
 
     def _each(self, name: str) -> list[Tensor]:
-        return [getattr(data, name).to(self._spec.device) for data in self._data]
-
-    def _stacked(self, name: str) -> Tensor:
-        return torch.stack(self._each(name))
+        return [getattr(data, name).to(self._spec.device) for data in self._spec.data]
 
 
-__all__ = ["GramEngine", "max_runs", "why_not"]
+def embed(features: Features, side: Tensor) -> Tensor:
+    """`hbar` (3): noise features plus the signal features of each sample's label, [R, n, m]."""
+    return torch.baddbmm(features.noise, features.signal, side.mT).mT.contiguous()
+
+
+__all__ = ["GramEngine", "embed", "max_runs", "memory_bytes", "why_not"]

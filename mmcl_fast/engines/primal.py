@@ -1,6 +1,6 @@
 """Training on the weights with the hand-written one-pass gradient: any data, any optimizer.
 
-`Z = X W^T`, one pass over the scores, `dL/dW = C^T X + c_mu mu^T` (7), (10). The signal patch is
+`Z = W X^T`, one pass over the scores, `dL/dW = C X + c_mu mu^T` (7), (10). The signal patch is
 never materialised. Beside the weights the engine accumulates their coefficients in the span of the
 data, as long as the optimizer stays in it, so that gamma and rho are the accumulated ones.
 
@@ -16,16 +16,18 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
-from mmcl_fast.engines.gram import signal_features
+from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.model import power_relu, power_relu_backward
+from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.one_pass import (
     FeatureGradient,
     Features,
     ListedNegatives,
     Negatives,
     OtherLabel,
+    Roles,
+    Workspace,
     bias_of,
     one_pass,
 )
@@ -47,27 +49,30 @@ class _Modality:
     def __init__(self, noise: Tensor, mu: Tensor, weights: Tensor) -> None:
         self.noise, self.mu = noise, mu  # [n, d], [d]
         self.weights = weights.clone()  # [m, d]
-        self.moved = weights.new_zeros(noise.shape[0] + 1, weights.shape[0])  # A, [n + 1, m]
+        self.moved = weights.new_zeros(weights.shape[0], noise.shape[0] + 1)  # A, [m, n + 1]
         self.kept = weights.new_ones(1)  # a
 
-    def features(self, rows: Tensor, q: int) -> tuple[Features, Tensor, Tensor]:
-        """Features of noise rows [k, d], with pre-activations of the rows and of the signal."""
-        z = (rows @ self.weights.T).unsqueeze(0)
-        a = (self.weights @ self.mu).view(1, 1, -1)
-        return Features(signal=signal_features(a, q), noise=power_relu(z, q)), z, a
+    def preactivations(self, rows: Tensor, signal: Tensor) -> Tensor:
+        """Of noise rows [k, d], then of plus and minus a signal [d]: [1, m, k + 2]."""
+        k = len(rows)
+        z = self.weights.new_empty(1, len(self.weights), k + 2)
+        torch.mm(self.weights, rows.T, out=z[0, :, :k])
+        z[0, :, k] = self.weights @ signal
+        torch.neg(z[:, :, k], out=z[:, :, k + 1])
+        return z
 
     def gradients(
-        self, g: FeatureGradient, z: Tensor, a: Tensor, batch: Tensor | None, q: int
+        self, g: FeatureGradient, z: Tensor, batch: Tensor | None, q: int
     ) -> list[Tensor]:
-        """Gradients with respect to the weights, A and a."""
-        rows = _rows(self.noise, batch)
-        c = power_relu_backward(g.noise, z, q)[0]  # [k, m]
-        c_mu = power_relu_backward(g.signal[:, :1].contiguous(), a, q)
-        c_mu = (c_mu - power_relu_backward(g.signal[:, 1:].contiguous(), -a, q))[0, 0]
+        """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
+        k = g.noise.shape[2]
+        c = power_relu_backward(g.noise, z[:, :, :k], q)[0]  # [m, k]
+        c_mu = signal_gradient(g.signal, z[:, :, k:], q)[0, :, 0]
         along = torch.zeros_like(self.moved)
-        along[:-1].index_copy_(0, batch, c) if batch is not None else along[:-1].copy_(c)
-        along[-1] = c_mu
-        return [torch.addr(c.T @ rows, c_mu, self.mu), along, torch.zeros_like(self.kept)]
+        along[:, :-1] = c if batch is None else along[:, :-1].index_copy(1, batch, c)
+        along[:, -1] = c_mu
+        to_weights = torch.addr(c @ _rows(self.noise, batch), c_mu, self.mu)
+        return [to_weights, along, torch.zeros_like(self.kept)]
 
 
 class PrimalEngine:
@@ -91,6 +96,8 @@ class PrimalEngine:
         self._view_epoch = 0
         self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
+        self._spaces = [Workspace() for _ in self._modalities]
+        self._current: list[Tensor] = []
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -109,19 +116,20 @@ class PrimalEngine:
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
-        v = self._modalities[0]
-        signal = (v.weights @ v.mu).abs().amax()
-        return signal.view(1), (v.noise @ v.weights.T).amax().view(1)
+        z, n = self._preactivations()[0], self._cfg.n
+        # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
+        return z[:, :, n:].amax((1, 2)), z[:, :, :n].amax((1, 2))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        v, q = self._modalities[0], self._cfg.q
-        f = v.features(v.noise, q)[0]
-        train = torch.baddbmm(f.noise, self._side, f.signal)
+        q = self._cfg.q
         noise, labels, nu = self._test
-        unseen = signal_features((v.weights @ nu).view(1, 1, -1), q)
-        hidden = power_relu((noise @ v.weights.T).unsqueeze(0), q)
-        return train, torch.baddbmm(hidden, one_hot_sides(labels.unsqueeze(0)), unseen)
+        unseen = power_relu(self._modalities[0].preactivations(noise, nu), q)
+        seen = Features(power_relu(self._preactivations()[0], q))
+        return (
+            embed(seen, self._side),
+            embed(Features(unseen), one_hot_sides(labels.unsqueeze(0))),
+        )
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None with Adam."""
@@ -130,8 +138,8 @@ class PrimalEngine:
         return tuple(
             Coefficients(
                 initial=v.kept.clone(),
-                mu=v.moved[-1:].clone(),
-                noise=v.moved[:-1].T.unsqueeze(0).clone(),
+                mu=v.moved[:, -1].unsqueeze(0).clone(),
+                noise=v.moved[:, :-1].unsqueeze(0).clone(),
             )
             for v in self._modalities
         )
@@ -149,29 +157,48 @@ class PrimalEngine:
         """See `Engine.load_state`."""
         for k, optimizer in enumerate(self._optimizers):
             optimizer.load_state(unnest(f"modality_{k}", state))
+        self._current = []
+
+    def _preactivations(self) -> list[Tensor]:
+        """Of all samples of each modality, computed once between two updates."""
+        if not self._current:
+            self._current = [v.preactivations(v.noise, v.mu) for v in self._modalities]
+        return self._current
 
     def _pass(
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
-    ) -> tuple[Tensor, list[list[Tensor]]]:
+    ) -> tuple[Tensor, list[tuple[list[Tensor], float]]]:
+        """Loss [1], and per modality the gradients and their common weight."""
         cfg, q = self._cfg, self._cfg.q
-        made = [v.features(_rows(v.noise, batch), q) for v in self._modalities]
-        if cfg.is_multi:
-            (a, b) = made[0][0], made[1][0]
-            passes = [(a, b, b), (b, a, a)]
+        if batch is None:
+            z = self._preactivations()
         else:
-            a = made[0][0]
-            view = self._modalities[0].features(_rows(self._augmented(epoch), batch), q)[0]
-            passes = [(a, a, view)]
+            z = [v.preactivations(v.noise[batch], v.mu) for v in self._modalities]
+        active = [Features(power_relu(x, q)) for x in z]
+        if cfg.is_multi:
+            a, b = active
+            passes = [Roles(a, b, b), Roles(b, a, a)]
+        else:
+            first = self._modalities[0]
+            view = first.preactivations(_rows(self._augmented(epoch), batch), first.mu)
+            passes = [Roles(active[0], active[0], Features(power_relu(view, q)))]
         side = self._side if batch is None else self._side[:, batch]
         negatives = self._negatives(epoch, batch)
-        results = [
-            one_pass(*p, side, negatives, tau=cfg.tau_value, want_gradient=want_gradient)
-            for p in passes
+        done = [
+            one_pass(
+                roles,
+                side,
+                negatives,
+                tau=cfg.tau_value,
+                workspace=space,
+                want_gradient=want_gradient,
+            )
+            for roles, space in zip(passes, self._spaces, strict=True)
         ]
-        loss = torch.stack([value for value, _ in results]).sum(0)
+        loss = sum((value for value, _ in done[1:]), start=done[0][0])
         gradients = [
-            v.gradients(g, z, c, batch, q)
-            for v, (_, z, c), (_, g) in zip(self._modalities, made, results, strict=True)
+            (v.gradients(g, x, batch, q), g.weight)
+            for v, x, (_, g) in zip(self._modalities, z, done, strict=True)
             if g is not None
         ]
         return loss, gradients
@@ -192,9 +219,10 @@ class PrimalEngine:
             self._view_epoch = epoch
         return self._view
 
-    def _update(self, gradients: list[list[Tensor]]) -> None:
-        for optimizer, g in zip(self._optimizers, gradients, strict=True):
-            optimizer.step(g)
+    def _update(self, gradients: list[tuple[list[Tensor], float]]) -> None:
+        for optimizer, (g, weight) in zip(self._optimizers, gradients, strict=True):
+            optimizer.step(g, weight)
+        self._current = []
 
 
 class _Adam:
@@ -211,8 +239,8 @@ class _Adam:
         for value in self._adam.state[weights].values():
             value.zero_()
 
-    def step(self, gradients: list[Tensor]) -> None:
-        self._weights.grad = gradients[0]
+    def step(self, gradients: list[Tensor], weight: float) -> None:
+        self._weights.grad = gradients[0].mul_(weight)
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:

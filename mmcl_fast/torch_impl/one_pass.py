@@ -3,15 +3,16 @@
 For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a noise patch),
 
     loss_i = -log( e^{s_ii} / (e^{s_ii} + sum_{j in N(i)} e^{s_ij}) ),   s_ij = <H_i, K_j> / (m tau)
-    dL/dH_i = ( -(1 - p_ii) P_i + sum_{j in N(i)} p_ij K_j ) / (n m tau)   (8), spec of eq. (6), (9)
+    dL/dH_i = ( -(1 - p_ii) P_i + sum_{j in N(i)} p_ij K_j ) / (n m tau)
 
-because the similarity stops the gradient at its second argument (4). R independent runs are done
-side by side. The signal patch is never an n-row array: its features depend on the label only.
+by equation (8), because the similarity stops the gradient at its second argument (4). R independent
+runs are done side by side. The signal patch is never an n-row array: its features depend on the
+label only. Samples lie along the contiguous axis, which is the faster order for these products.
 
 Numerics: everything in the inputs' dtype; any temperature is safe; a loss near 0 keeps its relative
-accuracy through log1p. Deterministic, and a run's result does not depend on the other runs of the
-batch: products and sums do not, and of torch's exponentials softmax alone treats a row's tail as it
-treats its body (elementwise exp and exp2 use other code for the last few elements of a tensor).
+accuracy. Deterministic, and a run's result does not depend on the other runs of the batch: products
+and sums do not, and of torch's exponentials softmax alone treats a row's tail as it treats its body
+(elementwise exp and exp2 use other code for the last few elements of a tensor).
 Cost per run: 4 n^2 m flop; memory O(rows_per_chunk(n) n).
 """
 
@@ -27,30 +28,70 @@ from torch import Tensor
 CHUNK_SCORES = 1 << 22  # scores held at once for one run; a constant, so results never vary
 
 
+class Workspace:
+    """Memory that is used again in every epoch, by name and shape."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Uninitialised memory of a shape, with the dtype and device of `like`."""
+        key = (name, shape)
+        if key not in self._held:
+            self._held[key] = like.new_empty(shape)
+        return self._held[key]
+
+
 @dataclass(frozen=True)
 class Features:
     """Activations of one modality or view.
 
     Attributes:
-        signal: Rows act(<w_r, mu>) and act(-<w_r, mu>), features of labels +1 and -1, [R, 2, m].
-        noise: act(<w_r, xi_i>), [R, n, m].
+        both: act(<w_r, xi_i>) for the n samples, then act(<w_r, mu>) and act(-<w_r, mu>), the
+            signal features of labels +1 and -1, [R, m, n + 2].
     """
 
-    signal: Tensor
-    noise: Tensor
+    both: Tensor
+
+    @property
+    def noise(self) -> Tensor:
+        """[R, m, n]."""
+        return self.both[:, :, :-2]
+
+    @property
+    def signal(self) -> Tensor:
+        """[R, m, 2]."""
+        return self.both[:, :, -2:]
 
 
 @dataclass(frozen=True)
 class FeatureGradient:
-    """Gradient of the mean loss with respect to query features, of the same layout.
+    """Gradient of the mean loss with respect to query features: `weight` times these.
 
     Attributes:
-        signal: Summed over the samples of each label, [R, 2, m].
-        noise: [R, n, m].
+        signal: Summed over the samples of each label, [R, m, 2].
+        noise: [R, m, n].
+        weight: 1 / (n m tau).
     """
 
     signal: Tensor
     noise: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who plays what in a direction of the loss.
+
+    Attributes:
+        query: Features that get the gradient.
+        key: Features of the negatives.
+        positive: Features of the positives: of the augmented view, or `key` itself.
+    """
+
+    query: Features
+    key: Features
+    positive: Features
 
 
 class Negatives(Protocol):
@@ -94,65 +135,86 @@ def bias_of(chosen: Tensor, start: int, dtype: torch.dtype) -> Tensor:
 
 
 def one_pass(
-    query: Features,
-    key: Features,
-    positive: Features,
+    roles: Roles,
     side: Tensor,
     negatives: Negatives,
     *,
     tau: float,
+    workspace: Workspace,
     want_gradient: bool = True,
 ) -> tuple[Tensor, FeatureGradient | None]:
     """Loss of one direction and its gradient with respect to the query's features.
 
     Args:
-        query: Features that get the gradient.
-        key: Features of the negatives.
-        positive: Features of the positives (of the augmented view, or `key` itself).
+        roles: Query, key and positive.
         side: One-hot labels, column 0 for +1 and column 1 for -1, [R, n, 2].
         negatives: N(i).
         tau: Temperature.
+        workspace: Holds the gradient until the next call with the same workspace.
         want_gradient: False computes the loss alone.
 
     Returns: The mean loss of each run, [R], and the gradient.
     """
-    n, m = query.noise.shape[1:]
+    runs, n = side.shape[:2]
+    query, key, positive = roles.query, roles.key, roles.positive
+    m = query.both.shape[1]
     scale = 1.0 / (m * tau)
-    # With itself as key the other label's signal similarity is relu(a)^q relu(-a)^q = 0 exactly.
-    between = None if query is key else torch.bmm(query.signal, key.signal.transpose(1, 2))
-    own = (query.signal * positive.signal).sum(2, keepdim=True)  # [R, 2, 1]
-    losses, noise, missing = [], [], []
+    matched = _matched_scores(roles, side, scale)
+    pull = workspace.empty("pull", (runs, m, n), matched)
+    losses, missing = [], []
     for rows in _chunks(n):
-        scores = torch.baddbmm(
-            negatives.rows(rows.start, rows.stop),
-            query.noise[:, rows],
-            key.noise.transpose(1, 2),
-            alpha=scale,
-        )
-        mine = side[:, rows]
-        if between is not None:
-            scores.baddbmm_(torch.bmm(mine, between), side.transpose(1, 2), alpha=scale)
-        matched = (query.noise[:, rows] * positive.noise[:, rows]).sum(2)
-        matched = torch.baddbmm(matched.unsqueeze(2), mine, own).squeeze(2).mul_(scale)
-        scores.diagonal(rows.start, dim1=1, dim2=2).copy_(matched)
-        weights = torch.softmax(scores, 2)
+        shape = (runs, rows.stop - rows.start, n)
+        scores = workspace.empty("scores", shape, matched)
+        bias, keys = negatives.rows(rows.start, rows.stop), key.noise
+        torch.baddbmm(bias, query.noise[:, :, rows].mT, keys, alpha=scale, out=scores)
+        own = matched[:, rows]
+        scores.diagonal(rows.start, dim1=1, dim2=2).copy_(own)
+        weights = torch.softmax(scores, 2, out=workspace.empty("weights", shape, matched))
         top, likeliest = scores.amax(2), weights.amax(2)
-        weights.diagonal(rows.start, dim1=1, dim2=2).zero_()
+        diagonal = weights.diagonal(rows.start, dim1=1, dim2=2)
+        hit = diagonal.clone()
+        diagonal.zero_()
         miss = weights.sum(2)  # 1 - p_ii without cancellation
-        losses.append(
-            torch.where(matched >= top, -torch.log1p(-miss), (top - matched) - torch.log(likeliest))
-        )
-        if want_gradient:
-            pull = torch.bmm(weights, key.noise)
-            noise.append(pull.addcmul_(positive.noise[:, rows], miss.unsqueeze(2), value=-1))
-            missing.append(miss)
+        losses.append(_minus_log(hit, miss, top - own, likeliest))
+        missing.append(miss)
+        if want_gradient and rows.stop - rows.start == n:
+            torch.bmm(keys, weights.mT, out=pull)
+        elif want_gradient:
+            pull[:, :, rows] = torch.bmm(keys, weights.mT)
     loss = _join(losses).mean(1)
     if not want_gradient:
         return loss, None
-    weight = scale / n
-    by_label = torch.bmm(side.transpose(1, 2), _join(missing).unsqueeze(2))  # [R, 2, 1]
-    signal = by_label * (key.signal.flip(1) - positive.signal)
-    return loss, FeatureGradient(signal.mul_(weight), _join(noise).mul_(weight))
+    miss = _join(missing)
+    pull.addcmul_(positive.noise, miss.unsqueeze(1), value=-1)
+    by_label = torch.bmm(miss.unsqueeze(1), side)  # [R, 1, 2]
+    signal = (key.signal.flip(2) - positive.signal).mul_(by_label)
+    return loss, FeatureGradient(signal, pull, weight=scale / n)
+
+
+def _matched_scores(roles: Roles, side: Tensor, scale: float) -> Tensor:
+    """Scores of the positives, less the signal's part in the scores of the row's negatives, [R, n].
+
+    That part depends on the query's label alone, so it is taken from the one positive instead of
+    being added to all negatives; the softmax does not change.
+    """
+    query, key = roles.query, roles.key
+    along = (query.both * roles.positive.both).sum(1)  # [R, n + 2]
+    ours = along[:, -2:].unsqueeze(2)
+    # With itself as key that part is the sum of relu(a)^q relu(-a)^q, which is 0 exactly.
+    if query is not key:
+        ours = ours - (query.signal * key.signal.flip(2)).sum(1).unsqueeze(2)
+    noise = along[:, :-2].unsqueeze(2)
+    return torch.baddbmm(noise, side, ours, beta=scale, alpha=scale).squeeze(2)
+
+
+def _minus_log(hit: Tensor, miss: Tensor, gap: Tensor, likeliest: Tensor) -> Tensor:
+    """`-log p_ii` from p_ii, 1 - p_ii, the largest score less the positive's, and its weight.
+
+    `log(1 + (1 - p_ii) / p_ii)` is accurate down to losses near 0; where p_ii underflows, the loss
+    is the gap in scores less the logarithm of the largest weight.
+    """
+    near = torch.log1p(miss / hit)
+    return torch.where(hit < torch.finfo(hit.dtype).tiny, gap - torch.log(likeliest), near)
 
 
 def _chunks(n: int) -> Iterator[slice]:
@@ -171,6 +233,8 @@ __all__ = [
     "ListedNegatives",
     "Negatives",
     "OtherLabel",
+    "Roles",
+    "Workspace",
     "bias_of",
     "one_pass",
 ]

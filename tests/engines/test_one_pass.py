@@ -8,7 +8,14 @@ from torch import Tensor
 
 from mmcl_fast import reference
 from mmcl_fast.torch_impl import one_pass as module
-from mmcl_fast.torch_impl.one_pass import Features, ListedNegatives, OtherLabel, bias_of, one_pass
+from mmcl_fast.torch_impl.one_pass import (
+    Features,
+    ListedNegatives,
+    OtherLabel,
+    Workspace,
+    bias_of,
+    one_pass,
+)
 
 TAU = 0.3
 
@@ -65,12 +72,16 @@ def by_autograd(labels: Tensor, tensors: list[Tensor], negatives: Tensor) -> tup
 
 
 def ours(labels: Tensor, tensors: list[Tensor], negatives) -> tuple[Tensor, ...]:
-    qs, qn, ks, kn, ps, pn = (t.unsqueeze(0) for t in tensors)
+    roles = stacked([t.unsqueeze(0) for t in tensors])
     side = torch.stack([labels > 0, labels < 0], dim=1).to(labels.dtype).unsqueeze(0)
-    loss, gradient = one_pass(
-        Features(qs, qn), Features(ks, kn), Features(ps, pn), side, negatives, tau=TAU
-    )
-    return loss[0], gradient.signal[0], gradient.noise[0]
+    loss, g = one_pass(roles, side, negatives, tau=TAU, workspace=Workspace())
+    return loss[0], g.weight * g.signal[0].mT, g.weight * g.noise[0].mT
+
+
+def stacked(tensors: list[Tensor]) -> Roles:
+    """Query, key and positive from pairs of [R, 2, m] and [R, n, m]."""
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return Roles(*(Features(torch.cat([noise, signal], dim=1).mT) for signal, noise in pairs))
 
 
 @pytest.mark.parametrize("rows_at_once", [None, 3], ids=["whole", "chunked"])
@@ -101,18 +112,12 @@ def test_listed_negatives_and_a_row_without_any() -> None:
 def test_a_loss_near_zero_keeps_its_relative_accuracy() -> None:
     # Positives ahead by 30: loss about 5 e^-30, far below the rounding of logsumexp in float32.
     labels = torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float32)
-    zero = torch.zeros(1, 2, 1)
-    noise = torch.full((1, 5, 1), 1e-3)
-    positive = torch.full((1, 5, 1), 30 * TAU * 1e3)
+    zero, noise = torch.zeros(1, 2, 1), torch.full((1, 5, 1), 1e-3)
+    ahead = torch.full((1, 5, 1), 30 * TAU * 1e3)
     side = torch.stack([labels > 0, labels < 0], dim=1).float().unsqueeze(0)
-    loss, _ = one_pass(
-        Features(zero, noise),
-        Features(zero, noise),
-        Features(zero, positive),
-        side,
-        OtherLabel(labels.unsqueeze(0)),
-        tau=TAU,
-    )
+    features = stacked([zero, noise, zero, noise, zero, ahead])
+    others = OtherLabel(labels.unsqueeze(0))
+    loss, _ = one_pass(features, side, others, tau=TAU, workspace=Workspace())
     counts = torch.where(labels > 0, 3.0, 2.0).double()
     expected = torch.log1p(counts * torch.exp(torch.tensor(1e-6 / TAU - 30, dtype=torch.float64)))
     torch.testing.assert_close(loss.double()[0], expected.mean(), rtol=1e-5, atol=0)
@@ -134,15 +139,8 @@ def test_independent_runs_do_not_touch_each_other() -> None:
     other_labels, other = problem(CASES[1], seed=9)
     both = [torch.stack(pair) for pair in zip(tensors, other, strict=True)]
     side = torch.stack([torch.stack([y > 0, y < 0], 1).double() for y in (labels, other_labels)])
-    qs, qn, ks, kn, ps, pn = both
-    loss, gradient = one_pass(
-        Features(qs, qn),
-        Features(ks, kn),
-        Features(ps, pn),
-        side,
-        OtherLabel(torch.stack([labels, other_labels])),
-        tau=TAU,
-    )
+    others = OtherLabel(torch.stack([labels, other_labels]))
+    loss, g = one_pass(stacked(both), side, others, tau=TAU, workspace=Workspace())
     alone = ours(other_labels, other, OtherLabel(other_labels.unsqueeze(0)))
     assert torch.equal(loss[1], alone[0])
-    assert torch.equal(gradient.noise[1], alone[2])
+    assert torch.equal((g.weight * g.noise[1]).mT, alone[2])
