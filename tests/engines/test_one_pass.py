@@ -12,6 +12,7 @@ from mmcl_fast.torch_impl.one_pass import (
     Features,
     ListedNegatives,
     OtherLabel,
+    Roles,
     Workspace,
     bias_of,
     one_pass,
