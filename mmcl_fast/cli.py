@@ -22,6 +22,7 @@ from mmcl_fast.errors import ConfigError, MmclError
 from mmcl_fast.presets import PRESETS
 
 USER_ERROR = 2
+MAX_THREADS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Figure1:
     first_seed: int = 0
     """First seed."""
     threads: int | None = None
-    """Processor threads; results do not depend on it. Default: torch's choice."""
+    """Processor threads; the curves do not depend on it. Default: torch's choice."""
 
     def run(self) -> int:
         """Do it."""
@@ -69,7 +70,7 @@ class Train:
     checkpoint_every: int = 0
     """Epochs between checkpoints; the same command continues from the last one. 0: none."""
     threads: int | None = None
-    """Processor threads; results do not depend on it. Default: torch's choice."""
+    """Processor threads; from 1 GFLOP an epoch on, curves depend on it by rounding."""
 
     def run(self) -> int:
         """Do it."""
@@ -90,6 +91,9 @@ COMMANDS = {"figure1": Figure1, "train": Train, "info": Info}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0 on success, 1 if a run diverged, 2 for a user's mistake."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without our symbols still gets text
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -102,6 +106,12 @@ def run(arguments: Sequence[str]) -> int:
         return USER_ERROR
     except MemoryError as error:
         sys.stderr.write(f"mmcl: error: out of memory: {error}\n")
+        return USER_ERROR
+    except RuntimeError as error:
+        # torch's CPU allocator and CUDA raise RuntimeErrors when memory runs out; others are ours.
+        if not re.search(r"DefaultCPUAllocator|out of memory", str(error)):
+            raise
+        sys.stderr.write(f"mmcl: error: out of memory: {str(error).splitlines()[0]}\n")
         return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("mmcl: interrupted\n")
@@ -192,8 +202,8 @@ def _expected(unknown: str, command: str | None) -> str:
 def _command(name: str, threads: int | None) -> Any:
     module = import_module(f"mmcl_fast.commands.{name}")
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads: expected an integer >= 1, got {threads}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads: expected an integer in 1 .. {MAX_THREADS}, got {threads}")
         import_module("torch").set_num_threads(threads)
     return getattr(module, f"{name}_command")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -73,15 +74,15 @@ class TrainConfig:
     negatives_per_sample: int | None = None
     """Negatives of each sample, M, drawn from the other label without replacement. Default: all."""
     negatives_draw: Augment = "fixed"
-    """Draw the M negatives once, or anew in each epoch."""
+    """Draw the M negatives once, or anew in each epoch (with negatives_per_sample only)."""
     augment: Augment = "fixed"
     """One augmented view for the whole run, or a fresh one in each epoch (modality single)."""
     data: DataMode = "explicit"
     """Vectors in R^d, or their exact reduction in distribution."""
     optimizer: Optimizer = "gd"
     """Full-batch gradient descent (the paper), heavy-ball momentum, minibatch SGD, or Adam."""
-    momentum: float = 0.9
-    """Momentum coefficient; used by optimizer momentum. 0 <= momentum < 1."""
+    momentum: float | None = None
+    """Momentum coefficient of optimizer momentum; refused by the others. [0, 1); default: 0.9."""
     batch_size: int | None = None
     """Samples of a minibatch; needed by optimizer sgd, refused by the others. 2 to n."""
     weight_decay: float = 0.0
@@ -114,6 +115,7 @@ class TrainConfig:
             if value is not None and not rule.holds(value):
                 raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
         _check_combinations(self)
+        _check_magnitudes(self)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some fields changed, validated again."""
@@ -163,6 +165,13 @@ class TrainConfig:
         return self.seed if self.init_seed is None else self.init_seed
 
     @property
+    def momentum_value(self) -> float:
+        """The momentum coefficient in use; 0 unless the optimizer is momentum."""
+        if self.optimizer != "momentum":
+            return 0.0
+        return DEFAULT_MOMENTUM if self.momentum is None else self.momentum
+
+    @property
     def is_multi(self) -> bool:
         """True for multi-modal training."""
         return self.modality == "multi"
@@ -191,6 +200,11 @@ _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
+DEFAULT_MOMENTUM = 0.9
+FLOAT_MAX = {
+    "float32": float.fromhex("0x1.fffffep+127"),
+    "float64": float.fromhex("0x1.fffffffffffffp+1023"),
+}
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
 EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
@@ -264,6 +278,12 @@ def _check_combinations(cfg: TrainConfig) -> None:
         )
     if cfg.batch_size is not None and cfg.batch_size > cfg.n:
         raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
+    if cfg.optimizer != "momentum" and cfg.momentum is not None:
+        raise ConfigError(
+            f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
+        )
+    if cfg.negatives_per_sample is None and cfg.negatives_draw == "per_epoch":
+        raise ConfigError("negatives_draw: expected fixed where all negatives are used")
     if cfg.is_multi and cfg.augment == "per_epoch":
         raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
     if cfg.data == "reduced" and cfg.optimizer == "adam":
@@ -274,6 +294,28 @@ def _check_combinations(cfg: TrainConfig) -> None:
     for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
         if cfg.data == "explicit" and d > MAX_DIM + 1:
             raise ConfigError(f"{name}: expected at most 2^34 with data explicit, got {d}")
+
+
+def _check_magnitudes(cfg: TrainConfig) -> None:
+    """Refuse settings that overflow the arithmetic before the first step."""
+    largest = FLOAT_MAX[cfg.dtype]
+    products = {
+        name: (abs(value), name)
+        for name in FIELD_NAMES
+        if isinstance(value := getattr(cfg, name), float)
+    }
+    for name, d in (("sigma_xi", cfg.d), ("sigma_xi_b", cfg.d_b_value)):
+        sigma = cfg.sigma_xi if name == "sigma_xi" else cfg.sigma_xi_b_value
+        products[f"{name}^2 d"] = (math.prod((sigma, sigma, float(d))), name)
+    for name in ("mu_norm", "mu_b_norm", "nu_norm"):
+        value = getattr(cfg, name)
+        products[f"{name}^2"] = (value * value, name)
+    products["1 / (m tau)"] = (1.0 / max(cfg.m * cfg.tau_value, 1.0 / sys.float_info.max), "tau")
+    for text, (value, name) in products.items():
+        if not value <= largest:
+            raise ConfigError(
+                f"{name}: expected {text} to be finite in {cfg.dtype}, got {getattr(cfg, name)!r}"
+            )
 
 
 __all__ = ["FIELD_NAMES", "RANGES", "TrainConfig", "unknown_setting"]

@@ -1,4 +1,4 @@
-"""Writing results: whole files or none, and a clear error where they cannot be written."""
+"""Writing results: each file whole or not at all, and a clear error where it cannot be written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from mmcl_fast.errors import OutputError
 
@@ -30,7 +32,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         path: Final name.
         write: Fills the temporary file it is given, which has the final name's suffix.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+    except OSError as error:
+        raise _unwritable(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -39,11 +46,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path.name}: cannot be written to {path.parent} ({error})") from error
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _unwritable(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path.name}: cannot be written to {path.parent} ({error})")
 
 
 def _umask() -> int:

@@ -51,16 +51,18 @@ def progress(total: float, unit: str) -> Iterator[Progress]:
         yield _Lines(total, unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    rate = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
-    speed = TextColumn("{task.speed:.0f}/s" if total else "")
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> str:
+            return "" if task.speed is None else f"{task.speed:.0f}/s"
+
     with RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
-        rate,
-        speed,
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

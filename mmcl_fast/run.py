@@ -71,6 +71,8 @@ class Run:
         if self.diverged_at is None:
             return None
         cfg = self.config
+        if self.diverged_at == 0:
+            return "the loss is not finite before the first step: the similarities overflow"
         power = (
             "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
         )

@@ -13,7 +13,7 @@ import torch
 from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, as_data
-from mmcl_fast.engines import ENGINES, Spec, flop, resolve_engine
+from mmcl_fast.engines import ENGINES, Spec, check_memory, flop, resolve_engine
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.recorder import Recorder
 from mmcl_fast.run import Run
@@ -61,7 +61,8 @@ def train(
         checkpoint_every: Epochs between checkpoints, >= 1.
 
     Returns: The run; if its loss stops being finite, with status "diverged" and the curves so far.
-    Raises: ConfigError, DataError, EngineRefusedError, OutputError: before any work starts.
+    Raises: ConfigError, DataError, EngineRefusedError: before any work starts. OutputError: the
+        checkpoint cannot be used, or cannot be written.
     """
     resolved = resolve(cfg)
     mine = [as_data(resolved, data)]
@@ -77,7 +78,7 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
 
     Args:
         configs: Settings of each run, in any order and mixture.
-        on_epoch: Called after each epoch of each batch.
+        on_epoch: Called before training and after each epoch of each batch.
 
     Returns: One run per config, in the order given.
     """
@@ -103,7 +104,9 @@ def resolve(cfg: TrainConfig) -> TrainConfig:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
-    return cfg.replace(device=device, engine=resolve_engine(cfg), tau=cfg.tau_value)
+    engine = resolve_engine(cfg)
+    check_memory(cfg, engine)
+    return cfg.replace(device=device, engine=engine, tau=cfg.tau_value)
 
 
 def _train_batch(

@@ -1,7 +1,9 @@
 """The command line: what each command leaves behind, and one clear line for every mistake."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +142,18 @@ MISTAKES = [
     (["train", "--checkpoint-every", "-1"], "checkpoint_every: expected an integer >= 0, got -1"),
     (["train", "--n", "2", "--seed", "SEED"], "labels: expected both +1 and -1"),
     (["figure1", "--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
-    (["figure1", "--threads", "0"], "threads: expected an integer >= 1, got 0"),
+    (["figure1", "--threads", "0"], "threads: expected an integer in 1 .. 4096, got 0"),
+    (["figure1", "--threads", "99999999999"], "threads: expected an integer in 1 .. 4096"),
+    (
+        ["figure1", "--seeds", "2", "--first-seed", "18446744073709551615"],
+        "seed: expected an integer in 0 .. 2^64 - 1, got 18446744073709551616",
+    ),
+    (["train", "--tau", "1e-45"], "tau: expected 1 / (m tau) to be finite in float32, got 1e-45"),
+    (["train", "--eta", "1e39"], "eta: expected eta to be finite in float32, got 1e+39"),
+    (["train", "--mu-norm", "1e25"], "mu_norm: expected mu_norm^2 to be finite in float32"),
+    (["train", "--momentum", "0.5"], "momentum: expected None with optimizer gd, got 0.5"),
+    (["train", "--negatives-draw", "per_epoch"], "negatives_draw: expected fixed where all"),
+    (["train", "--n", "60000", "--d", "2", "--engine", "reference"], "memory: expected a run of"),
     (["figure2"], "figure2: expected a command: figure1, train, info"),
     ([], ""),
 ]
@@ -158,7 +171,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     said = capsys.readouterr().err
     assert said.startswith(f"mmcl: error: {message}")
     assert said.count("\n") == 1
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -193,3 +206,90 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().out
     for name in FIELD_NAMES:
         assert f"--{name.replace('_', '-')}" in said
+
+
+def test_progress_on_a_terminal(tmp_path: Path) -> None:
+    """The command runs with a real terminal as its standard error, where the bar is drawn."""
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "mmcl_fast.cli", "train", "--n", "20", "--d", "30", "--m", "4"]
+    with subprocess.Popen(
+        [*command, "--epochs", "300", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=secondary,
+    ) as process:
+        os.close(secondary)
+        shown = b""
+        # A closed terminal reads as an error, at the end of the program.
+        with contextlib.suppress(OSError):
+            while piece := os.read(primary, 4096):
+                shown += piece
+        os.close(primary)
+        assert process.wait() == 0, shown.decode()
+    assert b"training" in shown
+
+
+def test_reduced_data_leave_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small = ["--n", "20", "--m", "4", *QUICK, "--out", str(tmp_path)]
+    assert run(["train", "--d", "30", *small]) == 0
+    assert (tmp_path / "weights.safetensors").exists()
+    (tmp_path / "mine.txt").write_text("not ours")
+    capsys.readouterr()
+    assert run(["train", "--d", "1000", "--data", "reduced", *small]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "curves.npz",
+        "curves.png",
+        "mine.txt",
+        "run.json",
+    ]
+    said = capsys.readouterr().out
+    assert "no weights" in said
+    assert "mine.txt" not in said
+
+
+def test_square_brackets_in_a_path_are_text(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "x[bold]y"
+    assert run(["train", "--n", "20", "--d", "30", *QUICK, "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+
+
+def test_a_terminal_without_our_symbols(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "mmcl_fast.cli", "figure1", "--seeds", "1", *QUICK]
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, env=environment)
+
+
+@pytest.mark.parametrize("error", [MemoryError("big"), RuntimeError("CUDA out of memory. Tried")])
+def test_running_out_of_memory_is_one_line(
+    error: Exception, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    from mmcl_fast import cli
+
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_parse", fail)
+    assert run(["train"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mmcl: error: out of memory: ")
+    assert said.count("\n") == 1
+
+
+def test_interrupting_is_not_success(monkeypatch) -> None:
+    from mmcl_fast import cli
+
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parse", interrupt)
+    assert run(["train"]) == 130
+
+
+def test_first_seed_is_used(tmp_path: Path) -> None:
+    import mmcl_fast
+
+    command = ["figure1", "--seeds", "2", "--first-seed", "7", "--epochs", "2"]
+    assert run([*command, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "figure1.json").read_text())
+    assert found["config"]["seeds"] == [7, 8]
+    alone = mmcl_fast.train(mmcl_fast.TrainConfig(seed=8, epochs=2))
+    np.testing.assert_array_equal(found["single"]["loss"]["per_seed"][1], alone.loss.tolist())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from safetensors.torch import save_file
 
 from mmcl_fast import plotting
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import check_drawable
 from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
@@ -20,6 +21,7 @@ from mmcl_fast.run import Run
 from mmcl_fast.training import resolve, train
 
 CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
@@ -35,6 +37,7 @@ def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
     if checkpoint_every < 0:
         raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
     resolve(cfg)
+    check_drawable(cfg)
     prepare_directory(out)
     where = out / CHECKPOINT if checkpoint_every else None
     with progress(cfg.epochs, "epochs") as shown:
@@ -44,14 +47,14 @@ def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
             checkpoint=where,
             checkpoint_every=checkpoint_every or 1,
         )
-    _write(run, out)
+    _report(run, _write(run, out), out)
     if where:
         where.unlink(missing_ok=True)
-    _report(run, out)
     return 0 if run.status == "finished" else 1
 
 
-def _write(run: Run, out: Path) -> None:
+def _write(run: Run, out: Path) -> list[str]:
+    """Write the results and return their names; weights of an earlier run do not stay behind."""
     summary = {
         "config": run.config.to_dict(),
         "status": run.status,
@@ -68,22 +71,27 @@ def _write(run: Run, out: Path) -> None:
         curves["coefficient_epochs"] = np.array(run.coefficient_epochs)
     write_atomically(out / "curves.npz", lambda path: np.savez(path, **curves))
     plotting.save(plotting.run_curves(run), out / "curves.png")
-    if run.status == "finished":
+    names = ["curves.npz", "curves.png", "run.json"]
+    (out / WEIGHTS).unlink(missing_ok=True)
+    if run.status == "finished" and run.config.data == "explicit":
+        names.append(WEIGHTS)
         weights = {"weights": run.weights("a")}
         if run.config.is_multi:
             weights["weights_b"] = run.weights("b")
-        write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
+        write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
     write_atomically(out / "run.json", lambda path: path.write_text(text))
+    return names
 
 
-def _report(run: Run, out: Path) -> None:
-    cfg, final = run.config, run.final()
-    console = Console(highlight=False)
-    values = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
-    console.print(f"{cfg.modality}-modal, engine {cfg.engine}: {values}")
-    console.print(f"wrote {', '.join(sorted(p.name for p in out.iterdir()))} in {out}")
+def _report(run: Run, names: list[str], out: Path) -> None:
+    cfg = run.config
+    values = ", ".join(f"{name} {value:.4g}" for name, value in run.final().items())
+    sys.stdout.write(f"{cfg.modality}-modal, engine {cfg.engine}: {values}\n")
+    sys.stdout.write(f"wrote {', '.join(names)} in {out}\n")
+    if cfg.data == "reduced":
+        sys.stdout.write("no weights: reduced data have none in R^d\n")
     if run.cause:
-        Console(stderr=True, highlight=False).print(f"mmcl: diverged: {run.cause}")
+        sys.stderr.write(f"mmcl: diverged: {run.cause}\n")
 
 
 __all__ = ["train_command"]

@@ -38,7 +38,11 @@ def _container_bytes() -> int | None:
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if not (limit.exists() and used.exists()) or limit.read_text().strip() == "max":
         return None
-    return max(0, int(limit.read_text()) - int(used.read_text()))
+    # Cached file pages count as used, but give way to allocations.
+    stat = CGROUP / "memory.stat"
+    lines = stat.read_text().splitlines() if stat.exists() else []
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return max(0, int(limit.read_text()) - int(used.read_text()) + cached)
 
 
 def _gib(size: int) -> str:

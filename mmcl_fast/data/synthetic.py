@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data._region import MAX_THREADS
 from mmcl_fast.data.generate import normal, words
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.reduced import reduced_rows
@@ -61,9 +63,8 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
     Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
         would not fit into memory.
     """
-    _require_memory(cfg)
+    check_drawable(cfg)
     labels = draw_labels(cfg, "labels", cfg.n)
-    check_both_labels(labels, f"seed {cfg.data_key} draws")
     noise, weights = _draw_patches(cfg, "a")
     shared: dict[str, Any] = {
         "labels": labels,
@@ -92,7 +93,7 @@ def _draw(
     cfg: TrainConfig, stream: str, shape: tuple[int, int], scale: float, key: int | None = None
 ) -> Tensor:
     key = cfg.data_key if key is None else key
-    threads = torch.get_num_threads()  # any number gives the same values
+    threads = min(torch.get_num_threads(), MAX_THREADS)  # any number gives the same values
     return normal(key, stream, (1, *shape), scale=scale, dtype=cfg.dtype, threads=threads)[0]
 
 
@@ -111,10 +112,20 @@ def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
     )
 
 
+def data_bytes(cfg: TrainConfig) -> int:
+    """Memory of a run's data."""
+    numbers = sum(math.prod(shape) for shape in _shapes(cfg).values())
+    return numbers * TORCH_DTYPES[cfg.dtype].itemsize
+
+
+def check_drawable(cfg: TrainConfig) -> None:
+    """Refuse, before any work, data that `sample` would refuse."""
+    _require_memory(cfg)
+    check_both_labels(draw_labels(cfg, "labels", cfg.n), f"seed {cfg.data_key} draws")
+
+
 def _require_memory(cfg: TrainConfig) -> None:
-    rows = (1 if cfg.is_multi else 2) * cfg.n + cfg.n_test + cfg.m
-    numbers = rows * cfg.columns + (cfg.n + cfg.m) * cfg.columns_b * cfg.is_multi
-    needed, available = numbers * TORCH_DTYPES[cfg.dtype].itemsize, available_bytes()
+    needed, available = data_bytes(cfg), available_bytes()
     if available is not None and needed > available:
         hint = "a smaller n" if cfg.data == "reduced" else "a smaller d, or data = reduced"
         raise DataError(
@@ -155,11 +166,13 @@ def draw_negatives(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor | Non
     M smallest priority words among the other label: a uniform subset without replacement.
     """
     wanted = cfg.negatives_per_sample
-    y = labels.cpu().numpy()
-    other = y[:, None] != y[None, :]
-    if wanted is None or wanted >= other.sum(axis=1).max():
+    if wanted is None:
         return None
+    y = labels.cpu().numpy()
     n = len(y)
+    if wanted >= max((y > 0).sum(), (y < 0).sum()):
+        return None
+    other = y[:, None] != y[None, :]
     drawn_at = epoch if cfg.negatives_draw == "per_epoch" else 0
     priority = words(cfg.data_key, "negatives", (1, n, n), epoch=drawn_at)[0].astype(np.int64)
     # A same-label priority above every word sorts last; the stable sort breaks ties by index.
@@ -242,6 +255,8 @@ def _shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
 __all__ = [
     "SignalNoiseData",
     "as_data",
+    "check_drawable",
+    "data_bytes",
     "draw_augmented",
     "draw_labels",
     "draw_minibatches",

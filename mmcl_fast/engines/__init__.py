@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import gram, primal, reference_engine
+from mmcl_fast.engines.cost import check_memory as check_memory
+from mmcl_fast.engines.cost import flop as flop
+from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
@@ -38,33 +41,12 @@ ENGINES = {
 }
 
 
-def flop(cfg: TrainConfig, engine: str) -> float:
-    """Floating-point operations of a whole run: the cost by which `auto` chooses.
-
-    Products of the data with weights (primal) or among themselves (gram), the products with the
-    coefficients, and the test rows wherever accuracy is evaluated; the loss costs both the same.
-    """
-    n, m, epochs = cfg.n, cfg.m, cfg.epochs
-    sides = ((cfg.columns, 1.0), (cfg.columns_b, 1.0)) if cfg.is_multi else ((cfg.columns, 2.0),)
-    looks = epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
-    fresh = epochs if cfg.augment == "per_epoch" else 1
-    total = 0.0
-    for d, views in sides:
-        if engine == "gram":
-            total += 2 * d * (n + m) * (n * (views - 1) * fresh + n + 1)
-            total += 2 * epochs * m * (views * n + 1) * (n + 1)
-        else:
-            total += 2 * epochs * m * d * (views + 1) * n
-    if engine == "gram":
-        return total + 2 * cfg.n_test * (n + 1) * (cfg.columns * (looks > 0) + looks * m)
-    return total + 2 * looks * m * cfg.columns * (cfg.n_test + n)
-
-
 def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
-    `auto` takes the engine of least `flop` among gram and primal that can train it exactly. An
-    engine asked for by name is never replaced.
+    `auto` takes the engine of least `flop` among gram and primal that can train it exactly; what
+    memory is free does not enter, so a config means the same on every machine. An engine asked for
+    by name is never replaced.
 
     Raises: EngineRefusedError: the named engine cannot do exactly what is asked.
     """
@@ -85,6 +67,8 @@ __all__ = [
     "PrimalEngine",
     "ReferenceEngine",
     "Spec",
+    "check_memory",
     "flop",
+    "memory_bytes",
     "resolve_engine",
 ]

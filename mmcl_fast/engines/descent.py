@@ -20,7 +20,7 @@ class LinearDescent:
     def __init__(self, cfg: TrainConfig, parameters: Sequence[Tensor]) -> None:
         self.parameters = list(parameters)
         self._eta = cfg.eta
-        self._beta = cfg.momentum if cfg.optimizer == "momentum" else 0.0
+        self._beta = cfg.momentum_value
         self._decay = cfg.weight_decay
         self._velocity = [torch.zeros_like(p) for p in parameters] if self._beta else []
 

@@ -10,7 +10,7 @@ weights (equations (11)-(18) with gamma = A_mu |mu|^2, rho_i = A_i |xi_i|^2). Th
 (4) keeps augmented views out of the columns.
 
 Numerics: arithmetic of the config's dtype; in float64 within 1e-12 of autograd on the weights.
-Cost of a step per run: 2 m ((2 n + 1)(n + 1) + 2 n^2) flop; memory (2 n + n_test)(n + 1) numbers.
+Cost of a step per run: 2 m ((2 n + 1)(n + 1) + 2 n^2) flop; memory: `engines.memory_bytes`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.memory import available_bytes
-from mmcl_fast.data.synthetic import TORCH_DTYPES, draw_augmented
+from mmcl_fast.data.synthetic import data_bytes, draw_augmented
 from mmcl_fast.engines.descent import LinearDescent
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.one_pass import (
-    CHUNK_SCORES,
     FeatureGradient,
     Features,
     Roles,
@@ -43,33 +41,18 @@ def why_not(cfg: TrainConfig) -> str | None:
         return "optimizer adam rescales coordinates and leaves the span of the data; use primal"
     if cfg.optimizer not in SPAN_OPTIMIZERS:
         return f"optimizer {cfg.optimizer} draws minibatches, which only primal and reference do"
-    needed, available = memory_bytes(cfg), available_bytes()
-    if available is not None and needed > available:
-        return (
-            f"inner products of n = {cfg.n} samples need {needed / 2**30:.1f} GiB and "
-            f"{available / 2**30:.1f} GiB are free; use primal"
-        )
     return None
-
-
-def memory_bytes(cfg: TrainConfig) -> int:
-    """Memory of one run beside its data: inner products, negatives, scores, pre-activations."""
-    n, sides = cfg.n, 1 + cfg.is_multi
-    rows = (2 - cfg.is_multi) * n + 1
-    test = (cfg.n_test + 1) * (n + 1 + 2 * cfg.m)
-    held = sides * (rows * (n + 1) + 3 * rows * cfg.m) + n * n
-    working = min(n * n, 3 * CHUNK_SCORES) + 4 * n * cfg.m
-    return (held + test + working) * TORCH_DTYPES[cfg.dtype].itemsize
 
 
 def max_runs(cfg: TrainConfig) -> int:
     """Runs to train side by side: as many as keep the step's state in a core's cache."""
     rows = (2 - cfg.is_multi) * cfg.n + 1
     numbers = (1 + cfg.is_multi) * (rows * (cfg.n + 1) + 2 * rows * cfg.m) + 2 * cfg.n**2
-    return max(1, min(64, CACHE_NUMBERS // numbers))
+    return max(1, min(64, CACHE_NUMBERS // numbers, BATCH_DATA_BYTES // data_bytes(cfg)))
 
 
 CACHE_NUMBERS = 1 << 19  # 2 MiB of float32
+BATCH_DATA_BYTES = 1 << 30  # of the data of runs side by side
 
 
 class _Columns:
@@ -143,7 +126,7 @@ class GramEngine:
         self._side = one_hot_sides(labels)
         self._test_side = one_hot_sides(torch.stack(self._each("test_labels")))
         self._pool = NegativePool(spec, labels, keep=True)
-        self._spaces = [Workspace() for _ in range(1 + self._cfg.is_multi)]
+        self._workspace = Workspace()
         views = None if self._cfg.is_multi else self._each("augmented")
         self._modalities = [_Modality(self._columns(""), views)]
         if self._cfg.is_multi:
@@ -232,8 +215,15 @@ class GramEngine:
             passes = [Roles(a, a, view)]
         pool, tau = self._pool.at(epoch), cfg.tau_value
         done = [
-            one_pass(roles, self._side, pool, tau=tau, workspace=space, want_gradient=want_gradient)
-            for roles, space in zip(passes, self._spaces, strict=True)
+            one_pass(
+                roles,
+                self._side,
+                pool,
+                tau=tau,
+                workspace=self._workspace,
+                want_gradient=want_gradient,
+            )
+            for roles in passes
         ]
         loss = sum((value for value, _ in done[1:]), start=done[0][0])
         return loss, [g for _, g in done if g is not None]
@@ -263,4 +253,4 @@ def embed(features: Features, side: Tensor) -> Tensor:
     return torch.baddbmm(features.noise, features.signal, side.mT).mT.contiguous()
 
 
-__all__ = ["GramEngine", "embed", "max_runs", "memory_bytes", "why_not"]
+__all__ = ["GramEngine", "embed", "max_runs", "why_not"]

@@ -29,6 +29,7 @@ class NegativePool:
         self._labels = labels
         self._keep = keep
         self._fixed: Negatives | None = None
+        self._drawn: tuple[int, Tensor] | None = None
 
     def at(self, epoch: int) -> Negatives:
         """Negatives of an epoch."""
@@ -40,7 +41,13 @@ class NegativePool:
         return self._draw(epoch)
 
     def chosen(self, epoch: int) -> Tensor:
-        """Negatives as a bool mask, [R, n, n]."""
+        """Negatives as a bool mask, [R, n, n]; drawn once for all minibatches of an epoch."""
+        drawn_at = epoch if self._spec.cfg.negatives_draw == "per_epoch" else 0
+        if self._drawn is None or self._drawn[0] != drawn_at:
+            self._drawn = drawn_at, self._draw_mask(drawn_at)
+        return self._drawn[1]
+
+    def _draw_mask(self, epoch: int) -> Tensor:
         other = self._labels[:, :, None] != self._labels[:, None, :]
         for k, (cfg, data) in enumerate(zip(self._spec.configs, self._spec.data, strict=True)):
             if (drawn := draw_negatives(cfg, data.labels, epoch)) is not None:

@@ -5,7 +5,8 @@ never materialised. Beside the weights the engine accumulates their coefficients
 data, as long as the optimizer stays in it, so that gamma and rho are the accumulated ones.
 
 Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 4 n^2 m flop single-modal;
-memory n d numbers, and never n x n scores (`one_pass` works in chunks of rows).
+memory n d numbers, and never n x n of them unless M negatives are drawn (`one_pass` works in chunks
+of rows).
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class PrimalEngine:
         self._view_epoch = 0
         self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
-        self._spaces = [Workspace() for _ in self._modalities]
+        self._workspace = Workspace()
         self._current: list[Tensor] = []
 
     def train_epoch(self, epoch: int) -> Tensor:
@@ -190,10 +191,10 @@ class PrimalEngine:
                 side,
                 negatives,
                 tau=cfg.tau_value,
-                workspace=space,
+                workspace=self._workspace,
                 want_gradient=want_gradient,
             )
-            for roles, space in zip(passes, self._spaces, strict=True)
+            for roles in passes
         ]
         loss = sum((value for value, _ in done[1:]), start=done[0][0])
         gradients = [

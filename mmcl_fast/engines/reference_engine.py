@@ -144,8 +144,7 @@ class ReferenceEngine:
         return loss(features[0], features[1], negatives, self._cfg.tau_value)
 
     def _negatives(self, epoch: int, batch: Tensor | None) -> Tensor:
-        drawn_at = epoch if self._cfg.negatives_draw == "per_epoch" else 0
-        chosen = self._pool.chosen(drawn_at)[0]
+        chosen = self._pool.chosen(epoch)[0]
         return chosen if batch is None else chosen[batch][:, batch]
 
     def _view(self, epoch: int) -> Tensor:
@@ -192,8 +191,9 @@ class ReferenceEngine:
 def _optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if cfg.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=cfg.eta, weight_decay=cfg.weight_decay)
-    momentum = cfg.momentum if cfg.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(parameters, lr=cfg.eta, momentum=momentum, weight_decay=cfg.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=cfg.eta, momentum=cfg.momentum_value, weight_decay=cfg.weight_decay
+    )
 
 
 __all__ = ["ReferenceEngine", "max_runs", "why_not"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Figure1:
     """Curves of both modalities over seeds.
 
     Attributes:
-        config: Settings shared by both (that of the single-modal runs, seed 0).
+        config: Settings shared by both; its modality and seed are those of no run in particular.
         seeds: Seeds of the runs.
         runs: Runs by modality, one per seed.
         t1: End of the first stage by Lemmas 5.2 and 5.4, in epochs; None where not stated (q > 1).
@@ -50,10 +51,12 @@ class Figure1:
     def to_json(self) -> dict[str, Any]:
         """The contract of `figure1.json`."""
         used = self.runs["single"][0].config
+        engines = sorted({run.config.engine for runs in self.runs.values() for run in runs})
         return {
             "config": self.config.to_dict()
             | {
-                "engine": used.engine,
+                "modality": "both",
+                "engine": ", ".join(engines),
                 "device": used.device,
                 "tau": used.tau_value,
                 "seeds": list(self.seeds),
@@ -105,10 +108,21 @@ def _t1(cfg: TrainConfig, modality: str) -> float | None:
 
 
 def _summary(curves: Tensor) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds (0 for one seed), and every seed's curve."""
+    """Mean and sample standard deviation over seeds (0 for one seed), and every seed's curve.
+
+    What is not finite (accuracy not evaluated, a diverged run) is None: JSON has no NaN.
+    """
     wide = curves.double()
     sd = wide.std(0) if len(wide) > 1 else torch.zeros_like(wide[0])
-    return {"mean": wide.mean(0).tolist(), "sd": sd.tolist(), "per_seed": wide.tolist()}
+    return {
+        "mean": _numbers(wide.mean(0)),
+        "sd": _numbers(sd),
+        "per_seed": [_numbers(curve) for curve in wide],
+    }
+
+
+def _numbers(curve: Tensor) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in curve.tolist()]
 
 
 __all__ = ["MODALITIES", "PAPER_CLAIMS", "Figure1", "run_figure1"]

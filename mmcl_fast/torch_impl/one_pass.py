@@ -150,7 +150,7 @@ def one_pass(
         side: One-hot labels, column 0 for +1 and column 1 for -1, [R, n, 2].
         negatives: N(i).
         tau: Temperature.
-        workspace: Holds the gradient until the next call with the same workspace.
+        workspace: Memory for the scores, used again in the next call.
         want_gradient: False computes the loss alone.
 
     Returns: The mean loss of each run, [R], and the gradient.
@@ -160,7 +160,7 @@ def one_pass(
     m = query.both.shape[1]
     scale = 1.0 / (m * tau)
     matched = _matched_scores(roles, side, scale)
-    pull = workspace.empty("pull", (runs, m, n), matched)
+    pull = matched.new_empty(runs, m, n)
     losses, missing = [], []
     for rows in _chunks(n):
         shape = (runs, rows.stop - rows.start, n)

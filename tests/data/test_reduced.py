@@ -165,7 +165,7 @@ def test_what_reduced_data_cannot_do_is_refused() -> None:
         train(cfg).encoder()
     with pytest.raises(ConfigError, match=r"d: expected at most 2\^34 with data explicit"):
         cfg.replace(data="explicit", d=2**34 + 1)
-    with pytest.raises(DataError, match=r"free memory, got .* GiB .* or data = reduced"):
+    with pytest.raises(DataError, match=r"memory: expected .* GiB .* or data = reduced"):
         train(cfg.replace(data="explicit", d=2**34))
 
 

@@ -1,13 +1,16 @@
 """The three engines train the same run, for every option that each accepts."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmcl_fast import EngineRefusedError, TrainConfig, train
-from mmcl_fast.engines import ENGINES
+from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
+from mmcl_fast.engines import ENGINES, memory_bytes
 
 SMALL: dict[str, Any] = {"n": 30, "d": 80, "m": 12, "epochs": 40, "n_test": 20, "dtype": "float64"}
 
@@ -126,10 +129,38 @@ def test_auto_takes_the_cheaper_engine() -> None:
     assert resolve_engine(wide.replace(optimizer="adam")) == "primal"
 
 
-def test_gram_predicts_its_memory() -> None:
-    from mmcl_fast.engines import resolve_engine
+def test_memory_is_predicted() -> None:
+    from mmcl_fast.training import resolve
 
-    huge = TrainConfig(n=10**6, d=10**7)
-    with pytest.raises(EngineRefusedError, match=r"inner products .* GiB are free; use primal"):
-        resolve_engine(huge.replace(engine="gram"))
-    assert resolve_engine(huge) == "primal"
+    large = TrainConfig(n=20_000, d=200_000, data="reduced", evaluate_every=0)
+    need = {name: memory_bytes(large, name) for name in ENGINES}
+    assert need["gram"] > 2 * 20_000 * 20_001 * 4
+    assert need["primal"] < need["gram"]
+    assert memory_bytes(large.replace(negatives_per_sample=5), "primal") > need["primal"] + 8e9
+    every = large.replace(coefficients_every=1)
+    assert memory_bytes(every, "gram") > need["gram"] + 200 * 50 * 20_000 * 4
+    huge = TrainConfig(n=10**6, d=4, engine="gram", evaluate_every=0)
+    with pytest.raises(DataError, match=r"memory: .* with engine gram .* or engine = primal"):
+        resolve(huge)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read there")
+def test_peak_memory_is_within_the_prediction() -> None:
+    # In a process of its own: peak resident memory is that of the whole process.
+    code = """
+from pathlib import Path
+from mmcl_fast import TrainConfig, train
+from mmcl_fast.engines import memory_bytes
+def peak():  # not ru_maxrss, which a process inherits from the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+train(TrainConfig(n=20, d=20, epochs=1))
+cfg = TrainConfig(n=2500, d=3000, epochs=2, evaluate_every=0, engine="ENGINE")
+start = peak()
+train(cfg)
+print((peak() - start) / memory_bytes(cfg, "ENGINE"))
+"""
+    for engine in ("gram", "primal"):
+        command = [sys.executable, "-c", code.replace("ENGINE", engine)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert 0.3 < float(done.stdout) <= 1.1, engine

@@ -1,0 +1,91 @@
+"""What a run costs in each engine: operations, by which `auto` chooses, and memory, predicted."""
+
+from __future__ import annotations
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
+from mmcl_fast.errors import DataError
+from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
+
+GIB = 2**30
+
+
+def flop(cfg: TrainConfig, engine: str) -> float:
+    """Floating-point operations of a whole run: the cost by which `auto` chooses.
+
+    Products of the data with weights (primal) or among themselves (gram), the products with the
+    coefficients, and the test rows wherever accuracy is evaluated; the loss costs both the same.
+    """
+    n, m, epochs = cfg.n, cfg.m, cfg.epochs
+    sides = ((cfg.columns, 1.0), (cfg.columns_b, 1.0)) if cfg.is_multi else ((cfg.columns, 2.0),)
+    looks = epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    fresh = epochs if cfg.augment == "per_epoch" else 1
+    total = 0.0
+    for d, views in sides:
+        if engine == "gram":
+            total += 2 * d * (n + m) * (n * (views - 1) * fresh + n + 1)
+            total += 2 * epochs * m * (views * n + 1) * (n + 1)
+        else:
+            total += 2 * epochs * m * d * (views + 1) * n
+    if engine == "gram":
+        return total + 2 * cfg.n_test * (n + 1) * (cfg.columns * (looks > 0) + looks * m)
+    return total + 2 * looks * m * cfg.columns * (cfg.n_test + n)
+
+
+def memory_bytes(cfg: TrainConfig, engine: str) -> int:
+    """Memory of one run: its data, what the engine holds and works in, stored coefficients."""
+    numbers = {"gram": _gram, "primal": _primal, "reference": _reference}[engine](cfg)
+    numbers += cfg.n_test * (cfg.n + 1 + 3 * cfg.m)
+    if cfg.coefficients_every:
+        stored = cfg.epochs // cfg.coefficients_every + 1
+        numbers += stored * (1 + cfg.is_multi) * cfg.m * (cfg.n + 1)
+    itemsize = TORCH_DTYPES[cfg.dtype].itemsize
+    # Drawing M negatives sorts an n x n table: words, 64-bit keys and their order, two masks.
+    drawing = 0 if cfg.negatives_per_sample is None else cfg.n**2 * (4 + 8 + 8 + 2 + itemsize)
+    return data_bytes(cfg) + numbers * itemsize + drawing
+
+
+def _gram(cfg: TrainConfig) -> int:
+    n, sides = cfg.n, 1 + cfg.is_multi
+    columns = (2 - cfg.is_multi) * (n + 2)
+    # Inner products (and once more while they are put together), pre-activations and activations.
+    held = sides * (2 * columns * (n + 1) + 4 * columns * cfg.m)
+    return held + n * n + 3 * min(n * n, CHUNK_SCORES) + 4 * n * cfg.m
+
+
+def _primal(cfg: TrainConfig) -> int:
+    coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
+    held = 4 * cfg.m * coordinates + 10 * cfg.n * cfg.m
+    # Scores, weights, bias and mask of a chunk, and of the shorter last one.
+    return held + 6 * min(cfg.n**2, CHUNK_SCORES)
+
+
+def _reference(cfg: TrainConfig) -> int:
+    coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
+    # Autograd keeps several n x n tables per direction, and the signal patches are n x d arrays.
+    return 4 * (cfg.m + cfg.n) * coordinates + 20 * cfg.n * cfg.m + 12 * cfg.n**2
+
+
+def check_memory(cfg: TrainConfig, engine: str) -> None:
+    """Refuse a run that would not fit into memory, naming what would need less.
+
+    Raises: DataError: the predicted need is more than what is free now.
+    """
+    available = available_bytes()
+    needed = memory_bytes(cfg, engine)
+    if available is None or needed <= available:
+        return
+    hints = ["a smaller n or d"]
+    if cfg.data == "explicit" and data_bytes(cfg) > available / 2:
+        hints.append("data = reduced")
+    if engine != "primal" and memory_bytes(cfg, "primal") <= available:
+        hints.append("engine = primal")
+    raise DataError(
+        f"memory: expected a run of at most {available / GIB:.2f} GiB (free now), got "
+        f"{needed / GIB:.2f} GiB with engine {engine} at n = {cfg.n}, d = {cfg.d}, m = {cfg.m}; "
+        f"take {' or '.join(hints)}"
+    )
+
+
+__all__ = ["check_memory", "flop", "memory_bytes"]
