@@ -100,7 +100,15 @@ class _Modality:
         self.moved = self.initial.new_zeros(runs, m, self.gram.shape[1])  # A, [R, m, n + 1]
         self.kept = self.initial.new_ones(runs, 1, 1)  # a
         self.z = self.initial.clone()
+        n = columns.noise[0].shape[0]
+        self._own = self.z[:, :, :n], self.z[:, :, n : n + 2]
         self._slope = torch.empty_like(self.moved)
+        self._slopes = self._slope[:, :, :n], self._slope[:, :, n:]
+        self._active = torch.empty_like(self.z)
+        width = n + 2
+        self.features = [
+            Features(self._active[:, :, k : k + width]) for k in range(0, self.z.shape[2], width)
+        ]
 
     def at(
         self, gram: Tensor, initial: Tensor, *, decayed: bool, out: Tensor | None = None
@@ -111,10 +119,17 @@ class _Modality:
 
     def gradient(self, g: FeatureGradient, q: int) -> Tensor:
         """Gradient with respect to A, `g.weight` times what is returned, [R, m, n + 1]."""
-        n = g.noise.shape[2]
-        self._slope[:, :, :n] = power_relu_backward(g.noise, self.z[:, :, :n], q)
-        self._slope[:, :, n:] = signal_gradient(g.signal, self.z[:, :, n : n + 2], q)
+        noise, signal = self._own
+        self._slopes[0].copy_(power_relu_backward(g.noise, noise, q))
+        self._slopes[1].copy_(signal_gradient(g.signal, signal, q))
         return self._slope
+
+    def activate(self, q: int) -> list[Features]:
+        """Features of the samples, and of the views if there are any, until the next call."""
+        torch.clamp_min(self.z, 0.0, out=self._active)
+        if q > 1:
+            self._active.pow_(q)
+        return self.features
 
 
 class GramEngine:
@@ -140,6 +155,7 @@ class GramEngine:
         )
         self._view_epoch = 0
 
+    @torch.inference_mode()  # a seventh off a single run's time: no bookkeeping for autograd
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
         loss, gradients = self._directions(epoch, want_gradient=True)
@@ -150,6 +166,7 @@ class GramEngine:
         self._move()
         return loss
 
+    @torch.inference_mode()
     def loss(self, epoch: int) -> Tensor:
         """See `Engine.loss`."""
         return self._directions(epoch, want_gradient=False)[0]
@@ -204,14 +221,14 @@ class GramEngine:
     def _directions(
         self, epoch: int, *, want_gradient: bool
     ) -> tuple[Tensor, list[FeatureGradient]]:
-        cfg, n = self._cfg, self._cfg.n
+        cfg = self._cfg
         self._renew_views(epoch)
-        active = [power_relu(v.z, cfg.q) for v in self._modalities]
+        active = [v.activate(cfg.q) for v in self._modalities]
         if cfg.is_multi:
-            a, b = (Features(f) for f in active)
+            (a,), (b,) = active
             passes = [Roles(a, b, b), Roles(b, a, a)]
         else:
-            a, view = (Features(active[0][:, :, k : k + n + 2]) for k in (0, n + 2))
+            ((a, view),) = active
             passes = [Roles(a, a, view)]
         pool, tau = self._pool.at(epoch), cfg.tau_value
         done = [

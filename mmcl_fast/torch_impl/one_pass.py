@@ -42,26 +42,20 @@ class Workspace:
         return self._held[key]
 
 
-@dataclass(frozen=True)
 class Features:
-    """Activations of one modality or view.
+    """Activations of one modality or view; may be kept while `both` is filled anew.
 
     Attributes:
         both: act(<w_r, xi_i>) for the n samples, then act(<w_r, mu>) and act(-<w_r, mu>), the
             signal features of labels +1 and -1, [R, m, n + 2].
+        noise: The first n columns, [R, m, n].
+        signal: The last two, [R, m, 2].
     """
 
-    both: Tensor
-
-    @property
-    def noise(self) -> Tensor:
-        """[R, m, n]."""
-        return self.both[:, :, :-2]
-
-    @property
-    def signal(self) -> Tensor:
-        """[R, m, 2]."""
-        return self.both[:, :, -2:]
+    def __init__(self, both: Tensor) -> None:
+        self.both = both
+        self.noise = both[:, :, :-2]
+        self.signal = both[:, :, -2:]
 
 
 @dataclass(frozen=True)
