@@ -80,19 +80,19 @@ class Checkpoint:
             ) from error
         if found.get("format") != FORMAT:
             raise OutputError(f"checkpoint: expected format {FORMAT}, got {found.get('format')!r}")
-        _same_config(json.loads(self._metadata["config"]), json.loads(found["config"]))
+        mine, theirs = json.loads(self._metadata["config"]), json.loads(found["config"])
+        for name in mine | theirs:
+            if mine.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"checkpoint: expected {name} = {mine.get(name)!r}, got a run with "
+                    f"{theirs.get(name)!r} in {str(self._path)!r}; take another file or remove it"
+                )
         if found["data"] != self._metadata["data"]:
-            raise ConfigError("checkpoint: expected a run on the same data, got other data")
-        return int(found["epoch"]), state
-
-
-def _same_config(mine: dict[str, object], theirs: dict[str, object]) -> None:
-    for name in mine | theirs:
-        if mine.get(name) != theirs.get(name):
             raise ConfigError(
-                f"checkpoint: expected {name} = {mine.get(name)!r}, "
-                f"got a run with {theirs.get(name)!r}"
+                f"checkpoint: expected a run on the same data, got other data in "
+                f"{str(self._path)!r}; take another file or remove it"
             )
+        return int(found["epoch"]), state
 
 
 def _fingerprint(data: SignalNoiseData) -> str:

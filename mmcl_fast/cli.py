@@ -22,6 +22,8 @@ from mmcl_fast.errors import ConfigError, MmclError
 from mmcl_fast.presets import PRESETS
 
 USER_ERROR = 2
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
 MAX_THREADS = 4096
 
 
@@ -115,11 +117,14 @@ def run(arguments: Sequence[str]) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("mmcl: interrupted\n")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (mmcl info | head); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return BROKEN_PIPE
+    except OSError as error:
+        sys.stderr.write(f"mmcl: error: {error}\n")
+        return USER_ERROR
 
 
 def _parse(arguments: Sequence[str]) -> Any:
@@ -145,7 +150,7 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _subcommand(name: str, arguments: Sequence[str]) -> Any:
-    if name != "train":
+    if name != "train" or arguments[:1] != ["train"]:
         return tyro.conf.subcommand(name)
     return tyro.conf.subcommand(name, default=_preset(arguments))
 
@@ -182,9 +187,8 @@ def one_line(box: str, command: str | None = None) -> str:
         r"invalid literal for int\(\) with base 10: ", "expected an integer, got ", message
     )
     message = re.sub(r"could not convert string to float: ", "expected a number, got ", message)
-    if message.startswith("Unrecognized options: "):
-        unknown = message.removeprefix("Unrecognized options: ").split(",")[0]
-        return f"{unknown}: expected {_expected(unknown, command)}"
+    if found := re.match(r"Unrecognized (?:or misplaced )?options: ([^\s,]+)", message):
+        return f"{found[1]}: expected {_expected(found[1], command)}"
     return message
 
 

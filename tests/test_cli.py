@@ -141,6 +141,7 @@ MISTAKES = [
     (["train", "--engine", "gram", "--optimizer", "adam"], "engine gram: optimizer adam"),
     (["train", "--checkpoint-every", "-1"], "checkpoint_every: expected an integer >= 0, got -1"),
     (["train", "--n", "2", "--seed", "SEED"], "labels: expected both +1 and -1"),
+    (["figure1", "--preset", "foo"], "--preset: expected an option of mmcl figure1"),
     (["figure1", "--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
     (["figure1", "--threads", "0"], "threads: expected an integer in 1 .. 4096, got 0"),
     (["figure1", "--threads", "99999999999"], "threads: expected an integer in 1 .. 4096"),
