@@ -1,56 +1,47 @@
-"""How fast the random stream is, as ratios taken in one run: python -m bench.data [--json FILE].
+"""How fast the random stream is, as ratios taken in one run; output into a given buffer.
 
-One thread, CPU time of that thread, median of repeats in which all variants take turns, output
-into a given buffer. Only the two-thread scaling is wall time, of the quickest repeat of each: other
-jobs can but slow it down, and where they never pause it says nothing.
+`python -m bench.data [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.data`.
+
+One thread, CPU time, variants interleaved. Only the two-thread scaling is wall time, of the
+quickest repeat of each: other jobs can but slow it down, and where they never pause it says
+nothing. It comes first, while the process still has all CPUs.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from mmcl_fast.bench import _mkl, _record
 
 from mmcl_fast import _native
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.data import normal, streaming_gram
+from mmcl_fast.data.reduced import reduced_rows
 
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-SIZES = {"1M": 2**20, "64M": 2**26}
-REPEATS = 15
-GRAM_SAMPLES, GRAM_DIMS = 100, 10**6
-PACKAGES = ("mmcl-fast", "numpy", "torch", "mkl")
+# Relative, so that both commands above work; as `bench.*` these would be banned imports.
+from . import _mkl, record  # noqa: TID251
+from .measure import Quantiles, interleaved, paired_ratio, pin, single_thread  # noqa: TID251
+
+ROUNDS = 15
+GRAM_SAMPLES = 100
+REDUCED_CALLS = 20  # one is too short to be timed alone
+MEMSET, NUMPY, TORCH = "memset", "numpy PCG64", "torch normal_"
+STREAMING, REDUCED = "streaming_gram", "reduced data"
+Floats = npt.NDArray[np.float32]
 Variants = Mapping[str, Callable[[], object]]
 Row = dict[str, Any]
 
 
-def seconds(
-    variants: Variants,
-    repeats: int,
-    clock: Callable[[], float] = time.thread_time,
-    summary: Callable[[list[float]], float] = statistics.median,
-) -> dict[str, float]:
-    """Median (or so) time of each variant; the variants take turns, after one untimed round."""
-    taken: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(repeats + 1):
-        for name, run in variants.items():
-            begin = clock()
-            run()
-            if repeat > 0:
-                taken[name].append(clock() - begin)
-    return {name: summary(t) for name, t in taken.items()}
-
-
-def ours(out: np.ndarray, target: str, threads: int = 1) -> Callable[[], object]:
+def ours(out: Floats, target: str, threads: int = 1) -> Callable[[], object]:
     """Ours, with the instruction set forced."""
     return lambda: _native.fill_normal(
         out, start=(0, 0, 0), seed=1, tag=1, epoch=0, scale=1.0, threads=threads, target=target
@@ -62,122 +53,178 @@ def fast_targets() -> list[str]:
     return [t for t in _native.targets() if t != "baseline"] or _native.targets()
 
 
-def best_of_mkl(out: np.ndarray) -> Variants:
+def best_of_mkl(out: Floats) -> Variants:
     """The fastest of all MKL paths, found on 4M values; or none, with the reason printed."""
     try:
         trial = _mkl.paths(out[: 2**22])
     except _mkl.MklMissingError as missing:
         print(f"MKL skipped: {missing}")
         return {}
-    timed = seconds(trial, repeats=7, summary=min)
-    best = min(timed, key=lambda name: timed[name])
+    seconds = interleaved(trial, 7)
+    best = min(seconds, key=lambda name: min(seconds[name]))
     return {best: _mkl.paths(out)[best]}
 
 
-def normals(label: str, size: int) -> list[Row]:
-    """All generators on one buffer: billions per second, and how many times faster ours is."""
-    tensor = torch.zeros(1, 1, size)
+def cpu_row(op: str, variant: str, samples: Sequence[float], settings: Mapping[str, Any]) -> Row:
+    """What the rows of all operations on one thread have in common."""
+    return {
+        "op": op,
+        "variant": variant,
+        "settings": {**settings, "threads": 1, "rounds": len(samples)},
+        "cpu_ms": Quantiles.of(samples).to_dict(scale=1e3),
+    }
+
+
+def billions(values: int, row: Mapping[str, Any]) -> float:
+    """Values per second in 10^9, of the median."""
+    return round(values / float(row["cpu_ms"]["p50"]) / 1e6, 4)
+
+
+def normals(values: int, rounds: int) -> list[Row]:
+    """All generators on one buffer: billions per second, and how many times faster each is."""
+    tensor = torch.zeros(1, 1, values)
     out = tensor.numpy()
-    numpy_generator = np.random.Generator(np.random.PCG64(1))
     flat = out.reshape(-1)
+    numpy_generator = np.random.Generator(np.random.PCG64(1))
+    mkl = best_of_mkl(flat)
     variants: Variants = {
-        "memset": lambda: ctypes.memset(out.ctypes.data, 0, out.nbytes),
-        "numpy PCG64": lambda: numpy_generator.standard_normal(dtype=np.float32, out=flat),
-        "torch normal_": lambda: tensor.normal_(),
-        **best_of_mkl(flat),
+        MEMSET: lambda: ctypes.memset(out.ctypes.data, 0, out.nbytes),
+        NUMPY: lambda: numpy_generator.standard_normal(dtype=np.float32, out=flat),
+        TORCH: lambda: tensor.normal_(),
+        **mkl,
         **{target: ours(out, target) for target in fast_targets()},
     }
-    taken = seconds(variants, REPEATS if size < 2**24 else REPEATS // 3)
-    peers = [n for n in variants if n != "memset" and n not in fast_targets()]
-    print(f"\n{label} float32 normals, one thread, CPU time")
-    print(f"{'':24}{'G/s':>8}" + "".join(f"{'x ' + p:>20}" for p in peers) + f"{'of memset':>12}")
+    seconds = interleaved(variants, rounds)
+    peers = {"times_numpy": NUMPY, "times_torch": TORCH}
+    if mkl:
+        (peers["times_mkl"],) = mkl
     rows = []
-    for name, t in taken.items():
-        ratios = {p: taken[p] / t for p in peers}
-        fraction = taken["memset"] / t
-        times = "".join(f"{r:>20.2f}" for r in ratios.values())
-        print(f"{name:24}{size / t / 1e9:>8.3f}{times}{fraction:>12.1%}")
+    for name, samples in seconds.items():
+        row = cpu_row("normals", name, samples, {"values": values, "dtype": "float32"})
+        row["giga_per_s"] = billions(values, row)
+        row |= {k: round(paired_ratio(seconds[peer], samples), 2) for k, peer in peers.items()}
+        row["of_memset"] = round(paired_ratio(seconds[MEMSET], samples), 4)
+        rows.append(row)
+    print(f"\n{values:,} float32 normals, one thread, CPU time")
+    print(f"{'':24}{'G/s':>8}" + "".join(f"{k:>14}" for k in (*peers, "of memset")))
+    for row in rows:
+        times = "".join(f"{row[k]:14.2f}" for k in peers)
+        print(f"{row['variant']:24}{row['giga_per_s']:8.3f}{times}{row['of_memset']:14.1%}")
+    return rows
+
+
+def outputs(values: int, rounds: int) -> list[Row]:
+    """What dtype and scale cost, on the active target."""
+    kinds = {"float32": np.float32, "float64": np.float64, "bfloat16": np.uint16}
+    buffers = {n: np.zeros((1, 1, values), k) for n, k in kinds.items()}
+    words = np.zeros((1, 1, values), np.uint32)
+    where: dict[str, Any] = {"start": (0, 0, 0), "seed": 1, "tag": 1, "epoch": 0, "threads": 1}
+    variants: dict[str, Callable[[], object]] = {
+        f"{n}, scale {scale}": partial(_native.fill_normal, buffer, scale=scale, **where)
+        for n, buffer in buffers.items()
+        for scale in (1.0, 0.5)
+    }
+    variants["words"] = partial(_native.fill_words, words, **where)
+    target = _native.active_target()
+    print(f"\n{values:,} values on {target}")
+    rows = []
+    for name, samples in interleaved(variants, rounds).items():
+        row = cpu_row("outputs", name, samples, {"values": values, "target": target})
+        row["giga_per_s"] = billions(values, row)
+        print(f"{name:24}{row['giga_per_s']:8.3f} G/s")
+        rows.append(row)
+    return rows
+
+
+def scaling(values: int, rounds: int) -> list[Row]:
+    """Wall time of one thread over that of two, the quickest of each.
+
+    Where other jobs hold a core, the CPU time that both threads take together still shows what
+    they cost each other: `gain_bound` is what that time would allow on two free cores.
+    """
+    out = torch.zeros(1, 1, values).numpy()
+    rows = []
+    print(f"\nTwo threads against one, {values:,} float32, quickest wall time")
+    for target in fast_targets():
+        variants = {k: ours(out, target, threads=k) for k in (1, 2)}
+        named = {str(k): call for k, call in variants.items()}
+        wall = interleaved(named, 4 * rounds, clock=time.perf_counter)
+        work = interleaved(named, rounds)
+        gain = min(wall["1"]) / min(wall["2"])
+        bound = 2 * paired_ratio(work["1"], work["2"])
+        print(f"{target:24}{gain:8.2f}x, {bound:.2f}x by the CPU time of both")
+        settings = {"values": values, "dtype": "float32", "threads": 2, "rounds": 4 * rounds}
         rows.append(
-            {"bench": "normals", "size": size, "variant": name, "seconds": t, "ratios": ratios}
-            | {"fraction_of_memset": fraction}
+            {
+                "op": "scaling",
+                "variant": target,
+                "settings": settings,
+                "wall_ms": {f"threads_{k}": round(min(v) * 1e3, 4) for k, v in wall.items()},
+                "gain": round(gain, 3),
+                "gain_bound": round(bound, 3),
+            }
         )
     return rows
 
 
-def outputs(size: int = 2**20) -> list[Row]:
-    """What dtype and scale cost, on the active target."""
-    kinds = {"float32": np.float32, "float64": np.float64, "bfloat16": np.uint16}
-    buffers = {n: np.zeros((1, 1, size), k) for n, k in kinds.items()}
-    words = np.zeros((1, 1, size), np.uint32)
-    where: dict[str, Any] = {"start": (0, 0, 0), "seed": 1, "tag": 1, "epoch": 0, "threads": 1}
-    variants: dict[str, Callable[[], object]] = {
-        f"{n}, scale {scale}": lambda b=b, s=scale: _native.fill_normal(b, scale=s, **where)
-        for n, b in buffers.items()
-        for scale in (1.0, 0.5)
+def gram(dims: int, rounds: int) -> list[Row]:
+    """Gram matrix of noise: bare products of data that is ready, streamed, and of reduced data."""
+    x = normal(1, shape=(1, GRAM_SAMPLES, dims))[0]
+    ready, transposed = x.numpy(), x.numpy().T
+    result = torch.empty(GRAM_SAMPLES, GRAM_SAMPLES)
+    cfg = TrainConfig(n=GRAM_SAMPLES, m=1, d=dims, data="reduced")
+
+    def reduced() -> None:
+        for _ in range(REDUCED_CALLS):
+            rows = reduced_rows(cfg, "a")[0]
+            rows @ rows.T
+
+    bare: Variants = {
+        "torch mm, ready data": lambda: torch.mm(x, x.T, out=result),
+        "numpy syrk, ready data": lambda: ready @ transposed,
     }
-    variants["words"] = lambda: _native.fill_words(words, **where)
-    taken = seconds(variants, REPEATS)
-    print(f"\n1M values on {_native.active_target()}")
-    for name, t in taken.items():
-        print(f"{name:24}{size / t / 1e9:>8.3f} G/s")
-    return [{"bench": "outputs", "variant": n, "seconds": t} for n, t in taken.items()]
-
-
-def scaling(size: int = 2**25) -> list[Row]:
-    """Wall time of one thread over that of two, the quickest of each.
-
-    Where other jobs hold a core, the CPU time that both threads take together still shows what
-    they cost each other.
-    """
-    tensor = torch.zeros(1, 1, size)
+    streaming = {STREAMING: lambda: streaming_gram(1, "noise", GRAM_SAMPLES, dims)}
+    seconds = interleaved({**bare, **streaming, REDUCED: reduced}, rounds)
+    seconds[REDUCED] = [s / REDUCED_CALLS for s in seconds[REDUCED]]
+    best = min(bare, key=lambda name: Quantiles.of(seconds[name]).p50)
+    print(f"\nGram matrix, n = {GRAM_SAMPLES}, d = {dims:,}, one thread, CPU time")
+    print(f"{'':24}{'ms':>10}{'of best bare':>14}{'x streaming':>14}")
     rows = []
-    print("\nTwo threads against one, 32M float32, quickest wall time")
-    for target in fast_targets():
-        variants = {str(k): ours(tensor.numpy(), target, threads=k) for k in (1, 2)}
-        wall = seconds(variants, 4 * REPEATS, time.perf_counter, min)
-        work = seconds(variants, REPEATS, time.process_time)
-        gain, bound = wall["1"] / wall["2"], 2 * work["1"] / work["2"]
-        print(f"{target:24}{gain:>8.2f}x, {bound:.2f}x by the CPU time of both")
-        rows.append({"bench": "scaling", "variant": target, "gain": gain, "bound": bound})
+    for name, samples in seconds.items():
+        row = cpu_row("gram", name, samples, {"n": GRAM_SAMPLES, "d": dims})
+        row["settings"]["calls"] = REDUCED_CALLS if name == REDUCED else 1
+        row["of_best_bare"] = round(paired_ratio(samples, seconds[best]), 6)
+        row["times_streaming"] = round(paired_ratio(seconds[STREAMING], samples), 2)
+        rows.append(row)
+        columns = f"{row['of_best_bare']:14.4f}{row['times_streaming']:14.2f}"
+        print(f"{name:24}{row['cpu_ms']['p50']:10.3f}{columns}")
     return rows
 
 
-def gram() -> list[Row]:
-    """Streaming Gram matrix against the bare product of data that is ready in memory."""
-    x = normal(1, shape=(1, GRAM_SAMPLES, GRAM_DIMS))[0]
-    ready, transposed = x.numpy(), x.numpy().T
-    result = torch.empty(GRAM_SAMPLES, GRAM_SAMPLES)
-    variants: Variants = {
-        "torch mm, ready data": lambda: torch.mm(x, x.T, out=result),
-        "numpy syrk, ready data": lambda: ready @ transposed,
-        "streaming_gram": lambda: streaming_gram(1, "noise", GRAM_SAMPLES, GRAM_DIMS),
-    }
-    taken = seconds(variants, REPEATS // 2)
-    best = min(t for n, t in taken.items() if n != "streaming_gram")
-    print(f"\nGram matrix, n = {GRAM_SAMPLES}, d = {GRAM_DIMS}, one thread, CPU time")
-    for name, t in taken.items():
-        print(f"{name:24}{t * 1e3:>8.1f} ms{t / best:>8.2f} of the best bare product")
-    return [
-        {"bench": "gram", "variant": n, "seconds": t, "of_best_bare": t / best}
-        for n, t in taken.items()
-    ]
-
-
-def main() -> None:
-    """Print all tables; append them to a file if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="append one JSON object per row to this file")
-    arguments = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; confines the process to one CPU on its way."""
+    parser = argparse.ArgumentParser(prog="bench.data", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
+    parser.add_argument("--quick", action="store_true", help="small sizes, 3 rounds: a trial")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = [row for label, size in SIZES.items() for row in normals(label, size)]
-    rows += outputs() + scaling() + gram()
-    if arguments.json is not None:
-        _record.append(arguments.json, rows, _record.context(PACKAGES))
+    before = record.environment()
+    small = args.quick
+    rounds = 3 if small else ROUNDS
+    rows = scaling(2**22 if small else 2**25, rounds)
+    pin()
+    for values in (2**18, 2**20) if small else (2**20, 2**26):
+        rows += normals(values, max(3, rounds // 3) if values > 2**24 else rounds)
+    rows += outputs(2**20, rounds)
+    rows += gram(10**5 if small else 10**6, rounds)
+    print(f"\nload before {before['load_1min']}")
+    if args.json:
+        record.append(args.json, [{**row, **before} for row in rows])
+    return 0
 
+
+__all__ = ["gram", "main", "normals", "outputs", "scaling"]
 
 if __name__ == "__main__":
-    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
-        # BLAS reads these when it is loaded, so the process starts again with them.
-        again = [sys.executable, "-m", "bench.data", *sys.argv[1:]]
-        os.execve(sys.executable, again, {**os.environ, **ONE_THREAD})
-    main()
+    single_thread(pinned=False)
+    sys.exit(main())

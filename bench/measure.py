@@ -40,17 +40,28 @@ class Quantiles:
         return {name: round(value * scale, digits) for name, value in vars(self).items()}
 
 
-def single_thread() -> None:
+def single_thread(*, pinned: bool = True) -> None:
     """Run this process on one thread, starting it again if its libraries would use more.
 
     BLAS, OpenMP and XLA read their variables while they load, so setting them late has no effect.
+
+    Args:
+        pinned: See `pin`; without it, threads that the benchmark starts itself find all CPUs.
+    """
+    if pinned:
+        pin()
+    if any(os.environ.get(name) != value for name, value in SINGLE_THREAD.items()):
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **SINGLE_THREAD})
+
+
+def pin() -> None:
+    """Confine this process to a single CPU, where the system can.
+
     On two CPUs XLA's own settings still leave it two threads, which take 40 % more CPU time than
-    one: where the system can, the process is confined to a single CPU, and XLA adapts to that.
+    one; on a single CPU it adapts.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    if any(os.environ.get(name) != value for name, value in SINGLE_THREAD.items()):
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **SINGLE_THREAD})
 
 
 def interleaved(
@@ -104,5 +115,6 @@ __all__ = [
     "interleaved",
     "paired_ratio",
     "peak_rss_mib",
+    "pin",
     "single_thread",
 ]

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "jax", "numpy", "mmcl-fast")
+PEERS_IF_INSTALLED = ("mkl",)  # not in an extra
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, Any]:
     """Machine, versions, commit, date and command of this process."""
+    versions = {p: _version(p) for p in PACKAGES}
+    versions |= {p: v for p in PEERS_IF_INSTALLED if (v := _version(p))}
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions,
         "commit": _git("rev-parse", "HEAD"),
         "dirty": _dirty(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
