@@ -60,7 +60,7 @@ def figure1(result: Figure1) -> Figure:
             for modality in MODALITIES:
                 curves = result.curve(modality, name).double().numpy()
                 band = _band(axis, curves, modality)
-                low, high = min(low, *band[0]), max(high, *band[1])
+                low, high = min([low, *band[0]]), max([high, *band[1]])
             if name in ("signal", "noise"):
                 _mark_t1(axis, result)
             room = 0.03 * (high - low)

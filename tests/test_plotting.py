@@ -141,9 +141,6 @@ def test_a_seed_that_diverged_leaves_a_gap() -> None:
         assert np.isfinite(axis.get_ylim()).all()
 
 
-@pytest.mark.xfail(
-    raises=TypeError, reason="plotting.figure1: min(low, *()) where no epoch was evaluated by all"
-)
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_nothing_evaluated_and_one_seed(seeds: int, tmp_path: Path) -> None:
     result = made_up({"single": 10.0, "multi": 20.0}, seeds)
