@@ -28,8 +28,8 @@ from mmcl_fast.data import normal, streaming_gram
 from mmcl_fast.data.reduced import reduced_rows
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
-from . import _mkl, record  # noqa: TID251
-from .measure import Quantiles, interleaved, paired_ratio, pin, single_thread  # noqa: TID251
+from . import _mkl, record
+from .measure import Quantiles, interleaved, paired_ratio, pin, single_thread
 
 ROUNDS = 15
 GRAM_SAMPLES = 100

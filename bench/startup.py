@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 # Relative, so that it runs from a checkout and as mmcl_fast.bench alike.
-from . import record  # noqa: TID251
-from .measure import Quantiles, interleaved  # noqa: TID251
+from . import record
+from .measure import Quantiles, interleaved
 
 COMMANDS = {
     "mmcl --help": ["-m", "mmcl_fast.cli", "--help"],

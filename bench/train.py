@@ -31,9 +31,9 @@ from mmcl_fast.engines import ENGINES, Spec
 from mmcl_fast.training import train
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
-from . import record  # noqa: TID251
-from .measure import Quantiles, interleaved, paired_ratio, peak_rss_mib, single_thread  # noqa: TID251
-from .peers import eager_losses, jax_losses, textbook_losses  # noqa: TID251
+from . import record
+from .measure import Quantiles, interleaved, paired_ratio, peak_rss_mib, single_thread
+from .peers import eager_losses, jax_losses, textbook_losses
 
 PAPER = TrainConfig(device="cpu", evaluate_every=0)
 BATCHES = (8, 16)

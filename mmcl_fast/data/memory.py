@@ -6,6 +6,7 @@ from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+SMALL_BYTES = 1 << 20
 
 
 def available_bytes() -> int | None:
@@ -16,6 +17,8 @@ def available_bytes() -> int | None:
 
 def require_memory(needed: int, what: str) -> None:
     """Raise MemoryError, with the numbers, if `needed` bytes are more than is available."""
+    if needed <= SMALL_BYTES:  # not worth asking the system, which takes 30 microseconds
+        return
     available = available_bytes()
     if available is not None and needed > available:
         msg = (

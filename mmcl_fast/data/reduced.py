@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
-from mmcl_fast.data.generate import normal
 from mmcl_fast.data.tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
@@ -51,10 +50,14 @@ def _factor_rows(key: int, stream: str, place: tuple[int, int], columns: int) ->
     """Rows `first .. first + count` of the factor without its diagonal, [count, columns]."""
     first, count = place
     width = min(columns, EXPLICIT_COORDINATES + first + count)
+    z = np.empty((1, count, width))
+    # The core itself: the checks of `normal` take as long as the numbers.
+    _native.fill_normal(
+        z, start=(0, 0, 0), seed=key, tag=STREAM_TAGS[stream], epoch=0, scale=1.0, threads=1
+    )
     rows = np.zeros((count, columns))
-    rows[:, :width] = normal(key, stream, (1, count, width), dtype="float64")[0].numpy()
-    column = np.arange(columns) - EXPLICIT_COORDINATES
-    rows[column >= (first + np.arange(count))[:, None]] = 0.0
+    left = np.arange(width) - EXPLICIT_COORDINATES < (first + np.arange(count))[:, None]
+    np.copyto(rows[:, :width], z[0], where=left)
     return rows
 
 

@@ -131,7 +131,16 @@ def test_a_container_limit_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("1000\n")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "SMALL_BYTES", 0)
     assert memory.available_bytes() == 4000
     with pytest.raises(MemoryError, match=r"\(4004 bytes\), available are .*\(4000 bytes\)"):
         normal(1, shape=(1, 1, 1001))
     assert normal(1, shape=(1, 1, 1000)).numel() == 1000
+
+
+def test_cached_file_pages_are_available(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4900\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 4000\nactive_file 0\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_bytes() == 4100
