@@ -22,7 +22,7 @@ class Recorder:
     """Curves, stored coefficients and embeddings waiting for the head, of R runs.
 
     Args:
-        configs: Settings of the runs.
+        configs: Resolved settings of the runs (`training.resolve`).
         data: Their data (for the labels).
     """
 
@@ -124,7 +124,10 @@ class Recorder:
                 curve[diverged_at:] = torch.nan
         span = None if self._last is None else tuple(_pick(c, r) for c in self._last)
         pairs = [self._lemma(k, c, r) for k, c in enumerate(span or ())]
-        stored = [(e, self._lemma(0, _pick(s[0], r), r)) for e, s in self._stored]
+        stored = [
+            [self._lemma(k, _pick(c, r), r) for k, c in enumerate(sides)]
+            for _, sides in self._stored
+        ]
         return Run(
             config=self._configs[r],
             **curves,
@@ -132,9 +135,8 @@ class Recorder:
             rho=pairs[0][1] if pairs else None,
             gamma_b=pairs[1][0] if len(pairs) > 1 else None,
             rho_b=pairs[1][1] if len(pairs) > 1 else None,
-            coefficient_epochs=[e for e, _ in stored],
-            gamma_curve=torch.stack([g for _, (g, _) in stored]) if stored else None,
-            rho_curve=torch.stack([p for _, (_, p) in stored]) if stored else None,
+            coefficient_epochs=[epoch for epoch, _ in self._stored],
+            **_stored_curves(stored),
             status="finished" if diverged_at is None else "diverged",
             diverged_at=diverged_at,
             _span=span,
@@ -146,6 +148,16 @@ class Recorder:
         """Gamma [m] and rho [m, n] of the decomposition (11)."""
         mu, noise = self._norms[side]
         return c.mu * mu[r], c.noise * noise[r]
+
+
+def _stored_curves(stored: list[list[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
+    """Stored gamma and rho of each modality, by the names of `Run`'s fields."""
+    found = {}
+    for k, suffix in enumerate(("", "_b")):
+        if stored and k < len(stored[0]):
+            found[f"gamma{suffix}_curve"] = torch.stack([sides[k][0] for sides in stored])
+            found[f"rho{suffix}_curve"] = torch.stack([sides[k][1] for sides in stored])
+    return found
 
 
 def _due(epoch: int, every: int, last: int) -> bool:

@@ -38,6 +38,8 @@ class Run:
         coefficient_epochs: Epochs at which gamma and rho were stored.
         gamma_curve: gamma at those epochs, [k, m].
         rho_curve: rho at those epochs, [k, m, n].
+        gamma_b_curve: The same of modality B; None if single-modal, as the next.
+        rho_b_curve: See above.
         status: "finished", or "diverged": curves are NaN from `diverged_at` on.
         diverged_at: First epoch whose loss is not finite, or None.
     """
@@ -54,6 +56,8 @@ class Run:
     coefficient_epochs: list[int] = field(default_factory=list)
     gamma_curve: Tensor | None = None
     rho_curve: Tensor | None = None
+    gamma_b_curve: Tensor | None = None
+    rho_b_curve: Tensor | None = None
     status: Status = "finished"
     diverged_at: int | None = None
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)

@@ -64,7 +64,8 @@ def _write(run: Run, out: Path) -> list[str]:
     }
     text = json.dumps(summary, indent=1)
     curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
-    for name in ("gamma", "rho", "gamma_b", "rho_b", "gamma_curve", "rho_curve"):
+    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b")]
+    for name in [*names, *(f"{name}_curve" for name in names)]:
         if (value := getattr(run, name)) is not None:
             curves[name] = value.numpy()
     if run.coefficient_epochs:

@@ -62,13 +62,15 @@ def test_evaluating_less_often_changes_nothing_else() -> None:
 
 
 def test_stored_coefficients_end_at_the_final_ones() -> None:
-    run = train(SHORT.replace(coefficients_every=10))
+    run = train(SHORT.replace(coefficients_every=10, modality="multi"))
     assert run.coefficient_epochs == [0, 10, 20, 25]
-    assert torch.equal(run.gamma_curve[-1], run.gamma)
-    assert torch.equal(run.rho_curve[-1], run.rho)
-    assert not run.gamma_curve[0].any()
-    assert not run.rho_curve[0].any()
-    assert run.rho_curve[1].any()
+    for name in ("gamma", "rho", "gamma_b", "rho_b"):
+        curve = getattr(run, f"{name}_curve")
+        assert torch.equal(curve[-1], getattr(run, name)), name
+        assert not curve[0].any()
+        assert curve[1].any()
+    single = train(SHORT.replace(coefficients_every=10))
+    assert single.gamma_b_curve is None
 
 
 def test_same_seed_same_data_other_seed_other_weights() -> None:
