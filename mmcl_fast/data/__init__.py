@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmcl_fast.data.generate import chunks as chunks
+    from mmcl_fast.data.generate import labels as labels
     from mmcl_fast.data.generate import normal as normal
     from mmcl_fast.data.generate import words as words
     from mmcl_fast.data.gram import streaming_gram as streaming_gram
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HOME = {
     "SignalNoiseData": "synthetic",
     "chunks": "generate",
+    "labels": "generate",
     "normal": "generate",
     "sample": "synthetic",
     "streaming_gram": "gram",
@@ -32,4 +34,4 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-__all__ = ["SignalNoiseData", "chunks", "normal", "sample", "streaming_gram", "words"]
+__all__ = ["SignalNoiseData", "chunks", "labels", "normal", "sample", "streaming_gram", "words"]

@@ -128,6 +128,38 @@ def words(
     return out
 
 
+def labels(
+    seed: int,
+    stream: str = "labels",
+    shape: Sequence[SupportsIndex] = (1, 1),
+    start: Sequence[SupportsIndex] = (0, 0),
+    *,
+    dtype: DType = "float32",
+    threads: int = 1,
+) -> torch.Tensor:
+    """Labels of +1 and -1 with probability 1/2 each, at [run, sample]; any slice of the whole.
+
+    Args:
+        seed: Key, 0 .. 2^64 - 1.
+        stream: "labels" or "test_labels".
+        shape: (runs, samples), each >= 0.
+        start: First (run, sample), each >= 0; start + shape <= (2^32, 2^34).
+        dtype: "float32" | "bfloat16" | "float64", or the torch dtype.
+        threads: At most so many threads, >= 1.
+    Returns: Tensor [runs, samples] of `dtype`.
+    Raises: As `words`; ValueError for another stream, TypeError for another dtype.
+    """
+    if stream not in ("labels", "test_labels"):
+        raise ValueError(f"stream: expected labels or test_labels, got {stream!r}")
+    if len(shape) != 2 or len(start) != 2:
+        raise ValueError(f"shape, start: expected (runs, samples), got {shape!r} and {start!r}")
+    chosen = check_dtype(dtype)
+    (runs, samples), (run, sample) = shape, start
+    word = words(seed, stream, (runs, 1, samples), (run, 0, sample), threads=threads)
+    bits = (word[:, 0] >> np.uint32(31)).astype(np.int8)
+    return torch.from_numpy(1 - 2 * bits).to(chosen)
+
+
 def chunks(  # noqa: PLR0913  `normal` and the way to cut
     seed: int,
     stream: str,
@@ -212,4 +244,4 @@ def _shape_or_that_of(out: object, shape: Shape | None) -> Shape:
     return tuple(out.shape)
 
 
-__all__ = ["chunks", "normal", "words"]
+__all__ = ["chunks", "labels", "normal", "words"]

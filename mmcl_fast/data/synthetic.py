@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data import generate
 from mmcl_fast.data._region import MAX_THREADS
 from mmcl_fast.data.generate import normal, words
 from mmcl_fast.data.memory import available_bytes
@@ -143,8 +144,7 @@ def axis_vector(d: int, axis: int, norm: float, dtype: str) -> Tensor:
 
 def draw_labels(cfg: TrainConfig, stream: str, count: int) -> Tensor:
     """Labels of +1 and -1 with probability 1/2 each, [count]."""
-    bits = words(cfg.data_key, stream, (1, 1, count))[0, 0] >> np.uint32(31)
-    return torch.from_numpy(1 - 2 * bits.astype(np.int64)).to(TORCH_DTYPES[cfg.dtype])
+    return generate.labels(cfg.data_key, stream, (1, count), dtype=cfg.dtype)[0]
 
 
 def draw_augmented(cfg: TrainConfig, noise: Tensor, epoch: int) -> Tensor:

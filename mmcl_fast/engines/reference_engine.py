@@ -115,7 +115,10 @@ class ReferenceEngine:
                     p.copy_(state[f"{name}.{k}"])
                 head = f"{name}.{k}."
                 for key in [key for key in state if key.startswith(head)]:
-                    optimizer.state[p][key.removeprefix(head)] = state[key].clone()
+                    # Adam's step count stays on the CPU, moments live with their parameter.
+                    moment = state[key].clone()
+                    place = p.device if moment.dim() else moment.device
+                    optimizer.state[p][key.removeprefix(head)] = moment.to(place)
 
     def _step(self, epoch: int, batch: Tensor | None) -> Tensor:
         features = self._features(epoch, batch)

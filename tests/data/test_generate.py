@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast.data import chunks, normal, stream_numpy, words
+from mmcl_fast.data import chunks, labels, normal, stream_numpy, words
 from mmcl_fast.data.generate import CHUNK_BYTES
 
 SEED = 0x0123456789ABCDEF
@@ -121,3 +121,16 @@ def test_empty_shapes() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, mmcl_fast.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_labels_are_bits_of_the_stream() -> None:
+    whole = labels(9, "test_labels", (3, 700), dtype="float64")
+    exact = stream_numpy.words(9, "test_labels", (3, 1, 700))[:, 0] >> 31
+    assert np.array_equal(whole.numpy(), 1.0 - 2.0 * exact)
+    assert torch.equal(labels(9, "test_labels", (2, 50), (1, 333)), whole[1:, 333:383].float())
+    # 2100 fair coins: the sum is beyond 4.5 sigma with probability 7e-6.
+    assert abs(whole.sum().item()) < 4.5 * 2100**0.5
+    with pytest.raises(ValueError, match="stream: expected labels or test_labels, got 'noise'"):
+        labels(9, "noise", (1, 1))
+    with pytest.raises(ValueError, match=r"expected \(runs, samples\)"):
+        labels(9, "labels", (1, 1, 1))
