@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.functional import hessian, jacobian
 
 NEWTON_STEPS = 100
 ARMIJO = 1e-4
@@ -35,10 +36,10 @@ def fit_logistic_head(features: Tensor, labels: Tensor, l2: float) -> tuple[Tens
     theta = features.new_zeros(features.shape[1] + 1)
     tolerance = 10 * torch.finfo(features.dtype).eps
     for _ in range(NEWTON_STEPS):
-        gradient = torch.func.grad(objective)(theta)
+        gradient = jacobian(objective, theta)
         if gradient.abs().max() <= tolerance:
             break
-        step = torch.linalg.solve(torch.func.hessian(objective)(theta), gradient)
+        step = torch.linalg.solve(hessian(objective, theta), gradient)
         size, value, slope = 1.0, objective(theta), gradient @ step
         while objective(theta - size * step) > value - ARMIJO * size * slope and size > 1e-10:
             size /= 2

@@ -53,6 +53,21 @@ def test_threads_do_not_matter(engine: str) -> None:
     same(*runs)
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(None, 1), (0.0, 2)], ids=["small", "large"])
+def test_small_runs_compute_on_one_thread(limit, expected: int, monkeypatch) -> None:
+    from mmcl_fast import training
+
+    if limit is not None:
+        monkeypatch.setattr(training, "THREADED_FLOP", limit)
+    threads, seen = torch.get_num_threads(), set()
+    try:
+        torch.set_num_threads(2)
+        train(SHORT, on_epoch=lambda info: seen.add(torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == {expected}
+
+
 def test_evaluating_less_often_changes_nothing_else() -> None:
     often, rarely = train(SHORT.replace(evaluate_every=1)), train(SHORT.replace(evaluate_every=10))
     assert torch.equal(often.loss, rarely.loss)
