@@ -20,6 +20,10 @@ from mmcl_fast.reference.encoder import embedding as embedding
 from mmcl_fast.reference.encoder import features as features
 from mmcl_fast.reference.evaluation import fit_logistic_head as fit_logistic_head
 from mmcl_fast.reference.evaluation import ood_accuracy as ood_accuracy
+from mmcl_fast.reference.family import dcl as dcl
+from mmcl_fast.reference.family import nt_xent as nt_xent
+from mmcl_fast.reference.family import siglip as siglip
+from mmcl_fast.reference.family import sup_con as sup_con
 from mmcl_fast.reference.losses import multi_modal_loss as multi_modal_loss
 from mmcl_fast.reference.losses import other_label as other_label
 from mmcl_fast.reference.losses import single_modal_loss as single_modal_loss

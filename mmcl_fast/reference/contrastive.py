@@ -17,14 +17,24 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
     labels: Tensor | None = None,
     key_labels: Tensor | None = None,
     negatives: str = "all",
+    exclude_self: bool = False,
+    positive: Tensor | None = None,
     positive_key: Tensor | None = None,
+    extra_negatives: Tensor | None = None,
+    hard_negatives: Tensor | None = None,
     stop_gradient: str | None = None,
+    label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
     """The loss of `mmcl_fast.losses.info_nce`, differentiated by autograd; the measuring stick.
 
-    loss_i = -log( e^{s_i+} / (e^{s_i+} + sum_{j in N(i)} e^{s_ij}) )
-    s_ij = <q_i, k_j> / temperature
+    loss_i = (1 - eps) l_i+ + eps / C_i (l_i+ + sum_{j in N(i)} l_ij),      C_i = 1 + |N(i)|
+    l_ij   = log(e^{s_i+} + sum_{k in N(i)} e^{s_ik}) - s_ij,               s_ij = <q_i, k_j> / T
+
+    Without label smoothing eps this is l_i+. The candidates of query i are its positive, which is
+    row i of `key`, row `positive[i]` of it, or row i of `positive_key`, and N(i): the other rows of
+    `key` (not row i if `exclude_self`; of another label if "other_label"), all `extra_negatives`
+    and its own `hard_negatives`.
 
     Args: As for the public loss. Nothing is checked.
 
@@ -34,43 +44,85 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
 
     Cost: Several N x M matrices.
     """
-    own = labels
-    other = labels if key_labels is None else key_labels
-    if negatives == "all":
-        own = other = None
-    losses = one_direction(query, key, positive_key, temperature, own, other, stop_gradient)
+
+    def as_key(tensor: Tensor) -> Tensor:
+        return tensor.detach() if stop_gradient == "key" else tensor
+
+    own = labels if negatives == "other_label" else None
+    other = key_labels if own is not None and key_labels is not None else own
+    losses = one_direction(
+        query,
+        as_key(key),
+        temperature=temperature,
+        labels=own,
+        key_labels=other,
+        exclude_self=exclude_self,
+        positive=positive,
+        positive_key=None if positive_key is None else as_key(positive_key),
+        extra_negatives=None if extra_negatives is None else as_key(extra_negatives),
+        hard_negatives=None if hard_negatives is None else as_key(hard_negatives),
+        label_smoothing=label_smoothing,
+    )
     if symmetric:
-        mirrored = one_direction(key, query, None, temperature, other, own, stop_gradient)
+        mirrored = one_direction(
+            key,
+            as_key(query),
+            temperature=temperature,
+            labels=other,
+            key_labels=own,
+            label_smoothing=label_smoothing,
+        )
         losses = (losses + mirrored) / 2
+    return reduced(losses, reduction)
+
+
+def one_direction(  # noqa: PLR0913 - as above
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor,
+    labels: Tensor | None = None,
+    key_labels: Tensor | None = None,
+    exclude_self: bool = False,
+    positive: Tensor | None = None,
+    positive_key: Tensor | None = None,
+    extra_negatives: Tensor | None = None,
+    hard_negatives: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Losses [N] of queries [N, D] against keys [M, D]; label tensors exclude equal labels."""
+    n, m = len(query), len(key)
+    scores = query @ key.T / temperature
+    allowed = torch.ones(n, m, dtype=torch.bool, device=query.device)
+    if labels is not None and key_labels is not None:
+        allowed = labels.unsqueeze(1) != key_labels.unsqueeze(0)
+    if exclude_self:
+        allowed = allowed & ~torch.eye(n, m, dtype=torch.bool, device=query.device)
+    if positive_key is not None:
+        own_score = (query * positive_key).sum(dim=1) / temperature
+    else:
+        own_column = torch.arange(n, device=query.device) if positive is None else positive
+        own_score = scores.gather(1, own_column.unsqueeze(1)).squeeze(1)
+        allowed = allowed.scatter(1, own_column.unsqueeze(1), value=False)
+    further = []
+    if extra_negatives is not None:
+        further.append(query @ extra_negatives.T / temperature)
+    if hard_negatives is not None:
+        further.append((query.unsqueeze(1) * hard_negatives).sum(dim=2) / temperature)
+    scores = torch.cat([scores, *further], dim=1)
+    allowed = torch.cat([allowed, *(torch.ones_like(f, dtype=torch.bool) for f in further)], dim=1)
+    losses = contrastive_terms(own_score, scores, allowed)
+    if label_smoothing:
+        total = own_score + scores.masked_fill(~allowed, 0).sum(dim=1)
+        losses = losses + label_smoothing * (own_score - total / (1 + allowed.sum(dim=1)))
+    return losses
+
+
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    """Losses [N] as they are ("none"), their mean, or their sum."""
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def one_direction(
-    query: Tensor,
-    key: Tensor,
-    positive_key: Tensor | None,
-    temperature: float | Tensor,
-    labels: Tensor | None,
-    key_labels: Tensor | None,
-    stop_gradient: str | None,
-) -> Tensor:
-    """Losses [N] of queries [N, D] against keys [M, D]; label tensors exclude equal labels."""
-    n, m = len(query), len(key)
-    excluded = torch.zeros(n, m, dtype=torch.bool, device=query.device)
-    if labels is not None and key_labels is not None:
-        excluded = labels.unsqueeze(1) == key_labels.unsqueeze(0)
-    if stop_gradient == "key":
-        key = key.detach()
-        positive_key = None if positive_key is None else positive_key.detach()
-    scores = query @ key.T / temperature
-    if positive_key is None:
-        positive = scores.diagonal()
-        excluded = excluded | torch.eye(n, m, dtype=torch.bool, device=query.device)
-    else:
-        positive = (query * positive_key).sum(dim=1) / temperature
-    return contrastive_terms(positive, scores, ~excluded)
-
-
-__all__ = ["info_nce", "one_direction"]
+__all__ = ["info_nce", "one_direction", "reduced"]
