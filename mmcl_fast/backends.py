@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -28,22 +29,23 @@ class Problem:
     features: int
     dtype: torch.dtype
     device: torch.device
+    options: frozenset[str] = frozenset()  # fields of `Contrast` in use, and its form
 
 
 class Implementation(Protocol):
     """The functions of every backend's module; `mmcl_fast.torch_impl` documents them."""
 
-    def info_nce_op(
+    def contrast_forward(self, contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
+        """Row losses, with their gradients or the statistics that these take."""
+
+    def contrast_backward(
         self,
-        query: Tensor,
-        key: Tensor,
-        positive_key: Tensor | None,
-        temperature: Tensor,
-        labels: tuple[Tensor, Tensor] | None,
-        mode: Literal["one_way", "symmetric", "symmetric_stopped"],
-        reduction: Literal["none", "mean", "sum"],
-    ) -> Tensor:
-        """Loss of `mmcl_fast.losses.info_nce` for valid arguments."""
+        contrast: Contrast,
+        wanted: Wanted,
+        statistics: tuple[Tensor, ...],
+        upstream: Tensor,
+    ) -> Gradients:
+        """Gradients of sum_i upstream_i loss_i."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def choose(choice: str, problem: Problem) -> Backend:
     raise BackendUnavailableError("; ".join(reasons))
 
 
-def resolve(choice: str, problem: Problem) -> Implementation:
-    """The module of `choose(choice, problem)`, imported on first use."""
-    return cast(Implementation, import_module(choose(choice, problem).module))
+def module_of(name: str) -> Implementation:
+    """The module of a backend that was chosen, imported on first use."""
+    return cast(Implementation, import_module(BACKENDS[name].module))
 
 
 __all__ = [
@@ -115,5 +117,5 @@ __all__ = [
     "Problem",
     "check_name",
     "choose",
-    "resolve",
+    "module_of",
 ]

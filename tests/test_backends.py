@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmcl_fast import backends
-from mmcl_fast.backends import BACKENDS, Backend, Problem, check_name, choose, resolve
+from mmcl_fast.backends import BACKENDS, Backend, Problem, check_name, choose, module_of
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 
 PROBLEM = Problem(4, 6, 3, torch.float32, torch.device("cpu"))
@@ -16,7 +16,7 @@ def test_every_backend_has_every_function() -> None:
     functions = [name for name in vars(backends.Implementation) if not name.startswith("_")]
     assert functions
     for backend in BACKENDS.values():
-        module = resolve(backend.name, PROBLEM)
+        module = module_of(backend.name)
         assert all(callable(getattr(module, name)) for name in functions)
 
 
@@ -35,7 +35,7 @@ def test_auto_gives_every_reason_when_none_can() -> None:
     expected = "torch: expected dtype float16, bfloat16, float32, float64, got int64"
     for choice in ("auto", "torch"):
         with pytest.raises(BackendUnavailableError) as caught:
-            resolve(choice, problem)
+            choose(choice, problem)
         assert str(caught.value) == expected
 
 
@@ -49,4 +49,4 @@ def test_a_module_is_imported_on_first_use(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(BACKENDS, "lazy", lazy)
     assert choose("lazy", PROBLEM) is lazy
     with pytest.raises(ModuleNotFoundError):
-        resolve("lazy", PROBLEM)
+        module_of("lazy")

@@ -7,10 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.backends import Problem, resolve
+from mmcl_fast.contrast import Contrast
+from mmcl_fast.losses.ops import Reduction
+from mmcl_fast.losses.running import number, reduced, run
+from mmcl_fast.losses.smoothing import uniform_pull
 from mmcl_fast.losses.validation import (
     check_labels,
+    check_more_negatives,
     check_options,
+    check_positives,
+    check_smoothing,
     check_temperature,
     check_tensors,
 )
@@ -25,9 +31,14 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     labels: Tensor | None = None,
     key_labels: Tensor | None = None,
     negatives: Literal["all", "other_label"] = "all",
+    exclude_self: bool = False,
+    positive: Tensor | None = None,
     positive_key: Tensor | None = None,
+    extra_negatives: Tensor | None = None,
+    hard_negatives: Tensor | None = None,
     stop_gradient: Literal["key"] | None = None,
-    reduction: Literal["none", "mean", "sum"] = "mean",
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
     backend: str = "auto",
 ) -> Tensor:
     """InfoNCE of N queries against M keys, without storing the N x M scores.
@@ -45,19 +56,26 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     Args:
         query: [N, D], float16 | bfloat16 | float32 | float64, any strides. Nothing is normalised.
         key: [M, D], same dtype and device. Row i is the positive of query i (so M >= N), unless
-            `positive_key` is given.
+            `positive` or `positive_key` is given. The same tensor in both places is recognised, and
+            costs less where scores are symmetric.
         temperature: Dimensionless, > 0. A 0-d floating tensor on the device of `query` receives a
             gradient. A tensor on a CPU is checked for its value; one on another device is not read,
             as that would wait for the device: if it is not positive the loss is without meaning.
         symmetric: Half the sum of both directions, query to key and key to query. Needs M = N and
-            no `positive_key`.
+            no `positive`, `positive_key`, `exclude_self`, `extra_negatives`, `hard_negatives`.
         labels: [N], integer, bool or floating: the label of each query. Used by "other_label" only.
         key_labels: [M], same dtype: the label of each key. `labels` where not given, if M = N.
         negatives: "all": every row of `key` but the positive; with `positive_key`, every row of
             `key`. "other_label": those of them whose label differs from the query's.
+        exclude_self: Row i of `key` is no negative of query i. Needs `positive` or `positive_key`.
+        positive: [N], int64, in 0 .. M - 1: the row of `key` that is the positive of each query.
         positive_key: [N, D], same dtype and device; row i is the positive of query i.
+        extra_negatives: [K, D], same dtype and device: negatives of every query, whatever labels.
+        hard_negatives: [N, K, D], same dtype and device: K further negatives of each query.
         stop_gradient: "key": no gradient reaches whichever tensor plays the key in a direction, nor
-            `positive_key`. None: all gradients.
+            `positive_key`, `extra_negatives`, `hard_negatives`. None: all gradients.
+        label_smoothing: In 0 .. 1: this share of the target is spread evenly over the positive and
+            the negatives, as in `torch.nn.functional.cross_entropy`.
         reduction: "mean" over the N queries (N >= 1: the mean of nothing is refused), "sum", or
             "none" for [N] (if `symmetric`, entry i is the mean of the two directions' row i).
         backend: "auto" or a name in `mmcl_fast.backends.BACKENDS`; a name never falls back.
@@ -74,28 +92,60 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         temperature. Same bits on every run. It can be differentiated once. Tests:
         tests/losses/test_info_nce.py.
 
-    Cost: `mmcl_fast.torch_impl.info_nce` has the table; O((N + M) * D) memory.
+    Cost: `mmcl_fast/torch_impl/contrastive.py` has the table; O((N + M) * D) memory.
 
     See: mmcl_fast.reference.info_nce (meaning).
     """
     check_options(
-        symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient, reduction=reduction
+        symmetric=symmetric,
+        exclude_self=exclude_self,
+        negatives=negatives,
+        stop_gradient=stop_gradient,
+        reduction=reduction,
     )
-    check_tensors(query, key, positive_key, symmetric=symmetric, reduction=reduction)
+    check_tensors(query, key, reduction=reduction)
+    check_positives(
+        query,
+        key,
+        positive=positive,
+        positive_key=positive_key,
+        symmetric=symmetric,
+        exclude_self=exclude_self,
+    )
+    check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
     check_temperature(temperature, query.device)
+    check_smoothing(label_smoothing)
     pair = check_labels(query, key, labels, key_labels, negatives=negatives)
-    problem = Problem(len(query), len(key), query.shape[1], query.dtype, query.device)
-    implementation = resolve(backend, problem)
-    if not isinstance(temperature, Tensor):
-        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-        temperature = torch.full((), float(temperature), dtype=dtype, device=query.device)
-    mode: Literal["one_way", "symmetric", "symmetric_stopped"] = "one_way"
-    if symmetric:
-        mode = "symmetric" if stop_gradient is None else "symmetric_stopped"
-    elif stop_gradient == "key":
-        key = key.detach()
-        positive_key = None if positive_key is None else positive_key.detach()
-    return implementation.info_nce_op(query, key, positive_key, temperature, pair, mode, reduction)
+    stopped = stop_gradient == "key"
+    same_rows = query is key and extra_negatives is None and hard_negatives is None
+    if extra_negatives is not None:
+        key = torch.cat([key, extra_negatives])
+    if stopped and not symmetric:
+        key, positive_key, hard_negatives = map(_detached, (key, positive_key, hard_negatives))
+        assert key is not None
+    own = same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
+    own = own and (stopped or pair is None)
+    contrast = Contrast(
+        query=query,
+        key=None if own else key,
+        temperature=number(temperature, query),
+        positive=positive,
+        positive_key=positive_key,
+        hard=hard_negatives,
+        labels=pair,
+        symmetric=symmetric,
+        stopped=stopped,
+        exclude_self=exclude_self,
+        extra=0 if extra_negatives is None else len(extra_negatives),
+    )
+    loss = run(contrast, reduction, backend)
+    if label_smoothing:
+        loss = loss + label_smoothing * reduced(uniform_pull(contrast), reduction)
+    return loss
+
+
+def _detached(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()
 
 
 __all__ = ["info_nce"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from numbers import Real
 
@@ -17,58 +18,131 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def check_options(*, symmetric: bool, **options: str | None) -> None:
-    """Each option is one of its known values.
+def check_options(**options: object) -> None:
+    """Each option is one of its known values, and the others are bools.
 
     Raises:
-        TypeError: `symmetric` is no bool.
+        TypeError: One that is a switch is no bool.
         ValueError: An option is none of its values; the message lists them.
     """
-    if not isinstance(symmetric, bool):
-        raise TypeError(f"symmetric: expected a bool, got {type(symmetric).__name__}")
     for name, value in options.items():
+        if name not in _CHOICES:
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+            continue
         known = _CHOICES[name]
         if not (value is None or isinstance(value, str)) or value not in known:
             listed = " | ".join(repr(choice) for choice in known)
             raise ValueError(f"{name}: expected {listed}, got {value!r}")
 
 
-def check_tensors(
-    query: Tensor,
-    key: Tensor,
-    positive_key: Tensor | None,
-    *,
-    symmetric: bool,
-    reduction: str,
-) -> None:
-    """Kinds, dtypes, devices and sizes of the feature tensors, and what `symmetric` needs.
+def check_tensors(query: Tensor, key: Tensor, *, reduction: str) -> None:
+    """Kinds, dtypes, devices and sizes of query [N, D] and key [M, D].
 
     Raises:
         TypeError: Not a tensor, or a dtype that is not supported or not that of `query`.
-        ValueError: Rank, sizes, devices or combinations.
+        ValueError: Rank, sizes or devices.
     """
-    _check_matrix("query", query)
-    if query.dtype not in FLOAT_DTYPES:
-        raise TypeError(
-            f"query: expected dtype {_names(FLOAT_DTYPES)}, got {_names([query.dtype])}"
-        )
-    for name, tensor in {"key": key, "positive_key": positive_key}.items():
-        if tensor is not None or name == "key":
-            _check_like_query(name, tensor, query)
+    check_features("query", query)
+    check_like_query("key", key, query)
+    if reduction == "mean" and len(query) == 0:
+        raise ValueError('query: expected at least 1 row with reduction="mean", got 0')
+
+
+def check_positives(
+    query: Tensor,
+    key: Tensor,
+    *,
+    positive: Tensor | None,
+    positive_key: Tensor | None,
+    symmetric: bool,
+    exclude_self: bool,
+) -> None:
+    """Where the positives are, and what that leaves of the other options.
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Sizes, devices, indices (read on a CPU only) or combinations.
+    """
     n, m = len(query), len(key)
-    if symmetric and positive_key is not None:
-        raise ValueError("positive_key: expected None with symmetric=True, got a tensor")
+    given = {"positive": positive, "positive_key": positive_key}
+    for name, tensor in given.items():
+        if symmetric and tensor is not None:
+            raise ValueError(f"{name}: expected None with symmetric=True, got a tensor")
+    if positive is not None and positive_key is not None:
+        raise ValueError("positive: expected None beside positive_key, got a tensor")
     if symmetric and m != n:
         raise ValueError(f"key: expected the {n} rows of query with symmetric=True, got {m} rows")
-    if positive_key is None and m < n:
+    if exclude_self and positive is None and positive_key is None:
+        raise ValueError(
+            "exclude_self: expected False without positive or positive_key, as row i of key is "
+            "then the positive of query i, got True"
+        )
+    if positive is not None:
+        _check_rows("positive", positive, query, m)
+    elif positive_key is not None:
+        check_like_query("positive_key", positive_key, query)
+        if len(positive_key) != n:
+            raise ValueError(
+                f"positive_key: expected the {n} rows of query, got {len(positive_key)}"
+            )
+    elif m < n:
         raise ValueError(
             f"key: expected at least the {n} rows of query, whose positives they are "
-            f"(or give positive_key), got {m} rows"
+            f"(or give positive or positive_key), got {m} rows"
         )
-    if positive_key is not None and len(positive_key) != n:
-        raise ValueError(f"positive_key: expected the {n} rows of query, got {len(positive_key)}")
-    if reduction == "mean" and n == 0:
-        raise ValueError('query: expected at least 1 row with reduction="mean", got 0')
+
+
+def check_more_negatives(
+    query: Tensor, extra: Tensor | None, hard: Tensor | None, *, symmetric: bool
+) -> None:
+    """Shared negatives [K, D] and those of each query [N, K, D].
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Rank, sizes or devices, or given with `symmetric`.
+    """
+    for name, tensor in {"extra_negatives": extra, "hard_negatives": hard}.items():
+        if symmetric and tensor is not None:
+            raise ValueError(
+                f"{name}: expected None with symmetric=True (whose direction would they be in? "
+                "average two calls, each with its own), got a tensor"
+            )
+    if extra is not None:
+        check_like_query("extra_negatives", extra, query)
+    if hard is not None:
+        _check_tensor("hard_negatives", hard)
+        if hard.dim() != 3 or len(hard) != len(query):
+            raise ValueError(
+                f"hard_negatives: expected [{len(query)}, negatives, features], "
+                f"got shape {list(hard.shape)}"
+            )
+        _check_kind_of_query("hard_negatives", hard, query)
+
+
+def check_smoothing(share: object) -> None:
+    """A number in 0 .. 1.
+
+    Raises:
+        TypeError: No number.
+        ValueError: Out of range.
+    """
+    if isinstance(share, bool) or not isinstance(share, Real):
+        raise TypeError(f"label_smoothing: expected a number, got {type(share).__name__}")
+    if not 0.0 <= float(share) <= 1.0:
+        raise ValueError(f"label_smoothing: expected a number in 0 .. 1, got {share}")
+
+
+def check_bias(bias: object, device: torch.device) -> None:
+    """A finite number, or a 0-d floating tensor (read on a CPU only).
+
+    Raises:
+        TypeError: Neither a number nor a floating tensor.
+        ValueError: Not 0-d, on another device, or not finite.
+    """
+    value = _number("bias", bias, device)
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"bias: expected a finite number, got {value}")
 
 
 def check_temperature(temperature: object, device: torch.device | None) -> None:
@@ -82,28 +156,9 @@ def check_temperature(temperature: object, device: torch.device | None) -> None:
         TypeError: Neither a number nor a floating tensor.
         ValueError: Not 0-d, on another device, or out of range.
     """
-    if isinstance(temperature, Tensor):
-        if not temperature.is_floating_point():
-            raise TypeError(
-                f"temperature: expected a floating tensor, got {_names([temperature.dtype])}"
-            )
-        if temperature.dim() != 0:
-            raise ValueError(
-                f"temperature: expected a 0-d tensor, got shape {list(temperature.shape)}"
-            )
-        if device is not None and temperature.device != device:
-            raise ValueError(
-                f"temperature: expected a tensor on {device} as query is, got {temperature.device}"
-            )
-        if temperature.device.type != "cpu":
-            return
-        value = float(temperature.detach())
-    elif isinstance(temperature, bool) or not isinstance(temperature, Real):
-        raise TypeError(
-            f"temperature: expected a number or a 0-d tensor, got {type(temperature).__name__}"
-        )
-    else:
-        value = float(temperature)
+    value = _number("temperature", temperature, device)
+    if value is None:
+        return
     float32 = torch.finfo(torch.float32)
     if not float32.tiny <= value <= float32.max:
         raise ValueError(
@@ -155,27 +210,93 @@ def _names(dtypes: Collection[torch.dtype]) -> str:
     return " | ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
-def _check_matrix(name: str, tensor: object) -> None:
+def check_features(name: str, tensor: object) -> None:
+    """A matrix [rows, features] in a supported dtype.
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Its rank.
+    """
+    matrix = _check_tensor(name, tensor)
+    if matrix.dim() != 2:
+        raise ValueError(f"{name}: expected [rows, features], got shape {list(matrix.shape)}")
+    if matrix.dtype not in FLOAT_DTYPES:
+        raise TypeError(
+            f"{name}: expected dtype {_names(FLOAT_DTYPES)}, got {_names([matrix.dtype])}"
+        )
+
+
+def check_like_query(name: str, tensor: object, query: Tensor, owner: str = "query") -> None:
+    """A matrix of the features, dtype and device of `query`.
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Rank, features or device.
+    """
+    matrix = _check_tensor(name, tensor)
+    if matrix.dim() != 2:
+        raise ValueError(f"{name}: expected [rows, features], got shape {list(matrix.shape)}")
+    _check_kind_of_query(name, matrix, query, owner)
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether a check may look at values: on a CPU, and neither traced nor transformed."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _check_tensor(name: str, tensor: object) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-    if tensor.dim() != 2:
-        raise ValueError(f"{name}: expected [rows, features], got shape {list(tensor.shape)}")
+    return tensor
 
 
-def _check_like_query(name: str, tensor: Tensor | None, query: Tensor) -> None:
-    _check_matrix(name, tensor)
-    assert tensor is not None
-    if tensor.dtype != query.dtype:
+def _check_kind_of_query(name: str, x: Tensor, query: Tensor, owner: str = "query") -> None:
+    if x.dtype != query.dtype:
         raise TypeError(
-            f"{name}: expected the dtype of query, {_names([query.dtype])}, "
-            f"got {_names([tensor.dtype])}"
+            f"{name}: expected the dtype of {owner}, {_names([query.dtype])}, "
+            f"got {_names([x.dtype])}"
         )
-    if tensor.device != query.device:
-        raise ValueError(f"{name}: expected a tensor on {query.device}, got {tensor.device}")
-    if tensor.shape[1] != query.shape[1]:
+    if x.device != query.device:
+        raise ValueError(f"{name}: expected a tensor on {query.device}, got {x.device}")
+    if x.shape[-1] != query.shape[1]:
         raise ValueError(
-            f"{name}: expected {query.shape[1]} features as in query, got {tensor.shape[1]}"
+            f"{name}: expected {query.shape[1]} features as in {owner}, got {x.shape[-1]}"
         )
+
+
+def _check_rows(name: str, index: object, query: Tensor, count: int) -> None:
+    """One row number below `count` for each query."""
+    rows = _check_tensor(name, index)
+    if rows.dtype != torch.int64:
+        raise TypeError(f"{name}: expected dtype int64, got {_names([rows.dtype])}")
+    if rows.shape != query.shape[:1]:
+        raise ValueError(
+            f"{name}: expected shape [{len(query)}], one row of key a query, got {list(rows.shape)}"
+        )
+    if rows.device != query.device:
+        raise ValueError(f"{name}: expected a tensor on {query.device}, got {rows.device}")
+    if len(rows) and is_readable(rows):
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= count:
+            bad = low if low < 0 else high
+            raise ValueError(f"{name}: expected rows of key, 0 .. {count - 1}, got {bad}")
+
+
+def _number(name: str, x: object, device: torch.device | None) -> float | None:
+    """The value of a number or 0-d tensor; None where it cannot be read now."""
+    if not isinstance(x, Tensor):
+        if isinstance(x, bool) or not isinstance(x, Real):
+            raise TypeError(f"{name}: expected a number or a 0-d tensor, got {type(x).__name__}")
+        return float(x)
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating tensor, got {_names([x.dtype])}")
+    if x.dim() != 0:
+        raise ValueError(f"{name}: expected a 0-d tensor, got shape {list(x.shape)}")
+    if device is not None and x.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device} as query is, got {x.device}")
+    return float(x.detach()) if is_readable(x) else None
 
 
 def _check_label_tensor(name: str, labels: object, rows: Tensor, owner: str) -> None:
@@ -192,4 +313,16 @@ def _check_label_tensor(name: str, labels: object, rows: Tensor, owner: str) -> 
         raise ValueError(f"{name}: expected a tensor on {rows.device}, got {labels.device}")
 
 
-__all__ = ["check_labels", "check_options", "check_temperature", "check_tensors"]
+__all__ = [
+    "check_bias",
+    "check_features",
+    "check_labels",
+    "check_like_query",
+    "check_more_negatives",
+    "check_options",
+    "check_positives",
+    "check_smoothing",
+    "check_temperature",
+    "check_tensors",
+    "is_readable",
+]

@@ -1,112 +1,274 @@
-"""The scores of InfoNCE, one chunk of query rows at a time, in a workspace of fixed size."""
+"""The scores of a contrast, block by block, in a workspace of fixed size.
+
+A block is some query rows against a contiguous range of keys. Which blocks there are depends on the
+problem alone:
+
+    plain     every query row against every key
+    own       query and key are the same rows: scores are symmetric, so only blocks on and above the
+              diagonal are computed, and each serves its rows and its columns
+    halves    two labels, negatives of the other label: rows sorted by label, only the two
+              off-diagonal blocks; one of them alone where query and key are the same rows
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmcl_fast.contrast import Contrast
+from mmcl_fast.torch_impl.passes import LOG2, masked
+from mmcl_fast.torch_impl.products import product
+
 Labels = tuple[Tensor, Tensor]
 
-_WORKSPACE = 2**20  # scores held at a time: 4 MiB of float32; 2^18 to 2^21 are equally fast
+_BLOCK = 2**20  # scores computed at a time: 4 MiB of float32; 2^18 to 2^21 are equally fast
 _MIN_ROWS = 128  # below this a matrix product loses speed (measured: 134 of 165 GFLOP/s at 64)
-_TINY = {torch.float32: 2.0**-100, torch.float64: 2.0**-960}
+_HELD = 2**22  # scores of a first sweep that are kept for the second: 16 MiB of float32
 
 
 def chunk_rows(n: int, m: int) -> int:
     """Query rows handled at a time: a function of the sizes only, so results never vary."""
-    return max(1, min(n, max(_MIN_ROWS, _WORKSPACE // max(m, 1))))
+    return max(1, min(n, max(_MIN_ROWS, _BLOCK // max(m, 1))))
 
 
-class Chunk(NamedTuple):
-    """Query rows `start` to `stop` against every key, in units of log 2."""
+class Block(NamedTuple):
+    """Query rows `start` to `stop` against keys `left` to `right`."""
 
     start: int
     stop: int
-    query: Tensor  # [c, D], scaled so that its products with keys are scores
-    scores: Tensor  # [c, M], negatives only: everything else is at `Work.masked`
-    positive: Tensor  # [c]
+    left: int
+    right: int
+    # Of an own contrast: on the diagonal, where each pair stands twice.
+    square: bool = False
+
+    @property
+    def rows(self) -> slice:
+        """The query rows."""
+        return slice(self.start, self.stop)
+
+    @property
+    def columns(self) -> slice:
+        """The keys."""
+        return slice(self.left, self.right)
+
+    @property
+    def size(self) -> int:
+        """Scores in it."""
+        return (self.stop - self.start) * (self.right - self.left)
 
 
 @dataclass
 class Work:
-    """One problem in the dtype it is computed in, and the workspace its chunks share."""
+    """One contrast in the dtype it is computed in, and sorted by label where that saves work.
 
+    Attributes:
+        contrast: The problem.
+        query: [N, D], contiguous.
+        key: [M, D], contiguous; `query` itself in an own contrast.
+        temperature: 0-d.
+        own: Query and key are the same rows, and blocks make use of it.
+        codes: Labels as small numbers where blocks are masked by label.
+        order: Of the query rows and of the keys, if sorted by label.
+        split: How many queries and keys have the first of two labels, if sorted.
+        positive: [N], the positives' scores in units of log 2; of positives that are keys, known
+            once the block has been computed.
+    """
+
+    contrast: Contrast
     query: Tensor
     key: Tensor
-    positive_key: Tensor | None
     temperature: Tensor
-    codes: Labels | None
-    rows: int
-    buffers: list[Tensor] = field(default_factory=list)
-    held: Chunk | None = None
+    own: bool
+    codes: Labels | None = None
+    order: Labels | None = None
+    split: tuple[int, int] | None = None
+    held: dict[Block, Tensor] = field(default_factory=dict)
+    transposed: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        query: Tensor,
-        key: Tensor,
-        positive_key: Tensor | None,
-        temperature: Tensor,
-        labels: Labels | None,
-    ) -> Work:
-        """From the arguments of `mmcl_fast.torch_impl.info_nce_op`."""
-        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-        codes = None if labels is None else _label_codes(*labels, dtype)
-        rows = chunk_rows(len(query), len(key))
-        wide = key.to(dtype).contiguous()
-        return cls(query, wide, positive_key, temperature.to(dtype), codes, rows)
+    def of(cls, contrast: Contrast) -> Work:
+        """From a contrast whose tensors are on one device."""
+        dtype = contrast.dtype
+        temperature = contrast.temperature.to(dtype)
+        codes = None if contrast.labels is None else label_codes(*contrast.labels, dtype)
+        query = contrast.query.to(dtype)
+        key = query if contrast.key is None else contrast.key.to(dtype)
+        if codes is not None and _has_halves(contrast, codes):
+            orders = codes[0].argsort(stable=True), codes[1].argsort(stable=True)
+            split = int((codes[0] == 0).sum()), int((codes[1] == 0).sum())
+            query, own = query[orders[0]], contrast.key is None
+            key = query if own else key[orders[1]]
+            return cls(contrast, query, key, temperature, own, None, orders, split)
+        query = query.contiguous()
+        key = query if contrast.key is None else key.contiguous()
+        own = contrast.key is None and not contrast.stopped
+        return cls(contrast, query, key, temperature, own, codes)
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        """The query, [N, D], such that its products with keys are scores in units of log 2."""
+        return self.query / (self.temperature * LOG2)
+
+    @cached_property
+    def warm(self) -> Tensor:
+        """query / temperature, [N, D]: what a key's gradient is mixed of."""
+        return self.query / self.temperature
+
+    @cached_property
+    def warm_t(self) -> Tensor:
+        """The same as [D, N], contiguous."""
+        return self.warm.T.contiguous()
+
+    def key_t(self, block: Block) -> Tensor:
+        """The keys of a block as [D, columns]; contiguous where many blocks share them."""
+        keys = self.key[block.columns]
+        if self.own and self.split is None:
+            return keys.T
+        at = block.left, block.right
+        if at not in self.transposed:
+            self.transposed[at] = keys.T.contiguous()
+        return self.transposed[at]
+
+    @cached_property
+    def positives(self) -> Tensor:
+        """The positives' features, [N, D]."""
+        contrast = self.contrast
+        if contrast.positive_key is not None:
+            return self.sorted_rows(contrast.positive_key.to(self.key.dtype))
+        if contrast.positive is not None:
+            return self.key[contrast.positive]
+        return self.key[self.positive_rows]
+
+    @cached_property
+    def positive_rows(self) -> slice | Tensor:
+        """The keys that are the positives, where those are row i of the caller's keys."""
+        if self.order is None:
+            return slice(len(self.query))
+        back = torch.empty_like(self.order[1])
+        back[self.order[1]] = torch.arange(len(back), device=back.device)
+        return back[self.order[0]]
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """See the class."""
+        if self._positives_are_in_blocks:
+            return self.scaled.new_empty(len(self.scaled))
+        positive = (self.scaled * self.positives).sum(dim=1)
+        bias = self.contrast.bias
+        return positive if bias is None else positive.add_(bias.to(positive.dtype) / LOG2)
 
     @property
-    def masked(self) -> float:
-        """The score of a pair that is no negative."""
-        # Finite, and so is twice it; 2 to the power of anything near it is 0.
-        return torch.finfo(self.key.dtype).min / 2
+    def _positives_are_in_blocks(self) -> bool:
+        return self.contrast.positive_key is None and self.split is None
 
-    def buffer(self, index: int, rows: int) -> Tensor:
-        """`rows` rows of one of the [chunk, M] matrices that all chunks share."""
-        while len(self.buffers) <= index:
-            self.buffers.append(self.key.new_empty(self.rows, len(self.key)))
-        return self.buffers[index][:rows]
+    def hard(self, block: Block) -> Tensor:
+        """Features of the hard negatives of a block's rows, [c, K, D]."""
+        assert self.contrast.hard is not None
+        return self.contrast.hard[block.rows].to(self.key.dtype)
 
-    def starts(self) -> range:
-        """First row of every chunk."""
-        return range(0, len(self.query), self.rows)
+    def hard_scores(self, block: Block) -> Tensor:
+        """Their scores, [c, K]."""
+        return torch.bmm(self.hard(block), self.scaled[block.rows, :, None])[:, :, 0]
 
-    def positives(self, start: int, stop: int) -> Tensor:
-        """The positives' features of these query rows, [c, D]."""
-        if self.positive_key is None:
-            return self.key[start:stop]
-        return self.positive_key[start:stop].to(self.key.dtype)
+    def sorted_rows(self, x: Tensor) -> Tensor:
+        """Rows of the query side in the order of `query`."""
+        return x if self.order is None else x[self.order[0]]
 
-    def chunk(self, start: int) -> Chunk:
-        """Scores of the query rows from `start` on; kept until the next chunk is asked for."""
-        if self.held is not None and self.held.start == start:
-            return self.held
-        stop = min(start + self.rows, len(self.query))
-        query = self.query[start:stop].to(self.key.dtype) / (self.temperature * math.log(2.0))
-        scores = torch.mm(query, self.key.T, out=self.buffer(0, stop - start))
-        if self.positive_key is None:
-            # From the product, not a separate dot: equal rows then have exactly equal scores.
-            diagonal = scores.diagonal(start)
-            positive = diagonal.clone()
-            diagonal.fill_(self.masked)
-        else:
-            positive = (query * self.positives(start, stop)).sum(dim=1)
-        if self.codes is not None:
-            # Float comparison and add: boolean masks cost 5 to 20 times as much on a CPU.
-            own, other = self.codes
-            same = self.buffer(1, stop - start)
-            torch.eq(own[start:stop, None], other[None, :], out=same)
-            scores.add_(same, alpha=self.masked)
-        self.held = Chunk(start, stop, query, scores, positive)
-        return self.held
+    def unsorted(self, x: Tensor, side: int = 0) -> Tensor:
+        """Rows in the caller's order again; `side` 1 for keys."""
+        if self.order is None:
+            return x
+        out = torch.empty_like(x)
+        out[self.order[side]] = x
+        return out
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in a fixed order; the rows of a plain or half block meet all their keys."""
+        n, m = len(self.query), len(self.key)
+        if self.split is None:
+            if self.own:
+                yield from _triangle(n)
+            else:
+                yield from _stripes(Block(0, n, 0, m))
+            return
+        first, other = self.split
+        yield from _stripes(Block(0, first, other, m))
+        if not self.own:
+            yield from _stripes(Block(first, n, 0, other))
+
+    def scores(self, block: Block, *, hold: bool = False) -> Tensor:
+        """Scores of a block, a new tensor: what is no negative is masked, positives are noted.
+
+        Args:
+            block: One of `blocks()`.
+            hold: Keep it for the next time, as far as the budget for that goes; then the caller
+                may overwrite it the second time only.
+        """
+        if block in self.held:
+            return self.held.pop(block)
+        scores = product(self.scaled[block.rows], self.key[block.columns])
+        if self.contrast.bias is not None:
+            scores.add_(self.contrast.bias.to(scores.dtype) / LOG2)
+        self._take_positives(scores, block)
+        if self.contrast.exclude_self and self.split is None:
+            self._diagonal(scores, block).fill_(masked(scores.dtype))
+        self._mask_labels(scores, block)
+        if hold:
+            self._hold(block, scores)
+        return scores
+
+    def _take_positives(self, scores: Tensor, block: Block) -> None:
+        # From the product, not a separate dot: equal rows then have exactly equal scores.
+        if not self._positives_are_in_blocks:
+            return
+        hidden = masked(scores.dtype)
+        if self.contrast.positive is None:
+            diagonal = self._diagonal(scores, block)
+            self.positive[block.rows] = diagonal
+            diagonal.fill_(hidden)
+            return
+        at = self.contrast.positive[block.rows]
+        if not self.own:
+            at = at[:, None]
+            self.positive[block.rows] = scores.gather(1, at).squeeze(1)
+            scores.scatter_(1, at, hidden)
+            return
+        row = torch.nonzero((at >= block.left) & (at < block.right)).squeeze(1)
+        column = at[row] - block.left
+        found = scores[row, column]
+        self.positive[block.start + row] = found
+        self.positive[at[row]] = found  # the positive's positive is this row
+        scores[row, column] = hidden
+
+    def _mask_labels(self, scores: Tensor, block: Block) -> None:
+        if self.codes is None:
+            return
+        # Float comparison and add: boolean masks cost 5 to 20 times as much on a CPU.
+        own, other = self.codes
+        labelled = scores[:, : len(other)]
+        same = torch.eq(own[block.rows, None], other[None, :], out=torch.empty_like(labelled))
+        labelled.add_(same, alpha=masked(scores.dtype))
+
+    def _diagonal(self, scores: Tensor, block: Block) -> Tensor:
+        """The entries of a block that pair row i with key i; empty where it has none."""
+        if block.left > block.start:
+            return scores[:0, 0]
+        mine = len(self.key) - self.contrast.extra - block.left
+        return scores[:, :mine].diagonal(block.start - block.left)
+
+    def _hold(self, block: Block, scores: Tensor) -> None:
+        self.held[block] = scores
+        # The second sweep goes backwards, so the latest blocks are wanted first.
+        while sum(b.size for b in self.held) > max(_HELD, block.size):
+            del self.held[next(iter(self.held))]
 
 
-def _label_codes(own: Tensor, other: Tensor, dtype: torch.dtype) -> Labels:
+def label_codes(own: Tensor, other: Tensor, dtype: torch.dtype) -> Labels:
     """Labels as 0, 1, 2, ... in a float dtype (exact below 2^24 labels); no device sync."""
     both = torch.cat([own, other])
     ordered, order = both.sort()
@@ -115,10 +277,40 @@ def _label_codes(own: Tensor, other: Tensor, dtype: torch.dtype) -> Labels:
     return codes[: len(own)], codes[len(own) :]
 
 
-def softmax_terms(scores: Tensor, top: Tensor, out: Tensor) -> Tensor:
-    """2^(scores - top), with 0 for what is negligible."""
-    torch.sub(scores, top, out=out).exp2_()
-    return torch.threshold_(out, _TINY[out.dtype], 0.0)
+def _has_halves(contrast: Contrast, codes: Labels) -> bool:
+    """Whether all negatives lie in the off-diagonal blocks of two labels, unmasked."""
+    own, other = codes
+    n = len(own)
+    if contrast.query.device.type != "cpu":  # reading labels would wait for the device
+        return False
+    if contrast.extra or contrast.hard is not None or not len(other):
+        return False
+    if float(max(own.max() if n else 0.0, other.max())) > 1:
+        return False
+    if contrast.positive is not None:
+        return False
+    # A positive that is a key, and row i itself, must be no negative for their label's sake.
+    harmless = contrast.positive_key is not None and not contrast.exclude_self
+    return harmless or torch.equal(own, other[:n])
 
 
-__all__ = ["Chunk", "Labels", "Work", "chunk_rows", "softmax_terms"]
+def _stripes(whole: Block) -> Iterator[Block]:
+    """A block cut into chunks of rows."""
+    n, m = whole.stop - whole.start, whole.right - whole.left
+    if not n or not m:
+        return
+    size = chunk_rows(n, m)
+    for start in range(whole.start, whole.stop, size):
+        yield whole._replace(start=start, stop=min(start + size, whole.stop))
+
+
+def _triangle(n: int) -> Iterator[Block]:
+    size = chunk_rows(n, n)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield Block(start, stop, start, stop, square=True)
+        if stop < n:
+            yield Block(start, stop, stop, n)
+
+
+__all__ = ["Block", "Labels", "Work", "chunk_rows", "label_codes"]

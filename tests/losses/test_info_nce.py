@@ -227,7 +227,7 @@ def test_differentiating_twice_is_refused(options: dict[str, Any]) -> None:
     x = torch.randn(4, 3, requires_grad=True)
     loss = info_nce(x, torch.randn(4, 3), **options).sum()
     (grad,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"got a second; mmcl_fast\.reference"):
+    with pytest.raises(RuntimeError, match=r"got a second; .* mmcl_fast\.reference can"):
         (loss.detach() + grad.square().sum()).backward()
 
 

@@ -11,11 +11,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmcl_fast.losses import info_nce
+from mmcl_fast.losses import info_nce, nt_xent, ops
+from mmcl_fast.torch_impl import scores
 from mmcl_fast.torch_impl.scores import chunk_rows
 
 N, D = 4096, 16
 SMALL = 2048  # four chunks
+TWO_LABELS = {"negatives": "other_label", "labels": torch.arange(SMALL) % 2}
+
+
+# Inside an operation of ours a dispatch mode is off; these run its Python with the mode on.
+OPERATIONS = {op._opoverload: op._init_fn for op in (ops._forward, ops._backward)}
 
 
 class Watch(TorchDispatchMode):
@@ -27,14 +33,18 @@ class Watch(TorchDispatchMode):
         self.product_elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in OPERATIONS:
+            with self:
+                return OPERATIONS[func](*args)
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
             if isinstance(x, Tensor):
                 self.largest = max(self.largest, x.numel())
         name = func._schema.name
-        if name in {"aten::mm", "aten::addmm_"}:
-            a, b = args[-2:]
-            self.product_elements += a.shape[0] * a.shape[1] * b.shape[1]
+        if name == "aten::mm":
+            self.product_elements += args[0].numel() * args[1].shape[1]
+        elif name == "mkldnn::_linear_pointwise":
+            self.product_elements += args[0].numel() * len(args[1])
         return out
 
 
@@ -65,10 +75,11 @@ def test_no_tensor_is_as_large_as_the_scores(options: dict[str, Any]) -> None:
             loss = info_nce(x, y, temperature=temperature, **options).sum()
         loss.backward()
     assert x.grad is not None
-    assert watch.largest <= max(chunk_rows(N, N) * N, 2**20) < N * N / 8
+    assert N <= watch.largest <= max(chunk_rows(N, N) * N, 2**20) < N * N / 8
     assert 0 < sum(saved) <= 2 * N * D + 8 * N
 
 
+@pytest.mark.parametrize("d", [D, 48], ids=["small", "onednn"])
 @pytest.mark.parametrize(
     ("wanted", "options", "products"),
     [
@@ -86,17 +97,55 @@ def test_no_tensor_is_as_large_as_the_scores(options: dict[str, Any]) -> None:
         ("q", {"symmetric": True}, 3 - 1 / 4),
         ("qk", {"symmetric": True, "stop_gradient": "key"}, 3),
         ("q", {"symmetric": True, "stop_gradient": "key"}, 2),
+        ("qk", {"symmetric": True, "stop_gradient": "key"} | TWO_LABELS, 3 / 2),
+        ("qk", {"symmetric": True} | TWO_LABELS, 2 - 1 / 4),
+        ("q", {"stop_gradient": "key"} | TWO_LABELS, 1),
     ],
 )
-def test_matrix_products(wanted: str, options: dict[str, Any], products: float) -> None:
-    tensors = {"q": torch.randn(SMALL, D), "k": torch.randn(SMALL, D), "t": torch.tensor(1.0)}
+def test_matrix_products(
+    wanted: str,
+    options: dict[str, Any],
+    products: float,
+    d: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scores, "_HELD", 0)  # the last block alone is held
+    tensors = {"q": torch.randn(SMALL, d), "k": torch.randn(SMALL, d), "t": torch.tensor(1.0)}
     for name in wanted:
         tensors[name].requires_grad_()
     with Watch() as watch:
         loss = info_nce(tensors["q"], tensors["k"], temperature=tensors["t"], **options)
         if wanted:
             loss.sum().backward()
-    assert watch.product_elements == products * SMALL * SMALL * D
+    assert watch.product_elements == products * SMALL * SMALL * d
+
+
+@pytest.mark.parametrize(("held", "share"), [(2**20, 1 / 4), (2**21, 1 / 2), (2**22, 1)])
+def test_held_scores_are_not_computed_again(
+    held: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "_HELD", held)
+    x, y = (torch.randn(SMALL, D, requires_grad=True) for _ in range(2))
+    with Watch() as watch:
+        info_nce(x, y, symmetric=True)
+    assert watch.product_elements == (4 - share) * SMALL * SMALL * D
+
+
+def test_the_same_rows_in_both_places_cost_less() -> None:
+    x = torch.randn(SMALL, D, requires_grad=True)
+    half = x[: SMALL // 2]
+    with Watch() as stopped:  # three quarters: one block of scores for both labels
+        info_nce(x, x, positive_key=x.detach(), stop_gradient="key", **TWO_LABELS)
+    assert stopped.product_elements == 3 / 4 * SMALL * SMALL * D
+    with Watch() as views:
+        nt_xent(half, half)
+    chunks = -(-SMALL // chunk_rows(SMALL, SMALL))
+    upper = (1 + 1 / chunks) / 2  # of the scores, with the blocks on the diagonal
+    products = 3 * upper - 1 / chunks  # scores held; a block on the diagonal needs one side
+    assert views.product_elements == products * SMALL * SMALL * D
+    with Watch() as alone, torch.no_grad():
+        nt_xent(half, half)
+    assert alone.product_elements == upper * SMALL * SMALL * D
 
 
 def test_evaluation_does_not_pay_for_gradients() -> None:

@@ -37,7 +37,7 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"positive_key": X[:, :2]}, "positive_key: expected 3 features as in query, "
      "got 2"),
     (ValueError, {"key": X[:3]}, "key: expected at least the 4 rows of query, whose positives they "
-     "are (or give positive_key), got 3 rows"),
+     "are (or give positive or positive_key), got 3 rows"),
     (ValueError, {"positive_key": Y}, "positive_key: expected the 4 rows of query, got 6"),
     (ValueError, {"key": Y, "symmetric": True}, "key: expected the 4 rows of query with "
      "symmetric=True, got 6 rows"),

@@ -1,0 +1,39 @@
+"""Sums over the rows of a class, in O(rows) and without waiting for the device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Classes(NamedTuple):
+    """For each query, the sum of the keys of its label and their number.
+
+    Attributes:
+        total: [N, D], in the dtype of the keys.
+        count: [N], same dtype.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, key_labels: Tensor, keys: Tensor) -> Classes:
+        """From labels [N] and [M] of one dtype, and keys [M, D]."""
+        both = torch.cat([labels, key_labels])
+        ordered, order = both.sort()
+        rank = torch.zeros(len(both), dtype=torch.int64, device=both.device)
+        rank[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
+        codes = torch.empty_like(rank).scatter_(0, order, rank)
+        own, other = codes[: len(labels)], codes[len(labels) :]
+        sums = keys.new_zeros(len(both), keys.shape[1])
+        # Accumulating by index_put sums in a fixed order on every device; index_add does not.
+        sums = sums.index_put((other,), keys, accumulate=True)
+        counts = keys.new_zeros(len(both))
+        counts = counts.index_put((other,), keys.new_ones(len(other)), accumulate=True)
+        return cls(sums[own], counts[own])
+
+
+__all__ = ["Classes"]

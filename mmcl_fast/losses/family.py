@@ -1,0 +1,219 @@
+"""NT-Xent, decoupled and supervised contrastive losses, and SigLIP: the relatives of InfoNCE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.contrast import Contrast, Form
+from mmcl_fast.losses.classes import Classes
+from mmcl_fast.losses.ops import Reduction
+from mmcl_fast.losses.running import number, reduced, run
+from mmcl_fast.losses.validation import (
+    check_bias,
+    check_features,
+    check_labels,
+    check_like_query,
+    check_options,
+    check_temperature,
+    check_tensors,
+)
+
+
+def nt_xent(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """NT-Xent of SimCLR: each view against its partner and all other views of the batch.
+
+    With z = [first; second], s_ij = <z_i, z_j> / temperature and p(i) the partner of i:
+
+    loss_i = -log( e^{s_ip(i)} / sum_{j != i} e^{s_ij} ),   i = 1 .. 2B
+
+    Scores are symmetric, and only half of them are computed.
+
+    Args:
+        first: One view of each example, [B, D]; float16 | bfloat16 | float32 | float64. Nothing is
+            normalised.
+        second: The other, same shape, dtype and device.
+        temperature: As for `info_nce`.
+        reduction: "mean" over the 2B views, "sum", or "none" for [2B]: rows of `first`, then of
+            `second`.
+        backend: As for `info_nce`.
+
+    Returns: A scalar, or [2B]; float32, or float64 for float64 input.
+
+    Raises:
+        ValueError, TypeError, BackendUnavailableError: As for `info_nce`.
+
+    See: Chen et al. 2020 (SimCLR), equation 1; mmcl_fast.reference.nt_xent (meaning).
+    """
+    return _two_views("softmax", (first, second), temperature, reduction, backend)
+
+
+def dcl(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Decoupled contrastive loss: NT-Xent without the positive in the denominator.
+
+    loss_i = -s_ip(i) + log( sum_{j != i, p(i)} e^{s_ij} ),   i = 1 .. 2B
+
+    Arguments, result and errors are those of `nt_xent`; with B = 1 there are no negatives, and the
+    loss is 0.
+
+    See: Yeh et al. 2022 (Decoupled Contrastive Learning), equation 6; mmcl_fast.reference.dcl.
+    """
+    return _two_views("decoupled", (first, second), temperature, reduction, backend)
+
+
+def sup_con(
+    query: Tensor,
+    labels: Tensor,
+    *,
+    key: Tensor | None = None,
+    key_labels: Tensor | None = None,
+    exclude_self: bool = False,
+    temperature: float | Tensor = 0.07,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Supervised contrastive loss: every key of the query's label is a positive.
+
+    loss_i = -1/|P(i)| sum_{p in P(i)} log( e^{s_ip} / sum_{a in A(i)} e^{s_ia} )
+
+    A(i) are all keys, but for i itself; P(i) those of them with the label of i. The mean of the
+    positives' scores is the score of their mean, so this costs what one positive costs.
+
+    Args:
+        query: [N, D], float16 | bfloat16 | float32 | float64. Nothing is normalised.
+        labels: [N], integer, bool or floating.
+        key: [M, D], same dtype and device. None: the queries themselves, each without itself.
+        key_labels: [M], dtype of `labels`; needed with `key` if M != N.
+        exclude_self: With `key`: row i of `key` is query i itself and is left out.
+        temperature: As for `info_nce`.
+        reduction: "mean" over all N queries, "sum", or "none" for [N].
+        backend: As for `info_nce`.
+
+    Returns: A scalar, or [N]; float32, or float64 for float64 input. A query without positives has
+        loss 0 and no gradient.
+
+    Raises:
+        ValueError, TypeError, BackendUnavailableError: As for `info_nce`.
+
+    See: Khosla et al. 2020, equation 2 (L_out); mmcl_fast.reference.sup_con (meaning).
+    """
+    check_options(exclude_self=exclude_self, reduction=reduction)
+    check_tensors(query, query if key is None else key, reduction=reduction)
+    check_temperature(temperature, query.device)
+    if key is None and (exclude_self or key_labels is not None):
+        name = "exclude_self" if exclude_self else "key_labels"
+        raise ValueError(f"{name}: expected nothing without key, got {name}")
+    keys = query if key is None else key
+    pair = check_labels(query, keys, labels, key_labels, negatives="other_label")
+    assert pair is not None
+    wide = keys.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
+    same = Classes.of(*pair, wide)
+    total, count = same.total, same.count
+    if key is None or exclude_self:
+        mine = (pair[0][: len(keys)] == pair[1][: len(query)]).to(count.dtype)
+        mine = torch.nn.functional.pad(mine, (0, len(query) - len(mine)))
+        itself = torch.nn.functional.pad(wide, (0, 0, 0, len(query)))[: len(query)]
+        total, count = total - mine[:, None] * itself, count - mine
+    contrast = Contrast(
+        query=query,
+        key=key,
+        temperature=number(temperature, query),
+        positive_key=total / count.clamp(min=1)[:, None],
+        form="decoupled",
+        exclude_self=key is None or exclude_self,
+    )
+    losses = run(contrast, "none", backend)
+    return reduced(torch.where(count > 0, losses, 0.0), reduction)
+
+
+def siglip(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    bias: float | Tensor = -10.0,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Sigmoid loss of SigLIP: every pair is its own two-class problem.
+
+    loss_i = log(1 + e^{-(s_ii + bias)}) + sum_{j != i} log(1 + e^{s_ij + bias})
+
+    Args:
+        query: [N, D], float16 | bfloat16 | float32 | float64. Nothing is normalised.
+        key: [M, D], M >= N, same dtype and device; row i is the positive of query i.
+        temperature: As for `info_nce`; open_clip's scale is its inverse.
+        bias: Added to every score; a 0-d floating tensor receives a gradient.
+        reduction: "mean" over the N queries, "sum", or "none" for [N].
+        backend: As for `info_nce`.
+
+    Returns: A scalar, or [N]; float32, or float64 for float64 input.
+
+    Raises:
+        ValueError, TypeError, BackendUnavailableError: As for `info_nce`.
+
+    See: Zhai et al. 2023, algorithm 1; mmcl_fast.reference.siglip (meaning).
+    """
+    check_options(reduction=reduction)
+    check_tensors(query, key, reduction=reduction)
+    if len(key) < len(query):
+        raise ValueError(
+            f"key: expected at least the {len(query)} rows of query, whose positives they are, "
+            f"got {len(key)} rows"
+        )
+    check_temperature(temperature, query.device)
+    check_bias(bias, query.device)
+    contrast = Contrast(
+        query=query,
+        key=key,
+        temperature=number(temperature, query),
+        bias=number(bias, query),
+        form="sigmoid",
+    )
+    return run(contrast, reduction, backend)
+
+
+def _two_views(
+    form: Form,
+    views: tuple[Tensor, Tensor],
+    temperature: float | Tensor,
+    reduction: Reduction,
+    backend: str,
+) -> Tensor:
+    first, second = views
+    check_options(reduction=reduction)
+    check_features("first", first)
+    check_like_query("second", second, first, "first")
+    if len(first) != len(second):
+        raise ValueError(f"second: expected the {len(first)} rows of first, got {len(second)}")
+    if reduction == "mean" and len(first) == 0:
+        raise ValueError('first: expected at least 1 row with reduction="mean", got 0')
+    check_temperature(temperature, first.device)
+    both = torch.cat(views)
+    partner = torch.arange(len(both), device=both.device).roll(len(first))
+    contrast = Contrast(
+        query=both,
+        key=None,
+        temperature=number(temperature, both),
+        positive=partner,
+        form=form,
+        exclude_self=True,
+    )
+    return run(contrast, reduction, backend)
+
+
+__all__ = ["dcl", "nt_xent", "siglip", "sup_con"]

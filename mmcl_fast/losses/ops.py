@@ -1,0 +1,308 @@
+"""The losses as operations of torch: `mmcl_fast::contrast` and its backward pass.
+
+Both are opaque to `torch.compile`, which knows the shapes of their results. Which gradients are
+wanted is an argument, since an operation cannot ask whether its inputs require grad: a forward pass
+computes them at once where it can, and what nobody wants costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.backends import module_of
+from mmcl_fast.contrast import Contrast, Form, Gradients, Wanted
+
+Reduction = Literal["none", "mean", "sum"]
+_FIRST_NUMBER = Wanted._fields.index("temperature")  # it and those after it are 0-d
+
+
+class _Arguments(NamedTuple):
+    """A contrast and how its loss is taken, as an operation has them: flat, no dataclass."""
+
+    query: Tensor
+    key: Tensor | None
+    positive_key: Tensor | None
+    hard: Tensor | None
+    temperature: Tensor
+    bias: Tensor | None
+    positive: Tensor | None
+    labels: Tensor | None
+    key_labels: Tensor | None
+    form: str
+    symmetric: bool
+    stopped: bool
+    exclude_self: bool
+    extra: int
+    reduction: str
+    backend: str
+    wanted: list[int]  # as in `Wanted`, whose fields are the first six arguments
+
+    @classmethod
+    def of(cls, contrast: Contrast, reduction: str, backend: str) -> _Arguments:
+        shared = {name: getattr(contrast, name) for name in cls._fields if hasattr(contrast, name)}
+        own, other = contrast.labels or (None, None)
+        wanted = [int(w) for w in _wanted(contrast)]
+        shared |= {"labels": own, "key_labels": other}
+        return cls(**shared, reduction=reduction, backend=backend, wanted=wanted)
+
+    def contrast(self) -> Contrast:
+        labels = None
+        if self.labels is not None and self.key_labels is not None:
+            labels = self.labels, self.key_labels
+        return Contrast(
+            query=self.query,
+            key=self.key,
+            temperature=self.temperature,
+            bias=self.bias,
+            positive=self.positive,
+            positive_key=self.positive_key,
+            hard=self.hard,
+            labels=labels,
+            form=cast(Form, self.form),
+            symmetric=self.symmetric,
+            stopped=self.stopped,
+            exclude_self=self.exclude_self,
+            extra=self.extra,
+        )
+
+    @property
+    def want(self) -> Wanted:
+        return Wanted(*map(bool, self.wanted))
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a row's upstream reaches more than that row's gradient, so must come first."""
+        two_sided = not self.stopped and (self.symmetric or self.key is None or self.want.key)
+        return self.reduction == "none" and two_sided and any(self.want)
+
+
+def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
+    """The loss of a contrast, differentiable once.
+
+    Args:
+        contrast: The problem; arguments are taken as valid.
+        reduction: "mean" | "sum" | "none".
+        backend: Name of a backend that can run it.
+
+    Returns: A scalar, or [N] if `reduction` is "none", in `Contrast.dtype`.
+    """
+    arguments = _Arguments.of(contrast, reduction, backend)
+    results: tuple[Tensor, ...] = _ContrastFunction.apply(*arguments)  # type: ignore[no-untyped-call]
+    return results[0]
+
+
+def _wanted(contrast: Contrast) -> Wanted:
+    if not torch.is_grad_enabled():
+        return Wanted()
+    inputs = (getattr(contrast, name) for name in Wanted._fields)
+    wanted = Wanted(*(x is not None and x.requires_grad for x in inputs))
+    if contrast.stopped and not contrast.symmetric:
+        wanted = wanted._replace(key=False, positive_key=False, hard=False)
+    return wanted
+
+
+@torch.library.custom_op("mmcl_fast::contrast", mutates_args=())
+def _forward(  # noqa: PLR0913 - an operation takes no dataclass
+    query: Tensor,
+    key: Tensor | None,
+    positive_key: Tensor | None,
+    hard: Tensor | None,
+    temperature: Tensor,
+    bias: Tensor | None,
+    positive: Tensor | None,
+    labels: Tensor | None,
+    key_labels: Tensor | None,
+    form: str,
+    symmetric: bool,  # noqa: FBT001 - given in the order of `_Arguments`
+    stopped: bool,  # noqa: FBT001
+    exclude_self: bool,  # noqa: FBT001
+    extra: int,
+    reduction: str,
+    backend: str,
+    wanted: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss; gradients as in `Gradients`, or else statistics; empty where there are none."""
+    given = _Arguments(**locals())
+    weight = 1.0 / max(1, len(query)) if reduction == "mean" else 1.0
+    with torch.autocast(query.device.type, enabled=False):
+        done = module_of(backend).contrast_forward(
+            given.contrast(), given.want, None if given.deferred else weight
+        )
+    loss = done.losses
+    if reduction != "none":
+        loss = loss.mean() if reduction == "mean" else loss.sum()
+    statistics = torch.stack(done.statistics) if given.deferred else loss.new_empty(0)
+    return (loss, *_filled(done.gradients or Gradients(), loss), statistics)
+
+
+@_forward.register_fake
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    given = _Arguments(*arguments)
+    n, sides = given.query.shape[0], 2 if given.symmetric else 1
+    like = given.query.new_empty((), dtype=given.contrast().dtype)
+    loss = like.new_empty(n) if given.reduction == "none" else like
+    statistics = like.new_empty(3 * sides, n) if given.deferred else like.new_empty(0)
+    wanted = Wanted() if given.deferred else given.want
+    return (loss, *_shaped(given, wanted, like), statistics)
+
+
+@torch.library.custom_op("mmcl_fast::contrast_backward", mutates_args=())
+def _backward(  # noqa: PLR0913 - as above
+    upstream: Tensor,
+    statistics: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    positive_key: Tensor | None,
+    hard: Tensor | None,
+    temperature: Tensor,
+    bias: Tensor | None,
+    positive: Tensor | None,
+    labels: Tensor | None,
+    key_labels: Tensor | None,
+    form: str,
+    symmetric: bool,  # noqa: FBT001
+    stopped: bool,  # noqa: FBT001
+    exclude_self: bool,  # noqa: FBT001
+    extra: int,
+    reduction: str,
+    backend: str,
+    wanted: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of sum_i upstream_i loss_i, as in `Gradients`; empty where there are none."""
+    names = locals()
+    given = _Arguments(**{name: names[name] for name in _Arguments._fields})
+    with torch.autocast(query.device.type, enabled=False):
+        found = module_of(backend).contrast_backward(
+            given.contrast(), given.want, statistics.unbind(), upstream
+        )
+    return _filled(found, statistics)
+
+
+@_backward.register_fake
+def _(upstream: Tensor, statistics: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    given = _Arguments(*arguments)
+    return _shaped(given, given.want, statistics)
+
+
+def _filled(found: Gradients, like: Tensor) -> Any:
+    """Gradients with something empty for what is None, as an operation must return tensors."""
+    return tuple(like.new_empty(0) if x is None else x for x in found)
+
+
+def _shaped(given: _Arguments, wanted: Wanted, like: Tensor) -> tuple[Tensor, ...]:
+    """Empty tensors in the shapes of `Gradients`; those of temperature and bias are per row."""
+    inputs = given[: len(wanted)]
+    rows = given.query.shape[:1]
+    return tuple(
+        like.new_empty(0 if not wants or x is None else x.shape if x.dim() else rows)
+        for x, wants in zip(inputs, wanted, strict=True)
+    )
+
+
+def _looped(operation: Any) -> Any:
+    """The rule of `torch.vmap` for an operation: one call after the other."""
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        results = [
+            operation(
+                *(
+                    x if dim is None or not isinstance(x, Tensor) else x.select(dim, k)
+                    for x, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for k in range(info.batch_size)
+        ]
+        stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+    return rule
+
+
+_forward.register_vmap(_looped(_forward))
+_backward.register_vmap(_looped(_backward))
+
+
+class _ContrastFunction(torch.autograd.Function):
+    """Gradients of the forward pass times the upstream; the deferred ones by a second pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = _forward(*arguments)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        given = _Arguments(*inputs)
+        _, *gradients, statistics = output
+        ctx.set_materialize_grads(False)
+        ctx.dtypes = [None if x is None else x.dtype for x in given[: len(gradients)]]
+        ctx.want, ctx.deferred = given.want, given.deferred
+        if given.deferred:
+            tensors = given[: _Arguments._fields.index("form")]
+            ctx.save_for_backward(statistics, *tensors)
+            ctx.options = given[len(tensors) :]
+        else:
+            ctx.save_for_backward(*gradients)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
+        unused = (None,) * (len(_Arguments._fields) - len(ctx.want))
+        if any(x is not None for x in others):
+            # The saved gradients are outputs, so a penalty on the gradient comes back here.
+            _refuse_twice()
+        if upstream is None:
+            return (*(None for _ in ctx.want), *unused)
+        if ctx.deferred:
+            statistics, *tensors = ctx.saved_tensors
+            found = _Once.apply(upstream, statistics, *tensors, *ctx.options)  # type: ignore[no-untyped-call]
+            upstream = upstream.new_ones(())
+        else:
+            found = ctx.saved_tensors
+        results: list[Tensor | None] = [None] * len(ctx.want)
+        for k, (x, wants, dtype) in enumerate(zip(found, ctx.want, ctx.dtypes, strict=True)):
+            if wants:
+                result = _weighted(x, upstream)
+                per_row = k >= _FIRST_NUMBER  # kept per row, so that rows could be weighted
+                results[k] = (result.sum() if per_row else result).to(dtype)
+        return (*results, *unused)
+
+
+class _Once(torch.autograd.Function):
+    """The backward pass as an operation that says so when it is differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = _backward(*arguments)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        return _refuse_twice()
+
+
+def _refuse_twice() -> Any:
+    raise RuntimeError(
+        "mmcl_fast losses: expected one differentiation, got a second; "
+        "the functions of mmcl_fast.reference can be differentiated again"
+    )
+
+
+def _weighted(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """`gradient` with its rows, or all of it, times the upstream."""
+    if upstream.dim():
+        upstream = upstream.reshape(-1, *(1 for _ in gradient.shape[1:]))
+    return gradient * upstream
+
+
+__all__ = ["Reduction", "contrast_loss"]
