@@ -22,7 +22,7 @@ PACKAGES = [
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
-CORE = [f"csrc/core/{name}.cpp" for name in ("chi", "fill", "gram", "plain", "target")]
+CORE = [f"csrc/core/{name}.cpp" for name in ("chi", "fill", "gram", "plain", "softmax", "target")]
 TARGETS = {
     "csrc/core/avx2.cpp": ["-mavx2", "-mfma"],
     "csrc/core/avx512.cpp": [
@@ -67,7 +67,7 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "mmcl_fast._native",
-            ["csrc/bindings/module.cpp", *CORE],
+            ["csrc/bindings/module.cpp", "csrc/bindings/softmax.cpp", *CORE],
             depends=[*TARGETS, *map(str, Path("csrc/core").glob("*.h"))],
             extra_compile_args=FLAGS,
             cxx_std=17,

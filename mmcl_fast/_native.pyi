@@ -44,5 +44,50 @@ def fill_chi(
     seed: int,
     tag: int,
 ) -> None: ...
+def softmax_rows(
+    scores: npt.NDArray[np.float32],
+    terms: npt.NDArray[np.float32] | None,
+    top: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def softmax_columns(
+    scores: npt.NDArray[np.float32],
+    terms: npt.NDArray[np.float32] | None,
+    top: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def softmax_both(
+    scores: npt.NDArray[np.float32],
+    row_top: npt.NDArray[np.float32],
+    row_total: npt.NDArray[np.float32],
+    column_top: npt.NDArray[np.float32],
+    column_total: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def softmax_weights(
+    scores: npt.NDArray[np.float32],
+    row_top: npt.NDArray[np.float32],
+    row_scale: npt.NDArray[np.float32],
+    column_top: npt.NDArray[np.float32] | None,
+    column_scale: npt.NDArray[np.float32] | None,
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def softplus_rows(
+    scores: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
 def targets() -> list[str]: ...
 def active_target() -> str: ...

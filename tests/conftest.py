@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from mmcl_fast import _native
+
 INTERPRETER = "interpreter"
 LANE_TEST = "test_interpreter_lane"  # runs the tests marked interpreter in a process of their own
 
@@ -55,3 +57,12 @@ def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
     for item in items:
         if item.get_closest_marker(marker):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512", "neon"])
+def target(request: pytest.FixtureRequest) -> str:
+    """Each instruction set in turn, forced."""
+    if request.param not in _native.targets():
+        pytest.skip(f"this machine runs {', '.join(_native.targets())}")
+    name: str = request.param
+    return name

@@ -4,6 +4,7 @@
 
 #include "gram_simd.h"
 #include "simd.h"
+#include "softmax_simd.h"
 
 namespace mmcl {
 namespace {
@@ -64,6 +65,38 @@ struct Avx2 {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
+  // Of two numbers, or b where one of them is none.
+  static MMCL_INLINE Float maximum(Float a, Float b) { return _mm256_max_ps(a, b); }
+  static MMCL_INLINE Float minimum(Float a, Float b) { return _mm256_min_ps(a, b); }
+  static MMCL_INLINE float largest(Float a) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+  static MMCL_INLINE Mask first(int count) {
+    return _mm256_cmpgt_epi32(integer(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static MMCL_INLINE Float load_first(const float* from, int count, float rest) {
+    const Mask m = first(count);
+    return select(m, _mm256_maskload_ps(from, m), broadcast(rest));
+  }
+  static MMCL_INLINE void store_first(float* out, int count, Float a) {
+    _mm256_maskstore_ps(out, first(count), a);
+  }
+  // a * b, but 0 where x < limit.
+  static MMCL_INLINE Float mul_unless_less(Float a, Float b, Float x, Float limit) {
+    return _mm256_and_ps(mul(a, b), _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
+  }
+  // a, but b where x < limit.
+  static MMCL_INLINE Float select_unless_less(Float a, Float b, Float x, Float limit) {
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
+  }
+  // +0 for what is smaller than any normal number.
+  static MMCL_INLINE Float without_subnormal(Float a) {
+    const Float size = _mm256_andnot_ps(broadcast(-0.0f), a);
+    return _mm256_and_ps(a, _mm256_cmp_ps(size, broadcast(0x1p-126f), _CMP_NLT_UQ));
+  }
+  static MMCL_INLINE Float divide(Float a, Float b) { return _mm256_div_ps(a, b); }
   static MMCL_INLINE Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static MMCL_INLINE Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static MMCL_INLINE Float sqrt(Float a) { return _mm256_sqrt_ps(a); }
@@ -119,7 +152,7 @@ struct Avx2 {
 }  // namespace
 
 extern const Target kAvx2Target{"avx2", simd::kKernels<Avx2, false>, simd::kKernels<Avx2, true>,
-                                simd::gram<Avx2>};
+                                simd::gram<Avx2>, simd::kSoftmax<Avx2>};
 
 }  // namespace mmcl
 #endif

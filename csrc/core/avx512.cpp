@@ -4,6 +4,7 @@
 
 #include "gram_simd.h"
 #include "simd.h"
+#include "softmax_simd.h"
 
 namespace mmcl {
 namespace {
@@ -63,6 +64,32 @@ struct Avx512 {
   static MMCL_INLINE Float subtract(Float a, Float b) { return _mm512_sub_ps(a, b); }
   static MMCL_INLINE Float load(const float* from) { return _mm512_loadu_ps(from); }
   static MMCL_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }
+  // Of two numbers, or b where one of them is none.
+  static MMCL_INLINE Float maximum(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static MMCL_INLINE Float minimum(Float a, Float b) { return _mm512_min_ps(a, b); }
+  static MMCL_INLINE float largest(Float a) { return _mm512_reduce_max_ps(a); }
+  static MMCL_INLINE Mask first(int count) { return static_cast<Mask>((1u << count) - 1); }
+  static MMCL_INLINE Float load_first(const float* from, int count, float rest) {
+    return _mm512_mask_loadu_ps(broadcast(rest), first(count), from);
+  }
+  static MMCL_INLINE void store_first(float* out, int count, Float a) {
+    _mm512_mask_storeu_ps(out, first(count), a);
+  }
+  // a * b, but 0 where x < limit.
+  static MMCL_INLINE Float mul_unless_less(Float a, Float b, Float x, Float limit) {
+    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a, b);
+  }
+  // a, but b where x < limit.
+  static MMCL_INLINE Float select_unless_less(Float a, Float b, Float x, Float limit) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), b, a);
+  }
+  // +0 for what is smaller than any normal number.
+  static MMCL_INLINE Float without_subnormal(Float a) {
+    constexpr int kNegativeZero = 0x04, kSubnormal = 0x20;
+    const Mask m = _mm512_fpclass_ps_mask(a, kNegativeZero | kSubnormal);
+    return _mm512_mask_mov_ps(a, m, broadcast(0.0f));
+  }
+  static MMCL_INLINE Float divide(Float a, Float b) { return _mm512_div_ps(a, b); }
   static MMCL_INLINE Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
   static MMCL_INLINE Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static MMCL_INLINE Float sqrt(Float a) { return _mm512_sqrt_ps(a); }
@@ -116,7 +143,7 @@ struct Avx512 {
 }  // namespace
 
 extern const Target kAvx512Target{"avx512", simd::kKernels<Avx512, false>,
-                                  simd::kKernels<Avx512, true>, simd::gram<Avx512>};
+                                  simd::kKernels<Avx512, true>, simd::gram<Avx512>, simd::kSoftmax<Avx512>};
 
 }  // namespace mmcl
 #endif

@@ -4,6 +4,7 @@
 // which is right in every bit and slow.
 #include "plain.h"
 
+#include "softmax_simd.h"
 #include "target.h"
 
 namespace mmcl {
@@ -80,14 +81,107 @@ void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims
   }
 }
 
+// Sixteen lanes as an array, for the templates that are written over a vector.
+struct Plain {
+  struct Int {
+    std::uint32_t lane[16];
+  };
+  struct Float {
+    float lane[16];
+  };
+  static constexpr int width = 16;
+
+  template <class F>
+  static MMCL_INLINE Float each(F f) {
+    Float out;
+    for (int k = 0; k < width; ++k) out.lane[k] = f(k);
+    return out;
+  }
+  template <class F>
+  static MMCL_INLINE float fold(Float a, F f) {
+    for (int half = width / 2; half > 0; half /= 2) {
+      for (int k = 0; k < half; ++k) a.lane[k] = f(a.lane[k], a.lane[k + half]);
+    }
+    return a.lane[0];
+  }
+
+  static Float broadcast(float x) {
+    return each([=](int) { return x; });
+  }
+  static Float load(const float* from) {
+    return each([=](int k) { return from[k]; });
+  }
+  static Float load_first(const float* from, int count, float rest) {
+    return each([=](int k) { return k < count ? from[k] : rest; });
+  }
+  template <bool kStream>
+  static void store(float* out, Float a) {
+    std::memcpy(out, a.lane, sizeof a.lane);
+  }
+  static void store_first(float* out, int count, Float a) {
+    std::memcpy(out, a.lane, static_cast<std::size_t>(count) * sizeof(float));
+  }
+  static Float add(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] + b.lane[k]; });
+  }
+  static Float subtract(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] - b.lane[k]; });
+  }
+  static Float mul(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] * b.lane[k]; });
+  }
+  static Float divide(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] / b.lane[k]; });
+  }
+  static Float fma(Float a, Float b, Float c) {
+    return each([=](int k) { return std::fma(a.lane[k], b.lane[k], c.lane[k]); });
+  }
+  static Float maximum(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] > b.lane[k] ? a.lane[k] : b.lane[k]; });
+  }
+  static Float minimum(Float a, Float b) {
+    return each([=](int k) { return a.lane[k] < b.lane[k] ? a.lane[k] : b.lane[k]; });
+  }
+  static float sum(Float a) {
+    return fold(a, [](float x, float y) { return x + y; });
+  }
+  static float largest(Float a) {
+    return fold(a, [](float x, float y) { return x > y ? x : y; });
+  }
+  static Float mul_unless_less(Float a, Float b, Float x, Float limit) {
+    return select_unless_less(mul(a, b), broadcast(0.0f), x, limit);
+  }
+  static Float select_unless_less(Float a, Float b, Float x, Float limit) {
+    return each([=](int k) { return x.lane[k] < limit.lane[k] ? b.lane[k] : a.lane[k]; });
+  }
+  static Float without_subnormal(Float a) {
+    return each([=](int k) { return std::fabs(a.lane[k]) < 0x1p-126f ? 0.0f : a.lane[k]; });
+  }
+  static Int bits(Float a) {
+    Int out;
+    std::memcpy(out.lane, a.lane, sizeof out.lane);
+    return out;
+  }
+  static Float as_float(Int a) {
+    Float out;
+    std::memcpy(out.lane, a.lane, sizeof out.lane);
+    return out;
+  }
+  template <int kBits>
+  static Int shift_left(Int a) {
+    for (std::uint32_t& lane : a.lane) lane <<= kBits;
+    return a;
+  }
+};
+
 constexpr Kernels kKernels{f32, bf16, f64, words};
 
 }  // namespace
 
 #if defined(__aarch64__)
-extern const Target kPlainTarget{"neon", kKernels, kKernels, gram};
+extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>};
 #else
-extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram};
+extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>};
 #endif
 
 }  // namespace mmcl

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds csrc/core and its test with the address and undefined-behaviour sanitizers, and runs it.
+# Builds csrc/core and its tests with the address and undefined-behaviour sanitizers, and runs them.
 set -eu
 cd "$(dirname "$0")/../.."
 build=$(mktemp -d)
@@ -9,7 +9,7 @@ flags="-std=c++17 -g -O1 -Wall -Wextra -Werror -ffp-contract=off -fsanitize=addr
 flags="$flags -fno-sanitize-recover=all -pthread"
 compile() { "${CXX:-g++}" $flags "$@"; }
 
-core="chi fill gram plain target"
+core="chi fill gram plain softmax target"
 case $(uname -m) in
   x86_64)
     compile -mavx2 -mfma -c csrc/core/avx2.cpp -o "$build/avx2.o" &
@@ -18,7 +18,8 @@ case $(uname -m) in
     ;;
 esac
 for file in $core; do compile -c "csrc/core/$file.cpp" -o "$build/$file.o" & done
-compile -c csrc/tests/test_core.cpp -o "$build/test_core.o"
 wait
-compile "$build"/*.o -o "$build/test_core"
-"$build/test_core"
+for test in test_core test_softmax; do
+  compile "csrc/tests/$test.cpp" "$build"/*.o -o "$build/$test"
+  "$build/$test"
+done

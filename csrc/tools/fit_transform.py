@@ -1,4 +1,7 @@
-"""Fit the polynomials of the normal transform and print them as exact float32 (docs/stream.md, 3).
+"""Fit the polynomials of csrc/core and print them as exact float32.
+
+L, S, C: the normal transform (docs/stream.md, 3). E, Q: 2^r and log2(1 + z) / z of the passes over
+scores (csrc/core/softmax_constants.h).
 
 Minimax in relative error by Lawson's reweighting; coefficients are rounded to float32 one at a
 time, lowest degree first, and the rest refitted after each rounding.
@@ -49,13 +52,15 @@ def fit(
 
 
 def main() -> None:
-    """Fit and print every polynomial of the transform."""
+    """Fit and print every polynomial."""
     half = float(np.float32(np.sqrt(0.5)))
     quarter = np.longdouble(np.pi) / 4
     table: list[tuple[str, Function, float, float, int, dict[int, float]]] = [
         ("L", lambda t: -2 * np.log1p(t) / t, half - 1 - 1e-6, 2 * half - 1 + 1e-6, 8, {0: -2.0}),
         ("S", lambda u: np.sin(quarter * np.sqrt(u)) / np.sqrt(u), 0.0, 1.0, 3, {}),
         ("C", lambda u: np.cos(quarter * np.sqrt(u)), 0.0, 1.0, 4, {0: 1.0}),
+        ("E", np.exp2, -0.5, 0.5, 6, {0: 1.0}),
+        ("Q", lambda z: np.log1p(z) / (z * np.log(np.longdouble(2))), 0.0, 1.0, 8, {}),
     ]
     for name, f, low, high, degree, fixed in table:
         coefficients, error = fit(f, low, high, degree, fixed)

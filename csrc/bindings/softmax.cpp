@@ -1,0 +1,171 @@
+// Python surface of csrc/core/softmax.h: checks buffers, releases the GIL.
+#include "../core/softmax.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+
+#include "softmax.h"
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr auto kSize = static_cast<py::ssize_t>(sizeof(float));
+
+std::string shape_of(const py::buffer_info& info) {
+  std::string text = "format '" + info.format + "' [";
+  for (py::ssize_t axis = 0; axis < info.ndim; ++axis) {
+    text += (axis == 0 ? "" : ", ") + std::to_string(info.shape[axis]);
+  }
+  return text + "]";
+}
+
+// A buffer that stays held for as long as the call runs without the GIL.
+struct Held {
+  py::buffer_info info;
+  Held(const py::buffer& buffer, const char* name, py::ssize_t axes, bool writable)
+      : info(buffer.request(writable)) {
+    if (!info.item_type_is_equivalent_to<float>() || info.ndim != axes) {
+      throw py::value_error(std::string(name) + ": expected float32 of " + std::to_string(axes) +
+                            " axes, got " + shape_of(info));
+    }
+  }
+  float* data() const { return static_cast<float*>(info.ptr); }
+};
+
+struct HeldMatrix : Held {
+  HeldMatrix(const py::buffer& buffer, const char* name, bool writable)
+      : Held(buffer, name, 2, writable) {
+    const py::ssize_t rows = info.shape[0], columns = info.shape[1];
+    const bool spaced = rows < 2 || (info.strides[0] >= columns * kSize &&
+                                     info.strides[0] % kSize == 0);
+    if ((columns > 1 && info.strides[1] != kSize) || !spaced) {
+      throw py::value_error(std::string(name) +
+                            ": expected contiguous rows that do not overlap, got strides [" +
+                            std::to_string(info.strides[0]) + ", " +
+                            std::to_string(info.strides[1]) + "] bytes for " + shape_of(info));
+    }
+  }
+  template <class T>
+  mmcl::Matrix<T> matrix() const {
+    return {data(), static_cast<std::size_t>(info.shape[0]),
+            static_cast<std::size_t>(info.shape[1]), info.strides[0] / kSize};
+  }
+};
+
+struct HeldVector : Held {
+  HeldVector(const py::buffer& buffer, const char* name, py::ssize_t size, bool writable)
+      : Held(buffer, name, 1, writable) {
+    if (info.shape[0] != size || (size > 1 && info.strides[0] != kSize)) {
+      throw py::value_error(std::string(name) + ": expected " + std::to_string(size) +
+                            " contiguous values, got " + shape_of(info));
+    }
+  }
+};
+
+void check_threads(int threads) {
+  if (threads < 1) {
+    throw py::value_error("threads: expected at least 1, got " + std::to_string(threads));
+  }
+}
+
+using Softmax = decltype(mmcl::softmax_rows);
+
+template <Softmax kPass, int kAxis>
+void softmax(const py::buffer& scores, const std::optional<py::buffer>& terms,
+             const py::buffer& top, const py::buffer& total, int threads,
+             const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  check_threads(threads);
+  const HeldMatrix from(scores, "scores", false);
+  std::optional<HeldMatrix> to;
+  if (terms) {
+    to.emplace(*terms, "terms", true);
+    if (to->info.shape != from.info.shape) {
+      throw py::value_error("terms: expected the shape of scores, " + shape_of(from.info) +
+                            ", got " + shape_of(to->info));
+    }
+  }
+  const HeldVector tops(top, "top", from.info.shape[kAxis], true);
+  const HeldVector totals(total, "total", from.info.shape[kAxis], true);
+  const py::gil_scoped_release released;
+  kPass(target, from.matrix<const float>(),
+        to ? to->matrix<float>() : mmcl::Matrix<float>{nullptr, 0, 0, 0},
+        {tops.data(), totals.data()}, threads);
+}
+
+void softmax_both(const py::buffer& scores, const py::buffer& row_top, const py::buffer& row_total,
+                  const py::buffer& column_top, const py::buffer& column_total, int threads,
+                  const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  check_threads(threads);
+  const HeldMatrix from(scores, "scores", false);
+  const HeldVector row_tops(row_top, "row_top", from.info.shape[0], true);
+  const HeldVector row_totals(row_total, "row_total", from.info.shape[0], true);
+  const HeldVector column_tops(column_top, "column_top", from.info.shape[1], true);
+  const HeldVector column_totals(column_total, "column_total", from.info.shape[1], true);
+  const py::gil_scoped_release released;
+  mmcl::softmax_both(target, from.matrix<const float>(), {row_tops.data(), row_totals.data()},
+                     {column_tops.data(), column_totals.data()}, threads);
+}
+
+void softmax_weights(const py::buffer& scores, const py::buffer& row_top,
+                     const py::buffer& row_scale, const std::optional<py::buffer>& column_top,
+                     const std::optional<py::buffer>& column_scale, int threads,
+                     const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  check_threads(threads);
+  const HeldMatrix in_place(scores, "scores", true);
+  const HeldVector tops(row_top, "row_top", in_place.info.shape[0], false);
+  const HeldVector scales(row_scale, "row_scale", in_place.info.shape[0], false);
+  if (column_top.has_value() != column_scale.has_value()) {
+    throw py::value_error("column_top, column_scale: expected both or neither, got one");
+  }
+  std::optional<HeldVector> column_tops, column_scales;
+  mmcl::TopScale columns{};
+  if (column_top) {
+    column_tops.emplace(*column_top, "column_top", in_place.info.shape[1], false);
+    column_scales.emplace(*column_scale, "column_scale", in_place.info.shape[1], false);
+    columns = {column_tops->data(), column_scales->data()};
+  }
+  const py::gil_scoped_release released;
+  mmcl::softmax_weights(target, in_place.matrix<float>(), {tops.data(), scales.data()},
+                        column_top ? &columns : nullptr, threads);
+}
+
+void softplus_rows(const py::buffer& scores, const py::buffer& total, int threads,
+                   const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  check_threads(threads);
+  const HeldMatrix in_place(scores, "scores", true);
+  const HeldVector totals(total, "total", in_place.info.shape[0], true);
+  const py::gil_scoped_release released;
+  mmcl::softplus_rows(target, in_place.matrix<float>(), totals.data(), threads);
+}
+
+}  // namespace
+
+void bind_softmax(py::module_& m) {
+  using py::arg;
+  m.def("softmax_rows", &softmax<mmcl::softmax_rows, 0>,
+        "Raise top [c], write total [c] and terms of scores [c, M]; see csrc/core/softmax.h.",
+        arg("scores"), arg("terms").none(true), arg("top"), arg("total"), py::kw_only(),
+        arg("threads"), arg("target") = "auto");
+  m.def("softmax_columns", &softmax<mmcl::softmax_columns, 1>,
+        "The same along columns, with top and total [M].", arg("scores"),
+        arg("terms").none(true), arg("top"), arg("total"), py::kw_only(), arg("threads"),
+        arg("target") = "auto");
+  m.def("softmax_both", &softmax_both, "The statistics of both, without terms.", arg("scores"),
+        arg("row_top"), arg("row_total"), arg("column_top"), arg("column_total"), py::kw_only(),
+        arg("threads"), arg("target") = "auto");
+  m.def("softmax_weights", &softmax_weights,
+        "In place: 2^(s - row_top) row_scale + 2^(s - column_top) column_scale.", arg("scores"),
+        arg("row_top"), arg("row_scale"), arg("column_top").none(true),
+        arg("column_scale").none(true), py::kw_only(), arg("threads"), arg("target") = "auto");
+  m.def("softplus_rows", &softplus_rows,
+        "In place: 1 / (1 + e^-x), x = scores log 2; writes the row totals of log(1 + e^x).",
+        arg("scores"), arg("total"), py::kw_only(), arg("threads"), arg("target") = "auto");
+}

@@ -1,0 +1,227 @@
+// Passes over one row of scores, written once over a wrapper `V` per instruction set.
+//
+// Every element goes through the same operations and every sum has the same shape for any V::width:
+// kSumLanes partial sums along the row, element j in number j % kSumLanes, folded in halves.
+#pragma once
+
+#include "philox_simd.h"
+#include "softmax_constants.h"
+#include "target.h"
+
+#define MMCL_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace mmcl {
+namespace simd {
+
+template <class V>
+constexpr int kVectors = kSumLanes / V::width;
+
+// How a vector is read and written: whole, or its first `count` elements.
+template <class V>
+struct Whole {
+  MMCL_INLINE typename V::Float load(const float* from, float) const { return V::load(from); }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::template store<false>(to, a); }
+};
+
+template <class V>
+struct First {
+  int count;
+  MMCL_INLINE typename V::Float load(const float* from, float rest) const {
+    return V::load_first(from, count, rest);
+  }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, count, a); }
+};
+
+// step(access, i, k) for the vector at i of the row, which belongs to partial sums number k.
+template <class V, class Step>
+MMCL_INLINE void for_each_vector(std::size_t n, Step step) {
+  std::size_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kVectors<V>; ++k) step(Whole<V>{}, i + k * V::width, k);
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < kVectors<V>; ++k, i += V::width) {
+    if (i + V::width <= n) {
+      step(Whole<V>{}, i, k);
+    } else if (i < n) {
+      step(First<V>{static_cast<int>(n - i)}, i, k);
+    }
+  }
+}
+
+template <class V>
+struct Lanes {
+  typename V::Float at[kVectors<V>];
+  MMCL_INLINE explicit Lanes(float value) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kVectors<V>; ++k) at[k] = V::broadcast(value);
+  }
+  MMCL_INLINE float sum() {
+#pragma GCC unroll 8
+    for (int half = kVectors<V> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+      for (int k = 0; k < half; ++k) at[k] = V::add(at[k], at[k + half]);
+    }
+    return V::sum(at[0]);
+  }
+  MMCL_INLINE float largest() {
+#pragma GCC unroll 8
+    for (int k = 1; k < kVectors<V>; ++k) at[0] = V::maximum(at[k], at[0]);
+    return V::largest(at[0]);
+  }
+};
+
+template <class V, int kTerms>
+MMCL_INLINE typename V::Float polynomial(const float (&c)[kTerms], typename V::Float x) {
+  auto p = V::broadcast(c[kTerms - 1]);
+#pragma GCC unroll 16
+  for (int k = kTerms - 2; k >= 0; --k) p = V::fma(p, x, V::broadcast(c[k]));
+  return p;
+}
+
+// 2^x for x <= 128; 0 below -100, so never subnormal; not-a-number stays.
+template <class V>
+MMCL_INLINE typename V::Float power_of_two(typename V::Float x) {
+  const auto shift = V::broadcast(kRoundToExponent);
+  const auto shifted = V::add(x, shift);
+  const auto r = V::subtract(x, V::subtract(shifted, shift));
+  const auto scale = V::as_float(V::template shift_left<23>(V::bits(shifted)));
+  const auto p = polynomial<V>(kPower, r);
+  // A product, where an addition to the exponent would do, because it keeps not-a-number.
+  return V::mul_unless_less(p, scale, x, V::broadcast(kSmallestPower));
+}
+
+constexpr float kNothing = -__builtin_inff();  // its power is 0
+
+template <class V>
+static float row_largest(const float* scores, std::size_t n) {
+  Lanes<V> top(kLowestTop);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    top.at[k] = V::maximum(access.load(scores + i, kNothing), top.at[k]);
+  });
+  return top.largest();
+}
+
+template <class V>
+static void column_largest(const float* scores, std::size_t n, float* top) {
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+    const auto s = access.load(scores + i, kNothing);
+    access.store(top + i, V::maximum(s, access.load(top + i, kNothing)));
+  });
+}
+
+template <class V>
+static float both_largest(const float* scores, std::size_t n, float* column_top) {
+  Lanes<V> top(kLowestTop);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    const auto s = access.load(scores + i, kNothing);
+    top.at[k] = V::maximum(s, top.at[k]);
+    access.store(column_top + i, V::maximum(s, access.load(column_top + i, kNothing)));
+  });
+  return top.largest();
+}
+
+template <class V>
+static float row_terms(const float* scores, float* out, std::size_t n, float top) {
+  Lanes<V> sums(0.0f);
+  const auto t = V::broadcast(top);
+  const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
+    for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+      const auto p = power_of_two<V>(V::subtract(access.load(scores + i, kNothing), t));
+      sums.at[k] = V::add(sums.at[k], p);
+      write(access, i, p);
+    });
+  };
+  if (out == nullptr) {
+    pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
+  } else {
+    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+  }
+  return sums.sum();
+}
+
+template <class V>
+static void column_terms(const float* scores, float* out, std::size_t n, const float* top,
+                         float* sum) {
+  const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
+    for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+      const auto s = access.load(scores + i, kNothing);
+      const auto p = power_of_two<V>(V::subtract(s, access.load(top + i, 0.0f)));
+      access.store(sum + i, V::add(access.load(sum + i, 0.0f), p));
+      write(access, i, p);
+    });
+  };
+  if (out == nullptr) {
+    pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
+  } else {
+    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+  }
+}
+
+template <class V>
+static float both_terms(const float* scores, std::size_t n, float row_top, const float* column_top,
+                        float* column_sum) {
+  Lanes<V> sums(0.0f);
+  const auto t = V::broadcast(row_top);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    const auto s = access.load(scores + i, kNothing);
+    sums.at[k] = V::add(sums.at[k], power_of_two<V>(V::subtract(s, t)));
+    const auto p = power_of_two<V>(V::subtract(s, access.load(column_top + i, 0.0f)));
+    access.store(column_sum + i, V::add(access.load(column_sum + i, 0.0f), p));
+  });
+  return sums.sum();
+}
+
+// 2^(s - top), whatever the top.
+template <class V>
+MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float top) {
+  // In this order not-a-number stays.
+  return power_of_two<V>(V::minimum(V::broadcast(kLargestPower), V::subtract(s, top)));
+}
+
+template <class V>
+static void row_weights(float* scores, std::size_t n, float top, float scale) {
+  const auto t = V::broadcast(top), f = V::broadcast(scale);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+    const auto w = V::mul(term<V>(access.load(scores + i, kNothing), t), f);
+    access.store(scores + i, V::without_subnormal(w));
+  });
+}
+
+template <class V>
+static void both_weights(float* scores, std::size_t n, float row_top, float row_scale,
+                         const float* column_top, const float* column_scale) {
+  const auto t = V::broadcast(row_top), f = V::broadcast(row_scale);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+    const auto s = access.load(scores + i, kNothing);
+    const auto row = V::mul(term<V>(s, t), f);
+    const auto column = term<V>(s, access.load(column_top + i, 0.0f));
+    const auto w = V::fma(column, access.load(column_scale + i, 0.0f), row);
+    access.store(scores + i, V::without_subnormal(w));
+  });
+}
+
+// Replaces s by 1 / (1 + 2^-s); returns the sum of log2(1 + 2^s).
+template <class V>
+static float softplus(float* scores, std::size_t n) {
+  Lanes<V> sums(0.0f);
+  const auto zero = V::broadcast(0.0f), one = V::broadcast(1.0f);
+  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    const auto s = access.load(scores + i, kNothing);
+    const auto decay = power_of_two<V>(V::minimum(s, V::subtract(zero, s)));  // 2^-|s|
+    const auto tail = V::mul(decay, polynomial<V>(kLog1p, decay));
+    sums.at[k] = V::add(sums.at[k], V::add(V::maximum(s, zero), tail));
+    const auto above = V::select_unless_less(one, decay, s, zero);
+    access.store(scores + i, V::divide(above, V::add(one, decay)));
+  });
+  return sums.sum();
+}
+
+template <class V>
+constexpr SoftmaxKernels kSoftmax{row_largest<V>,    column_largest<V>, both_largest<V>,
+                                  row_terms<V>,      column_terms<V>,   both_terms<V>,
+                                  row_weights<V>,    both_weights<V>,   softplus<V>};
+
+}  // namespace simd
+}  // namespace mmcl
