@@ -103,11 +103,13 @@ def _statistics(work: Work, *, hold: bool) -> tuple[Side, Side | None]:
             rows.negatives[block.rows] = passes.softplus_rows(scores)
             continue
         _add_hard(work, rows, block)
-        _add_rows(rows, block.rows, scores, scores if columns is None else None)
-        if columns is not None and not block.square:
-            top = columns.top[block.columns].clone()
-            total = passes.softmax_columns(scores, top, None if hold else scores)
-            columns.merge(block.columns, top, total)
+        if columns is None or block.square:
+            _add_rows(rows, block.rows, scores, None if hold else scores)
+            continue
+        tops = rows.top[block.rows].clone(), columns.top[block.columns].clone()
+        totals = passes.softmax_both(scores, *tops)
+        rows.merge(block.rows, tops[0], totals[0])
+        columns.merge(block.columns, tops[1], totals[1])
     rows.include_positive()
     if columns is not None and columns is not rows:
         columns.include_positive()

@@ -12,11 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmcl_fast.losses import info_nce, nt_xent, ops
-from mmcl_fast.torch_impl import scores
+from mmcl_fast.torch_impl import products, scores
 from mmcl_fast.torch_impl.scores import chunk_rows
 
 N, D = 4096, 16
 SMALL = 2048  # four chunks
+products.has_onednn()  # its trial is a product too
 TWO_LABELS = {"negatives": "other_label", "labels": torch.arange(SMALL) % 2}
 
 
@@ -81,7 +82,7 @@ def test_no_tensor_is_as_large_as_the_scores(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("d", [D, 48], ids=["small", "onednn"])
 @pytest.mark.parametrize(
-    ("wanted", "options", "products"),
+    ("wanted", "options", "count"),
     [
         ("", {}, 1),
         ("", {"symmetric": True}, 1),
@@ -105,7 +106,7 @@ def test_no_tensor_is_as_large_as_the_scores(options: dict[str, Any]) -> None:
 def test_matrix_products(
     wanted: str,
     options: dict[str, Any],
-    products: float,
+    count: float,
     d: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -117,7 +118,7 @@ def test_matrix_products(
         loss = info_nce(tensors["q"], tensors["k"], temperature=tensors["t"], **options)
         if wanted:
             loss.sum().backward()
-    assert watch.product_elements == products * SMALL * SMALL * d
+    assert watch.product_elements == count * SMALL * SMALL * d
 
 
 @pytest.mark.parametrize(("held", "share"), [(2**20, 1 / 4), (2**21, 1 / 2), (2**22, 1)])
@@ -141,8 +142,8 @@ def test_the_same_rows_in_both_places_cost_less() -> None:
         nt_xent(half, half)
     chunks = -(-SMALL // chunk_rows(SMALL, SMALL))
     upper = (1 + 1 / chunks) / 2  # of the scores, with the blocks on the diagonal
-    products = 3 * upper - 1 / chunks  # scores held; a block on the diagonal needs one side
-    assert views.product_elements == products * SMALL * SMALL * D
+    count = 3 * upper - 1 / chunks  # scores held; a block on the diagonal needs one side
+    assert views.product_elements == count * SMALL * SMALL * D
     with Watch() as alone, torch.no_grad():
         nt_xent(half, half)
     assert alone.product_elements == upper * SMALL * SMALL * D
