@@ -90,8 +90,17 @@ def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Ten
     Returns: A scalar, or [N] if `reduction` is "none", in `Contrast.dtype`.
     """
     arguments = _Arguments.of(contrast, reduction, backend)
-    results: tuple[Tensor, ...] = _ContrastFunction.apply(*arguments)  # type: ignore[no-untyped-call]
+    results: tuple[Tensor, ...] = _ContrastFunction.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return results[0]
+
+
+def _distinct(arguments: _Arguments) -> list[Any]:
+    """No tensor twice, which a compiler refuses: views of what has been there."""
+    seen: list[Any] = []
+    for x in arguments:
+        twice = isinstance(x, Tensor) and any(x is y for y in seen)
+        seen.append(x.view_as(x) if twice else x)
+    return seen
 
 
 def _wanted(contrast: Contrast) -> Wanted:
@@ -252,14 +261,16 @@ class _ContrastFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
         unused = (None,) * (len(_Arguments._fields) - len(ctx.want))
-        if any(x is not None for x in others):
-            # The saved gradients are outputs, so a penalty on the gradient comes back here.
+        # The saved gradients are outputs, so a penalty on the gradient comes back here. (A compiler
+        # traces this with all of them, and refuses to differentiate twice itself.)
+        if any(x is not None for x in others) and not torch.compiler.is_compiling():
             _refuse_twice()
         if upstream is None:
             return (*(None for _ in ctx.want), *unused)
         if ctx.deferred:
             statistics, *tensors = ctx.saved_tensors
-            found = _Once.apply(upstream, statistics, *tensors, *ctx.options)  # type: ignore[no-untyped-call]
+            again = _backward if torch.compiler.is_compiling() else _Once.apply
+            found = again(upstream, statistics, *tensors, *ctx.options)
             upstream = upstream.new_ones(())
         else:
             found = ctx.saved_tensors

@@ -1,0 +1,184 @@
+"""What users of torch expect of a loss: compile, opcheck, torch.func, autocast, one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mmcl_fast.losses import dcl, info_nce, nt_xent, ops, siglip, sup_con
+from mmcl_fast.reference import info_nce as reference
+
+N, D = 10, 6
+LABELS = torch.arange(N) % 3
+
+
+def features(rows: int = N, seed: int = 0) -> Tensor:
+    return torch.randn(rows, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {
+    "one_way": lambda x, y, t: info_nce(x, y, temperature=t),
+    "symmetric": lambda x, y, t: info_nce(x, y, temperature=t, symmetric=True),
+    "symmetric_none": lambda x, y, t: info_nce(
+        x, y, temperature=t, symmetric=True, reduction="none"
+    ).sum(),
+    "twice": lambda x, y, t: info_nce(x, x, temperature=t) + 0 * y.sum(),
+    "other_label": lambda x, y, t: info_nce(
+        x, y, temperature=t, labels=LABELS, negatives="other_label"
+    ),
+    "stopped": lambda x, y, t: info_nce(
+        x, x, positive_key=y, temperature=t, labels=LABELS, negatives="other_label",
+        stop_gradient="key",
+    ),
+    "smoothed": lambda x, y, t: info_nce(x, y, temperature=t, label_smoothing=0.1),
+    "extra": lambda x, y, t: info_nce(x, y, temperature=t, extra_negatives=y[:3]),
+    "nt_xent": lambda x, y, t: nt_xent(x, y, temperature=t),
+    "dcl": lambda x, y, t: dcl(x, y, temperature=t),
+    "sup_con": lambda x, y, t: sup_con(torch.cat([x, y]), LABELS.repeat(2), temperature=t),
+    "siglip": lambda x, y, t: siglip(x, y, temperature=t, bias=t - 1),
+}  # fmt: skip
+
+
+def gradients(loss: Loss) -> tuple[Tensor, ...]:
+    inputs = [
+        x.requires_grad_() for x in (features(), features(seed=1), torch.tensor(0.5).double())
+    ]
+    value = loss(*inputs)
+    return value.detach(), *torch.autograd.grad(
+        value, inputs, allow_unused=True, materialize_grads=True
+    )
+
+
+# Dynamo instantiates autograd functions to trace them, and warns of it itself.
+quiet_dynamo = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+@quiet_dynamo
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_without_graph_breaks(name: str, dynamic: bool) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(LOSSES[name], fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for mine, eager in zip(gradients(compiled), gradients(LOSSES[name]), strict=True):
+        torch.testing.assert_close(mine, eager, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_torch_func_grad(name: str) -> None:
+    loss = LOSSES[name]
+    found = torch.func.grad(loss, argnums=(0, 1, 2))(
+        features(), features(seed=1), torch.tensor(0.5).double()
+    )
+    for mine, eager in zip(found, gradients(loss)[1:], strict=True):
+        torch.testing.assert_close(mine, eager, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_vmap_of_grad(name: str) -> None:
+    # An ensemble: every member has features and a temperature of its own.
+    x = torch.stack([features(seed=s) for s in range(3)])
+    y = torch.stack([features(seed=s) for s in range(3, 6)])
+    t = torch.tensor([0.4, 0.5, 0.6]).double()
+    value = torch.func.grad_and_value(LOSSES[name], argnums=(0, 1, 2))
+    together = torch.vmap(value)(x, y, t)
+    alone = [value(*inputs) for inputs in zip(x, y, t, strict=True)]
+    for k, (grads, loss) in enumerate(alone):
+        torch.testing.assert_close(together[1][k], loss)
+        for mine, expected in zip(together[0], grads, strict=True):
+            torch.testing.assert_close(mine[k], expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_differentiating_twice_is_refused(name: str) -> None:
+    x = features().requires_grad_()
+    loss = LOSSES[name](x, features(seed=1), torch.tensor(0.5).double())
+    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="expected one differentiation, got a second"):
+        (loss.detach() + grad.square().sum()).backward()
+
+
+# torch's own first use of forward mode
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_forward_mode_is_refused() -> None:
+    x, y = features(), features(seed=1)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp"):
+        info_nce(forward_ad.make_dual(x, torch.ones_like(x)), y)
+
+
+def arguments(**change: Any) -> tuple[Any, ...]:
+    given: dict[str, Any] = dict.fromkeys(ops._Arguments._fields)
+    given |= {
+        "query": features(), "key": features(seed=1), "temperature": torch.tensor(0.5).double(),
+        "form": "softmax", "symmetric": False, "stopped": False, "exclude_self": False, "extra": 0,
+        "reduction": "mean", "backend": "torch", "wanted": [1, 1, 0, 0, 1, 0],
+    }  # fmt: skip
+    return tuple((given | change).values())
+
+
+SAMPLES = {
+    "mean": arguments(),
+    "none": arguments(reduction="none"),
+    "forward": arguments(wanted=[0] * 6),
+    "symmetric": arguments(symmetric=True),
+    "symmetric_none": arguments(symmetric=True, reduction="none"),
+    "stopped": arguments(symmetric=True, stopped=True, labels=LABELS, key_labels=LABELS),
+    "own": arguments(
+        key=None, positive=torch.arange(N).roll(5), exclude_self=True, wanted=[1, 0, 0, 0, 1, 0]
+    ),
+    "hard": arguments(
+        hard=torch.randn(N, 2, D).double(), positive_key=features(seed=2), wanted=[1] * 5 + [0]
+    ),
+    "sigmoid": arguments(
+        form="sigmoid", bias=torch.tensor(-1.0).double(), wanted=[1, 1, 0, 0, 1, 1]
+    ),
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_opcheck_forward(sample: str) -> None:
+    torch.library.opcheck(ops._forward, SAMPLES[sample])
+
+
+@pytest.mark.parametrize("sample", ["none", "symmetric_none"])
+def test_opcheck_backward(sample: str) -> None:
+    statistics = ops._forward(*SAMPLES[sample])[-1]
+    upstream = torch.randn(N, dtype=torch.float64)
+    torch.library.opcheck(ops._backward, (upstream, statistics, *SAMPLES[sample]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    # The rule: features are taken in the dtype they have; scores are float32.
+    x, y = features().float(), features(seed=1).float()
+    for loss in LOSSES.values():
+        with torch.autocast("cpu", dtype=dtype):
+            inside = loss(x, y, torch.tensor(0.5))
+        assert torch.equal(inside, loss(x, y, torch.tensor(0.5)))
+
+
+@quiet_dynamo
+def test_a_compiled_training_step_of_two_towers() -> None:
+    torch._dynamo.reset()
+    towers = [torch.nn.Linear(D, 4, dtype=torch.float64) for _ in range(2)]
+    temperature = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def step(x: Tensor, y: Tensor, loss: Any) -> Tensor:
+        u, v = (
+            torch.nn.functional.normalize(tower(z), dim=1)
+            for tower, z in zip(towers, (x, y), strict=True)
+        )
+        result: Tensor = loss(u, v, temperature=temperature, symmetric=True)
+        return result
+
+    parameters = [*towers[0].parameters(), *towers[1].parameters(), temperature]
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    ours = torch.autograd.grad(compiled(features(), features(seed=1), info_nce), parameters)
+    exact = torch.autograd.grad(step(features(), features(seed=1), reference), parameters)
+    for mine, expected in zip(ours, exact, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-11, atol=1e-13)
