@@ -13,11 +13,11 @@ class Classes(NamedTuple):
 
     Attributes:
         total: [N, D], in the dtype of the keys.
-        count: [N], same dtype.
+        size: [N], same dtype.
     """
 
     total: Tensor
-    count: Tensor
+    size: Tensor
 
     @classmethod
     def of(cls, labels: Tensor, key_labels: Tensor, keys: Tensor) -> Classes:

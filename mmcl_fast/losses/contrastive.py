@@ -121,8 +121,8 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     if extra_negatives is not None:
         key = torch.cat([key, extra_negatives])
     if stopped and not symmetric:
-        key, positive_key, hard_negatives = map(_detached, (key, positive_key, hard_negatives))
-        assert key is not None
+        key = key.detach()
+        positive_key, hard_negatives = _detached(positive_key), _detached(hard_negatives)
     own = same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
     own = own and (stopped or pair is None)
     contrast = Contrast(

@@ -75,7 +75,7 @@ def dcl(
     return _two_views("decoupled", (first, second), temperature, reduction, backend)
 
 
-def sup_con(
+def sup_con(  # noqa: PLR0913 - two sides with their labels
     query: Tensor,
     labels: Tensor,
     *,
@@ -114,15 +114,16 @@ def sup_con(
     check_options(exclude_self=exclude_self, reduction=reduction)
     check_tensors(query, query if key is None else key, reduction=reduction)
     check_temperature(temperature, query.device)
-    if key is None and (exclude_self or key_labels is not None):
-        name = "exclude_self" if exclude_self else "key_labels"
-        raise ValueError(f"{name}: expected nothing without key, got {name}")
+    if key is None and exclude_self:
+        raise ValueError("exclude_self: expected False without key, got True")
+    if key is None and key_labels is not None:
+        raise ValueError("key_labels: expected None without key, got a tensor")
     keys = query if key is None else key
     pair = check_labels(query, keys, labels, key_labels, negatives="other_label")
     assert pair is not None
     wide = keys.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
     same = Classes.of(*pair, wide)
-    total, count = same.total, same.count
+    total, count = same.total, same.size
     if key is None or exclude_self:
         mine = (pair[0][: len(keys)] == pair[1][: len(query)]).to(count.dtype)
         mine = torch.nn.functional.pad(mine, (0, len(query) - len(mine)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmcl_fast.backends import check_name
 from mmcl_fast.losses.contrastive import info_nce
-from mmcl_fast.losses.validation import check_options, check_temperature
+from mmcl_fast.losses.validation import check_options, check_smoothing, check_temperature
 
 
 class InfoNCELoss(nn.Module):
@@ -19,7 +19,9 @@ class InfoNCELoss(nn.Module):
             any other tensor a buffer.
         symmetric: As for `info_nce`, and so are the others.
         negatives: "all" | "other_label".
+        exclude_self: Row i of the key is no negative of query i.
         stop_gradient: None | "key".
+        label_smoothing: In 0 .. 1.
         reduction: "mean" | "sum" | "none".
         backend: "auto" or a name in `mmcl_fast.backends.BACKENDS`.
 
@@ -32,23 +34,27 @@ class InfoNCELoss(nn.Module):
 
     temperature: float | Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of the loss
         self,
         *,
         temperature: float | Tensor = 0.07,
         symmetric: bool = False,
         negatives: Literal["all", "other_label"] = "all",
+        exclude_self: bool = False,
         stop_gradient: Literal["key"] | None = None,
+        label_smoothing: float = 0.0,
         reduction: Literal["none", "mean", "sum"] = "mean",
         backend: str = "auto",
     ) -> None:
         super().__init__()
         check_options(
             symmetric=symmetric,
+            exclude_self=exclude_self,
             negatives=negatives,
             stop_gradient=stop_gradient,
             reduction=reduction,
         )
+        check_smoothing(label_smoothing)
         check_temperature(temperature, None)
         if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
             self.register_buffer("temperature", temperature)
@@ -56,18 +62,23 @@ class InfoNCELoss(nn.Module):
             self.temperature = temperature
         self.symmetric = symmetric
         self.negatives: Literal["all", "other_label"] = negatives
+        self.exclude_self = exclude_self
+        self.label_smoothing = label_smoothing
         self.stop_gradient: Literal["key"] | None = stop_gradient
         self.reduction: Literal["none", "mean", "sum"] = reduction
         self.backend = check_name(backend)
 
-    def forward(
+    def forward(  # noqa: PLR0913 - as above
         self,
         query: Tensor,
         key: Tensor,
         *,
         labels: Tensor | None = None,
         key_labels: Tensor | None = None,
+        positive: Tensor | None = None,
         positive_key: Tensor | None = None,
+        extra_negatives: Tensor | None = None,
+        hard_negatives: Tensor | None = None,
     ) -> Tensor:
         """The loss of `query` [N, D] against `key` [M, D]; see `info_nce`."""
         return info_nce(
@@ -78,15 +89,29 @@ class InfoNCELoss(nn.Module):
             labels=labels,
             key_labels=key_labels,
             negatives=self.negatives,
+            exclude_self=self.exclude_self,
+            positive=positive,
             positive_key=positive_key,
+            extra_negatives=extra_negatives,
+            hard_negatives=hard_negatives,
             stop_gradient=self.stop_gradient,
+            label_smoothing=self.label_smoothing,
             reduction=self.reduction,
             backend=self.backend,
         )
 
     def extra_repr(self) -> str:
         """The options, for `repr`."""
-        shown = ("temperature", "symmetric", "negatives", "stop_gradient", "reduction", "backend")
+        shown = (
+            "temperature",
+            "symmetric",
+            "negatives",
+            "exclude_self",
+            "stop_gradient",
+            "label_smoothing",
+            "reduction",
+            "backend",
+        )
         return ", ".join(
             f"{name}={value!r}" if not isinstance(value, Tensor) else f"{name}=<tensor>"
             for name in shown

@@ -7,7 +7,7 @@ computes them at once where it can, and what nobody wants costs nothing.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -69,6 +69,13 @@ class _Arguments(NamedTuple):
         )
 
     @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """What may have a gradient, as in `Wanted`."""
+        return (
+            self.query, self.key, self.positive_key, self.hard, self.temperature, self.bias
+        )  # fmt: skip
+
+    @property
     def want(self) -> Wanted:
         return Wanted(*map(bool, self.wanted))
 
@@ -98,8 +105,10 @@ def _distinct(arguments: _Arguments) -> list[Any]:
     """No tensor twice, which a compiler refuses: views of what has been there."""
     seen: list[Any] = []
     for x in arguments:
-        twice = isinstance(x, Tensor) and any(x is y for y in seen)
-        seen.append(x.view_as(x) if twice else x)
+        if isinstance(x, Tensor) and any(x is y for y in seen):
+            seen.append(x.view_as(x))
+        else:
+            seen.append(x)
     return seen
 
 
@@ -187,7 +196,8 @@ def _backward(  # noqa: PLR0913 - as above
         found = module_of(backend).contrast_backward(
             given.contrast(), given.want, statistics.unbind(), upstream
         )
-    return _filled(found, statistics)
+    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _filled(found, statistics)
+    return gradients
 
 
 @_backward.register_fake
@@ -203,11 +213,10 @@ def _filled(found: Gradients, like: Tensor) -> Any:
 
 def _shaped(given: _Arguments, wanted: Wanted, like: Tensor) -> tuple[Tensor, ...]:
     """Empty tensors in the shapes of `Gradients`; those of temperature and bias are per row."""
-    inputs = given[: len(wanted)]
     rows = given.query.shape[:1]
     return tuple(
         like.new_empty(0 if not wants or x is None else x.shape if x.dim() else rows)
-        for x, wants in zip(inputs, wanted, strict=True)
+        for x, wants in zip(given.inputs, wanted, strict=True)
     )
 
 
@@ -249,7 +258,7 @@ class _ContrastFunction(torch.autograd.Function):
         given = _Arguments(*inputs)
         _, *gradients, statistics = output
         ctx.set_materialize_grads(False)
-        ctx.dtypes = [None if x is None else x.dtype for x in given[: len(gradients)]]
+        ctx.dtypes = [None if x is None else x.dtype for x in given.inputs]
         ctx.want, ctx.deferred = given.want, given.deferred
         if given.deferred:
             tensors = given[: _Arguments._fields.index("form")]
@@ -269,7 +278,7 @@ class _ContrastFunction(torch.autograd.Function):
             return (*(None for _ in ctx.want), *unused)
         if ctx.deferred:
             statistics, *tensors = ctx.saved_tensors
-            again = _backward if torch.compiler.is_compiling() else _Once.apply
+            again: Any = _backward if torch.compiler.is_compiling() else _Once.apply
             found = again(upstream, statistics, *tensors, *ctx.options)
             upstream = upstream.new_ones(())
         else:
@@ -299,10 +308,10 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        return _refuse_twice()
+        _refuse_twice()
 
 
-def _refuse_twice() -> Any:
+def _refuse_twice() -> NoReturn:
     raise RuntimeError(
         "mmcl_fast losses: expected one differentiation, got a second; "
         "the functions of mmcl_fast.reference can be differentiated again"

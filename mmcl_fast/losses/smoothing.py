@@ -40,7 +40,7 @@ def _one_direction(contrast: Contrast, query: Tensor, key: Tensor) -> Tensor:
     count = query.new_full((n,), len(key))
     if contrast.labels is not None:
         same = Classes.of(*contrast.labels, key[:labelled])
-        total, count = total - same.total, count - same.count
+        total, count = total - same.total, count - same.size
     mine = torch.ones_like(rows, dtype=torch.bool)
     if contrast.positive_key is None:
         at = rows if contrast.positive is None else contrast.positive
@@ -62,7 +62,7 @@ def _one_direction(contrast: Contrast, query: Tensor, key: Tensor) -> Tensor:
     return (query * (positive - mean)).sum(dim=1) / contrast.temperature.to(dtype)
 
 
-def _without(  # noqa: PLR0913 - two sums and what to take from them
+def _without(
     contrast: Contrast, total: Tensor, count: Tensor, at: Tensor, key: Tensor, applies: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sums without key `at[i]` of query i where it applies and its label has not excluded it."""

@@ -100,14 +100,14 @@ def siglip(
     bias: float | Tensor = -10.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """The sigmoid loss of N pairs, [N, D] each.
+    """The sigmoid loss of queries [N, D] against keys [M, D]; row i is the positive of query i.
 
     loss_i = log(1 + e^{-(s_ii + b)}) + sum_{j != i} log(1 + e^{s_ij + b})
 
     Source: Zhai et al. 2023, Sigmoid Loss for Language Image Pre-Training, equation (2).
     """
     logits = query @ key.T / temperature + bias
-    sign = 1 - 2 * torch.eye(len(query), dtype=logits.dtype, device=query.device)
+    sign = 1 - 2 * torch.eye(*logits.shape, dtype=logits.dtype, device=query.device)
     return reduced(softplus(sign * logits).sum(dim=1), reduction)
 
 

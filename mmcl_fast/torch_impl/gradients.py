@@ -97,10 +97,11 @@ class Accumulator:
             self.positive_key = back if self.wanted.positive_key else None
         elif self.columns is not None:
             self.key = torch.zeros_like(self.work.key)
-            if contrast.positive is None:
-                self.key[self.work.positive_rows].add_(back)
+            at = contrast.positive
+            if at is None:  # no key twice
+                self.key[self.work.positive_rows] = back
             else:  # accumulated in a fixed order on every device
-                self.key.index_put_((contrast.positive,), back, accumulate=True)
+                self.key.index_put_((at,), back, accumulate=True)
 
     def add_stopped_positives(self, row_pull: Tensor, column_pull: Tensor) -> None:
         """The pulls of both directions, each on its own query."""

@@ -71,9 +71,9 @@ def softmax_weights(
 ) -> None:
     """In place: 2^(s - top_i) * scale_i + 2^(s - top_j) * scale_j from (top, scale) of each."""
     if _is_native(scores):
-        sides = [x.contiguous().numpy() for x in (*rows, *(columns or ()))]
-        sides += [None] * (4 - len(sides))  # type: ignore[list-item]
-        _native.softmax_weights(scores.numpy(), *sides, threads=torch.get_num_threads())
+        own = (x.numpy() for x in rows)
+        other = (None, None) if columns is None else (x.numpy() for x in columns)
+        _native.softmax_weights(scores.numpy(), *own, *other, threads=torch.get_num_threads())
         return
     weights = _terms(scores, rows[0][:, None], None).mul_(rows[1][:, None])
     if columns is not None:

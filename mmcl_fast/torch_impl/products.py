@@ -20,7 +20,7 @@ _SMALL = 32  # below this many rows, columns or features the call costs more tha
 
 
 def product(x: Tensor, w: Tensor) -> Tensor:
-    """x [a, k] times w.T, with w [b, k] in any strides; a new tensor [a, b], or an operand's view.
+    """The product x @ w.T of x [a, k] and w [b, k] in any strides; a new tensor [a, b].
 
     Precision: float32 or float64 throughout, whatever autocast says; on a CPU as far as
     `torch.set_float32_matmul_precision` and the backends' own switches are left at their defaults.

@@ -116,7 +116,7 @@ class Work:
 
     @cached_property
     def warm(self) -> Tensor:
-        """query / temperature, [N, D]: what a key's gradient is mixed of."""
+        """The query over the temperature, [N, D]: what a key's gradient is mixed of."""
         return self.query / self.temperature
 
     @cached_property
@@ -297,8 +297,6 @@ def _has_halves(contrast: Contrast, codes: Labels) -> bool:
 def _stripes(whole: Block) -> Iterator[Block]:
     """A block cut into chunks of rows."""
     n, m = whole.stop - whole.start, whole.right - whole.left
-    if not n or not m:
-        return
     size = chunk_rows(n, m)
     for start in range(whole.start, whole.stop, size):
         yield whole._replace(start=start, stop=min(start + size, whole.stop))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +32,10 @@ class Case:
     classes: int = 0  # 0: no labels
     key_labels: bool = False
     positive_key: bool = False
+    positive: bool = False  # indices, some of them equal
+    extra: int = 0
+    hard: int = 0
+    same: bool = False  # query and key are one tensor
 
 
 OTHER = {"negatives": "other_label"}
@@ -60,6 +65,54 @@ CASES = [
     Case("nothing_default", 45, 61, 20, "every option off its default",
          OTHER | {"stop_gradient": "key", "reduction": "sum", "backend": "torch"}, 0.7, 4,
          key_labels=True, positive_key=True),
+    Case("positive", 50, 33, 24, "M < N, and a key that is the positive of several", positive=True),
+    Case("exclude_self", 40, 47, 24, "the diagonal is neither positive nor negative",
+         {"exclude_self": True}, positive_key=True),
+    Case("positive_exclude_self", 40, 47, 24, "two keys a row are no negatives",
+         {"exclude_self": True}, positive=True),
+    Case("exclude_self_few_keys", 40, 7, 24, "most rows have no self among the keys",
+         {"exclude_self": True}, positive_key=True, extra=40),
+    Case("extra", 30, 41, 24, "shared negatives after M > N keys", extra=17),
+    Case("extra_labels", 30, 41, 24, "shared negatives have no label", OTHER, classes=2,
+         key_labels=True, extra=9),
+    Case("hard", 30, 30, 24, "negatives of one row each", hard=5),
+    Case("hard_chunks", 1030, 1100, 8, "the same over chunks", temperature=0.5, hard=3),
+    Case("hard_none", 30, 41, 24, "recomputed", {"reduction": "none"}, hard=5),
+    Case("hard_alone", 20, 0, 24, "no key at all", positive_key=True, hard=5),
+    Case("smoothing", 45, 60, 24, "a share of the target on the negatives",
+         {"label_smoothing": 0.2}),
+    Case("smoothing_symmetric", 45, 45, 24, "of both directions",
+         {"label_smoothing": 0.2, "symmetric": True}),
+    Case("smoothing_stopped", 45, 45, 24, "keys of the even part are stopped too",
+         OTHER | {"label_smoothing": 0.2, "symmetric": True, "stop_gradient": "key"}, classes=3),
+    Case("smoothing_all", 45, 61, 20, "every exclusion and addition counts once",
+         OTHER | {"label_smoothing": 0.3, "exclude_self": True, "reduction": "none"}, classes=4,
+         key_labels=True, positive=True, extra=5, hard=3),
+    Case("smoothing_lonely", 12, 12, 8, "no negatives: nothing to spread over",
+         OTHER | {"label_smoothing": 0.3}, classes=1, positive_key=True),
+    Case("same_halves", 60, 60, 20, "one block of scores for both labels",
+         OTHER | {"stop_gradient": "key"}, 1.0, 2, positive_key=True, same=True),
+    Case("same_halves_chunks", 2100, 2100, 8, "the same over chunks, with a running mixture",
+         OTHER | {"stop_gradient": "key"}, 1.0, 2, positive_key=True, same=True),
+    Case("same_halves_paired", 60, 60, 20, "its own row is the positive",
+         OTHER | {"stop_gradient": "key"}, 1.0, 2, same=True),
+    Case("same_three_labels", 60, 60, 20, "no halves", OTHER | {"stop_gradient": "key"}, 1.0, 3,
+         positive_key=True, same=True),
+    Case("same_self", 60, 60, 20, "scores on and above the diagonal", {"exclude_self": True},
+         positive_key=True, same=True),
+    Case("same_self_chunks", 1100, 1100, 8, "squares and rectangles",
+         {"exclude_self": True, "reduction": "none"}, 0.5, positive_key=True, same=True),
+    Case("same_plain", 30, 30, 8, "both places get a gradient", same=True),
+    Case("halves_both", 1500, 1500, 8, "two labels, both gradients", OTHER | {"symmetric": True},
+         0.5, 2),
+    Case("halves_one_way", 1500, 1500, 8, "two labels, M = N", OTHER, 0.5, 2),
+    Case("halves_key_labels", 70, 90, 8, "labels sorted on each side",
+         OTHER, 0.5, 2, key_labels=True, positive_key=True),
+    Case("two_labels_mixed", 40, 40, 8, "a positive of the other label is no negative",
+         OTHER | {"symmetric": True}, 0.5, 2, key_labels=True),
+    Case("everything", 45, 61, 20, "every option that goes with the others",
+         OTHER | {"stop_gradient": "key", "exclude_self": True, "label_smoothing": 0.1,
+                  "reduction": "sum"}, 0.7, 3, key_labels=True, positive=True, extra=6, hard=2),
     Case("single_row", 1, 7, 16, "degenerate chunk"),
     Case("single_pair", 1, 1, 16, "no negative at all"),
     Case("one_label", 12, 12, 8, "no row has a negative", OTHER, classes=1),
@@ -74,9 +127,17 @@ def make(case: Case, dtype: torch.dtype, seed: int = 0) -> tuple[dict[str, Tenso
     rows = {"query": case.n, "key": case.m} | (
         {"positive_key": case.n} if case.positive_key else {}
     )
+    rows |= {"extra_negatives": case.extra} if case.extra else {}
     tensors = {k: normalize(torch.randn(n, case.d, generator=g)).to(dtype) for k, n in rows.items()}
+    if case.hard:
+        hard = torch.randn(case.n, case.hard, case.d, generator=g)
+        tensors["hard_negatives"] = normalize(hard, dim=2).to(dtype)
+    if case.same:
+        del tensors["key"]
     tensors["temperature"] = torch.tensor(case.temperature)
     options = dict(case.options)
+    if case.positive:
+        options["positive"] = torch.randint(0, case.m, (case.n,), generator=g)
     if case.classes:
         options["labels"] = torch.randint(0, max(case.classes, 1), (case.n,), generator=g)
         if case.key_labels:
@@ -105,11 +166,18 @@ def three_ways(
     tensors: dict[str, Tensor], options: dict[str, Any], upstream: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     wide = compute_dtype(tensors["query"].dtype)
-    measure = partial(reference, **{k: v for k, v in options.items() if k != "backend"})
+    measure = of_one_tensor(
+        partial(reference, **{k: v for k, v in options.items() if k != "backend"})
+    )
     exact = value_and_grads(measure, {k: v.double() for k, v in tensors.items()}, upstream)
     plain = value_and_grads(measure, {k: v.to(wide) for k, v in tensors.items()}, upstream)
-    ours = value_and_grads(partial(info_nce, **options), tensors, upstream)
+    ours = value_and_grads(of_one_tensor(partial(info_nce, **options)), tensors, upstream)
     return ours, plain, exact
+
+
+def of_one_tensor(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss whose key is the query itself where no key is given."""
+    return lambda query, key=None, **rest: loss(query, query if key is None else key, **rest)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
@@ -385,11 +453,13 @@ def test_autocast_does_not_lower_the_precision() -> None:
 def test_reruns_are_bit_equal(case: Case) -> None:
     tensors, options = make(case, torch.float32)
     first, second = (
-        value_and_grads(partial(info_nce, **options), tensors, upstream_of(case)) for _ in range(2)
+        value_and_grads(of_one_tensor(partial(info_nce, **options)), tensors, upstream_of(case))
+        for _ in range(2)
     )
     assert all(torch.equal(first[k], second[k]) for k in first)
     with torch.no_grad():
-        assert torch.equal(info_nce(**tensors, **options), first["value"])
+        evaluated = of_one_tensor(partial(info_nce, **options))(**tensors)
+    assert torch.equal(evaluated, first["value"])
 
 
 def test_reruns_are_bit_equal_with_several_threads() -> None:

@@ -80,6 +80,36 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"stop_gradient": "query"}, "stop_gradient: expected None | 'key', got 'query'"),
     (ValueError, {"stop_gradient": True}, "stop_gradient: expected None | 'key', got True"),
     (ValueError, {"reduction": "avg"}, "reduction: expected 'mean' | 'sum' | 'none', got 'avg'"),
+    (ValueError, {"exclude_self": True}, "exclude_self: expected False without positive or "
+     "positive_key, as row i of key is then the positive of query i, got True"),
+    (TypeError, {"exclude_self": 1, "positive_key": X}, "exclude_self: expected a bool, got int"),
+    (ValueError, {"positive": L4, "positive_key": X}, "positive: expected None beside positive_key,"
+     " got a tensor"),
+    (ValueError, {"positive": L4, "symmetric": True}, "positive: expected None with symmetric=True,"
+     " got a tensor"),
+    (TypeError, {"positive": L4.int()}, "positive: expected dtype int64, got int32"),
+    (TypeError, {"positive": [0, 1, 2, 3]}, "positive: expected a tensor, got list"),
+    (ValueError, {"positive": L6}, "positive: expected shape [4], one row of key a query, got [6]"),
+    (ValueError, {"positive": torch.tensor([0, 1, 4, 2])}, "positive: expected rows of key, 0 .. 3,"
+     " got 4"),
+    (ValueError, {"positive": torch.tensor([0, -1, 3, 2])}, "positive: expected rows of key, 0 .. 3"
+     ", got -1"),
+    (ValueError, {"extra_negatives": X, "symmetric": True}, "extra_negatives: expected None with "
+     "symmetric=True (whose direction would they be in? average two calls, each with its own), got "
+     "a tensor"),
+    (ValueError, {"extra_negatives": X[:, :2]}, "extra_negatives: expected 3 features as in query, "
+     "got 2"),
+    (TypeError, {"extra_negatives": X.half()}, "extra_negatives: expected the dtype of query, "
+     "float32, got float16"),
+    (ValueError, {"hard_negatives": X}, "hard_negatives: expected [4, negatives, features], got "
+     "shape [4, 3]"),
+    (ValueError, {"hard_negatives": Y[:, None]}, "hard_negatives: expected [4, negatives, features]"
+     ", got shape [6, 1, 3]"),
+    (ValueError, {"hard_negatives": X[:, None, :1]}, "hard_negatives: expected 3 features as in "
+     "query, got 1"),
+    (ValueError, {"label_smoothing": -0.1}, "label_smoothing: expected a number in 0 .. 1, got "
+     "-0.1"),
+    (TypeError, {"label_smoothing": "0"}, "label_smoothing: expected a number, got str"),
     (ValueError, {"backend": "tritn"}, "backend: expected one of \"auto\", \"torch\", got 'tritn'"),
 ]  # fmt: skip
 
