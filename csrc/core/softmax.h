@@ -50,7 +50,8 @@ void softmax_both(const Target& target, const Matrix<const float>& scores, const
                   const TopTotal& columns, int threads);
 
 // In place: s <- 2^(s - top_i) scale_i + 2^(s - top_j) scale_j, or the first of the two alone if
-// `columns` is null. A subnormal result becomes 0. Tops may be any; powers from 2^127.5 are inf.
+// `columns` is null. A subnormal result becomes 0. Tops may be any: large powers
+// are inf.
 void softmax_weights(const Target& target, const Matrix<float>& scores, const TopScale& rows,
                      const TopScale* columns, int threads);
 

@@ -80,16 +80,18 @@ MMCL_INLINE typename V::Float polynomial(const float (&c)[kTerms], typename V::F
   return p;
 }
 
-// 2^x for x <= 128; 0 below -100, so never subnormal; not-a-number stays.
+// 2^x for x <= 129; 0 below -100, so never subnormal; not-a-number stays.
 template <class V>
 MMCL_INLINE typename V::Float power_of_two(typename V::Float x) {
-  const auto shift = V::broadcast(kRoundToExponent);
-  const auto shifted = V::add(x, shift);
-  const auto r = V::subtract(x, V::subtract(shifted, shift));
-  const auto scale = V::as_float(V::template shift_left<23>(V::bits(shifted)));
-  const auto p = polynomial<V>(kPower, r);
-  // A product, where an addition to the exponent would do, because it keeps not-a-number.
-  return V::mul_unless_less(p, scale, x, V::broadcast(kSmallestPower));
+  const auto n = V::nearest(x);
+  const auto r = V::subtract(x, n.number);
+  const auto c = [](int k) MMCL_INLINE_LAMBDA { return V::broadcast(kPower[k]); };
+  // A third fewer steps that wait for one another than by Horner, and the same last step, which
+  // makes most of the error.
+  const auto r2 = V::mul(r, r);
+  const auto upper = V::fma(r2, V::fma(c(6), r, c(5)), V::fma(c(4), r, c(3)));
+  const auto p = V::fma(r, V::fma(r2, upper, V::fma(c(2), r, c(1))), c(0));
+  return V::scale_unless_less(p, n, x, V::broadcast(kSmallestPower));
 }
 
 constexpr float kNothing = -__builtin_inff();  // its power is 0
@@ -173,11 +175,10 @@ static float both_terms(const float* scores, std::size_t n, float row_top, const
   return sums.sum();
 }
 
-// 2^(s - top), whatever the top.
+// 2^(s - top), whatever the top; not-a-number stays, for it is the second argument.
 template <class V>
 MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float top) {
-  // In this order not-a-number stays.
-  return power_of_two<V>(V::minimum(V::broadcast(kLargestPower), V::subtract(s, top)));
+  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, top)));
 }
 
 template <class V>
