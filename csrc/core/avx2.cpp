@@ -83,9 +83,18 @@ struct Avx2 {
   static MMCL_INLINE void store_first(float* out, int count, Float a) {
     _mm256_maskstore_ps(out, first(count), a);
   }
-  // a * b, but 0 where x < limit.
-  static MMCL_INLINE Float mul_unless_less(Float a, Float b, Float x, Float limit) {
-    return _mm256_and_ps(mul(a, b), _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
+  struct Nearest {
+    Float number, half_power;
+  };
+  static MMCL_INLINE Nearest nearest(Float x) {
+    const Float shift = broadcast(kRoundToExponent), shifted = add(x, shift);
+    return {subtract(shifted, shift), as_float(shift_left<23>(bits(shifted)))};
+  }
+  // a * 2^n, but 0 where x < limit. Products, where additions to the exponent would do, because
+  // they keep not-a-number.
+  static MMCL_INLINE Float scale_unless_less(Float a, Nearest n, Float x, Float limit) {
+    const Float half = mul(a, n.half_power);
+    return _mm256_and_ps(add(half, half), _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
   }
   // a, but b where x < limit.
   static MMCL_INLINE Float select_unless_less(Float a, Float b, Float x, Float limit) {

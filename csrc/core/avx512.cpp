@@ -75,9 +75,15 @@ struct Avx512 {
   static MMCL_INLINE void store_first(float* out, int count, Float a) {
     _mm512_mask_storeu_ps(out, first(count), a);
   }
-  // a * b, but 0 where x < limit.
-  static MMCL_INLINE Float mul_unless_less(Float a, Float b, Float x, Float limit) {
-    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a, b);
+  struct Nearest {
+    Float number;
+  };
+  static MMCL_INLINE Nearest nearest(Float x) {
+    return {_mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  // a * 2^n, but 0 where x < limit.
+  static MMCL_INLINE Float scale_unless_less(Float a, Nearest n, Float x, Float limit) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a, n.number);
   }
   // a, but b where x < limit.
   static MMCL_INLINE Float select_unless_less(Float a, Float b, Float x, Float limit) {

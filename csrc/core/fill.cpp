@@ -4,9 +4,6 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
-#include <system_error>
-#include <thread>
-#include <vector>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -14,6 +11,7 @@
 
 #include "constants.h"
 #include "default_floats.h"
+#include "parallel.h"
 
 namespace mmcl {
 namespace {
@@ -52,22 +50,9 @@ class Filler {
     const auto wanted = static_cast<std::uint64_t>(threads);
     const std::uint64_t parts =
         std::max<std::uint64_t>(1, std::min<std::uint64_t>(wanted, tiles / kTilesPerThread));
-    const auto bound = [=](std::uint64_t part) {
-      return tiles / parts * part + std::min(part, tiles % parts);
-    };
-    std::vector<std::thread> others;
-    others.reserve(parts - 1);
-    std::uint64_t started = 1;
-    try {
-      for (; started < parts; ++started) {
-        others.emplace_back([this, bound, started] { fill(bound(started), bound(started + 1)); });
-      }
-    } catch (const std::system_error&) {
-      // The system grants no further thread: what is left is done here.
-    }
-    fill(bound(0), bound(1));
-    fill(bound(started), bound(parts));
-    for (std::thread& other : others) other.join();
+    for_each_part(parts, [this, parts, tiles](std::uint64_t part) {
+      fill(part_begin(part, parts, tiles), part_begin(part + 1, parts, tiles));
+    });
   }
 
  private:

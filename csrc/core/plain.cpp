@@ -83,9 +83,6 @@ void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims
 
 // Sixteen lanes as an array, for the templates that are written over a vector.
 struct Plain {
-  struct Int {
-    std::uint32_t lane[16];
-  };
   struct Float {
     float lane[16];
   };
@@ -148,29 +145,28 @@ struct Plain {
   static float largest(Float a) {
     return fold(a, [](float x, float y) { return x > y ? x : y; });
   }
-  static Float mul_unless_less(Float a, Float b, Float x, Float limit) {
-    return select_unless_less(mul(a, b), broadcast(0.0f), x, limit);
+  struct Nearest {
+    Float number, half_power;
+  };
+  static Nearest nearest(Float x) {
+    const Float shift = broadcast(kRoundToExponent), shifted = add(x, shift);
+    Nearest n{subtract(shifted, shift), {}};
+    std::uint32_t bits[width];
+    std::memcpy(bits, shifted.lane, sizeof bits);
+    for (std::uint32_t& lane : bits) lane <<= 23;
+    std::memcpy(n.half_power.lane, bits, sizeof bits);
+    return n;
+  }
+  // a * 2^n, but 0 where x < limit.
+  static Float scale_unless_less(Float a, Nearest n, Float x, Float limit) {
+    const Float half = mul(a, n.half_power);
+    return select_unless_less(add(half, half), broadcast(0.0f), x, limit);
   }
   static Float select_unless_less(Float a, Float b, Float x, Float limit) {
     return each([=](int k) { return x.lane[k] < limit.lane[k] ? b.lane[k] : a.lane[k]; });
   }
   static Float without_subnormal(Float a) {
     return each([=](int k) { return std::fabs(a.lane[k]) < 0x1p-126f ? 0.0f : a.lane[k]; });
-  }
-  static Int bits(Float a) {
-    Int out;
-    std::memcpy(out.lane, a.lane, sizeof out.lane);
-    return out;
-  }
-  static Float as_float(Int a) {
-    Float out;
-    std::memcpy(out.lane, a.lane, sizeof out.lane);
-    return out;
-  }
-  template <int kBits>
-  static Int shift_left(Int a) {
-    for (std::uint32_t& lane : a.lane) lane <<= kBits;
-    return a;
   }
 };
 

@@ -47,6 +47,12 @@ void raise_to_lowest(float* top, std::size_t n) {
   for (std::size_t j = 0; j < n; ++j) top[j] = top[j] < kLowestTop ? kLowestTop : top[j];
 }
 
+// The row after row i, from column j on; the last is followed by itself.
+template <class T>
+const float* next_row(const Matrix<T>& m, std::size_t i, std::size_t j) {
+  return m.row(i + 1 < m.rows ? i + 1 : i) + j;
+}
+
 float* row_or_null(const Matrix<float>& terms, std::size_t i, std::size_t j) {
   return terms.data == nullptr ? nullptr : terms.row(i) + j;
 }
@@ -73,10 +79,10 @@ void softmax_rows(const Target& target, const Matrix<const float>& scores,
   split(scores.rows, elements(scores), threads, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) {
       const float* const s = scores.row(i);
-      const float top = raise(rows.top[i], k.row_largest(s, scores.columns));
+      const float top = raise(rows.top[i], k.row_largest(s, s, scores.columns));
       double total = 0.0;
       for_each_segment(0, scores.columns, [&](std::size_t j, std::size_t n) {
-        total += double{k.row_terms(s + j, row_or_null(terms, i, j), n, top)};
+        total += double{k.row_terms(s + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top)};
       });
       rows.top[i] = top;
       rows.total[i] = static_cast<float>(total);
@@ -93,9 +99,9 @@ void softmax_columns(const Target& target, const Matrix<const float>& scores,
     for_each_segment(begin * kColumnUnit, last, [&](std::size_t j, std::size_t n) {
       float* const top = columns.top + j;
       raise_to_lowest(top, n);
-      for (std::size_t i = 0; i < scores.rows; ++i) k.column_largest(scores.row(i) + j, n, top);
+      for (std::size_t i = 0; i < scores.rows; ++i) k.column_largest(scores.row(i) + j, next_row(scores, i, j), n, top);
       total_columns(scores.rows, n, columns.total + j, [&](std::size_t i, float* sum) {
-        k.column_terms(scores.row(i) + j, row_or_null(terms, i, j), n, top, sum);
+        k.column_terms(scores.row(i) + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top, sum);
       });
     });
   });
@@ -117,7 +123,7 @@ void softmax_both(const Target& target, const Matrix<const float>& scores, const
   sweep([&](std::size_t j, std::size_t n, float* own) {
     raise_to_lowest(columns.top + j, n);
     for (std::size_t i = 0; i < scores.rows; ++i) {
-      own[i] = k.both_largest(scores.row(i) + j, n, columns.top + j);
+      own[i] = k.both_largest(scores.row(i) + j, next_row(scores, i, j), n, columns.top + j);
     }
   });
   for (std::size_t i = 0; i < scores.rows; ++i) {
@@ -129,7 +135,7 @@ void softmax_both(const Target& target, const Matrix<const float>& scores, const
   }
   sweep([&](std::size_t j, std::size_t n, float* own) {
     total_columns(scores.rows, n, columns.total + j, [&](std::size_t i, float* sum) {
-      own[i] = k.both_terms(scores.row(i) + j, n, rows.top[i], columns.top + j, sum);
+      own[i] = k.both_terms(scores.row(i) + j, next_row(scores, i, j), n, rows.top[i], columns.top + j, sum);
     });
   });
   for (std::size_t i = 0; i < scores.rows; ++i) {
@@ -152,9 +158,9 @@ void softmax_weights(const Target& target, const Matrix<float>& scores, const To
         for (std::size_t i = begin; i < end; ++i) {
           float* const s = scores.row(i) + j;
           if (columns == nullptr) {
-            k.row_weights(s, n, rows.top[i], rows.scale[i]);
+            k.row_weights(s, next_row(scores, i, j), n, rows.top[i], rows.scale[i]);
           } else {
-            k.both_weights(s, n, rows.top[i], rows.scale[i], columns->top + j,
+            k.both_weights(s, next_row(scores, i, j), n, rows.top[i], rows.scale[i], columns->top + j,
                            columns->scale + j);
           }
         }
@@ -169,7 +175,7 @@ void softplus_rows(const Target& target, const Matrix<float>& scores, float* tot
     for (std::size_t i = begin; i < end; ++i) {
       double sum = 0.0;
       for_each_segment(0, scores.columns, [&](std::size_t j, std::size_t n) {
-        sum += double{target.softmax.softplus(scores.row(i) + j, n)};
+        sum += double{target.softmax.softplus(scores.row(i) + j, next_row(scores, i, j), n)};
       });
       total[i] = static_cast<float>(sum * kLog2);
     }

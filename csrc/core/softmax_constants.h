@@ -11,9 +11,10 @@ constexpr std::size_t kRowGroup = 64;     // the same along a column, in rows
 constexpr float kLowestTop = -0x1p+126f;  // a maximum is no less; masked scores are twice that
 
 constexpr float kSmallestPower = -100.0f;  // 2^x is 0 below
-constexpr float kLargestPower = 128.0f;    // and infinite from there
-// Added to x in [-100, 128] it leaves round(x) + 127, the exponent of 2^round(x), in the lower bits.
-constexpr float kRoundToExponent = 12582912.0f + 127.0f;
+constexpr float kInfinitePower = 129.0f;   // and infinite from there
+// Added to x in [-100, 129] it leaves round(x) + 126, the exponent of half of 2^round(x), in the
+// lower bits. Half, because 2^127.9 is a float32 and 2^128 is none.
+constexpr float kRoundToExponent = 12582912.0f + 126.0f;
 
 // Printed by csrc/tools/fit_transform.py; lowest degree first. 2^r for |r| <= 1/2, and
 // log2(1 + z) / z for 0 <= z <= 1.

@@ -32,11 +32,15 @@ struct First {
   MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, count, a); }
 };
 
-// step(access, i, k) for the vector at i of the row, which belongs to partial sums number k.
+// step(access, i, k) for the vector at i of the row, which belongs to partial sums number k. On the
+// way it fetches `next`, the row to come, whose pages the hardware does not foresee.
 template <class V, class Step>
-MMCL_INLINE void for_each_vector(std::size_t n, Step step) {
+MMCL_INLINE void for_each_vector(std::size_t n, const float* next, Step step) {
+  constexpr std::size_t kCacheLine = 16;
   std::size_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes) {
+    __builtin_prefetch(next + i);
+    __builtin_prefetch(next + i + kCacheLine);
 #pragma GCC unroll 8
     for (int k = 0; k < kVectors<V>; ++k) step(Whole<V>{}, i + k * V::width, k);
   }
@@ -80,41 +84,43 @@ MMCL_INLINE typename V::Float polynomial(const float (&c)[kTerms], typename V::F
   return p;
 }
 
-// 2^x for x <= 128; 0 below -100, so never subnormal; not-a-number stays.
+// 2^x for x <= 129; 0 below -100, so never subnormal; not-a-number stays.
 template <class V>
 MMCL_INLINE typename V::Float power_of_two(typename V::Float x) {
-  const auto shift = V::broadcast(kRoundToExponent);
-  const auto shifted = V::add(x, shift);
-  const auto r = V::subtract(x, V::subtract(shifted, shift));
-  const auto scale = V::as_float(V::template shift_left<23>(V::bits(shifted)));
-  const auto p = polynomial<V>(kPower, r);
-  // A product, where an addition to the exponent would do, because it keeps not-a-number.
-  return V::mul_unless_less(p, scale, x, V::broadcast(kSmallestPower));
+  const auto n = V::nearest(x);
+  const auto r = V::subtract(x, n.number);
+  const auto c = [](int k) MMCL_INLINE_LAMBDA { return V::broadcast(kPower[k]); };
+  // A third fewer steps that wait for one another than by Horner, and the same last step, which
+  // makes most of the error.
+  const auto r2 = V::mul(r, r);
+  const auto upper = V::fma(r2, V::fma(c(6), r, c(5)), V::fma(c(4), r, c(3)));
+  const auto p = V::fma(r, V::fma(r2, upper, V::fma(c(2), r, c(1))), c(0));
+  return V::scale_unless_less(p, n, x, V::broadcast(kSmallestPower));
 }
 
 constexpr float kNothing = -__builtin_inff();  // its power is 0
 
 template <class V>
-static float row_largest(const float* scores, std::size_t n) {
+static float row_largest(const float* scores, const float* next, std::size_t n) {
   Lanes<V> top(kLowestTop);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     top.at[k] = V::maximum(access.load(scores + i, kNothing), top.at[k]);
   });
   return top.largest();
 }
 
 template <class V>
-static void column_largest(const float* scores, std::size_t n, float* top) {
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+static void column_largest(const float* scores, const float* next, std::size_t n, float* top) {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     access.store(top + i, V::maximum(s, access.load(top + i, kNothing)));
   });
 }
 
 template <class V>
-static float both_largest(const float* scores, std::size_t n, float* column_top) {
+static float both_largest(const float* scores, const float* next, std::size_t n, float* column_top) {
   Lanes<V> top(kLowestTop);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     top.at[k] = V::maximum(s, top.at[k]);
     access.store(column_top + i, V::maximum(s, access.load(column_top + i, kNothing)));
@@ -123,11 +129,11 @@ static float both_largest(const float* scores, std::size_t n, float* column_top)
 }
 
 template <class V>
-static float row_terms(const float* scores, float* out, std::size_t n, float top) {
+static float row_terms(const float* scores, const float* next, float* out, std::size_t n, float top) {
   Lanes<V> sums(0.0f);
   const auto t = V::broadcast(top);
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
-    for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
       const auto p = power_of_two<V>(V::subtract(access.load(scores + i, kNothing), t));
       sums.at[k] = V::add(sums.at[k], p);
       write(access, i, p);
@@ -142,10 +148,10 @@ static float row_terms(const float* scores, float* out, std::size_t n, float top
 }
 
 template <class V>
-static void column_terms(const float* scores, float* out, std::size_t n, const float* top,
+static void column_terms(const float* scores, const float* next, float* out, std::size_t n, const float* top,
                          float* sum) {
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
-    for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+    for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
       const auto s = access.load(scores + i, kNothing);
       const auto p = power_of_two<V>(V::subtract(s, access.load(top + i, 0.0f)));
       access.store(sum + i, V::add(access.load(sum + i, 0.0f), p));
@@ -160,11 +166,11 @@ static void column_terms(const float* scores, float* out, std::size_t n, const f
 }
 
 template <class V>
-static float both_terms(const float* scores, std::size_t n, float row_top, const float* column_top,
+static float both_terms(const float* scores, const float* next, std::size_t n, float row_top, const float* column_top,
                         float* column_sum) {
   Lanes<V> sums(0.0f);
   const auto t = V::broadcast(row_top);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     sums.at[k] = V::add(sums.at[k], power_of_two<V>(V::subtract(s, t)));
     const auto p = power_of_two<V>(V::subtract(s, access.load(column_top + i, 0.0f)));
@@ -173,27 +179,26 @@ static float both_terms(const float* scores, std::size_t n, float row_top, const
   return sums.sum();
 }
 
-// 2^(s - top), whatever the top.
+// 2^(s - top), whatever the top; not-a-number stays, for it is the second argument.
 template <class V>
 MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float top) {
-  // In this order not-a-number stays.
-  return power_of_two<V>(V::minimum(V::broadcast(kLargestPower), V::subtract(s, top)));
+  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, top)));
 }
 
 template <class V>
-static void row_weights(float* scores, std::size_t n, float top, float scale) {
+static void row_weights(float* scores, const float* next, std::size_t n, float top, float scale) {
   const auto t = V::broadcast(top), f = V::broadcast(scale);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto w = V::mul(term<V>(access.load(scores + i, kNothing), t), f);
     access.store(scores + i, V::without_subnormal(w));
   });
 }
 
 template <class V>
-static void both_weights(float* scores, std::size_t n, float row_top, float row_scale,
+static void both_weights(float* scores, const float* next, std::size_t n, float row_top, float row_scale,
                          const float* column_top, const float* column_scale) {
   const auto t = V::broadcast(row_top), f = V::broadcast(row_scale);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     const auto row = V::mul(term<V>(s, t), f);
     const auto column = term<V>(s, access.load(column_top + i, 0.0f));
@@ -204,10 +209,10 @@ static void both_weights(float* scores, std::size_t n, float row_top, float row_
 
 // Replaces s by 1 / (1 + 2^-s); returns the sum of log2(1 + 2^s).
 template <class V>
-static float softplus(float* scores, std::size_t n) {
+static float softplus(float* scores, const float* next, std::size_t n) {
   Lanes<V> sums(0.0f);
   const auto zero = V::broadcast(0.0f), one = V::broadcast(1.0f);
-  for_each_vector<V>(n, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+  for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     const auto decay = power_of_two<V>(V::minimum(s, V::subtract(zero, s)));  // 2^-|s|
     const auto tail = V::mul(decay, polynomial<V>(kLog1p, decay));

@@ -23,26 +23,26 @@ struct Kernels {
 };
 
 // Passes over the n elements of a row of scores; csrc/core/softmax.h says what a term is. `out` may
-// be `scores`, or null where terms are not wanted.
+// be `scores`, or null where terms are not wanted. `next` is a row that will be wanted soon.
 struct SoftmaxKernels {
   // The largest element, and at least kLowestTop; not-a-number is passed over.
-  float (*row_largest)(const float* scores, std::size_t n);
+  float (*row_largest)(const float* scores, const float* next, std::size_t n);
   // Raises top[j] to element j.
-  void (*column_largest)(const float* scores, std::size_t n, float* top);
-  float (*both_largest)(const float* scores, std::size_t n, float* column_top);
+  void (*column_largest)(const float* scores, const float* next, std::size_t n, float* top);
+  float (*both_largest)(const float* scores, const float* next, std::size_t n, float* column_top);
   // The sum of the terms.
-  float (*row_terms)(const float* scores, float* out, std::size_t n, float top);
+  float (*row_terms)(const float* scores, const float* next, float* out, std::size_t n, float top);
   // Adds term j to sum[j].
-  void (*column_terms)(const float* scores, float* out, std::size_t n, const float* top,
+  void (*column_terms)(const float* scores, const float* next, float* out, std::size_t n, const float* top,
                        float* sum);
-  float (*both_terms)(const float* scores, std::size_t n, float row_top, const float* column_top,
+  float (*both_terms)(const float* scores, const float* next, std::size_t n, float row_top, const float* column_top,
                       float* column_sum);
   // In place: the terms times the scale; with both, their sum.
-  void (*row_weights)(float* scores, std::size_t n, float top, float scale);
-  void (*both_weights)(float* scores, std::size_t n, float row_top, float row_scale,
+  void (*row_weights)(float* scores, const float* next, std::size_t n, float top, float scale);
+  void (*both_weights)(float* scores, const float* next, std::size_t n, float row_top, float row_scale,
                        const float* column_top, const float* column_scale);
   // In place: 1 / (1 + 2^-s); returns the sum of log2(1 + 2^s).
-  float (*softplus)(float* scores, std::size_t n);
+  float (*softplus)(float* scores, const float* next, std::size_t n);
 };
 
 // `streaming` bypasses the cache: `out` must be a multiple of 64 bytes, and the caller fences.

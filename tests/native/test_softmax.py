@@ -230,6 +230,7 @@ GOOD = {"scores": (3, 4), "terms": (3, 4), "top": (3,), "total": (3,)}
         ({"scores": np.zeros(12, F32)}, "scores: expected float32 of 2 axes, got format 'f' [12]"),
         ({"scores": np.zeros((4, 3), F32).T}, "scores: expected contiguous rows"),
         ({"scores": np.zeros((6, 4), F32)[::-2]}, "scores: expected contiguous rows"),
+        ({"scores": np.zeros((3, 8), F32)[:, ::2]}, "scores: expected contiguous rows"),
         ({"terms": np.zeros((3, 5), F32)}, "terms: expected the shape of scores, "),
         ({"terms": np.zeros((4, 3), F32).T}, "terms: expected contiguous rows"),
         ({"top": np.zeros(4, F32)}, "top: expected 3 contiguous values, got format 'f' [4]"),
