@@ -105,6 +105,7 @@ _ONE_WAY = {
 }
 CASES = (
     Case("symmetric", 2048, 256, "xys", _ours_clip, _CLIP, 4),
+    Case("symmetric", 128, 128, "xys", _ours_clip, _CLIP, 4),
     Case("symmetric", 8192, 128, "xys", _ours_clip, _CLIP, 4),
     Case("symmetric", 32768, 128, "xys", _ours_clip, {}, 4, memory_only=True),
     Case("one way", 2048, 256, "xys", _ours_one_way, _ONE_WAY, 3),
