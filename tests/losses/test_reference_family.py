@@ -214,6 +214,15 @@ def test_one_pair_alone() -> None:
         assert not moved.any()
 
 
+def test_siglip_is_exact_where_logits_are_large() -> None:
+    x = torch.full((1, 1), 5.0, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[-5.0], [5.0]], dtype=torch.float64)
+    loss = reference.siglip(x, y, temperature=1.0, bias=0.0)
+    (moved,) = torch.autograd.grad(loss, x)
+    assert loss.item() == pytest.approx(2 * (25 + math.log1p(math.exp(-25))), rel=1e-15)
+    assert moved.item() == pytest.approx(2 * 5 / (1 + math.exp(-25)), rel=1e-15)
+
+
 GRADCHECKS = [("info_nce", ("query", "key", *c.tensors), c.options) for c in CASES] + RELATIVES
 
 
