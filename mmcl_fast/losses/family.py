@@ -121,7 +121,8 @@ def sup_con(  # noqa: PLR0913 - two sides with their labels
     keys = query if key is None else key
     pair = check_labels(query, keys, labels, key_labels, negatives="other_label")
     assert pair is not None
-    wide = keys.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
+    # Sums in float64: without itself, a query's class must not keep the rounding of its own score.
+    wide = keys.double()
     same = Classes.of(*pair, wide)
     total, count = same.total, same.size
     if key is None or exclude_self:
@@ -129,11 +130,12 @@ def sup_con(  # noqa: PLR0913 - two sides with their labels
         mine = torch.nn.functional.pad(mine, (0, len(query) - len(mine)))
         itself = torch.nn.functional.pad(wide, (0, 0, 0, len(query)))[: len(query)]
         total, count = total - mine[:, None] * itself, count - mine
+    positive = total / count.clamp(min=1)[:, None]
     contrast = Contrast(
         query=query,
         key=key,
         temperature=number(temperature, query),
-        positive_key=total / count.clamp(min=1)[:, None],
+        positive_key=positive if query.dtype == torch.float64 else positive.float(),
         form="decoupled",
         exclude_self=key is None or exclude_self,
     )

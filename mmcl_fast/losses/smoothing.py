@@ -20,16 +20,16 @@ def uniform_pull(contrast: Contrast) -> Tensor:
 
     Returns: [N], in `Contrast.dtype`, differentiable; both directions' mean if symmetric.
     """
-    dtype = contrast.dtype
-    query = contrast.query.to(dtype)
-    key = query if contrast.key is None else contrast.key.to(dtype)
+    # In float64: what is left of a sum over all keys may be one of them, and must be as exact.
+    query = contrast.query.double()
+    key = query if contrast.key is None else contrast.key.double()
     first = _one_direction(contrast, query, key.detach() if contrast.stopped else key)
     if not contrast.symmetric:
-        return first
+        return first.to(contrast.dtype)
     other = contrast.labels and contrast.labels[::-1]
     mirror = Contrast(key, query, contrast.temperature, labels=other)
     second = _one_direction(mirror, key, query.detach() if contrast.stopped else query)
-    return (first + second) / 2
+    return ((first + second) / 2).to(contrast.dtype)
 
 
 def _one_direction(contrast: Contrast, query: Tensor, key: Tensor) -> Tensor:
