@@ -15,6 +15,7 @@ PACKAGES = [
     "mmcl_fast.engines",
     "mmcl_fast.experiments",
     "mmcl_fast.losses",
+    "mmcl_fast.losses.compat",
     "mmcl_fast.reference",
     "mmcl_fast.torch_impl",
     "mmcl_fast.kernels",

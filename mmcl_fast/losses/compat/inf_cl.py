@@ -1,0 +1,46 @@
+"""The call of inf-cl 1.2.1 (`inf_cl.cal_inf_loss`)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmcl_fast.losses.compat.inputs import check_features, temperature_of
+from mmcl_fast.losses.compat.processes import require_one_process, world_size
+from mmcl_fast.losses.contrastive import info_nce
+
+
+def cal_inf_loss(
+    q: Tensor,
+    k: Tensor,
+    labels: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    head_dim: int = 256,
+) -> Tensor:
+    """inf-cl's loss of one process, one way: the mean of `info_nce(q, k, positive=labels)`.
+
+    Differs: on a CPU too; any number of rows (there the gradient of k reads past its statistics
+    unless that is a multiple of 64); any number of features; `scale` gets its gradient without a
+    process group; products are as exact as `info_nce` has them (there TensorFloat-32).
+
+    Args:
+        q: [N, D]. Nothing is normalised.
+        k: [M, D], same dtype and device.
+        labels: [N], int64: the row of k that is the positive of each row of q. None: row i.
+        scale: The inverse temperature, > 0; a tensor of one element gets a gradient. None: 1.
+        head_dim: Slice width of inf-cl's kernels; without effect.
+
+    Returns: A scalar.
+
+    Raises:
+        TypeError, ValueError: As for `info_nce`; several processes.
+
+    See: mmcl_fast.losses.info_nce.
+    """
+    require_one_process("torch.distributed", "one process", processes=world_size())
+    check_features("q", q)
+    check_features("k", k)
+    temperature = 1.0 if scale is None else temperature_of("scale", scale, q)
+    return info_nce(q, k, positive=labels, temperature=temperature)
+
+
+__all__ = ["cal_inf_loss"]

@@ -1,0 +1,179 @@
+"""The calls of open_clip 3.3 (`open_clip.loss`)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmcl_fast.losses.compat.inputs import check_features, temperature_of
+from mmcl_fast.losses.compat.processes import require_one_process
+from mmcl_fast.losses.contrastive import info_nce
+from mmcl_fast.losses.family import siglip
+
+
+class ClipLoss(nn.Module):
+    """`open_clip.ClipLoss` of one process: `info_nce(..., symmetric=True)`.
+
+    Differs: float32 result for float16 and bfloat16 features; no N x N logits; `logit_scale` must
+    be > 0. `logit_bias` changes no softmax: its gradient is 0, where open_clip's is rounding.
+
+    Args:
+        local_loss: Means something for several processes alone, as do the next three.
+        gather_with_grad: As above.
+        cache_labels: No labels are made that could be cached.
+        rank: Of this process.
+        world_size: 1.
+        use_horovod: False.
+        backend: As for `info_nce`.
+
+    Raises:
+        ValueError: Several processes.
+
+    See: mmcl_fast.losses.info_nce.
+    """
+
+    def __init__(
+        self,
+        local_loss: bool = False,
+        gather_with_grad: bool = False,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        use_horovod: bool = False,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        require_one_process("world_size", "1", processes=world_size)
+        if use_horovod:
+            raise ValueError("use_horovod: expected False, got True: Horovod is not supported")
+        self.local_loss = local_loss
+        self.gather_with_grad = gather_with_grad
+        self.cache_labels = cache_labels
+        self.rank = rank
+        self.world_size = world_size
+        self.use_horovod = use_horovod
+        self.backend = backend
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        logit_bias: Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """Symmetric cross-entropy of `logit_scale * image_features @ text_features.T`.
+
+        Args:
+            image_features: [N, D], normalised by the caller.
+            text_features: [N, D], normalised by the caller.
+            logit_scale: The inverse temperature, exponentiated by the caller; one element.
+            logit_bias: Without effect.
+            output_dict: The loss as {"contrastive_loss": loss}.
+
+        Returns: A scalar, or that dictionary.
+
+        Raises:
+            TypeError, ValueError: As for `info_nce`; `logit_scale` not > 0.
+        """
+        check_features("image_features", image_features)
+        check_features("text_features", text_features)
+        temperature = temperature_of("logit_scale", logit_scale, image_features)
+        loss = info_nce(
+            image_features,
+            text_features,
+            temperature=temperature,
+            symmetric=True,
+            backend=self.backend,
+        )
+        if isinstance(logit_bias, Tensor) and logit_bias.requires_grad:
+            # DistributedDataParallel waits for a gradient of every parameter.
+            loss = loss + 0 * logit_bias.sum().to(loss.dtype)
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+class SigLipLoss(nn.Module):
+    """`open_clip.SigLipLoss` of one process: `siglip`.
+
+    Differs: float32 result for float16 and bfloat16 features; no N x N logits; `logit_scale` must
+    be > 0.
+
+    Args:
+        cache_labels: No labels are made that could be cached.
+        rank: Of this process.
+        world_size: 1.
+        dist_impl: Means something for several processes alone.
+        backend: As for `siglip`.
+
+    Raises:
+        ValueError: Several processes.
+
+    See: mmcl_fast.losses.siglip.
+    """
+
+    def __init__(
+        self,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        dist_impl: str | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        require_one_process("world_size", "1", processes=world_size)
+        self.cache_labels = cache_labels
+        self.rank = rank
+        self.world_size = world_size
+        self.dist_impl = dist_impl
+        self.backend = backend
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        logit_bias: float | Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """Sum over all pairs of the sigmoid loss, over N.
+
+        Args:
+            image_features: [N, D], normalised by the caller.
+            text_features: [N, D], normalised by the caller.
+            logit_scale: The inverse temperature, exponentiated by the caller; one element.
+            logit_bias: Added to every logit; one element. None: 0.
+            output_dict: The loss as {"contrastive_loss": loss}.
+
+        Returns: A scalar, or that dictionary.
+
+        Raises:
+            TypeError, ValueError: As for `siglip`; `logit_scale` not > 0.
+        """
+        check_features("image_features", image_features)
+        check_features("text_features", text_features)
+        if len(image_features) != len(text_features):
+            raise ValueError(
+                f"text_features: expected the {len(image_features)} rows of image_features, "
+                f"got {len(text_features)}"
+            )
+        loss = siglip(
+            image_features,
+            text_features,
+            temperature=temperature_of("logit_scale", logit_scale, image_features),
+            bias=_bias_of(logit_bias),
+            backend=self.backend,
+        )
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+def _bias_of(logit_bias: float | Tensor | None) -> float | Tensor:
+    if logit_bias is None:
+        return 0.0
+    # open_clip can make its bias a tensor of shape [1].
+    if isinstance(logit_bias, Tensor) and logit_bias.numel() == 1:
+        return logit_bias.reshape(())
+    return logit_bias
+
+
+__all__ = ["ClipLoss", "SigLipLoss"]

@@ -1,0 +1,99 @@
+"""The call of SupContrast (`losses.SupConLoss` of HobbitLong/SupContrast, commit 02f458c)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmcl_fast.losses.compat.inputs import check_features
+from mmcl_fast.losses.family import sup_con
+from mmcl_fast.losses.validation import check_temperature
+
+
+class SupConLoss(nn.Module):
+    """SupContrast's `SupConLoss`: `sup_con` over all views, times temperature / base_temperature.
+
+    Differs: an anchor without a positive has loss 0 (there: NaN); the sum of exponentials is not
+    raised by 1e-9; no `mask`, as positives are found by label here.
+
+    Args:
+        temperature: Dimensionless, > 0.
+        contrast_mode: "all": every view is an anchor; "one": the first view of each example is.
+        base_temperature: The loss is multiplied by temperature / base_temperature.
+        backend: As for `sup_con`.
+
+    Raises:
+        TypeError: A temperature is no number.
+        ValueError: The range of a temperature, or an unknown mode.
+
+    See: mmcl_fast.losses.sup_con.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        contrast_mode: Literal["all", "one"] = "all",
+        base_temperature: float = 0.07,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_temperature(temperature, None)
+        check_temperature(base_temperature, None)
+        if contrast_mode not in ("all", "one"):
+            raise ValueError(f"contrast_mode: expected 'all' | 'one', got {contrast_mode!r}")
+        self.temperature = temperature
+        self.contrast_mode = contrast_mode
+        self.base_temperature = base_temperature
+        self.backend = backend
+
+    def forward(
+        self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The mean loss of the anchors.
+
+        Args:
+            features: [B, V, D], V views of each example, normalised by the caller; more axes are
+                joined with D.
+            labels: [B] or [B, 1]. None: the views of one example are each other's only positives.
+            mask: None.
+
+        Returns: A scalar.
+
+        Raises:
+            TypeError, ValueError: As for `sup_con`; a `mask`.
+        """
+        if mask is not None:
+            raise ValueError(
+                "mask: expected None, got a tensor: positives are rows of equal label here, give "
+                "labels"
+            )
+        if isinstance(features, Tensor) and features.dim() > 3:
+            features = features.flatten(start_dim=2)
+        check_features("features", features, rank=3)
+        b, v, _ = features.shape
+        if labels is None:
+            labels = torch.arange(b, device=features.device)
+        elif labels.numel() != b:
+            raise ValueError(f"labels: expected [{b}], got {list(labels.shape)}")
+        labels = labels.reshape(-1)
+        views = features.transpose(0, 1).flatten(end_dim=1)  # [V * B, D], view by view
+        every = labels.repeat(v)
+        if self.contrast_mode == "all":
+            loss = sup_con(views, every, temperature=self.temperature, backend=self.backend)
+        else:
+            loss = sup_con(
+                features[:, 0],
+                labels,
+                key=views,
+                key_labels=every,
+                exclude_self=True,
+                temperature=self.temperature,
+                backend=self.backend,
+            )
+        return loss * (self.temperature / self.base_temperature)
+
+
+__all__ = ["SupConLoss"]
