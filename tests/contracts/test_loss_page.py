@@ -1,0 +1,47 @@
+"""docs/losses.md: the tests it names exist, every feature has one or says why not, examples run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.peers import peer
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/losses.md").read_text()
+NAMED = sorted(set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", TEXT)))
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+FEATURES = TEXT.partition("| feature | ours | test |")[2].partition("\n\n")[0].splitlines()[2:]
+
+
+@pytest.mark.parametrize("file", sorted({file for file, _ in NAMED}))
+def test_named_tests_exist(file: str) -> None:
+    tree = ast.parse((ROOT / "tests/losses" / file).read_text())
+    known = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {name for where, name in NAMED if where == file} <= known
+
+
+def test_no_test_is_named_in_another_way() -> None:
+    assert TEXT.count("::") == len(re.findall(r"`test_\w+\.py::test_\w+`", TEXT))
+
+
+def test_every_feature_has_a_test_or_a_reason() -> None:
+    assert len(FEATURES) >= 28
+    for row in FEATURES:
+        _, feature, ours, test, _ = row.split("|")
+        assert ours.strip().startswith(("yes", "left out: ", "left out ", "modules ")), feature
+        assert "::" in test or ours.strip().startswith("left out: "), feature
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_examples_run(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(EXAMPLES) == 3
+    if "grad_cache" in EXAMPLES[k]:
+        # The released package imports itself under the name that its repository uses.
+        module = peer("grad_cache.grad_cache", folder="gradcache")
+        monkeypatch.setitem(sys.modules, "grad_cache", module)
+    exec(compile(EXAMPLES[k], f"docs/losses.md, example {k}", "exec"), {})

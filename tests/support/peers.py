@@ -1,0 +1,55 @@
+"""Other libraries' losses, loaded without what their packages import beside them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# Those that ask for torchvision, which has no build for a torch without CUDA, are installed alone.
+INSTALL = {
+    "gradcache": 'pip install -e ".[test]"',
+    "info_nce": 'pip install -e ".[test]"',
+    "lightly": "pip install --no-deps lightly==1.6.0",
+    "open_clip": "pip install --no-deps open_clip_torch==3.3.0",
+    "pytorch_metric_learning": 'pip install -e ".[test]"',
+}
+
+
+def require(package: str) -> None:
+    """Skips the test, and says how to install what it needs, without this package."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: {INSTALL[package]}")
+
+
+def peer(module: str, *, folder: str | None = None, without: str | None = None) -> ModuleType:
+    """A module of an installed package of which no `__init__` runs; skips the test without it.
+
+    Args:
+        module: Dotted, as the package itself imports it.
+        folder: Name of the installed top-level folder, where that is another.
+        without: A module it imports and does not use here; an empty one takes its place.
+    """
+    top = folder or module.split(".")[0]
+    require(top)
+    spec = find_spec(top)
+    assert spec is not None
+    root = Path(next(iter(spec.submodule_search_locations or [])))
+    before = set(sys.modules)
+    try:
+        for path in [root, *(p.parent for p in root.rglob("__init__.py") if p.parent != root)]:
+            name = ".".join([module.split(".")[0], *path.relative_to(root).parts])
+            bare = ModuleType(name)
+            bare.__path__ = [str(path)]
+            sys.modules.setdefault(name, bare)
+        if without is not None:
+            sys.modules[without] = ModuleType(without)
+        return importlib.import_module(module)
+    finally:
+        for name in set(sys.modules) - before:
+            if name.split(".")[0] == module.split(".")[0]:
+                del sys.modules[name]
