@@ -67,7 +67,8 @@ class Side:
         """Row losses."""
         positive = self.positive * LOG2
         if self.form == "sigmoid":
-            return self.negatives + torch.nn.functional.softplus(-positive)
+            # Not softplus, which torch takes to be linear beyond 20.
+            return self.negatives - torch.nn.functional.logsigmoid(positive)
         lead = (self.positive - self.top) * LOG2
         if self.form == "softmax":
             return torch.log1p(self.negatives + torch.expm1(lead)) - lead
