@@ -96,12 +96,10 @@ class Accumulator:
         if contrast.positive_key is not None:
             self.positive_key = back if self.wanted.positive_key else None
         elif self.columns is not None:
+            at = self.work.positive_rows if contrast.positive is None else contrast.positive
+            # Accumulated in a fixed order on every device; index_add is not.
             self.key = torch.zeros_like(self.work.key)
-            at = contrast.positive
-            if at is None:  # no key twice
-                self.key[self.work.positive_rows] = back
-            else:  # accumulated in a fixed order on every device
-                self.key.index_put_((at,), back, accumulate=True)
+            self.key.index_put_((at,), back, accumulate=True)
 
     def add_stopped_positives(self, row_pull: Tensor, column_pull: Tensor) -> None:
         """The pulls of both directions, each on its own query."""

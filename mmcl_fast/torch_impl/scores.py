@@ -101,8 +101,9 @@ class Work:
         if codes is not None and _has_halves(contrast, codes):
             orders = codes[0].argsort(stable=True), codes[1].argsort(stable=True)
             split = int((codes[0] == 0).sum()), int((codes[1] == 0).sum())
-            query, own = query[orders[0]], contrast.key is None
-            key = query if own else key[orders[1]]
+            # index_select: the brackets take six times as long.
+            query, own = query.index_select(0, orders[0]), contrast.key is None
+            key = query if own else key.index_select(0, orders[1])
             return cls(contrast, query, key, temperature, own, None, orders, split)
         query = query.contiguous()
         key = query if contrast.key is None else key.contiguous()
@@ -141,17 +142,24 @@ class Work:
         if contrast.positive_key is not None:
             return self.sorted_rows(contrast.positive_key.to(self.key.dtype))
         if contrast.positive is not None:
-            return self.key[contrast.positive]
-        return self.key[self.positive_rows]
+            return self.key.index_select(0, contrast.positive)
+        if self.order is None:
+            return self.key[: len(self.query)]
+        return self.key.index_select(0, self.positive_rows)
 
     @cached_property
-    def positive_rows(self) -> slice | Tensor:
-        """The keys that are the positives, where those are row i of the caller's keys."""
+    def positive_rows(self) -> Tensor:
+        """The keys that are the positives, [N], where those are row i of the caller's keys."""
+        rows = torch.arange(len(self.query), device=self.query.device)
         if self.order is None:
-            return slice(len(self.query))
-        back = torch.empty_like(self.order[1])
-        back[self.order[1]] = torch.arange(len(back), device=back.device)
-        return back[self.order[0]]
+            return rows
+        return self.places[1].index_select(0, self.order[0])
+
+    @cached_property
+    def places(self) -> Labels:
+        """Where each of the caller's query rows and keys has gone, if sorted by label."""
+        assert self.order is not None
+        return self.order[0].argsort(), self.order[1].argsort()
 
     @cached_property
     def positive(self) -> Tensor:
@@ -177,15 +185,11 @@ class Work:
 
     def sorted_rows(self, x: Tensor) -> Tensor:
         """Rows of the query side in the order of `query`."""
-        return x if self.order is None else x[self.order[0]]
+        return x if self.order is None else x.index_select(0, self.order[0])
 
     def unsorted(self, x: Tensor, side: int = 0) -> Tensor:
         """Rows in the caller's order again; `side` 1 for keys."""
-        if self.order is None:
-            return x
-        out = torch.empty_like(x)
-        out[self.order[side]] = x
-        return out
+        return x if self.order is None else x.index_select(0, self.places[side])
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, in a fixed order; the rows of a plain or half block meet all their keys."""
