@@ -64,7 +64,7 @@ static Measured<L> activate(const TrajectorySettings& s, const TrajectorySpace& 
       const auto value = L::load(row + i);
       const auto valid = L::first(s.n - i);
       const auto on = L::both(valid, L::less(L::broadcast(0.0f), value));
-      if (i <= positives) before = count + L::count(L::both(on, L::first(positives - i)));
+      if (i < positives) before = count + L::count(L::both(on, L::first(positives - i)));
       count += L::append(on, static_cast<std::int32_t>(i), active + count);
       found.noise =
           L::larger(L::select(valid, value, L::broadcast(-__builtin_inff())), found.noise);
