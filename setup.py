@@ -23,14 +23,20 @@ PACKAGES = [
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
-CORE = [f"csrc/core/{name}.cpp" for name in ("chi", "fill", "gram", "plain", "softmax", "target")]
+CORE_NAMES = "chi embed fill gram inner_products lanes_plain plain softmax target trajectory"
+CORE = [f"csrc/core/{name}.cpp" for name in CORE_NAMES.split()]
+BINDINGS = [f"csrc/bindings/{name}.cpp" for name in ("module", "softmax", "trajectory")]
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = [
+    *(*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
+    "-mprefer-vector-width=512",
+    *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # in g++ 12's own intrinsics header
+]
 TARGETS = {
-    "csrc/core/avx2.cpp": ["-mavx2", "-mfma"],
-    "csrc/core/avx512.cpp": [
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
-        "-mprefer-vector-width=512",
-        *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # in g++ 12's own intrinsics header
-    ],
+    "csrc/core/avx2.cpp": AVX2,
+    "csrc/core/avx512.cpp": AVX512,
+    "csrc/core/lanes_avx2.cpp": AVX2,
+    "csrc/core/lanes_avx512.cpp": AVX512,
 }
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 
@@ -68,8 +74,8 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "mmcl_fast._native",
-            ["csrc/bindings/module.cpp", "csrc/bindings/softmax.cpp", *CORE],
-            depends=[*TARGETS, *map(str, Path("csrc/core").glob("*.h"))],
+            [*BINDINGS, *CORE],
+            depends=[*TARGETS, *map(str, Path("csrc").glob("*/*.h"))],
             extra_compile_args=FLAGS,
             cxx_std=17,
         )

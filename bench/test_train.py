@@ -23,6 +23,9 @@ NAMES = [
     "primal",
     "gram, 1 run",
     "gram, train()",
+    "native, Gram given",
+    "native, 1 run",
+    "native, train()",
     "gram, 8 runs",
 ]
 

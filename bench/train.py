@@ -3,9 +3,9 @@
 `python -m bench.train [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.train`.
 
 Every variant is given data and initial weights and returns the losses of all epochs; evaluation is
-off. Our times include the inner products that the gram engine begins with. JAX's include neither
-its compilation, which is printed, nor moving the data to it. Nothing is timed unless all loss
-curves agree with autograd in float64.
+off. Our times include the inner products that training in coefficient space begins with, except in
+"native, Gram given". JAX's include neither its compilation, which is printed, nor moving the data
+to it. Nothing is timed unless all loss curves agree with autograd in float64.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, as_data, sample
-from mmcl_fast.engines import ENGINES, Spec
+from mmcl_fast.engines import ENGINES, NativeEngine, Spec, StretchEngine
 from mmcl_fast.training import train
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
@@ -65,12 +65,26 @@ def engine_losses(name: str, cfg: TrainConfig, data: Sequence[SignalNoiseData]) 
     configs = [cfg] * len(data)  # seeds matter to the data alone, and those are given
     with torch.inference_mode(name != "reference"):
         engine = ENGINES[name].build(Spec(configs, data, torch.device("cpu")))
+        if isinstance(engine, StretchEngine):
+            return engine.train_epochs(0, cfg.epochs).loss
         return torch.stack([engine.train_epoch(t) for t in range(cfg.epochs)], dim=1)
 
 
-def train_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
+def given_gram(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
+    """Losses of the native engine from inner products that are there; the state starts anew."""
+    engine = NativeEngine(Spec([cfg] * len(data), data, torch.device("cpu")))
+    start = {name: tensor.clone() for name, tensor in engine.state().items()}
+
+    def losses() -> Tensor:
+        engine.load_state(start)
+        return engine.train_epochs(0, cfg.epochs).loss
+
+    return losses
+
+
+def train_losses(name: str, cfg: TrainConfig, data: SignalNoiseData | None) -> Tensor:
     """Losses by the public entry point, which also records signal, noise, gamma and rho."""
-    return train(cfg.replace(engine="gram"), data).loss[: cfg.epochs]
+    return train(cfg.replace(engine=name), data).loss[: cfg.epochs]
 
 
 def make_variants(cfg: TrainConfig) -> list[Variant]:
@@ -85,7 +99,10 @@ def make_variants(cfg: TrainConfig) -> list[Variant]:
         Variant(SCAN, lambda data: jax_losses(cfg, data[0])),
         Variant("primal", engine("primal")),
         Variant("gram, 1 run", engine("gram")),
-        Variant("gram, train()", lambda data: partial(train_losses, cfg, data[0])),
+        Variant("gram, train()", lambda data: partial(train_losses, "gram", cfg, data[0])),
+        Variant("native, Gram given", lambda data: given_gram(cfg, data)),
+        Variant("native, 1 run", engine("native")),
+        Variant("native, train()", lambda data: partial(train_losses, "native", cfg, data[0])),
     ]
     variants += [Variant(f"gram, {k} runs", engine("gram"), k) for k in BATCHES]
     return [v for v in variants if v.name != SCAN or find_spec("jax")]
@@ -149,12 +166,12 @@ def show(cfg: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     if (compile_s := rows[0]["jax_compile_s"]) is not None:
         print(f"JAX compilation and first call: {compile_s:.2f} s wall, not counted")
-    head = f"{'':16}{'p20':>9}{'p50':>9}{'p80':>9}{'× JAX':>9}{'× eager':>9}{'× textbook':>12}"
+    head = f"{'':20}{'p20':>9}{'p50':>9}{'p80':>9}{'× JAX':>9}{'× eager':>9}{'× textbook':>12}"
     print(head + f"{'worst':>10}{'median':>10}")
     for row in rows:
         t, (jax, eager, textbook) = row["cpu_ms_per_run"], (row.get(k, nan) for k in PEERS)
         print(
-            f"{row['variant']:16}{t['p20']:9.2f}{t['p50']:9.2f}{t['p80']:9.2f}"
+            f"{row['variant']:20}{t['p20']:9.2f}{t['p50']:9.2f}{t['p80']:9.2f}"
             f"{jax:9.2f}{eager:9.2f}{textbook:12.2f}"
             f"{row['max_abs_loss_error']:10.1e}{row['median_abs_loss_error']:10.1e}"
         )

@@ -89,5 +89,40 @@ def softplus_rows(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+def embed(
+    out: npt.NDArray[np.float32],
+    start: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+    places: Sequence[int],
+    *,
+    q: int,
+    moved: npt.NDArray[np.float32] | None = None,
+    gram: npt.NDArray[np.float32] | None = None,
+    target: str = "auto",
+) -> None: ...
+def inner_products(
+    out: Sequence[npt.NDArray[np.float32]],
+    left: Sequence[tuple[npt.NDArray[np.float32], Sequence[int] | None]],
+    right: Sequence[tuple[npt.NDArray[np.float32], Sequence[int] | None]],
+    *,
+    shared: int = 0,
+    target: str = "auto",
+) -> None: ...
+def train_trajectories(
+    gram: Sequence[npt.NDArray[np.float32]],
+    z: Sequence[npt.NDArray[np.float32]],
+    moved: Sequence[npt.NDArray[np.float32]],
+    positives: Sequence[int],
+    curves: npt.NDArray[np.float32],
+    *,
+    n: int,
+    m: int,
+    q: int,
+    tau: float,
+    eta: float,
+    update: bool,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
 def targets() -> list[str]: ...
 def active_target() -> str: ...

@@ -32,7 +32,7 @@ class Checkpoint:
         path: Where it is or will be.
         cfg: Resolved settings; a file of other settings is refused, naming the first difference.
         data: The run's data; a file of other data is refused.
-        every: Epochs between writes.
+        every: Epochs between writes; kept as an attribute.
     """
 
     def __init__(self, path: Path, cfg: TrainConfig, data: SignalNoiseData, every: int) -> None:
@@ -42,7 +42,7 @@ class Checkpoint:
             raise OutputError(
                 f"checkpoint: expected an existing directory, got {str(path.parent)!r}"
             )
-        self._path, self._every = path, every
+        self._path, self.every = path, every
         self._metadata = {
             "format": FORMAT,
             "config": json.dumps(cfg.to_dict()),
@@ -61,7 +61,7 @@ class Checkpoint:
 
     def maybe_write(self, epoch: int, engine: Engine, recorder: Recorder) -> None:
         """Write the state before `epoch`, if one is due."""
-        if epoch % self._every:
+        if epoch % self.every:
             return
         state = nest("engine", engine.state()) | nest("recorder", recorder.state())
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}

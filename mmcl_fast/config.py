@@ -23,7 +23,7 @@ Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
 DataMode = Literal["explicit", "reduced"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
-EngineName = Literal["auto", "gram", "primal", "reference"]
+EngineName = Literal["auto", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
 Precision = Literal["ieee"]
@@ -88,7 +88,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     """L2 coefficient lambda: lambda w is added to the gradient. >= 0."""
     engine: EngineName = "auto"
-    """How to train: gram (coefficients), primal (weights), reference (autograd) or the cheapest."""
+    """How: native (C++) or gram (coefficients), primal (weights), reference (autograd); or auto."""
     device: Device = "auto"
     """Where to train; auto takes CUDA when there is one."""
     dtype: DType = "float32"

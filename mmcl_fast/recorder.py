@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData
-from mmcl_fast.engines.protocol import Coefficients, Engine
+from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
 from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run
 
@@ -41,6 +41,7 @@ class Recorder:
         self._last: tuple[Coefficients, ...] | None = None
         self._weights: tuple[Tensor, ...] | None = None
         self._norms = _norms(data)
+        self._looked = -1
 
     def observe(self, epoch: int, engine: Engine) -> None:
         """Keep what needs the weights of this epoch: embeddings, coefficients."""
@@ -54,15 +55,18 @@ class Recorder:
             if found is not None:
                 self._stored.append((epoch, found))
 
-    def record(self, epoch: int, loss: Tensor, signal: Tensor, noise: Tensor) -> None:
-        """Enter an epoch's scalars, [R] each."""
-        for name, value in (("loss", loss), ("signal", signal), ("noise", noise)):
-            self.curves[name][:, epoch] = value
+    def record(self, epoch: int, measured: Measured) -> None:
+        """Enter what was measured from an epoch on."""
+        stop = epoch + measured.loss.shape[1]
+        for name in ("loss", "signal", "noise"):
+            self.curves[name][:, epoch:stop] = getattr(measured, name)
 
     def all_diverged(self, epoch: int) -> bool:
-        """True if no run is worth going on with."""
-        if epoch % DIVERGENCE_EVERY and epoch != self._cfg.epochs:
+        """True if no run is worth going on with after an epoch."""
+        due = epoch // DIVERGENCE_EVERY
+        if due == self._looked and epoch != self._cfg.epochs:
             return False
+        self._looked = due
         return not bool(self.curves["loss"][:, epoch].isfinite().any())
 
     def evaluate(self) -> None:
@@ -174,7 +178,7 @@ def _norms(data: Sequence[SignalNoiseData]) -> list[tuple[Tensor, Tensor]]:
     return [
         (
             torch.stack([getattr(x, mu).square().sum() for x in data]),
-            torch.stack([getattr(x, xi).square().sum(1) for x in data]),
+            torch.stack([torch.linalg.vector_norm(getattr(x, xi), dim=1) for x in data]).square_(),
         )
         for mu, xi in names
     ]

@@ -13,7 +13,16 @@ import torch
 from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, as_data
-from mmcl_fast.engines import ENGINES, Spec, check_memory, flop, resolve_engine
+from mmcl_fast.engines import (
+    ENGINES,
+    Engine,
+    Measured,
+    Spec,
+    StretchEngine,
+    check_memory,
+    flop,
+    resolve_engine,
+)
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.recorder import Recorder
 from mmcl_fast.run import Run
@@ -104,9 +113,10 @@ def resolve(cfg: TrainConfig) -> TrainConfig:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
+    cfg = cfg.replace(device=device, tau=cfg.tau_value)
     engine = resolve_engine(cfg)
     check_memory(cfg, engine)
-    return cfg.replace(device=device, engine=engine, tau=cfg.tau_value)
+    return cfg if engine == cfg.engine else cfg.replace(engine=engine)
 
 
 def _train_batch(
@@ -120,31 +130,49 @@ def _train_batch(
     with compute_threads(cfg):
         engine = ENGINES[cfg.engine].build(Spec(configs, data, torch.device(cfg.device)))
         first = saved.resume(engine, recorder) if saved else 0
-        for epoch in range(first, cfg.epochs + 1):
-            signal, noise = engine.signal_and_noise()
+        epoch = first
+        while epoch <= cfg.epochs:
             recorder.observe(epoch, engine)
-            last = epoch == cfg.epochs
-            loss = engine.loss(epoch) if last else engine.train_epoch(epoch)
-            recorder.record(epoch, loss, signal, noise)
+            count = 1 if on_epoch else _quiet_epochs(cfg, epoch, saved)
+            measured = _advance(engine, epoch, count, cfg.epochs)
+            recorder.record(epoch, measured)
+            epoch += measured.loss.shape[1]
             if on_epoch:
-                on_epoch(EpochInfo(epoch, cfg.epochs, loss, signal, noise))
-            if recorder.all_diverged(epoch):
+                last = (x[:, -1] for x in (measured.loss, measured.signal, measured.noise))
+                on_epoch(EpochInfo(epoch - 1, cfg.epochs, *last))
+            if recorder.all_diverged(epoch - 1):
                 break
-            if saved and not last:
-                saved.maybe_write(epoch + 1, engine, recorder)
+            if saved and epoch <= cfg.epochs:
+                saved.maybe_write(epoch, engine, recorder)
     recorder.finish(engine)
     return recorder
+
+
+def _advance(engine: Engine, epoch: int, count: int, last: int) -> Measured:
+    """Measure an epoch and train on: up to `count` epochs at once where the engine can."""
+    if epoch < last and isinstance(engine, StretchEngine):
+        return engine.train_epochs(epoch, count)
+    signal, noise = engine.signal_and_noise()
+    loss = engine.loss(epoch) if epoch == last else engine.train_epoch(epoch)
+    return Measured(loss[:, None], signal[:, None], noise[:, None])
+
+
+def _quiet_epochs(cfg: TrainConfig, epoch: int, saved: Checkpoint | None) -> int:
+    """Epochs from this one on before something is to be observed or written, at least 1."""
+    periods = (cfg.evaluate_every, cfg.coefficients_every, saved.every if saved else 0)
+    return max(1, min([cfg.epochs - epoch, *(k - epoch % k for k in periods if k)]))
 
 
 @contextmanager
 def compute_threads(cfg: TrainConfig) -> Iterator[None]:
     """One thread for small runs: quicker there, and then the last bits are those of any machine.
 
+    The native engine gives the same bits on any number: it trains one run on each.
     A threaded matrix product may split its sums, so from `THREADED_FLOP` a step on, results of
     different thread counts agree to rounding only (relative 1e-6 in float32 over 200 epochs).
     """
     threads = torch.get_num_threads()
-    if flop(cfg, cfg.engine) < THREADED_FLOP * max(1, cfg.epochs):
+    if cfg.engine != "native" and flop(cfg, cfg.engine) < THREADED_FLOP * max(1, cfg.epochs):
         torch.set_num_threads(1)
     try:
         yield

@@ -26,7 +26,7 @@ def test_figure1_leaves_its_three_files(tmp_path: Path, capsys: pytest.CaptureFi
     ]
     found = json.loads((tmp_path / "figure1.json").read_text())
     assert found["epochs"] == list(range(7))
-    assert found["config"]["engine"] == "gram"
+    assert found["config"]["engine"] == "native"
     assert found["config"]["seeds"] == [0, 1]
     for modality in ("single", "multi"):
         assert set(found[modality]) == {"loss", "ood_accuracy", "signal", "noise"}
@@ -194,7 +194,7 @@ def test_a_read_only_directory(tmp_path: Path) -> None:
 def test_info_names_engines_and_backends(capsys: pytest.CaptureFixture) -> None:
     assert run(["info"]) == 0
     said = capsys.readouterr().out
-    for word in ("gram", "primal", "reference", "torch", "threads"):
+    for word in ("native", "gram", "primal", "reference", "torch", "threads"):
         assert word in said
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from mmcl_fast import Run, TrainConfig, train, train_many
 from mmcl_fast.data import sample
+from mmcl_fast.engines import Measured
 from mmcl_fast.recorder import Recorder
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
@@ -21,7 +22,8 @@ def test_every_curve_ends_where_the_loss_does() -> None:
     recorder = Recorder(configs, [sample(cfg) for cfg in configs])
     for epoch in range(13):
         loss = torch.tensor([torch.inf if epoch == 7 else 2.0, 1.0])
-        recorder.record(epoch, loss, signal=torch.tensor([3.0, 4.0]), noise=torch.tensor([5.0, 6]))
+        signal, noise = torch.tensor([[3.0], [4.0]]), torch.tensor([[5.0], [6.0]])
+        recorder.record(epoch, Measured(loss[:, None], signal, noise))
     recorder.curves["ood_accuracy"][:, ::4] = 0.5
     bad, good = recorder.runs([None, None])
     assert (bad.status, bad.diverged_at) == ("diverged", 7)
@@ -33,7 +35,7 @@ def test_every_curve_ends_where_the_loss_does() -> None:
         assert good.curves()[name][::step].isfinite().all(), name
 
 
-@pytest.mark.parametrize("engine", ["gram", "primal", "reference"])
+@pytest.mark.parametrize("engine", ["native", "gram", "primal", "reference"])
 def test_every_curve_of_a_diverging_run_ends_at_once(engine: str) -> None:
     told: dict[int, tuple[float, float]] = {}
     cfg = TINY.replace(q=3, eta=1e3, sigma_0=1.0, epochs=40, evaluate_every=1, engine=engine)
@@ -50,7 +52,7 @@ class Killed(RuntimeError):
     pass
 
 
-@pytest.mark.parametrize("engine", ["gram", "reference"])
+@pytest.mark.parametrize("engine", ["native", "gram", "reference"])
 def test_stored_coefficients_of_both_modalities_survive_a_resume(
     engine: str, tmp_path: Path
 ) -> None:
@@ -136,7 +138,7 @@ def test_a_run_says_what_was_used(tau: float | None, many: bool) -> None:
     cfg = TINY.replace(tau=tau, seed=4)
     run: Run = train_many([cfg, cfg.replace(seed=5)])[0] if many else train(cfg)
     assert run.config.tau == (1 / 6 if tau is None else 0.3)
-    assert run.config.engine in ("gram", "primal")
+    assert run.config.engine in ("native", "gram", "primal")
     assert run.config.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert run.config == cfg.replace(
         tau=run.config.tau, engine=run.config.engine, device=run.config.device
@@ -156,10 +158,11 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 def test_the_callers_threads_are_given_back() -> None:
     inside: list[int] = []
-    train(TINY, on_epoch=lambda _: inside.append(torch.get_num_threads()))
+    small = TINY.replace(engine="gram")
+    train(small, on_epoch=lambda _: inside.append(torch.get_num_threads()))
     assert set(inside) == {1}, "premise: a small run takes one thread"
     assert torch.get_num_threads() == 2
-    train_many([TINY, TINY.replace(m=5)])
+    train_many([small, small.replace(m=5)])
     assert torch.get_num_threads() == 2
 
     def die(info) -> None:
@@ -167,14 +170,14 @@ def test_the_callers_threads_are_given_back() -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        train(TINY, on_epoch=die)
+        train(small, on_epoch=die)
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_the_first_loss_is_as_exact_as_eager_float32(modality: str) -> None:
     # Twenty seeds: one alone may be right by luck. Root mean square; measured 0.9 of eager's.
-    errors: dict[str, list[float]] = {"reference": [], "gram": [], "primal": []}
+    errors: dict[str, list[float]] = {k: [] for k in ("reference", "native", "gram", "primal")}
     for seed in range(20):
         cfg = TrainConfig(modality=modality, d=500, epochs=0, evaluate_every=0, seed=seed)
         same = {k: v.double() for k, v in vars(sample(cfg)).items() if v is not None}
@@ -184,5 +187,5 @@ def test_the_first_loss_is_as_exact_as_eager_float32(modality: str) -> None:
     rms = {
         k: torch.tensor(v, dtype=torch.float64).square().mean().sqrt() for k, v in errors.items()
     }
-    for engine in ("gram", "primal"):
+    for engine in ("native", "gram", "primal"):
         assert rms[engine] <= 2 * rms["reference"], engine

@@ -85,7 +85,7 @@ def test_zero_epochs_measure_the_start() -> None:
     assert 0 <= run.ood_accuracy[0] <= 1
 
 
-@pytest.mark.parametrize("engine", ["gram", "primal", "reference"])
+@pytest.mark.parametrize("engine", ["native", "gram", "primal", "reference"])
 def test_a_diverging_run_stops_and_keeps_its_curves(engine: str) -> None:
     cfg = TINY.replace(q=3, eta=1e3, sigma_0=1.0, epochs=400, engine=engine)
     epochs = []
@@ -148,6 +148,8 @@ class Killed(RuntimeError):
 
 
 CHECKPOINTED = [
+    TINY.replace(engine="native", coefficients_every=3),
+    TINY.replace(engine="native", modality="multi", evaluate_every=0),
     TINY.replace(engine="gram", coefficients_every=3),
     TINY.replace(engine="gram", optimizer="momentum", weight_decay=0.1, modality="multi"),
     TINY.replace(

@@ -175,9 +175,11 @@ constexpr Kernels kKernels{f32, bf16, f64, words};
 }  // namespace
 
 #if defined(__aarch64__)
-extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>};
+extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
+                                &kPlainLanes};
 #else
-extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>};
+extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
+                                &kPlainLanes};
 #endif
 
 }  // namespace mmcl

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "lanes.h"
+
 namespace mmcl {
 
 // Key and the three counter words that are fixed along a row of dimensions.
@@ -52,6 +54,7 @@ struct Target {
   // Adds the lower triangle of X X^T; the rows of x are `stride` apart, `dims` is a multiple of 16.
   void (*gram)(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out);
   SoftmaxKernels softmax;
+  const LanesKernels* lanes;
 };
 
 // Targets this machine can run, slowest first.

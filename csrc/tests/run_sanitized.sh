@@ -9,17 +9,21 @@ flags="-std=c++17 -g -O1 -Wall -Wextra -Werror -ffp-contract=off -fsanitize=addr
 flags="$flags -fno-sanitize-recover=all -pthread"
 compile() { "${CXX:-g++}" $flags "$@"; }
 
-core="chi fill gram plain softmax target"
+core="chi embed fill gram inner_products lanes_plain plain softmax target trajectory"
 case $(uname -m) in
   x86_64)
-    compile -mavx2 -mfma -c csrc/core/avx2.cpp -o "$build/avx2.o" &
-    compile -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl \
-      -Wno-uninitialized -Wno-maybe-uninitialized -c csrc/core/avx512.cpp -o "$build/avx512.o" &
+    for file in avx2 lanes_avx2; do
+      compile -mavx2 -mfma -c "csrc/core/$file.cpp" -o "$build/$file.o" &
+    done
+    for file in avx512 lanes_avx512; do
+      compile -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl \
+        -Wno-uninitialized -Wno-maybe-uninitialized -c "csrc/core/$file.cpp" -o "$build/$file.o" &
+    done
     ;;
 esac
 for file in $core; do compile -c "csrc/core/$file.cpp" -o "$build/$file.o" & done
 wait
-for test in test_core test_softmax; do
+for test in test_core test_softmax test_runs; do
   compile "csrc/tests/$test.cpp" "$build"/*.o -o "$build/$test"
   "$build/$test"
 done

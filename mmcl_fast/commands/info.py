@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mmcl_fast import _native
 from mmcl_fast.backends import BACKENDS, Problem
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import Device, TrainConfig
 from mmcl_fast.engines import ENGINES
 from mmcl_fast.environment import environment
 
@@ -20,7 +20,7 @@ OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
 def info_command() -> int:
     """Print what this installation can do."""
     console = Console(highlight=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     table = Table(title="environment", show_header=False)
     for name, value in environment(device).items():
         table.add_row(name, str(value))
@@ -33,11 +33,8 @@ def info_command() -> int:
     engines = Table(title="training engines")
     for heading in ("engine", "plain gradient descent", "minibatch SGD", "Adam"):
         engines.add_column(heading)
-    asked = (
-        TrainConfig(),
-        TrainConfig(optimizer="sgd", batch_size=10),
-        TrainConfig(optimizer="adam"),
-    )
+    here = TrainConfig(device=device)
+    asked = (here, here.replace(optimizer="sgd", batch_size=10), here.replace(optimizer="adam"))
     for name, kind in ENGINES.items():
         engines.add_row(name, *[kind.why_not(cfg) or "yes" for cfg in asked])
     console.print(engines)

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines import gram, primal, reference_engine
+from mmcl_fast.engines import gram, native, primal, reference_engine
 from mmcl_fast.engines.cost import check_memory as check_memory
 from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
+from mmcl_fast.engines.native import NativeEngine as NativeEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
 from mmcl_fast.engines.protocol import Engine as Engine
+from mmcl_fast.engines.protocol import Measured as Measured
 from mmcl_fast.engines.protocol import Spec as Spec
+from mmcl_fast.engines.protocol import StretchEngine as StretchEngine
 from mmcl_fast.engines.reference_engine import ReferenceEngine as ReferenceEngine
 from mmcl_fast.errors import EngineRefusedError
 
@@ -35,6 +38,7 @@ class EngineKind:
 
 
 ENGINES = {
+    "native": EngineKind(NativeEngine, native.why_not, native.max_runs),
     "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
     "primal": EngineKind(PrimalEngine, primal.why_not, primal.max_runs),
     "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),
@@ -44,9 +48,9 @@ ENGINES = {
 def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
-    `auto` takes the engine of least `flop` among gram and primal that can train it exactly; what
-    memory is free does not enter, so a config means the same on every machine. An engine asked for
-    by name is never replaced.
+    `auto` takes native for small runs, and otherwise the engine of least `flop` among gram and
+    primal, of those that can train it exactly; what memory is free does not enter, so a config
+    means the same on every machine. An engine asked for by name is never replaced.
 
     Raises: EngineRefusedError: the named engine cannot do exactly what is asked.
     """
@@ -54,6 +58,8 @@ def resolve_engine(cfg: TrainConfig) -> str:
         if reason := ENGINES[cfg.engine].why_not(cfg):
             raise EngineRefusedError(f"engine {cfg.engine}: {reason}")
         return cfg.engine
+    if native.is_quickest(cfg) and native.why_not(cfg) is None:
+        return "native"
     able = [name for name in ("gram", "primal") if ENGINES[name].why_not(cfg) is None]
     return min(able, key=lambda name: flop(cfg, name))
 
@@ -64,9 +70,12 @@ __all__ = [
     "Engine",
     "EngineKind",
     "GramEngine",
+    "Measured",
+    "NativeEngine",
     "PrimalEngine",
     "ReferenceEngine",
     "Spec",
+    "StretchEngine",
     "check_memory",
     "flop",
     "memory_bytes",

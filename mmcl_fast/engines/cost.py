@@ -9,6 +9,7 @@ from mmcl_fast.errors import DataError
 from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
 
 GIB = 2**30
+SPAN_ENGINES = ("native", "gram")
 
 
 def flop(cfg: TrainConfig, engine: str) -> float:
@@ -23,19 +24,19 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     fresh = epochs if cfg.augment == "per_epoch" else 1
     total = 0.0
     for d, views in sides:
-        if engine == "gram":
+        if engine in SPAN_ENGINES:
             total += 2 * d * (n + m) * (n * (views - 1) * fresh + n + 1)
             total += 2 * epochs * m * (views * n + 1) * (n + 1)
         else:
             total += 2 * epochs * m * d * (views + 1) * n
-    if engine == "gram":
+    if engine in SPAN_ENGINES:
         return total + 2 * cfg.n_test * (n + 1) * (cfg.columns * (looks > 0) + looks * m)
     return total + 2 * looks * m * cfg.columns * (cfg.n_test + n)
 
 
 def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     """Memory of one run: its data, what the engine holds and works in, stored coefficients."""
-    numbers = {"gram": _gram, "primal": _primal, "reference": _reference}[engine](cfg)
+    numbers = _NUMBERS[engine](cfg)
     numbers += cfg.n_test * (cfg.n + 1 + 3 * cfg.m)
     if cfg.coefficients_every:
         stored = cfg.epochs // cfg.coefficients_every + 1
@@ -44,6 +45,15 @@ def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     # Drawing M negatives sorts an n x n table: words, 64-bit keys and their order, two masks.
     drawing = 0 if cfg.negatives_per_sample is None else cfg.n**2 * (4 + 8 + 8 + 2 + itemsize)
     return data_bytes(cfg) + numbers * itemsize + drawing
+
+
+def _native(cfg: TrainConfig) -> int:
+    n, sides = cfg.n, 1 + cfg.is_multi
+    columns = (2 - cfg.is_multi) * n + 1
+    # Inner products and pre-activations (and once more in the order the kernels want), activations,
+    # coefficients and their change, scores between the labels and their transpose.
+    held = sides * (2 * columns * (n + 1 + cfg.m) + 5 * n * cfg.m)
+    return held + sides * n * n // 2
 
 
 def _gram(cfg: TrainConfig) -> int:
@@ -65,6 +75,9 @@ def _reference(cfg: TrainConfig) -> int:
     coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
     # Autograd keeps several n x n tables per direction, and the signal patches are n x d arrays.
     return 4 * (cfg.m + cfg.n) * coordinates + 20 * cfg.n * cfg.m + 12 * cfg.n**2
+
+
+_NUMBERS = {"native": _native, "gram": _gram, "primal": _primal, "reference": _reference}
 
 
 def check_memory(cfg: TrainConfig, engine: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,15 @@ class Spec:
         return self.configs[0]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is measured before each of some epochs, [R, epochs] each: see `Engine`."""
+
+    loss: Tensor
+    signal: Tensor
+    noise: Tensor
+
+
 class Engine(Protocol):
     """R runs in training. Epoch t means: t updates done."""
 
@@ -84,4 +93,17 @@ class Engine(Protocol):
         ...
 
 
-__all__ = ["Coefficients", "Engine", "Spec"]
+@runtime_checkable
+class StretchEngine(Engine, Protocol):
+    """An engine that trains many epochs in one call, much faster than one by one."""
+
+    def train_epochs(self, epoch: int, count: int) -> Measured:
+        """Do the updates of `count` epochs from `epoch` on, and measure before each.
+
+        Equal to `signal_and_noise` and `train_epoch` for each of them. A run whose loss stops being
+        finite may stop there: what follows of its curves is NaN.
+        """
+        ...
+
+
+__all__ = ["Coefficients", "Engine", "Measured", "Spec", "StretchEngine"]

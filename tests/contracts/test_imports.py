@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "data": {"config", "errors", "_native"},
     "probe": {"errors"},
     "engines": {"config", "errors", "data", "model", "torch_impl"},
+    "engines.native": {"config", "data", "_native"},
     "engines.reference_engine": {"config", "errors", "data", "reference"},
     "run": {"config", "errors", "data", "model", "engines"},
     "recorder": {"config", "data", "engines", "probe", "run"},

@@ -1,4 +1,4 @@
-"""The three engines train the same run, for every option that each accepts."""
+"""Engines train the same run, for every option that each accepts (native: test_native.py)."""
 
 import subprocess
 import sys
@@ -123,7 +123,9 @@ def test_auto_takes_the_cheaper_engine() -> None:
     wide = TrainConfig()  # d = 20 n
     tall = TrainConfig(n=4000, d=50, evaluate_every=0)
     assert flop(wide, "gram") < flop(wide, "primal")
-    assert resolve_engine(wide) == "gram"
+    assert resolve_engine(wide) == "native"
+    assert resolve_engine(wide.replace(dtype="float64")) == "gram"
+    assert resolve_engine(wide.replace(n=2000)) == "gram"
     assert flop(tall, "primal") < flop(tall, "gram")
     assert resolve_engine(tall) == "primal"
     assert resolve_engine(wide.replace(optimizer="adam")) == "primal"
@@ -160,7 +162,7 @@ start = peak()
 train(cfg)
 print((peak() - start) / memory_bytes(cfg, "ENGINE"))
 """
-    for engine in ("gram", "primal"):
+    for engine in ("native", "gram", "primal"):
         command = [sys.executable, "-c", code.replace("ENGINE", engine)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert 0.3 < float(done.stdout) <= 1.1, engine

@@ -16,9 +16,10 @@ def same(a: Run, b: Run) -> None:
         assert torch.equal(x.nan_to_num(nan=-1), y.nan_to_num(nan=-1)), name
 
 
+@pytest.mark.parametrize("engine", ["native", "gram"])
 @pytest.mark.parametrize("modality", ["single", "multi"])
-def test_batched_runs_equal_single_runs_bit_for_bit(modality: str) -> None:
-    cfg = SHORT.replace(modality=modality, engine="gram")
+def test_batched_runs_equal_single_runs_bit_for_bit(modality: str, engine: str) -> None:
+    cfg = SHORT.replace(modality=modality, engine=engine)
     configs = [cfg.replace(seed=s) for s in range(11)]  # one full batch and a ragged one
     for cfg, run in zip(configs, train_many(configs), strict=True):
         same(run, train(cfg))
@@ -40,7 +41,7 @@ def test_mixed_configs_come_back_in_order() -> None:
         same(run, train(cfg))
 
 
-@pytest.mark.parametrize("engine", ["gram", "primal", "reference"])
+@pytest.mark.parametrize("engine", ["native", "gram", "primal", "reference"])
 def test_threads_do_not_matter(engine: str) -> None:
     runs = []
     threads = torch.get_num_threads()
@@ -62,22 +63,24 @@ def test_small_runs_compute_on_one_thread(limit, expected: int, monkeypatch) -> 
     threads, seen = torch.get_num_threads(), set()
     try:
         torch.set_num_threads(2)
-        train(SHORT, on_epoch=lambda info: seen.add(torch.get_num_threads()))
+        train(SHORT.replace(engine="gram"), on_epoch=lambda info: seen.add(torch.get_num_threads()))
     finally:
         torch.set_num_threads(threads)
     assert seen == {expected}
 
 
-def test_evaluating_less_often_changes_nothing_else() -> None:
-    often, rarely = train(SHORT.replace(evaluate_every=1)), train(SHORT.replace(evaluate_every=10))
+@pytest.mark.parametrize("engine", ["native", "gram"])
+def test_evaluating_less_often_changes_nothing_else(engine: str) -> None:
+    often, rarely = (train(SHORT.replace(evaluate_every=k, engine=engine)) for k in (1, 10))
     assert torch.equal(often.loss, rarely.loss)
     seen = rarely.ood_accuracy.isfinite()
     assert seen.nonzero().flatten().tolist() == [0, 10, 20, 25]
     assert torch.equal(rarely.ood_accuracy[seen], often.ood_accuracy[seen])
 
 
-def test_stored_coefficients_end_at_the_final_ones() -> None:
-    run = train(SHORT.replace(coefficients_every=10, modality="multi"))
+@pytest.mark.parametrize("engine", ["native", "gram"])
+def test_stored_coefficients_end_at_the_final_ones(engine: str) -> None:
+    run = train(SHORT.replace(coefficients_every=10, modality="multi", engine=engine))
     assert run.coefficient_epochs == [0, 10, 20, 25]
     for name in ("gamma", "rho", "gamma_b", "rho_b"):
         curve = getattr(run, f"{name}_curve")

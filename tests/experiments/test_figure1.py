@@ -101,7 +101,7 @@ def test_the_json_contract() -> None:
     settings = found["config"]
     assert settings["seeds"] == [5, 2, 8]
     assert settings["tau"] == pytest.approx(1 / 6)
-    assert settings["engine"] in ("gram", "primal")
+    assert settings["engine"] in ("native", "gram", "primal")
     assert settings["device"] in ("cpu", "cuda")
     assert settings["inferred"]["sigma_0"]
     assert settings["t1"] == result.t1

@@ -1,0 +1,217 @@
+"""Training in coefficient space by the native core: whole stretches of epochs in one call.
+
+What `gram` does with a matrix product per step is done here by C++ (`csrc/core/trajectory.h`), for
+the plain case: float32, gradient descent, all negatives, one view. Samples are sorted by label, so
+only scores between the labels are computed; in the single-modal case one block of them serves the
+queries of both labels. Pre-activations move by `Z <- Z + C K`, and of the change C only the columns
+of active samples are touched.
+
+Numerics: float32; the same bits on every instruction set, for any number of threads and any batch.
+Cost of an epoch per run: 2 m (p (2 n + 1)(n + 1) + (1 + p) n^2 / 2) flop for a fraction p of active
+pre-activations; one run per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmcl_fast import _native
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import SignalNoiseData, data_bytes
+from mmcl_fast.engines.protocol import Coefficients, Measured, Spec
+
+# Above this, threaded matrix products catch up (`gram`); measured on two cores.
+AUTO_SAMPLES = 1024
+BATCH_RUNS = 64
+BATCH_BYTES = 1 << 30
+Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and the order to take them in
+
+
+def why_not(cfg: TrainConfig) -> str | None:
+    """Why the native engine cannot train this exactly, or None."""
+    if cfg.optimizer != "gd":
+        able = "gram or primal" if cfg.optimizer == "momentum" else "primal"
+        return f"optimizer {cfg.optimizer} is not in the native core, which does gd; use {able}"
+    if cfg.weight_decay:
+        return "weight_decay is not in the native core; use gram"
+    if cfg.dtype != "float32":
+        return f"dtype {cfg.dtype}: the native core computes in float32; use gram"
+    if cfg.negatives_per_sample is not None:
+        return "negatives_per_sample: the native core takes all of the other label; use gram"
+    if cfg.augment == "per_epoch":
+        return "augment per_epoch would change its inner products in every epoch; use gram"
+    if cfg.device == "cuda":
+        return "device cuda: the native core runs on the CPU; use gram"
+    return None
+
+
+def is_quickest(cfg: TrainConfig) -> bool:
+    """Whether `auto` may prefer it where it can train a config: small runs."""
+    return cfg.n <= AUTO_SAMPLES
+
+
+def max_runs(cfg: TrainConfig) -> int:
+    """Runs to train side by side: enough for any number of threads, within a bound of memory."""
+    columns = (2 - cfg.is_multi) * cfg.n + 1
+    numbers = (1 + cfg.is_multi) * columns * (cfg.n + 1 + cfg.m)
+    return max(1, min(BATCH_RUNS, BATCH_BYTES // (data_bytes(cfg) + 4 * numbers)))
+
+
+class NativeEngine:
+    """See the module's documentation, `protocol.Engine` and `protocol.StretchEngine`."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._cfg = spec, spec.cfg
+        self._orders = [torch.argsort(x.labels, descending=True, stable=True) for x in spec.data]
+        self._positives = [int((x.labels > 0).sum()) for x in spec.data]
+        suffixes = ("", "_b") if self._cfg.is_multi else ("",)
+        self._gram, self._z, self._moved = [], [], []
+        for suffix in suffixes:
+            gram, z = self._project(suffix)
+            self._gram.append(gram)
+            self._z.append(z)
+            self._moved.append(z.new_zeros(len(spec.data), self._cfg.m, self._cfg.n + 1))
+        self._test: tuple[Tensor, Tensor] | None = None
+
+    def train_epochs(self, epoch: int, count: int) -> Measured:
+        """See `StretchEngine.train_epochs`."""
+        return self._run(count, update=True)
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """See `Engine.train_epoch`."""
+        return self._run(1, update=True).loss[:, 0]
+
+    def loss(self, epoch: int) -> Tensor:
+        """See `Engine.loss`."""
+        return self._run(1, update=False).loss[:, 0]
+
+    def signal_and_noise(self) -> tuple[Tensor, Tensor]:
+        """See `Engine.signal_and_noise`."""
+        n, z = self._cfg.n, self._z[0]
+        return z[:, :, n].abs().amax(1), z[:, :, :n].amax((1, 2))
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """See `Engine.embeddings`."""
+        cfg, data = self._cfg, self._spec.data
+        gram, start = self._project_test()
+        seen = start.new_empty(len(data), cfg.n, cfg.m)
+        unseen = start.new_empty(len(data), cfg.n_test, cfg.m)
+        everywhere = list(range(cfg.n_test))
+        for r, (x, order) in enumerate(zip(data, self._orders, strict=True)):
+            z, moved = self._z[0][r].numpy(), self._moved[0][r].numpy()
+            sides = x.labels[order].numpy()
+            _native.embed(seen[r].numpy(), z, sides, order.tolist(), q=cfg.q)
+            _native.embed(
+                unseen[r].numpy(),
+                start[r].numpy(),
+                x.test_labels.contiguous().numpy(),
+                everywhere,
+                q=cfg.q,
+                moved=moved,
+                gram=gram[r].numpy(),
+            )
+        return seen, unseen
+
+    def coefficients(self) -> tuple[Coefficients, ...]:
+        """See `Engine.coefficients`."""
+        n = self._cfg.n
+        found = []
+        for moved in self._moved:
+            noise = torch.empty_like(moved[:, :, :n])
+            for r, order in enumerate(self._orders):
+                noise[r][:, order] = moved[r, :, :n]
+            found.append(
+                Coefficients(
+                    initial=moved.new_ones(len(moved)), mu=moved[:, :, n].clone(), noise=noise
+                )
+            )
+        return tuple(found)
+
+    def weights(self) -> None:
+        """None: weights are not held; they follow from the coefficients and the data."""
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Engine.state`."""
+        named = {f"z_{k}": z for k, z in enumerate(self._z)}
+        return named | {f"moved_{k}": moved for k, moved in enumerate(self._moved)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See `Engine.load_state`."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    def _run(self, count: int, *, update: bool) -> Measured:
+        cfg = self._cfg
+        curves = self._z[0].new_empty(3, len(self._spec.data), count)
+        _native.train_trajectories(
+            [gram.numpy() for gram in self._gram],
+            [z.numpy() for z in self._z],
+            [moved.numpy() for moved in self._moved],
+            self._positives,
+            curves.numpy(),
+            n=cfg.n,
+            m=cfg.m,
+            q=cfg.q,
+            tau=cfg.tau_value,
+            eta=cfg.eta,
+            update=update,
+            threads=torch.get_num_threads(),
+        )
+        return Measured(*curves)
+
+    def _project(self, suffix: str) -> tuple[Tensor, Tensor]:
+        """Inner products of a modality's vectors with its columns [R, n + 1, v] and w(0) [R, m, v].
+
+        Vectors: the noise patches, mu and, in the single-modal case, the views; samples sorted.
+        """
+        n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
+        vectors = n + 1 + (0 if self._cfg.is_multi else n)
+        gram, z = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
+        for r, (x, order) in enumerate(zip(self._spec.data, self._orders, strict=True)):
+            columns, weights = _columns(x, order, suffix)
+            views = [] if x.augmented is None else [(_rows(x.augmented), order.tolist())]
+            _native.inner_products(
+                [gram[r].numpy(), z[r].numpy()],
+                [*columns, (weights, None)],
+                [*columns, *views],
+                shared=n + 1,
+            )
+        return gram, z
+
+    def _project_test(self) -> tuple[Tensor, Tensor]:
+        """The same of modality A with the test data and nu, [R, ..., n_test + 1]."""
+        if self._test is None:
+            n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
+            vectors = self._cfg.n_test + 1
+            gram, start = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
+            for r, (x, order) in enumerate(zip(self._spec.data, self._orders, strict=True)):
+                columns, weights = _columns(x, order, "")
+                test = [(_rows(x.test_noise), None), (_rows(x.nu), None)]
+                _native.inner_products(
+                    [gram[r].numpy(), start[r].numpy()], [*columns, (weights, None)], test
+                )
+            self._test = gram, start
+        return self._test
+
+
+def _columns(
+    x: SignalNoiseData, order: Tensor, suffix: str
+) -> tuple[list[Rows], npt.NDArray[np.float32]]:
+    """What a modality's weights are combinations of, but for w(0), and w(0)."""
+    noise, mu, weights = (getattr(x, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
+    return [(_rows(noise), order.tolist()), (_rows(mu), None)], _rows(weights)
+
+
+def _rows(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """Rows as they are, or a vector as one row."""
+    rows: npt.NDArray[np.float32] = torch.atleast_2d(tensor).contiguous().numpy()
+    return rows
+
+
+__all__ = ["NativeEngine", "is_quickest", "max_runs", "why_not"]
