@@ -29,34 +29,31 @@ class Tile:
 
 _DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
 # The contrastive kernels; a bin is how many features a program holds. Not yet measured: chosen so
-# that nothing spills and two or three blocks are in flight (`tests/kernels/test_aot.py`).
-_CONTRAST = {
+# that nothing spills and two blocks are in flight (`tests/kernels/test_contrast_aot.py`).
+_CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     **{
-        (kernel, INTERPRETER, itemsize, width): Tile(32, 1, 32)
+        (kernel, INTERPRETER, itemsize, width): Tile(64, 1, 64)
         for kernel in _DOTS
-        for itemsize in (2, 4)
-        for width in (16, 32, 64)
+        for itemsize, width in ((2, 64), (4, 32), (4, 64))
     },
-    ("contrast_statistics", INTERPRETER, 4, "scores"): Tile(32, 1, 64),
-    ("contrast_weights", INTERPRETER, 2, "any"): Tile(32, 1, 64),
-    ("contrast_weights", INTERPRETER, 4, "any"): Tile(32, 1, 64),
+    ("contrast_statistics", INTERPRETER, 4, "scores"): Tile(64, 1, 64),
+    ("contrast_weights", INTERPRETER, 2, "any"): Tile(64, 1, 64),
+    ("contrast_weights", INTERPRETER, 4, "any"): Tile(64, 1, 64),
     **{
-        (kernel, "sm_80", 2, width): Tile(128, 8, 64, 2)
+        (kernel, arch, 2, width): Tile(128, 8, block_m, 2)
         for kernel in _DOTS
-        for width in (16, 32, 64, 128, 256)
+        for width in (64, 128, 256)
+        for arch, block_m in (("sm_80", 64), ("sm_100", 32))
     },
-    **{
-        (kernel, "sm_80", 4, width): Tile(32, 4, 32, 1)
-        for kernel in _DOTS
-        for width in (16, 32, 64)
-    },
-    ("contrast_statistics", "sm_80", 4, "scores"): Tile(32, 4, 128, 2),
+    **{(kernel, "sm_80", 4, width): Tile(64, 8, 64) for kernel in _DOTS for width in (32, 64)},
+    ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
     ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
 }
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
-# memory traffic of scores in memory exceeds an H100's product time; 4 bytes have no matrix unit.
+# traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
+# unit, and a library's products are faster than ours.
 _FUSED = {
     (INTERPRETER, 2): 64,
     (INTERPRETER, 4): 64,
@@ -112,7 +109,9 @@ def tile_for(kernel: str, arch: str, itemsize: int, size_bin: str | int) -> Tile
 
 def fused_features(arch: str, itemsize: int) -> int:
     """How many features a row may have for the kernels that hold whole rows."""
-    return _FUSED[(_newest("contrast", arch, [a for a, size in _FUSED if size == itemsize]), itemsize)]
+    return _FUSED[
+        (_newest("contrast", arch, [a for a, size in _FUSED if size == itemsize]), itemsize)
+    ]
 
 
 def _newest(kernel: str, arch: str, archs: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Weighted sums of features, with weights made from statistics; one program owns its rows.
 
-    out_o = sum_p w_op other_p       sums_o = sum_p w_op       over the pairs (o, p) that are negative
+    out_o = sum_p w_op other_p     sums_o = sum_p w_op     over the pairs (o, p) that are negative
     w_op = shift * ( 2^(x_op - own_top_o) own_scale_o  +  2^(x_op - other_top_p) other_scale_p )
 
 `own` and `other` are query and key, or key and query: dQ and dK are the same kernel. A side without
@@ -13,8 +13,8 @@ with own terms alone is weighted by `own_scale` in float32 afterwards. float16 h
 weights are times 2^14 on the way (`shift`, taken out again), and below 2^-39 they are 0; callers
 keep scales within -1..1.
 
-Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle, the
-others are cut into ranges with partial sums of their own, by sizes alone.
+Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
+the others are cut into ranges with partial sums of their own, by sizes alone.
 
 Cost: 4*N*M*D flop, 1 exponential a score for each side with a scale; reads (rows / block_n) times
 `other`, mostly from L2; writes 4 bytes an element of `out`.
@@ -34,10 +34,11 @@ from mmcl_fast.kernels.pairs import (
     SHIFT_FP16,
     Pairs,
     block_d,
+    hide,
+    is_plain,
     load_labels,
     load_positive,
     load_rows,
-    negatives,
     sigmoid,
     units,
 )
@@ -113,35 +114,48 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
         other = load_rows(other_ptr, offs_m, mask_m, stride_other, D, BLOCK_D)
         x = tl.dot(own, tl.trans(other), input_precision="ieee") * a + b
         if OWN_KEYS:
-            positive = load_positive(positive_ptr, first + offs_m, offs_m, mask_m, POSITIVE)
-            allowed = negatives(
-                (first + offs_m)[None, :],
-                offs_n[:, None],
-                positive[None, :],
-                load_labels(query_label_ptr, offs_m, mask_m)[None, :],
-                label_own[:, None],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
+            plain = is_plain(
+                first + start, pid_n * BLOCK_N, BLOCK_M, BLOCK_N, LABELS, POSITIVE, EXCLUDE_SELF
             )
         else:
-            allowed = negatives(
-                (first + offs_n)[:, None],
-                offs_m[None, :],
-                positive_own[:, None],
-                label_own[:, None],
-                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
+            plain = is_plain(
+                first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
             )
-        if other_scale_ptr is None:
-            if SIGMOID:
-                w = sigmoid(x) * (2.0**SHIFT)
+        # Rows past the end too: their scores of 0 may be far above another side's top.
+        if not (plain & (start + BLOCK_M <= end) & ((pid_n + 1) * BLOCK_N <= OWN)):
+            inside = mask_n[:, None] & mask_m[None, :]
+            if OWN_KEYS:
+                offs_q = first + offs_m
+                positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
+                x = hide(
+                    x,
+                    offs_q[None, :],
+                    offs_n[:, None],
+                    positive[None, :],
+                    load_labels(query_label_ptr, offs_m, mask_m)[None, :],
+                    label_own[:, None],
+                    inside,
+                    regular,
+                    LABELS,
+                    POSITIVE,
+                    EXCLUDE_SELF,
+                )
             else:
-                w = tl.exp2(x - (own_top - SHIFT)[:, None])
+                x = hide(
+                    x,
+                    (first + offs_n)[:, None],
+                    offs_m[None, :],
+                    positive_own[:, None],
+                    label_own[:, None],
+                    load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+                    inside,
+                    regular,
+                    LABELS,
+                    POSITIVE,
+                    EXCLUDE_SELF,
+                )
+        if other_scale_ptr is None:
+            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
         else:
             other_top = tl.load(other_top_ptr + offs_m, mask=mask_m, other=0.0)
             other_scale = tl.load(other_scale_ptr + offs_m, mask=mask_m, other=0.0)
@@ -149,8 +163,6 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
             if own_scale_ptr is not None:
                 w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
             w *= 2.0**SHIFT
-        # Masked after the exponential: an unused pair's may be inf.
-        w = tl.where(allowed & mask_n[:, None] & mask_m[None, :], w, 0.0)
         sums += tl.sum(w, 1)
         acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
     factor = tl.full([BLOCK_N], 2.0**-SHIFT, tl.float32)
@@ -188,7 +200,7 @@ def contrast_gradient_bwd(
     """
     mine, others = features
     assert own is not None or other is not None
-    width = block_d(mine.shape[1])
+    width = block_d(mine.shape[1], mine.element_size())
     arch = arch_of(_contrast_gradient_kernel, mine)
     tile = tile_for("contrast_gradient", arch, mine.element_size(), width)
     blocks = triton.cdiv(len(mine), tile.block_n)
@@ -217,6 +229,7 @@ def contrast_gradient_bwd(
             BLOCK_D=width,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            enable_fp_fusion=True,
             **pairs.arguments(len(mine) if own_keys else len(others)),
         )
     return out[0] if parts == 1 else out.sum(dim=0), None if totals is None else totals.sum(dim=0)

@@ -1,16 +1,17 @@
 """Loss statistics and the gradient's mixture of features in one pass, as in softmax attention.
 
-    top_i = max_j x_ij     total_i = sum_j 2^(x_ij - top_i)     mixture_i = sum_j 2^(x_ij - top_i) k_j
+    top_i = max_j x_ij    total_i = sum_j 2^(x_ij - top_i)    mixture_i = sum_j 2^(x_ij - top_i) k_j
 
 over negatives j, and found_i = x of the positive, if that is a key. With them dL/dq is known, when
 queries alone are differentiated: a direction whose keys are stopped or frozen costs one pass.
 Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in `pairs.py`.
 
-The running maximum rescales what was summed before (Milakov and Gimelshein, 2018; Dao et al., 2022).
+The running maximum rescales what was summed before (Milakov and Gimelshein, 2018; Dao et al.,
+2022).
 
-Numerics contract: as `contrast_gradient.py`: weights, here within 0..1, are rounded to the features'
-dtype before the product: |error of mixture_i| <= u * sum_j w_ij |k_j| beyond float32's, with
-u = 2^-8 (bfloat16), 2^-11 (float16), 0 (float32). `total` sums the unrounded weights.
+Numerics contract: as `contrast_gradient.py`: weights, here within 0..1, are rounded to the
+features' dtype before the product: |error of mixture_i| <= u * sum_j w_ij |k_j| beyond float32's,
+with u = 2^-8 (bfloat16), 2^-11 (float16), 0 (float32). `total` sums the unrounded weights.
 
 Deterministic: no atomics; partial results by ranges of keys, to be merged by the caller.
 Cost: 4*N*M*D flop, 1 exponential a score; traffic as in `contrast_gradient.py`.
@@ -31,10 +32,11 @@ from mmcl_fast.kernels.pairs import (
     SHIFT_FP16,
     Pairs,
     block_d,
+    hide,
+    is_plain,
     load_labels,
     load_positive,
     load_rows,
-    negatives,
     sigmoid,
     softplus,
     units,
@@ -104,26 +106,30 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
         mask_m = offs_m < end
         k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
         x = tl.dot(q, tl.trans(k), input_precision="ieee") * a + b
-        allowed = negatives(
-            offs_q[:, None],
-            offs_m[None, :],
-            positive[:, None],
-            label_q[:, None],
-            load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
+        plain = is_plain(
+            first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
         )
-        allowed &= mask_n[:, None] & mask_m[None, :]
-        if POSITIVE != "none":
-            found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
+        if not (plain & (start + BLOCK_M <= end)):
+            if POSITIVE != "none":
+                found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
+            x = hide(
+                x,
+                offs_q[:, None],
+                offs_m[None, :],
+                positive[:, None],
+                label_q[:, None],
+                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+                mask_m[None, :],
+                regular,
+                LABELS,
+                POSITIVE,
+                EXCLUDE_SELF,
+            )
         if SIGMOID:
-            total += tl.sum(tl.where(allowed, softplus(x), 0.0), 1)
-            w = tl.where(allowed, sigmoid(x) * (2.0**SHIFT), 0.0)
+            total += tl.sum(softplus(x), 1)
+            w = sigmoid(x) * (2.0**SHIFT)
             sums += tl.sum(w, 1)
         else:
-            x = tl.where(allowed, x, float("-inf"))
             raised = tl.maximum(top, tl.max(x, 1))
             shrink = tl.exp2(top - raised)
             w = tl.exp2(x - (raised - SHIFT)[:, None])
@@ -157,7 +163,7 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
     Raises: ValueError (no GPU that the tiles know, CPU tensors outside the interpreter).
     """
     n, m, d = len(query), len(key), query.shape[1]
-    width = block_d(d)
+    width = block_d(d, query.element_size())
     arch = arch_of(_contrast_one_pass_kernel, query)
     tile = tile_for("contrast_one_pass", arch, query.element_size(), width)
     blocks = triton.cdiv(n, tile.block_n)
@@ -185,6 +191,7 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
             BLOCK_D=width,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            enable_fp_fusion=True,
             **pairs.arguments(m),
         )
     return Mixture(top, total, found, mixture, sums)

@@ -15,8 +15,8 @@ Scores are products of features (query, key) or are read from memory (scores), f
 long for registers; `x` is a factor and a shift away.
 
 Numerics contract: `pairs.py`. Cost for products: 2*N*M*D flop, 2 exponentials a score with columns,
-1 without; reads N*D + (N / block_n)*M*D elements, mostly from L2, and 16 bytes a column and block of
-rows for column statistics. From scores: 4 bytes a score, read once.
+1 without; reads N*D + (N / block_n)*M*D elements, mostly from L2, and moves 16 bytes a column and
+block of rows for column statistics. From scores: 4 bytes a score, read once.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ from mmcl_fast.kernels.pairs import (
     Pairs,
     block_d,
     fold,
+    hide,
+    is_plain,
     load_labels,
     load_positive,
     load_rows,
-    negatives,
     softplus,
     units,
 )
 
 MAX_STRIPES = 256  # rows of partial column statistics: 2 KiB a column at most
-WANTED_PROGRAMS = 264  # two for each multiprocessor of the largest GPU so far; a number, not a query
+WANTED_PROGRAMS = (
+    264  # two for each multiprocessor of the largest GPU so far; a number, not a query
+)
 
 
 class Partial(NamedTuple):
@@ -120,28 +123,34 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
                 at = scores_ptr + offs_n.to(tl.int64)[:, None] * stride_sn + offs_k[None, :]
                 x = tl.load(at, mask=mask_n[:, None] & (offs_k < stride_sn)[None, :], other=0.0)
             x = x * a + b
-            label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)
-            allowed = negatives(
-                offs_q[:, None],
-                offs_k[None, :],
-                positive[:, None],
-                label_q[:, None],
-                label_k[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
+            plain = is_plain(
+                first + block * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
             )
-            allowed &= mask_n[:, None] & mask_k[None, :]
             if TRIANGLE:
-                allowed &= offs_k[None, :] > offs_q[:, None]
-            if POSITIVE != "none":
-                found += tl.sum(tl.where(offs_k[None, :] == positive[:, None], x, 0.0), 1)
+                plain = first + (block + 1) * BLOCK_N <= start
+            if not (plain & (start + BLOCK_M <= end) & ((block + 1) * BLOCK_N <= N)):
+                inside = mask_n[:, None] & mask_k[None, :]
+                if TRIANGLE:
+                    inside &= offs_k[None, :] > offs_q[:, None]
+                if POSITIVE != "none":
+                    found += tl.sum(tl.where(offs_k[None, :] == positive[:, None], x, 0.0), 1)
+                x = hide(
+                    x,
+                    offs_q[:, None],
+                    offs_k[None, :],
+                    positive[:, None],
+                    label_q[:, None],
+                    load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
+                    inside,
+                    regular,
+                    LABELS,
+                    POSITIVE,
+                    EXCLUDE_SELF,
+                )
             if SIGMOID:
-                x = tl.where(allowed, softplus(x), 0.0)
+                x = softplus(x)
                 total += tl.sum(x, 1)
             else:
-                x = tl.where(allowed, x, float("-inf"))
                 top, total = fold(top, total, x)
             if COLUMNS:
                 at = pid_n.to(tl.int64) * M + offs_k
@@ -182,7 +191,7 @@ def contrast_statistics_fwd(
 
     Raises: ValueError (no GPU that the tiles know, CPU tensors outside the interpreter).
     """
-    width = block_d(query.shape[1])
+    width = block_d(query.shape[1], query.element_size())
     arch = arch_of(_contrast_statistics_kernel, query)
     tile = tile_for("contrast_statistics", arch, query.element_size(), width)
     return _launch(
@@ -251,9 +260,10 @@ def _launch(
             TRIANGLE=triangle,
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
-            BLOCK_D=16 if query is None else block_d(query.shape[1]),
+            BLOCK_D=16 if query is None else block_d(query.shape[1], query.element_size()),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            enable_fp_fusion=True,
             **pairs.arguments(m),
         )
     return rows, others

@@ -22,9 +22,10 @@ from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.pairs import (
     SHIFT_FP16,
     Pairs,
+    hide,
+    is_plain,
     load_labels,
     load_positive,
-    negatives,
     sigmoid,
     units,
 )
@@ -69,6 +70,24 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
     mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
     x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
+    plain = is_plain(
+        first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+    )
+    # Rows past the end too: their scores of 0 may be far above another side's top.
+    if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
+        x = hide(
+            x,
+            (first + offs_n)[:, None],
+            offs_k[None, :],
+            load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)[:, None],
+            load_labels(query_label_ptr, offs_n, mask_n)[:, None],
+            load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
+            mask_n[:, None] & mask_k[None, :],
+            regular,
+            LABELS,
+            POSITIVE,
+            EXCLUDE_SELF,
+        )
     w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if SIGMOID:
         x = sigmoid(x)
@@ -80,19 +99,6 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
         top = tl.load(column_top_ptr + offs_k, mask=mask_k, other=0.0)[None, :]
         scale = tl.load(column_scale_ptr + offs_k, mask=mask_k, other=0.0)[None, :]
         w += (x if SIGMOID else tl.exp2(x - top)) * scale
-    allowed = negatives(
-        (first + offs_n)[:, None],
-        offs_k[None, :],
-        load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)[:, None],
-        load_labels(query_label_ptr, offs_n, mask_n)[:, None],
-        load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
-        regular,
-        LABELS,
-        POSITIVE,
-        EXCLUDE_SELF,
-    )
-    # Masked after the exponential: an unused pair's may be inf.
-    w = tl.where(allowed & mask_n[:, None] & mask_k[None, :], w, 0.0)
     tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
     if sums_ptr is not None:
         tl.store(sums_ptr + pid_m.to(tl.int64) * N + offs_n, tl.sum(w, 1), mask=mask_n)
@@ -142,6 +148,7 @@ def scores_weights_bwd(
             BLOCK_M=tile.block_m,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            enable_fp_fusion=True,
             **pairs.arguments(m),
         )
     return None if totals is None else totals.sum(dim=0)

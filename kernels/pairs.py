@@ -62,40 +62,66 @@ def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
 @triton.jit
 def load_labels(ptr, offs, mask):
     """Labels of rows `offs`, or 0 where there are none."""
-    if ptr is None:
-        return offs * 0
-    return tl.load(ptr + offs.to(tl.int64), mask=mask, other=0)
+    labels = offs * 0
+    if ptr is not None:
+        labels = tl.load(ptr + offs.to(tl.int64), mask=mask, other=0)
+    return labels
 
 
 @triton.jit
 def load_positive(ptr, offs_q, offs_n, mask, POSITIVE: tl.constexpr):
     """Which key is the positive of queries `offs_q`; -1: none of them."""
+    positive = offs_q * 0 - 1
     if POSITIVE == "index":
-        return tl.load(ptr + offs_n.to(tl.int64), mask=mask, other=-1).to(tl.int32)
-    return offs_q if POSITIVE == "diagonal" else offs_q * 0 - 1
+        positive = tl.load(ptr + offs_n.to(tl.int64), mask=mask, other=-1).to(tl.int32)
+    elif POSITIVE == "diagonal":
+        positive = offs_q
+    return positive
 
 
 @triton.jit
-def negatives(
+def is_plain(
+    q_first,
+    k_first,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LABELS: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    """Whether every pair of a block is known, without a look, to be a negative."""
+    if LABELS or POSITIVE == "index":
+        plain = False
+    elif EXCLUDE_SELF or POSITIVE == "diagonal":
+        plain = (q_first + BLOCK_Q <= k_first) | (k_first + BLOCK_K <= q_first)
+    else:
+        plain = True
+    return plain
+
+
+@triton.jit
+def hide(  # noqa: PLR0913  (inlined: no API)
+    x,
     offs_q,
     offs_k,
     positive,
     label_q,
     label_k,
+    inside,
     regular,
     LABELS: tl.constexpr,
     POSITIVE: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
 ):
-    """Whether key k is a negative of query q; arguments broadcast to the block's shape."""
-    allowed = (offs_q >= 0) & (offs_k >= 0)
+    """`x` with -inf where key k is no negative of query q, or not `inside`; all broadcast to x."""
+    allowed = inside
     if LABELS:
         allowed &= (label_q != label_k) | (offs_k >= regular)
     if EXCLUDE_SELF:
         allowed &= (offs_q != offs_k) | (offs_k >= regular)
     if POSITIVE != "none":
         allowed &= offs_k != positive
-    return allowed
+    return tl.where(allowed, x, float("-inf"))
 
 
 @triton.jit
@@ -174,9 +200,9 @@ class Pairs:
         }
 
 
-def block_d(features: int) -> int:
-    """Features that a program holds: a power of two, at least what a matrix unit multiplies."""
-    return max(16, triton.next_power_of_2(features))
+def block_d(features: int, itemsize: int) -> int:
+    """Features that a program holds: a power of two, and few of them, for few binaries."""
+    return int(max(128 // itemsize, triton.next_power_of_2(features)))
 
 
 __all__ = ["LOG2", "Pairs", "block_d"]

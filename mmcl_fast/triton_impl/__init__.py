@@ -1,4 +1,4 @@
-"""The contrastive losses on the kernels of `mmcl_fast.kernels`; the only importer of Triton here."""
+"""The contrastive losses on the kernels of `mmcl_fast.kernels`, and their only user here."""
 
 from mmcl_fast.triton_impl.contrastive import contrast_backward, contrast_forward
 

@@ -70,9 +70,7 @@ class Chunked:
         self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
     ) -> Sums:
         """See `Engine`."""
-        sums = _Accumulator.of(
-            work, query=query is not None, key=key is not None, weights=weights
-        )
+        sums = _Accumulator.of(work, query=query is not None, key=key is not None, weights=weights)
         for part in chunks(work):
             if query is not None:
                 scores = product(work.query[part], sums.padded.T)
@@ -107,9 +105,7 @@ class _Accumulator:
         weights = scores if dtype == torch.float32 else torch.empty_like(scores, dtype=dtype)
         pairs = self.work.pairs.part(part.start, part.stop)
         wanted = query and self.weights is not None
-        sums = scores_weights_bwd(
-            scores, weights, len(self.work.key), pairs, sides, sums=wanted
-        )
+        sums = scores_weights_bwd(scores, weights, len(self.work.key), pairs, sides, sums=wanted)
         if query and self.query is not None:
             self.query[part] = product(weights, self.padded)
             if self.weights is not None and sums is not None:
@@ -137,7 +133,7 @@ def chunks(work: Work) -> Iterator[slice]:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, in float32 whatever the factors are."""
+    """The matrix product, in float32 whatever the factors are."""
     if a.dtype == torch.float32:
         return a @ b
     if a.is_cuda:

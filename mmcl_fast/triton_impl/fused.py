@@ -24,13 +24,12 @@ class Fused:
 
     def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
-        if not work.own:
-            return contrast_statistics_fwd(work.query, work.key, work.pairs, columns=columns)
         rows, others = contrast_statistics_fwd(
-            work.query, work.key, work.pairs, columns=True, triangle=True
+            work.query, work.key, work.pairs, columns=columns or work.own, triangle=work.own
         )
-        assert others is not None
-        return _joined(work, rows, others), None
+        if work.own:
+            return _joined(work, rows, others), None
+        return rows, others
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
@@ -79,7 +78,9 @@ def _joined(work: Work, rows: Partial, columns: Partial) -> Partial:
     if isinstance(positive, Tensor):  # its own inverse: the score stands where it is above
         index = torch.arange(len(positive), device=positive.device)
         found = torch.where(positive > index, found, found[:, positive])
-    return Partial(torch.cat([rows.top, columns.top]), torch.cat([rows.total, columns.total]), found)
+    return Partial(
+        torch.cat([rows.top, columns.top]), torch.cat([rows.total, columns.total]), found
+    )
 
 
 def _weighted(parts: Tensor, factor: Tensor) -> Tensor:

@@ -47,8 +47,9 @@ class Statistics:
     def losses(self) -> Tensor:
         """Row losses."""
         if self.form == "sigmoid":
-            return self.negatives + torch.nn.functional.softplus(-self.positive * LOG2)
-        lead = (self.positive - self.top) * LOG2
+            own: Tensor = torch.nn.functional.softplus(-self.positive * LOG2)
+            return self.negatives + own
+        lead: Tensor = (self.positive - self.top) * LOG2
         if self.form == "softmax":
             return torch.log1p(self.negatives + torch.expm1(lead)) - lead
         # A row without negatives has loss 0; its logarithm must not be taken.

@@ -67,10 +67,9 @@ class Work:
             self, query=self.key, key=self.query, pairs=replace(self.pairs, labels=labels)
         )
 
-
     def scores(self, dots: Tensor) -> Tensor:
-        """x of products <q, k>, in units of log 2; as `kernels.pairs.units`."""
-        scores = dots * (1.0 / LOG2 / self.pairs.temperature)
+        """Scores x, in units of log 2, of products <q, k>; as `kernels/pairs.py`."""
+        scores: Tensor = dots * (1.0 / LOG2 / self.pairs.temperature)
         return scores if self.pairs.bias is None else scores + self.pairs.bias / LOG2
 
     def paired_scores(self, features: Tensor, rows: slice) -> Tensor:
