@@ -102,8 +102,8 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
         label_own = load_labels(query_label_ptr, offs_n, mask_n)
         positive_own = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
     if own_scale_ptr is not None:
-        own_top = tl.load(own_top_ptr + offs_n, mask=mask_n, other=0.0)
-        own_scale = tl.load(own_scale_ptr + offs_n, mask=mask_n, other=0.0)
+        own_top = tl.load(own_top_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
+        own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     sums = tl.zeros([BLOCK_N], tl.float32)
     begin = pid_m * split
@@ -157,8 +157,9 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
         if other_scale_ptr is None:
             w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
         else:
-            other_top = tl.load(other_top_ptr + offs_m, mask=mask_m, other=0.0)
-            other_scale = tl.load(other_scale_ptr + offs_m, mask=mask_m, other=0.0)
+            at = offs_m.to(tl.int64)
+            other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
+            other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
             w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
             if own_scale_ptr is not None:
                 w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
@@ -171,7 +172,7 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     offs_d = tl.arange(0, BLOCK_D)
     at = pid_m.to(tl.int64) * OWN + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
-    tl.store(out_ptr + at[:, None] * D + offs_d[None, :], acc * factor[:, None], mask=mask)
+    tl.store(out_ptr + (at[:, None] * D + offs_d[None, :]), acc * factor[:, None], mask=mask)
     if sums_ptr is not None:
         tl.store(sums_ptr + at, sums * factor, mask=mask_n)
 

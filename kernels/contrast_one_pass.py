@@ -141,7 +141,7 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     at = pid_m.to(tl.int64) * N + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
     acc *= 2.0**-SHIFT
-    tl.store(mixture_ptr + at[:, None] * D + offs_d[None, :], acc, mask=mask)
+    tl.store(mixture_ptr + (at[:, None] * D + offs_d[None, :]), acc, mask=mask)
     tl.store(top_ptr + at, top, mask=mask_n)
     if SIGMOID:
         tl.store(sums_ptr + at, sums * (2.0**-SHIFT), mask=mask_n)

@@ -120,8 +120,10 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
                 k = load_rows(key_ptr, offs_k, mask_k, stride_km, D, BLOCK_D)
                 x = tl.dot(q, tl.trans(k), input_precision="ieee")
             else:  # rows are padded to their stride, which is a multiple of BLOCK_M
-                at = scores_ptr + offs_n.to(tl.int64)[:, None] * stride_sn + offs_k[None, :]
-                x = tl.load(at, mask=mask_n[:, None] & (offs_k < stride_sn)[None, :], other=0.0)
+                at = offs_n.to(tl.int64)[:, None] * stride_sn + offs_k[None, :]
+                x = tl.load(
+                    scores_ptr + at, mask=mask_n[:, None] & (offs_k < stride_sn)[None, :], other=0.0
+                )
             x = x * a + b
             plain = is_plain(
                 first + block * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF

@@ -92,16 +92,18 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     if SIGMOID:
         x = sigmoid(x)
     if row_scale_ptr is not None:
-        top = tl.load(row_top_ptr + offs_n, mask=mask_n, other=0.0)[:, None]
-        scale = tl.load(row_scale_ptr + offs_n, mask=mask_n, other=0.0)[:, None]
+        row = offs_n.to(tl.int64)
+        top = tl.load(row_top_ptr + row, mask=mask_n, other=0.0)[:, None]
+        scale = tl.load(row_scale_ptr + row, mask=mask_n, other=0.0)[:, None]
         w += (x if SIGMOID else tl.exp2(x - top)) * scale
     if column_scale_ptr is not None:
-        top = tl.load(column_top_ptr + offs_k, mask=mask_k, other=0.0)[None, :]
-        scale = tl.load(column_scale_ptr + offs_k, mask=mask_k, other=0.0)[None, :]
+        column = offs_k.to(tl.int64)
+        top = tl.load(column_top_ptr + column, mask=mask_k, other=0.0)[None, :]
+        scale = tl.load(column_scale_ptr + column, mask=mask_k, other=0.0)[None, :]
         w += (x if SIGMOID else tl.exp2(x - top)) * scale
     tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
     if sums_ptr is not None:
-        tl.store(sums_ptr + pid_m.to(tl.int64) * N + offs_n, tl.sum(w, 1), mask=mask_n)
+        tl.store(sums_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
 
 
 def scores_weights_bwd(

@@ -55,8 +55,8 @@ def units(temperature_ptr, bias_ptr):
 def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
     """Rows `offs` of a matrix, [len(offs), BLOCK_D], 0 outside."""
     offs_d = tl.arange(0, BLOCK_D)
-    at = ptr + offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
-    return tl.load(at, mask=mask[:, None] & (offs_d[None, :] < D), other=0.0)
+    at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
+    return tl.load(ptr + at, mask=mask[:, None] & (offs_d[None, :] < D), other=0.0)
 
 
 @triton.jit
