@@ -45,7 +45,7 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
         for width in (64, 128, 256)
         for arch, block_m in (("sm_80", 64), ("sm_100", 32))
     },
-    **{(kernel, "sm_80", 4, width): Tile(64, 8, 64) for kernel in _DOTS for width in (32, 64)},
+    **{(kernel, "sm_80", 4, width): Tile(32, 4, 32) for kernel in _DOTS for width in (32, 64)},
     ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
     ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),

@@ -67,41 +67,43 @@ def _torch_why_not(problem: Problem) -> str | None:
 
 
 def _triton_why_not(problem: Problem) -> str | None:
-    """The first reason that holds; Triton itself is not imported to find it."""
-    cpu, dtype = problem.device.type == "cpu", problem.dtype
-    reasons: tuple[tuple[Callable[[], bool], str], ...] = (
-        (lambda: not (problem.device.type == "cuda" or (cpu and _interpreted())),
-         f"expected tensors on CUDA (on the CPU in a process started with TRITON_INTERPRET=1), "
-         f"got device {problem.device}"),
-        (lambda: find_spec("triton") is None, "Triton is not installed"),
-        (lambda: not cpu and _compute_capability(problem.device) < (8, 0),
-         "expected an NVIDIA GPU of compute capability 8.0 or later"),
-        (lambda: dtype not in (torch.float16, torch.bfloat16, torch.float32),
-         f"expected dtype float16, bfloat16, float32, got {str(dtype).removeprefix('torch.')}"),
-        (lambda: cpu and dtype == torch.bfloat16,
-         "expected dtype float16, float32 in Triton's interpreter, which multiplies the bits of "
-         "bfloat16, got bfloat16"),
-        (lambda: {"sigmoid", "symmetric"} <= problem.options,
-         "expected one direction of the sigmoid loss, got symmetric"),
-        (lambda: max(problem.rows, problem.columns) > _TRITON_MAX_ROWS,
-         f"expected at most {_TRITON_MAX_ROWS} rows, "
-         f"got {max(problem.rows, problem.columns)}"),
-    )  # fmt: skip
-    return next((message for holds, message in reasons if holds()), None)
+    cpu = problem.device.type == "cpu"
+    dtype = str(problem.dtype).removeprefix("torch.")
+    if not (problem.device.type == "cuda" or (cpu and _interpreted())):
+        return (
+            "expected tensors on CUDA (on the CPU in a process started with TRITON_INTERPRET=1), "
+            f"got device {problem.device}"
+        )
+    if not _TRITON_INSTALLED:
+        return "expected Triton to be installed, got none"
+    if not cpu and _compute_capability(problem.device) < (8, 0):
+        return "expected an NVIDIA GPU of compute capability 8.0 or later"
+    if dtype not in ("float16", "bfloat16", "float32"):
+        return f"expected dtype float16, bfloat16, float32, got {dtype}"
+    if cpu and dtype == "bfloat16":  # triton-lang/triton issue 11584: it multiplies the bits
+        return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
+    if {"sigmoid", "symmetric"} <= problem.options:
+        return "expected one direction of the sigmoid loss, got symmetric"
+    if (most := max(problem.rows, problem.columns)) > _TRITON_MAX_ROWS:
+        return f"expected at most {_TRITON_MAX_ROWS} rows, got {most}"
+    return None
+
+
+_TRITON_INSTALLED = find_spec("triton") is not None  # looked for, not imported
+_TRITON_MAX_ROWS = 2**31 - 2**16  # kernels count rows, and rows to the end of a tile, in 32 bits
 
 
 def _interpreted() -> bool:
-    """Whether Triton runs, or will run, its kernels on the CPU; it reads the flag once."""
+    """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _compute_capability(device: torch.device) -> tuple[int, int]:
     if torch.version.cuda is None:  # AMD's devices are called cuda as well
         return (0, 0)
     return torch.cuda.get_device_capability(device)
 
-
-_TRITON_MAX_ROWS = 2**31 - 2**16  # kernels count rows, and rows to the end of a tile, in 32 bits
 
 _ALL = (
     Backend("triton", "mmcl_fast.triton_impl", _triton_why_not),

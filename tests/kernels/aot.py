@@ -51,7 +51,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        words = [*self.pointers.values(), *(f"{k}={v}" for k, v in self.constexprs.items())]
+        kinds = dict.fromkeys(self.pointers.values())  # each once
+        words = [*kinds, *(f"{k}={v}" for k, v in self.constexprs.items())]
         return "-".join([self.kernel.__name__.strip("_"), self.arch, *words])
 
     @property

@@ -32,6 +32,12 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
     }[kernel](f"*{element}")
     if options.pop("labels", False):
         pointers = pointers | _LABELS
+    if options.get("POSITIVE") == "index":
+        pointers = pointers | {"positive_ptr": "*i64"}
+    if options.get("SIGMOID"):
+        pointers = pointers | {"bias_ptr": "*fp32"}
+        if kernel != "contrast_statistics":
+            pointers = pointers | {"sums_ptr": "*fp32"}
     sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": width}
     return _case(function, arch, pointers, _OPTIONS | constants | sizes | options, tile)
 
