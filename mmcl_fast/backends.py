@@ -98,11 +98,11 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _compute_capability(device: torch.device) -> tuple[int, int]:
     if torch.version.cuda is None:  # AMD's devices are called cuda as well
         return (0, 0)
-    return torch.cuda.get_device_capability(device)
+    found = torch.cuda.get_device_properties(device)  # which torch.compile knows as a constant
+    return found.major, found.minor
 
 
 _ALL = (

@@ -130,7 +130,11 @@ SLOW_CASES = [
     *_MIDDLE,
     *(dot_case(k, arch, "fp32", d) for k in DOTS for arch in ARCHS for d in WIDTHS["fp32"]),
     *(
-        dot_case(k, arch, "bf16", d, labels=True, SIGMOID=True, POSITIVE="index", EXCLUDE_SELF=True)
+        dot_case(k, arch, "bf16", d, **options)
+        for options in (
+            {"SIGMOID": True},
+            {"labels": True, "POSITIVE": "index", "EXCLUDE_SELF": True},
+        )
         for k in DOTS
         for arch in ARCHS
         for d in WIDTHS["bf16"]

@@ -48,11 +48,13 @@ def test_same_bits_on_every_run(d: int) -> None:
             features(n, d, torch.bfloat16), features(n, d, torch.bfloat16, 1), t, **options
         )
         upstream = torch.randn(n, generator=torch.Generator().manual_seed(1)).to(CUDA)
-        for run in (lambda c=contrast: at_once(c, 1.0), lambda c=contrast: in_two(c, upstream)):  # noqa: B008
-            first = run()
-            for _ in range(5):
-                again = run()
-                assert all(torch.equal(first[name], again[name]) for name in first)
+        first, second = at_once(contrast, 1.0), in_two(contrast, upstream)
+        for _ in range(5):
+            for old, new in (
+                (first, at_once(contrast, 1.0)),
+                (second, in_two(contrast, upstream)),
+            ):
+                assert all(torch.equal(old[name], new[name]) for name in old)
 
 
 def test_rows_beyond_the_reach_of_32_bits() -> None:
