@@ -43,8 +43,10 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
         (kernel, arch, 2, width): Tile(128, 8, block_m, 2)
         for kernel in _DOTS
         for width in (64, 128, 256)
-        for arch, block_m in (("sm_80", 64), ("sm_100", 32))
+        for arch, block_m in (("sm_80", 64), ("sm_90", 64), ("sm_100", 32))
     },
+    ("contrast_gradient", "sm_80", 2, 256): Tile(64, 8, 64, 2),
+    ("contrast_one_pass", "sm_80", 2, 256): Tile(64, 8, 64, 2),
     **{(kernel, "sm_80", 4, width): Tile(32, 4, 32) for kernel in _DOTS for width in (32, 64)},
     ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
     ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),

@@ -10,8 +10,8 @@ Numerics contract: scores and sums float32. The weights w are rounded to the fea
 they meet them, so that 16-bit features use tensor cores: with u = 2^-8 (bfloat16), 2^-11 (float16),
 0 (float32: "ieee" products), |error of out_o| <= u * sum_p |w_op other_p| beyond float32's. A row
 with own terms alone is weighted by `own_scale` in float32 afterwards. float16 has few exponents:
-weights are times 2^14 on the way (`shift`, taken out again), and below 2^-39 they are 0; callers
-keep scales within -1..1.
+weights are times 2^14 on the way (`shift`, taken out again); those below 2^-28 then have an error
+of 2^-39 instead. Callers keep scales within -1..1.
 
 Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
 the others are cut into ranges with partial sums of their own, by sizes alone.

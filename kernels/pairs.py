@@ -21,7 +21,7 @@ import triton.language as tl
 
 LOG2 = math.log(2.0)
 FLOOR = tl.constexpr(-(2.0**126))  # below any score; twice it is finite
-SHIFT_FP16 = tl.constexpr(14.0)  # float16 weights are times 2^14: 0 from 2^-39 on, not 2^-25
+SHIFT_FP16 = tl.constexpr(14.0)  # float16 weights are times 2^14: steps of 2^-38, not 2^-24
 _LOG2E = tl.constexpr(1.0 / LOG2)
 _LN2 = tl.constexpr(LOG2)
 # log(1 + y) / y on [0, 1], lowest degree first: Chebyshev interpolation, rounded to float32.

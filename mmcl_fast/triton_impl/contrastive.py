@@ -4,7 +4,7 @@ Numerics contract. Scores, sums and losses are float32; statistics are relative 
 maximum, so no temperature overflows, and the softmax loss is `(top - s_i+) + log1p(...)`, so a loss
 near 0 keeps its relative accuracy. Gradients are float32 sums; for 16-bit features each negative's
 weight is rounded to their dtype first (`kernels/contrast_gradient.py` has the bound), the
-positives' are not. Autocast does not change any of it. Deterministic: equal bits on every run.
+positives' are not. Autocast must be off. Deterministic: equal bits on every run.
 
 Cost in products of 2*N*M*D flop, fused / chunked:
 
@@ -47,19 +47,18 @@ def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -
     Numerics: See the module.
     """
     contrast = _plain(contrast)
-    with torch.autocast(contrast.query.device.type, enabled=False):
-        if weight is not None and any(wanted) and _directions_are_apart(contrast):
-            losses, gradients = _one_way(contrast, wanted, weight)
-            return Forward(losses, gradients, ())
-        rows, columns = _statistics(contrast)
-        losses = rows.losses()
-        if contrast.symmetric and columns is not None:
-            losses = (losses + columns.losses()) / 2
-        if weight is None or not any(wanted):
-            saved = rows.saved() if columns is None else (*rows.saved(), *columns.saved())
-            return Forward(losses, None, saved)
-        upstream = torch.full_like(losses, weight)
-        return Forward(losses, _gradients(contrast, wanted, rows, columns, upstream), ())
+    if weight is not None and any(wanted) and _directions_are_apart(contrast):
+        losses, gradients = _one_way(contrast, wanted, weight)
+        return Forward(losses, gradients, ())
+    rows, columns = _statistics(contrast)
+    losses = rows.losses()
+    if contrast.symmetric and columns is not None:
+        losses = (losses + columns.losses()) / 2
+    if weight is None or not any(wanted):
+        saved = rows.saved() if columns is None else (*rows.saved(), *columns.saved())
+        return Forward(losses, None, saved)
+    upstream = torch.full_like(losses, weight)
+    return Forward(losses, _gradients(contrast, wanted, rows, columns, upstream), ())
 
 
 def contrast_backward(
@@ -78,8 +77,7 @@ def contrast_backward(
     contrast = _plain(contrast)
     rows = Statistics(contrast.form, *statistics[:3])
     columns = Statistics(contrast.form, *statistics[3:]) if statistics[3:] else None
-    with torch.autocast(contrast.query.device.type, enabled=False):
-        return _gradients(contrast, wanted, rows, columns, upstream.to(torch.float32))
+    return _gradients(contrast, wanted, rows, columns, upstream.to(torch.float32))
 
 
 def _plain(contrast: Contrast) -> Contrast:

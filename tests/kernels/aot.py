@@ -37,8 +37,8 @@ EXACT = re.compile(
 class Case:
     """One binary: a kernel, the element types of its pointers, its constants and its target.
 
-    Pointers that are not given are None. `aligned` names integers that are multiples of 16; where
-    there are any, so are all addresses, as of tensors at a launch.
+    Pointers that are not given are None. `aligned` names integers that are multiples of 16 where
+    the kernel has them; where there are any, so are all addresses, as of tensors at a launch.
     """
 
     kernel: Any
@@ -76,7 +76,7 @@ class Case:
         """What is known of arguments, by their place."""
         known = self.aligned | set(self.pointers) if self.aligned else frozenset()
         places = {p.name: i for i, p in enumerate(self.kernel.params)}
-        return {(places[name],): [["tt.divisibility", 16]] for name in known}
+        return {(places[name],): [["tt.divisibility", 16]] for name in known & set(places)}
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,6 @@ def _case(
     tile: Any,
     aligned: set[str] | frozenset[str] = _STRIDES,
 ) -> Case:
-    there = {p.name for p in kernel.params}
     return Case(
         kernel,
         arch,
@@ -104,7 +103,7 @@ def _case(
         constants,
         tile.num_warps,
         {"num_stages": tile.num_stages, "enable_fp_fusion": True},
-        frozenset(aligned & there),
+        frozenset(aligned),
     )
 
 

@@ -53,6 +53,16 @@ def test_public_losses(name: str, device: torch.device) -> None:
     assert_within_budget(ours, plain=plain, exact=exact, terms={"temperature": size})
 
 
+def test_autocast_changes_nothing(device: torch.device) -> None:
+    draw = Draw(12)
+    given = {x: draw.features(24, 80).to(device) for x in ("query", "key")}
+    loss = partial(losses.info_nce, symmetric=True, backend="triton")
+    outside = value_and_grads(loss, given)
+    with torch.autocast(device.type, torch.bfloat16):
+        inside = value_and_grads(loss, given)
+    assert all(torch.equal(inside[name], outside[name]) for name in outside)
+
+
 def ask(**changed: Any) -> Problem:
     given = {"rows": 8, "columns": 8, "features": 16, "dtype": torch.float32}
     return Problem(**(given | {"device": torch.device("cpu")} | changed))

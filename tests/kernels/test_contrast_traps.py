@@ -109,14 +109,25 @@ def test_small_losses_keep_their_digits(features: int, device: torch.device) -> 
 
 @pytest.mark.parametrize("features", WAYS)
 def test_tiny_sigmoid_terms_keep_their_digits(features: int, device: torch.device) -> None:
-    # log(1 + e^-30) of float32 is 0: each of the terms would be lost.
-    query = torch.zeros(70, features)
-    contrast = Contrast(
-        query, query.clone(), torch.tensor(0.1), torch.tensor(-30.0), form="sigmoid"
-    )
+    # log(1 + e^-20) is 0 in float32 arithmetic: each of the terms would be lost.
+    query = torch.zeros(8, features)
+    query[:, :8] = torch.eye(8)
+    scale, bias = torch.tensor(1 / 40), torch.tensor(-20.0)
+    contrast = Contrast(query, query.clone(), scale, bias, form="sigmoid")
     losses = at_once(to(contrast, device), 1.0)["losses"].cpu().double()
-    want = 30.0 + 70 * math.exp(-30.0)
-    assert torch.allclose(losses - 30.0, torch.full_like(losses, want - 30.0), atol=4e-6)
+    assert torch.allclose(losses, torch.full_like(losses, 8 * math.exp(-20)), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_float16_weights_far_below_the_largest(features: int, device: torch.device) -> None:
+    # Query 0 has no negatives, but the largest weight: float16 would round the others to 2^-24.
+    draw = Draw(8)
+    labels = torch.tensor([0] + [1] * 69), torch.tensor([0] * 70)
+    query, key = (draw.features(70, features).half() for _ in range(2))
+    contrast = to(Contrast(query, key, torch.tensor(0.5), labels=labels), device)
+    upstream = uniform(contrast, 1e-5)
+    upstream[0] = 1.0
+    assert_within_budget(in_two(contrast, upstream), contrast, upstream)
 
 
 @pytest.mark.parametrize("features", WAYS)
