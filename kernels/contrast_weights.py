@@ -56,8 +56,9 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """One program: one tile of the block."""
-    pid_n, pid_m = tl.program_id(1), tl.program_id(0)
+    """One program: one tile of the block, all on the first grid axis, the one without limit."""
+    num_m = tl.cdiv(M, BLOCK_M)
+    pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
     a, b = units(temperature_ptr, bias_ptr)
     ELEMENT: tl.constexpr = weights_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if weights_ptr.dtype.element_ty == tl.float16 else 0.0
@@ -132,8 +133,9 @@ def scores_weights_bwd(
     tile = tile_for(
         "contrast_weights", arch_of(_contrast_weights_kernel, scores), weights.element_size(), "any"
     )
-    grid = triton.cdiv(scores.shape[1], tile.block_m), triton.cdiv(n, tile.block_n)
-    totals = scores.new_empty(grid[0], n) if sums else None
+    blocks = triton.cdiv(m, tile.block_m)
+    grid = (triton.cdiv(n, tile.block_n) * blocks,)
+    totals = scores.new_empty(blocks, n) if sums else None
     with torch.cuda.device_of(scores):
         _contrast_weights_kernel[grid](
             scores,

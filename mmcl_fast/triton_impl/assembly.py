@@ -48,8 +48,11 @@ def assembled(
         inside = sums.query
         if contrast.positive_key is None:
             inside -= _positives_of_queries(contrast, work, pulls)
-        dots = row_dots(work.query, inside) * share + row_dots(work.query, outside.query)
-        query = inside.add_(outside.query).mul_(rate)
+        dots = row_dots(work.query, inside) * share
+        if outside.query is not None:
+            dots += row_dots(work.query, outside.query)
+            inside += outside.query
+        query = inside.mul_(rate)
     key = _key_gradient(contrast, work, wanted, sums, pulls)
     if key is not None:
         if contrast.stopped and contrast.symmetric and dots is not None:
@@ -71,21 +74,21 @@ def assembled(
 class _Outside(NamedTuple):
     """What rows that are no keys add."""
 
-    query: Tensor  # [N, D] or a zero that broadcasts
+    query: Tensor | None  # [N, D]
     weights: Tensor  # [N], sum of dL/ds over hard negatives
     hard: Tensor | None  # [N, K], dL/ds of hard negatives
 
 
 def _outside(contrast: Contrast, work: Work, rows: Direction, pull: Tensor) -> _Outside:
-    query = pull.new_zeros(len(pull), 1)
+    query = hard = None
     weights = torch.zeros_like(pull)
-    hard = None
     if contrast.positive_key is not None:
-        query = query - pull[:, None] * contrast.positive_key
+        query = -pull[:, None] * contrast.positive_key
     if contrast.hard is not None:
         hard = hard_weights(work, contrast.hard, contrast.form, rows.statistics)
         hard = hard * rows.upstream[:, None]
-        query = query + (hard[:, :, None] * contrast.hard).sum(dim=1)
+        through = (hard[:, :, None] * contrast.hard).sum(dim=1)
+        query = through if query is None else query + through
         weights = hard.sum(dim=1)
     return _Outside(query, weights, hard)
 

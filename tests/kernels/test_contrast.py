@@ -146,3 +146,19 @@ def test_nothing_wanted_costs_nothing(
     done = contrast_forward(contrast, Wanted(), 1.0)
     assert done.gradients is None
     assert_within_budget({"losses": done.losses}, contrast, uniform(contrast, 1.0))
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("name", ["symmetric", "own", "everything"])
+def test_reads_only_what_was_written(name: str, features: int) -> None:
+    contrast = problem(name, features, torch.float32, torch.device("cpu"))
+    upstream = upstream_of(contrast, signed=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)  # fresh memory is NaN
+    try:
+        assert torch.empty(1).isnan()
+        ours = at_once(contrast, 1.0), in_two(contrast, upstream)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(x.isfinite().all() for found in ours for x in found.values())

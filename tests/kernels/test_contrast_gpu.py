@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -66,6 +68,19 @@ def test_rows_beyond_the_reach_of_32_bits() -> None:
     t = torch.tensor(0.1, device=CUDA)
     ours, want = (at_once(Contrast(x, x.clone(), t, symmetric=True), 1.0) for x in (far, near))
     assert all(torch.equal(ours[name], want[name]) for name in want)
+
+
+def test_more_rows_than_a_short_grid_axis_has() -> None:
+    n, m = 2**21, 20
+    contrast = Contrast(
+        features(n, 512, torch.bfloat16),
+        features(m, 512, torch.bfloat16, 1),
+        torch.tensor(0.1, device=CUDA),
+        positive=torch.arange(n, device=CUDA) % m,
+    )
+    ours = at_once(contrast, 1.0)
+    end = replace(contrast, query=contrast.query[-40:], positive=contrast.positive[-40:])
+    assert torch.allclose(ours["losses"][-40:], at_once(end, 1.0)["losses"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("d", [128, 768])
