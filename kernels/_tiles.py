@@ -7,6 +7,7 @@ are few and its `num_warps` is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -22,12 +23,50 @@ class Tile:
 
     block_n: int
     num_warps: int
+    block_m: int = 1
+    num_stages: int = 1
 
 
-# (kernel, arch, bytes per output element, bin of the kernel's own launcher) -> Tile.
+_DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
+# The contrastive kernels; a bin is how many features a program holds. Not yet measured: chosen so
+# that nothing spills and two blocks are in flight (`tests/kernels/test_contrast_aot.py`).
+_CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
+    **{
+        (kernel, INTERPRETER, itemsize, width): Tile(64, 1, 64)
+        for kernel in _DOTS
+        for itemsize, width in ((2, 64), (4, 32), (4, 64))
+    },
+    ("contrast_statistics", INTERPRETER, 4, "scores"): Tile(64, 1, 64),
+    ("contrast_weights", INTERPRETER, 2, "any"): Tile(64, 1, 64),
+    ("contrast_weights", INTERPRETER, 4, "any"): Tile(64, 1, 64),
+    **{
+        (kernel, arch, 2, width): Tile(128, 8, block_m, 2)
+        for kernel in _DOTS
+        for width in (64, 128, 256)
+        for arch, block_m in (("sm_80", 64), ("sm_90", 64), ("sm_100", 32))
+    },
+    ("contrast_gradient", "sm_80", 2, 256): Tile(64, 8, 64, 2),
+    ("contrast_one_pass", "sm_80", 2, 256): Tile(64, 8, 64, 2),
+    **{(kernel, "sm_80", 4, width): Tile(32, 4, 32) for kernel in _DOTS for width in (32, 64)},
+    ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
+    ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
+    ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
+}
+# Features up to here are held by one program, longer ones go through matrix products in memory:
+# (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
+# traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
+# unit, and a library's products are faster than ours.
+_FUSED = {
+    (INTERPRETER, 2): 64,
+    (INTERPRETER, 4): 64,
+    ("sm_80", 2): 256,
+    ("sm_80", 4): 64,
+}
+
+# (kernel, arch, bytes per element, bin of the kernel's own launcher) -> Tile.
 # Not yet measured: chosen so that a thread has two to four Philox blocks in flight and the integer
 # divisions of the program index are spread over all of them.
-TILES = MappingProxyType(
+TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
     {
         ("normal_fill", INTERPRETER, 2, "few"): Tile(block_n=1, num_warps=1),
         ("normal_fill", INTERPRETER, 2, "many"): Tile(block_n=4, num_warps=1),
@@ -41,6 +80,7 @@ TILES = MappingProxyType(
         ("normal_fill", "sm_80", 4, "many"): Tile(block_n=8, num_warps=4),
         ("normal_fill", "sm_80", 8, "few"): Tile(block_n=1, num_warps=1),
         ("normal_fill", "sm_80", 8, "many"): Tile(block_n=4, num_warps=4),
+        **_CONTRAST,
     }
 )
 # An architecture without rows of its own runs the rows of the newest one before it.
@@ -63,21 +103,28 @@ def arch_of(kernel: object, tensor: torch.Tensor) -> str:
     return f"sm_{major}{minor}"
 
 
-def tile_for(kernel: str, arch: str, itemsize: int, size_bin: str) -> Tile:
+def tile_for(kernel: str, arch: str, itemsize: int, size_bin: str | int) -> Tile:
     """The tile of `kernel` on `arch`, or of the newest architecture before it that has rows."""
-    if arch == INTERPRETER:
-        return TILES[(kernel, arch, itemsize, size_bin)]
-    number = int(arch.removeprefix("sm_"))
-    known = [
-        key
-        for key in TILES
-        if (key[0], key[2], key[3]) == (kernel, itemsize, size_bin)
-        and key[1] != INTERPRETER
-        and int(key[1].removeprefix("sm_")) <= number
+    archs = [key[1] for key in TILES if (key[0], *key[2:]) == (kernel, itemsize, size_bin)]
+    return TILES[(kernel, _newest(kernel, arch, archs), itemsize, size_bin)]
+
+
+def fused_features(arch: str, itemsize: int) -> int:
+    """How many features a row may have for the kernels that hold whole rows."""
+    return _FUSED[
+        (_newest("contrast", arch, [a for a, size in _FUSED if size == itemsize]), itemsize)
     ]
-    if not known:
+
+
+def _newest(kernel: str, arch: str, archs: Iterable[str]) -> str:
+    """`arch`, or the newest one before it among `archs`."""
+    if arch == INTERPRETER:
+        return arch
+    number = int(arch.removeprefix("sm_"))
+    numbers = [int(a.removeprefix("sm_")) for a in archs if a != INTERPRETER]
+    if not (older := [n for n in numbers if n <= number]):
         raise ValueError(f"{kernel}: expected a GPU of sm_80 or later, got {arch}")
-    return TILES[max(known, key=lambda key: int(key[1].removeprefix("sm_")))]
+    return f"sm_{max(older)}"
 
 
-__all__ = ["ARCHS", "INTERPRETER", "TILES", "Tile", "arch_of", "tile_for"]
+__all__ = ["ARCHS", "INTERPRETER", "TILES", "Tile", "arch_of", "fused_features", "tile_for"]

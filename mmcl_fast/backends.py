@@ -6,9 +6,11 @@ A backend asked for by name never falls back to another.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol, cast
 
 import torch
@@ -64,7 +66,49 @@ def _torch_why_not(problem: Problem) -> str | None:
     return None
 
 
-_ALL = (Backend("torch", "mmcl_fast.torch_impl", _torch_why_not),)
+def _triton_why_not(problem: Problem) -> str | None:
+    cpu = problem.device.type == "cpu"
+    dtype = str(problem.dtype).removeprefix("torch.")
+    if not (problem.device.type == "cuda" or (cpu and _interpreted())):
+        return (
+            "expected tensors on CUDA (on the CPU in a process started with TRITON_INTERPRET=1), "
+            f"got device {problem.device}"
+        )
+    if not _TRITON_INSTALLED:
+        return "expected Triton to be installed, got none"
+    if not cpu and _compute_capability(problem.device) < (8, 0):
+        return "expected an NVIDIA GPU of compute capability 8.0 or later"
+    if dtype not in ("float16", "bfloat16", "float32"):
+        return f"expected dtype float16, bfloat16, float32, got {dtype}"
+    if cpu and dtype == "bfloat16":  # triton-lang/triton issue 11584: it multiplies the bits
+        return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
+    if {"sigmoid", "symmetric"} <= problem.options:
+        return "expected one direction of the sigmoid loss, got symmetric"
+    if (most := max(problem.rows, problem.columns)) > _TRITON_MAX_ROWS:
+        return f"expected at most {_TRITON_MAX_ROWS} rows, got {most}"
+    return None
+
+
+_TRITON_INSTALLED = find_spec("triton") is not None  # looked for, not imported
+_TRITON_MAX_ROWS = 2**31 - 2**16  # kernels count rows, and rows to the end of a tile, in 32 bits
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def _compute_capability(device: torch.device) -> tuple[int, int]:
+    if torch.version.cuda is None:  # AMD's devices are called cuda as well
+        return (0, 0)
+    found = torch.cuda.get_device_properties(device)  # which torch.compile knows as a constant
+    return found.major, found.minor
+
+
+_ALL = (
+    Backend("triton", "mmcl_fast.triton_impl", _triton_why_not),
+    Backend("torch", "mmcl_fast.torch_impl", _torch_why_not),
+)
 
 BACKENDS = {backend.name: backend for backend in _ALL}  # order = preference of "auto"
 

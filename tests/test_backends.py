@@ -33,14 +33,20 @@ def test_auto_takes_the_first_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_gives_every_reason_when_none_can() -> None:
     problem = dataclasses.replace(PROBLEM, dtype=torch.int64)
     expected = "torch: expected dtype float16, bfloat16, float32, float64, got int64"
-    for choice in ("auto", "torch"):
-        with pytest.raises(BackendUnavailableError) as caught:
-            choose(choice, problem)
-        assert str(caught.value) == expected
+    with pytest.raises(BackendUnavailableError) as caught:
+        choose("torch", problem)
+    assert str(caught.value) == expected
+    with pytest.raises(BackendUnavailableError) as caught:
+        choose("auto", problem)
+    first, second = str(caught.value).split("; ")
+    assert first.startswith("triton: expected tensors on CUDA")
+    assert second == expected
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r'^backend: expected one of "auto", "torch", got'):
+    with pytest.raises(
+        ConfigError, match=r'^backend: expected one of "auto", "triton", "torch", got'
+    ):
         check_name("cutlass")
 
 

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "torch_impl": {"contrast", "errors", "_native"},
     "backends": {"contrast", "errors"},
     "losses": {"backends", "contrast", "errors"},
+    "triton_impl": {"contrast", "errors", "kernels"},
     "data": {"config", "errors", "_native"},
     "probe": {"errors"},
     "engines": {"config", "errors", "data", "model", "torch_impl"},

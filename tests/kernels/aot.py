@@ -35,7 +35,11 @@ EXACT = re.compile(
 
 @dataclass(frozen=True)
 class Case:
-    """One binary: a kernel, the element types of its pointers, its constants and its target."""
+    """One binary: a kernel, the element types of its pointers, its constants and its target.
+
+    Pointers that are not given are None. `aligned` names integers that are multiples of 16 where
+    the kernel has them; where there are any, so are all addresses, as of tensors at a launch.
+    """
 
     kernel: Any
     arch: str
@@ -43,10 +47,12 @@ class Case:
     constexprs: Mapping[str, Any]
     num_warps: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    aligned: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
-        words = [*self.pointers.values(), *(f"{k}={v}" for k, v in self.constexprs.items())]
+        kinds = dict.fromkeys(self.pointers.values())  # each once
+        words = [*kinds, *(f"{k}={v}" for k, v in self.constexprs.items())]
         return "-".join([self.kernel.__name__.strip("_"), self.arch, *words])
 
     @property
@@ -55,9 +61,22 @@ class Case:
         return {
             p.name: "constexpr"
             if p.is_constexpr
-            else self.pointers.get(p.name) or p.annotation_type
+            else self.pointers.get(p.name) or p.annotation_type or "constexpr"
             for p in self.kernel.params
         }
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """Values of the parameters that the binary has no register for."""
+        absent = {n: None for n, kind in self.signature.items() if kind == "constexpr"}
+        return absent | dict(self.constexprs)
+
+    @property
+    def attributes(self) -> dict[tuple[int], list[list[Any]]]:
+        """What is known of arguments, by their place."""
+        known = self.aligned | set(self.pointers) if self.aligned else frozenset()
+        places = {p.name: i for i, p in enumerate(self.kernel.params)}
+        return {(places[name],): [["tt.divisibility", 16]] for name in known & set(places)}
 
 
 @dataclass(frozen=True)
@@ -69,12 +88,19 @@ class Resources:
     spilled: int
 
 
+_COMPILED: dict[str, Any] = {}  # of this session, by what the compiler is given
+
+
 def compiled(case: Case) -> Any:
     """Triton's compiled kernel of a case (from Triton's cache if it is there); needs no GPU."""
-    source = ASTSource(case.kernel, case.signature, constexprs=dict(case.constexprs))
-    target = GPUTarget("cuda", int(case.arch.removeprefix("sm_")), 32)
     options = {"num_warps": case.num_warps, **case.options}
-    return triton.compile(source, target=target, options=options)
+    given = case.kernel.__name__, case.arch, case.signature, case.constants, case.attributes
+    key = str((*given, options))
+    if key not in _COMPILED:
+        source = ASTSource(case.kernel, case.signature, case.constants, case.attributes)
+        target = GPUTarget("cuda", int(case.arch.removeprefix("sm_")), 32)
+        _COMPILED[key] = triton.compile(source, target=target, options=options)
+    return _COMPILED[key]
 
 
 def resources(case: Case) -> Resources:

@@ -53,7 +53,7 @@ def test_repr_names_the_options() -> None:
             "temperature: expected a number > 0 in the normal range of float32, got -1.0",
         ),
         ({"negatives": "some"}, "negatives: expected 'all' | 'other_label', got 'some'"),
-        ({"backend": "cuda"}, 'backend: expected one of "auto", "torch", got \'cuda\''),
+        ({"backend": "cuda"}, 'backend: expected one of "auto", "triton", "torch", got \'cuda\''),
         ({"symmetric": 1}, "symmetric: expected a bool, got int"),
         ({"exclude_self": None}, "exclude_self: expected a bool, got NoneType"),
         ({"label_smoothing": 1.5}, "label_smoothing: expected a number in 0 .. 1, got 1.5"),

@@ -1,0 +1,239 @@
+"""Weighted sums of features, with weights made from statistics; one program owns its rows.
+
+    out_o = sum_p w_op other_p     sums_o = sum_p w_op     over the pairs (o, p) that are negative
+    w_op = shift * ( 2^(x_op - own_top_o) own_scale_o  +  2^(x_op - other_top_p) other_scale_p )
+
+`own` and `other` are query and key, or key and query: dQ and dK are the same kernel. A side without
+scale has no term. Sigmoid form: both exponentials are 1 / (1 + 2^-x). x as in `pairs.py`.
+
+Numerics contract: scores and sums float32. The weights w are rounded to the features' dtype before
+they meet them, so that 16-bit features use tensor cores: with u = 2^-8 (bfloat16), 2^-11 (float16),
+0 (float32: "ieee" products), |error of out_o| <= u * sum_p |w_op other_p| beyond float32's. A row
+with own terms alone is weighted by `own_scale` in float32 afterwards. float16 has few exponents:
+weights are times 2^14 on the way (`shift`, taken out again); those below 2^-28 then have an error
+of 2^-39 instead. Callers keep scales within -1..1.
+
+Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
+the others are cut into ranges with partial sums of their own, by sizes alone.
+
+Cost: 4*N*M*D flop, 1 exponential a score for each side with a scale; reads (rows / block_n) times
+`other`, mostly from L2; writes 4 bytes an element of `out`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels.contrast_statistics import column_ranges
+from mmcl_fast.kernels.pairs import (
+    SHIFT_FP16,
+    Pairs,
+    block_d,
+    hide,
+    is_plain,
+    load_labels,
+    load_positive,
+    load_rows,
+    sigmoid,
+    units,
+)
+
+
+class Side(NamedTuple):
+    """What a direction's queries bring to the weights; float32, one entry for each of them."""
+
+    top: torch.Tensor
+    scale: torch.Tensor  # within -1..1
+
+
+@triton.jit
+def _terms(x, top, SIGMOID: tl.constexpr):
+    return sigmoid(x) if SIGMOID else tl.exp2(x - top)
+
+
+@triton.jit(do_not_specialize=["OWN", "OTHER", "regular", "first", "split"])
+def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    own_ptr,
+    other_ptr,
+    temperature_ptr,
+    bias_ptr,
+    positive_ptr,
+    query_label_ptr,
+    key_label_ptr,
+    own_top_ptr,
+    own_scale_ptr,
+    other_top_ptr,
+    other_scale_ptr,
+    out_ptr,
+    sums_ptr,
+    OWN: tl.int32,
+    OTHER: tl.int32,
+    D: tl.int32,
+    regular: tl.int32,
+    first: tl.int32,
+    split: tl.int32,
+    stride_own: tl.int64,
+    stride_other: tl.int64,
+    SIGMOID: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+    OWN_KEYS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: BLOCK_N rows of `own` against rows split * pid_m and following of `other`."""
+    pid_n, pid_m = tl.program_id(0), tl.program_id(1)
+    a, b = units(temperature_ptr, bias_ptr)
+    ELEMENT: tl.constexpr = own_ptr.dtype.element_ty
+    SHIFT: tl.constexpr = SHIFT_FP16 if own_ptr.dtype.element_ty == tl.float16 else 0.0
+    LABELS: tl.constexpr = query_label_ptr is not None
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = offs_n < OWN
+    own = load_rows(own_ptr, offs_n, mask_n, stride_own, D, BLOCK_D)
+    if OWN_KEYS:
+        label_own = load_labels(key_label_ptr, offs_n, offs_n < regular)
+    else:
+        label_own = load_labels(query_label_ptr, offs_n, mask_n)
+        positive_own = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
+    if own_scale_ptr is not None:
+        own_top = tl.load(own_top_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
+        own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
+    acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    sums = tl.zeros([BLOCK_N], tl.float32)
+    begin = pid_m * split
+    end = tl.minimum(begin + split, OTHER)
+    for start in range(begin, end, BLOCK_M):
+        offs_m = start + tl.arange(0, BLOCK_M)
+        mask_m = offs_m < end
+        other = load_rows(other_ptr, offs_m, mask_m, stride_other, D, BLOCK_D)
+        x = tl.dot(own, tl.trans(other), input_precision="ieee") * a + b
+        if OWN_KEYS:
+            plain = is_plain(
+                first + start, pid_n * BLOCK_N, BLOCK_M, BLOCK_N, LABELS, POSITIVE, EXCLUDE_SELF
+            )
+        else:
+            plain = is_plain(
+                first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+            )
+        # Rows past the end too: their scores of 0 may be far above another side's top.
+        if not (plain & (start + BLOCK_M <= end) & ((pid_n + 1) * BLOCK_N <= OWN)):
+            inside = mask_n[:, None] & mask_m[None, :]
+            if OWN_KEYS:
+                offs_q = first + offs_m
+                positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
+                x = hide(
+                    x,
+                    offs_q[None, :],
+                    offs_n[:, None],
+                    positive[None, :],
+                    load_labels(query_label_ptr, offs_m, mask_m)[None, :],
+                    label_own[:, None],
+                    inside,
+                    regular,
+                    LABELS,
+                    POSITIVE,
+                    EXCLUDE_SELF,
+                )
+            else:
+                x = hide(
+                    x,
+                    (first + offs_n)[:, None],
+                    offs_m[None, :],
+                    positive_own[:, None],
+                    label_own[:, None],
+                    load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+                    inside,
+                    regular,
+                    LABELS,
+                    POSITIVE,
+                    EXCLUDE_SELF,
+                )
+        if other_scale_ptr is None:
+            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
+        else:
+            at = offs_m.to(tl.int64)
+            other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
+            other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
+            w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
+            if own_scale_ptr is not None:
+                w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
+            w *= 2.0**SHIFT
+        sums += tl.sum(w, 1)
+        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
+    factor = tl.full([BLOCK_N], 2.0**-SHIFT, tl.float32)
+    if other_scale_ptr is None:
+        factor *= own_scale
+    offs_d = tl.arange(0, BLOCK_D)
+    at = pid_m.to(tl.int64) * OWN + offs_n  # [BLOCK_N], rows of the partial results
+    mask = mask_n[:, None] & (offs_d < D)[None, :]
+    tl.store(out_ptr + (at[:, None] * D + offs_d[None, :]), acc * factor[:, None], mask=mask)
+    if sums_ptr is not None:
+        tl.store(sums_ptr + at, sums * factor, mask=mask_n)
+
+
+def contrast_gradient_bwd(
+    features: tuple[torch.Tensor, torch.Tensor],
+    pairs: Pairs,
+    own: Side | None,
+    other: Side | None,
+    *,
+    own_keys: bool,
+    sums: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weighted sums of the other rows, for each own row.
+
+    Args:
+        features: own [R, D] and other [P, D]: float16 | bfloat16 | float32, stride 1 along D, not
+            empty.
+        pairs: Negatives and units.
+        own: Statistics of the direction whose queries the own rows are, if it counts.
+        other: Those of the other rows' direction; not both None.
+        own_keys: Own rows are the contrast's keys, not its queries.
+        sums: Also the sums of weights.
+
+    Returns: [R, D] and [R] or None, float32.
+    """
+    mine, others = features
+    assert own is not None or other is not None
+    width = block_d(mine.shape[1], mine.element_size())
+    arch = arch_of(_contrast_gradient_kernel, mine)
+    tile = tile_for("contrast_gradient", arch, mine.element_size(), width)
+    blocks = triton.cdiv(len(mine), tile.block_n)
+    split, parts = column_ranges(blocks, len(others), tile.block_m)
+    out = mine.new_empty((parts, *mine.shape), dtype=torch.float32)
+    totals = mine.new_empty(parts, len(mine), dtype=torch.float32) if sums else None
+    with torch.cuda.device_of(mine):
+        _contrast_gradient_kernel[(blocks, parts)](
+            mine,
+            others,
+            own_top_ptr=None if own is None else own.top,
+            own_scale_ptr=None if own is None else own.scale,
+            other_top_ptr=None if other is None else other.top,
+            other_scale_ptr=None if other is None else other.scale,
+            out_ptr=out,
+            sums_ptr=totals,
+            OWN=len(mine),
+            OTHER=len(others),
+            D=mine.shape[1],
+            split=split,
+            stride_own=mine.stride(0),
+            stride_other=others.stride(0),
+            OWN_KEYS=own_keys,
+            BLOCK_N=tile.block_n,
+            BLOCK_M=tile.block_m,
+            BLOCK_D=width,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            enable_fp_fusion=True,
+            **pairs.arguments(len(mine) if own_keys else len(others)),
+        )
+    return out[0] if parts == 1 else out.sum(dim=0), None if totals is None else totals.sum(dim=0)
+
+
+__all__ = ["Side", "contrast_gradient_bwd"]

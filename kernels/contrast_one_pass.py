@@ -1,0 +1,200 @@
+"""Loss statistics and the gradient's mixture of features in one pass, as in softmax attention.
+
+    top_i = max_j x_ij    total_i = sum_j 2^(x_ij - top_i)    mixture_i = sum_j 2^(x_ij - top_i) k_j
+
+over negatives j, and found_i = x of the positive, if that is a key. With them dL/dq is known, when
+queries alone are differentiated: a direction whose keys are stopped or frozen costs one pass.
+Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in `pairs.py`.
+
+The running maximum rescales what was summed before (Milakov and Gimelshein, 2018; Dao et al.,
+2022).
+
+Numerics contract: as `contrast_gradient.py`: weights, here within 0..1, are rounded to the
+features' dtype before the product: |error of mixture_i| <= u * sum_j w_ij |k_j| beyond float32's,
+with u = 2^-8 (bfloat16), 2^-11 (float16), 0 (float32). `total` sums the unrounded weights.
+
+Deterministic: no atomics; partial results by ranges of keys, to be merged by the caller.
+Cost: 4*N*M*D flop, 1 exponential a score; traffic as in `contrast_gradient.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels.contrast_statistics import column_ranges
+from mmcl_fast.kernels.pairs import (
+    FLOOR,
+    SHIFT_FP16,
+    Pairs,
+    block_d,
+    hide,
+    is_plain,
+    load_labels,
+    load_positive,
+    load_rows,
+    sigmoid,
+    softplus,
+    units,
+)
+
+
+class Mixture(NamedTuple):
+    """Partial results, one per range of keys; float32."""
+
+    top: torch.Tensor  # [P, N]
+    total: torch.Tensor  # [P, N]
+    found: torch.Tensor  # [P, N], to be added up; undefined where the positive is no key
+    mixture: torch.Tensor  # [P, N, D]
+    sums: torch.Tensor | None  # [P, N], sigmoid form
+
+
+@triton.jit(do_not_specialize=["N", "M", "regular", "first", "split"])
+def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    query_ptr,
+    key_ptr,
+    temperature_ptr,
+    bias_ptr,
+    positive_ptr,
+    query_label_ptr,
+    key_label_ptr,
+    top_ptr,
+    total_ptr,
+    found_ptr,
+    mixture_ptr,
+    sums_ptr,
+    N: tl.int32,
+    M: tl.int32,
+    D: tl.int32,
+    regular: tl.int32,
+    first: tl.int32,
+    split: tl.int32,
+    stride_qn: tl.int64,
+    stride_km: tl.int64,
+    SIGMOID: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: BLOCK_N queries against keys split * pid_m and following."""
+    pid_n, pid_m = tl.program_id(0), tl.program_id(1)
+    a, b = units(temperature_ptr, bias_ptr)
+    ELEMENT: tl.constexpr = query_ptr.dtype.element_ty
+    SHIFT: tl.constexpr = SHIFT_FP16 if query_ptr.dtype.element_ty == tl.float16 else 0.0
+    LABELS: tl.constexpr = query_label_ptr is not None
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = offs_n < N
+    q = load_rows(query_ptr, offs_n, mask_n, stride_qn, D, BLOCK_D)
+    offs_q = first + offs_n
+    label_q = load_labels(query_label_ptr, offs_n, mask_n)
+    positive = load_positive(positive_ptr, offs_q, offs_n, mask_n, POSITIVE)
+    top = tl.full([BLOCK_N], FLOOR, tl.float32)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    found = tl.zeros([BLOCK_N], tl.float32)
+    sums = tl.zeros([BLOCK_N], tl.float32)
+    acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    begin = pid_m * split
+    end = tl.minimum(begin + split, M)
+    for start in range(begin, end, BLOCK_M):
+        offs_m = start + tl.arange(0, BLOCK_M)
+        mask_m = offs_m < end
+        k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
+        x = tl.dot(q, tl.trans(k), input_precision="ieee") * a + b
+        plain = is_plain(
+            first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+        )
+        if not (plain & (start + BLOCK_M <= end)):
+            if POSITIVE != "none":
+                found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
+            x = hide(
+                x,
+                offs_q[:, None],
+                offs_m[None, :],
+                positive[:, None],
+                label_q[:, None],
+                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+                mask_m[None, :],
+                regular,
+                LABELS,
+                POSITIVE,
+                EXCLUDE_SELF,
+            )
+        if SIGMOID:
+            total += tl.sum(softplus(x), 1)
+            w = sigmoid(x) * (2.0**SHIFT)
+            sums += tl.sum(w, 1)
+        else:
+            raised = tl.maximum(top, tl.max(x, 1))
+            shrink = tl.exp2(top - raised)
+            w = tl.exp2(x - (raised - SHIFT)[:, None])
+            total = total * shrink + tl.sum(w, 1)
+            acc = acc * shrink[:, None]
+            top = raised
+        acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+    offs_d = tl.arange(0, BLOCK_D)
+    at = pid_m.to(tl.int64) * N + offs_n  # [BLOCK_N], rows of the partial results
+    mask = mask_n[:, None] & (offs_d < D)[None, :]
+    acc *= 2.0**-SHIFT
+    tl.store(mixture_ptr + (at[:, None] * D + offs_d[None, :]), acc, mask=mask)
+    tl.store(top_ptr + at, top, mask=mask_n)
+    if SIGMOID:
+        tl.store(sums_ptr + at, sums * (2.0**-SHIFT), mask=mask_n)
+    else:
+        total *= 2.0**-SHIFT
+    tl.store(total_ptr + at, total, mask=mask_n)
+    if POSITIVE != "none":
+        tl.store(found_ptr + at, found, mask=mask_n)
+
+
+def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) -> Mixture:
+    """Statistics and mixtures of each query.
+
+    Args:
+        query: [N, D], float16 | bfloat16 | float32, stride 1 along D, N > 0.
+        key: [M, D], the same; M > 0.
+        pairs: Negatives and units.
+
+    Raises: ValueError (no GPU that the tiles know, CPU tensors outside the interpreter).
+    """
+    n, m, d = len(query), len(key), query.shape[1]
+    width = block_d(d, query.element_size())
+    arch = arch_of(_contrast_one_pass_kernel, query)
+    tile = tile_for("contrast_one_pass", arch, query.element_size(), width)
+    blocks = triton.cdiv(n, tile.block_n)
+    split, parts = column_ranges(blocks, m, tile.block_m)
+    top, total, found = (query.new_empty(parts, n, dtype=torch.float32) for _ in range(3))
+    mixture = query.new_empty(parts, n, d, dtype=torch.float32)
+    sums = torch.empty_like(top) if pairs.sigmoid else None
+    with torch.cuda.device_of(query):
+        _contrast_one_pass_kernel[(blocks, parts)](
+            query,
+            key,
+            top_ptr=top,
+            total_ptr=total,
+            found_ptr=found,
+            mixture_ptr=mixture,
+            sums_ptr=sums,
+            N=n,
+            M=m,
+            D=d,
+            split=split,
+            stride_qn=query.stride(0),
+            stride_km=key.stride(0),
+            BLOCK_N=tile.block_n,
+            BLOCK_M=tile.block_m,
+            BLOCK_D=width,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            enable_fp_fusion=True,
+            **pairs.arguments(m),
+        )
+    return Mixture(top, total, found, mixture, sums)
+
+
+__all__ = ["Mixture", "contrast_one_pass_fwd"]

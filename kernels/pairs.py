@@ -1,0 +1,208 @@
+"""What the contrastive kernels share: scores, which pairs are negatives, sums of exponentials.
+
+    x_ij = (<q_i, k_j> / temperature + bias) * log2(e)        query [N, D], key [M, D]
+
+Numerics contract: scores are float32 whatever the inputs are. A product of 16-bit inputs is exact
+and summed in float32 on tensor cores; one of float32 inputs is IEEE float32 ("ieee"), never TF32.
+`exp2` is the hardware's approximation, relative error 2^-22 (PTX ISA, ex2.approx.f32). log(1 + y)
+is a polynomial of relative error 1.3e-7, so that the small terms of the sigmoid loss keep theirs.
+A masked score is -inf, every maximum at least `FLOOR`, which is finite: no inf - inf.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+LOG2 = math.log(2.0)
+FLOOR = tl.constexpr(-(2.0**126))  # below any score; twice it is finite
+SHIFT_FP16 = tl.constexpr(14.0)  # float16 weights are times 2^14: steps of 2^-38, not 2^-24
+_LOG2E = tl.constexpr(1.0 / LOG2)
+_LN2 = tl.constexpr(LOG2)
+# log(1 + y) / y on [0, 1], lowest degree first: Chebyshev interpolation, rounded to float32.
+_LOG1P = tl.constexpr(
+    (
+        1.0,
+        float.fromhex("-0x1.ffffb8p-2"),
+        float.fromhex("0x1.554bd6p-2"),
+        float.fromhex("-0x1.ff0254p-3"),
+        float.fromhex("0x1.92b430p-3"),
+        float.fromhex("-0x1.38b908p-3"),
+        float.fromhex("0x1.afdde8p-4"),
+        float.fromhex("-0x1.cdd008p-5"),
+        float.fromhex("0x1.402f4cp-6"),
+        float.fromhex("-0x1.a04acap-9"),
+    )
+)
+
+
+@triton.jit
+def units(temperature_ptr, bias_ptr):
+    """(a, b) with x = a * <q, k> + b."""
+    a = _LOG2E / tl.load(temperature_ptr)
+    b = 0.0
+    if bias_ptr is not None:
+        b = tl.load(bias_ptr) * _LOG2E
+    return a, b
+
+
+@triton.jit
+def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
+    """Rows `offs` of a matrix, [len(offs), BLOCK_D], 0 outside."""
+    offs_d = tl.arange(0, BLOCK_D)
+    at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
+    return tl.load(ptr + at, mask=mask[:, None] & (offs_d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def load_labels(ptr, offs, mask):
+    """Labels of rows `offs`, or 0 where there are none."""
+    labels = offs * 0
+    if ptr is not None:
+        labels = tl.load(ptr + offs.to(tl.int64), mask=mask, other=0)
+    return labels
+
+
+@triton.jit
+def load_positive(ptr, offs_q, offs_n, mask, POSITIVE: tl.constexpr):
+    """Which key is the positive of queries `offs_q`; -1: none of them."""
+    positive = offs_q * 0 - 1
+    if POSITIVE == "index":
+        positive = tl.load(ptr + offs_n.to(tl.int64), mask=mask, other=-1).to(tl.int32)
+    elif POSITIVE == "diagonal":
+        positive = offs_q
+    return positive
+
+
+@triton.jit
+def is_plain(
+    q_first,
+    k_first,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LABELS: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    """Whether every pair of a block is known, without a look, to be a negative."""
+    if LABELS or POSITIVE == "index":
+        plain = False
+    elif EXCLUDE_SELF or POSITIVE == "diagonal":
+        plain = (q_first + BLOCK_Q <= k_first) | (k_first + BLOCK_K <= q_first)
+    else:
+        plain = True
+    return plain
+
+
+@triton.jit
+def hide(  # noqa: PLR0913  (inlined: no API)
+    x,
+    offs_q,
+    offs_k,
+    positive,
+    label_q,
+    label_k,
+    inside,
+    regular,
+    LABELS: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    """`x` with -inf where key k is no negative of query q, or not `inside`; all broadcast to x."""
+    allowed = inside
+    if LABELS:
+        allowed &= (label_q != label_k) | (offs_k >= regular)
+    if EXCLUDE_SELF:
+        allowed &= (offs_q != offs_k) | (offs_k >= regular)
+    if POSITIVE != "none":
+        allowed &= offs_k != positive
+    return tl.where(allowed, x, float("-inf"))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + 2^-x) without overflow."""
+    y = tl.exp2(-tl.abs(x))
+    return tl.where(x < 0, y, 1.0) / (1.0 + y)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + 2^x), natural logarithm, to float32's relative accuracy at both ends."""
+    y = tl.exp2(-tl.abs(x))
+    p = tl.full(x.shape, _LOG1P[9], tl.float32)
+    for k in tl.static_range(9):
+        p = p * y + _LOG1P[8 - k]
+    return tl.where(x > 0, x * _LN2, 0.0) + y * p
+
+
+@triton.jit
+def fold(top, total, x):
+    """Largest score and sum of 2^(x - top) of rows, after a block `x` of further scores."""
+    raised = tl.maximum(top, tl.max(x, 1))
+    terms = tl.sum(tl.exp2(x - raised[:, None]), 1)
+    return raised, total * tl.exp2(top - raised) + terms
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Everything about a contrast but its features.
+
+    Attributes:
+        temperature: 0-d, float32, on the features' device: it is read there, never waited for.
+        bias: 0-d, float32, of the sigmoid form.
+        positive: [N], int64: which key is a query's positive. "diagonal": key i of query i.
+            None: it is no key.
+        labels: Of queries [N] and keys [M - extra]: equal ones are no negatives.
+        exclude_self: Key i is no negative of query i.
+        extra: How many of the last keys are negatives whatever their index and label.
+        sigmoid: The terms are log(1 + e^s), not e^s.
+        first: Index of the first query row, where the queries are part of a whole.
+    """
+
+    temperature: torch.Tensor
+    bias: torch.Tensor | None = None
+    positive: torch.Tensor | str | None = None
+    labels: tuple[torch.Tensor, torch.Tensor] | None = None
+    exclude_self: bool = False
+    extra: int = 0
+    sigmoid: bool = False
+    first: int = 0
+
+    def part(self, start: int, stop: int) -> Pairs:
+        """Those of query rows `start` to `stop`."""
+        positive, labels = self.positive, self.labels
+        if isinstance(positive, torch.Tensor):
+            positive = positive[start:stop]
+        if labels is not None:
+            labels = labels[0][start:stop], labels[1]
+        return replace(self, positive=positive, labels=labels, first=self.first + start)
+
+    def arguments(self, columns: int) -> dict[str, Any]:
+        """The kernels' parameters that say the same, for `columns` keys."""
+        indexed = isinstance(self.positive, torch.Tensor)
+        return {
+            "temperature_ptr": self.temperature,
+            "bias_ptr": self.bias,
+            "positive_ptr": self.positive if indexed else None,
+            "query_label_ptr": None if self.labels is None else self.labels[0],
+            "key_label_ptr": None if self.labels is None else self.labels[1],
+            "regular": columns - self.extra,
+            "first": self.first,
+            "SIGMOID": self.sigmoid,
+            "POSITIVE": "index" if indexed else self.positive or "none",
+            "EXCLUDE_SELF": self.exclude_self,
+        }
+
+
+def block_d(features: int, itemsize: int) -> int:
+    """Features that a program holds: a power of two, and few of them, for few binaries."""
+    return int(max(128 // itemsize, triton.next_power_of_2(features)))
+
+
+__all__ = ["LOG2", "Pairs", "block_d"]

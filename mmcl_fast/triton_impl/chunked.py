@@ -1,0 +1,164 @@
+"""Long features: products of a chunk of query rows in memory, made into weights by kernels.
+
+Numerics contract: products of 16-bit features are summed and kept in float32. Products of float32
+features are torch's: IEEE unless `torch.backends.cuda.matmul` was told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.kernels.contrast_gradient import Side
+from mmcl_fast.kernels.contrast_statistics import Partial, scores_statistics_fwd
+from mmcl_fast.kernels.contrast_weights import scores_weights_bwd
+from mmcl_fast.triton_impl.sides import Statistics
+from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
+
+WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
+MIN_ROWS = 1024  # fewer query rows would make the sum of key gradients a matter of memory traffic
+_VECTOR = 16  # rows of products are a multiple of this, for loads of whole vectors
+_SHIFT = {torch.float16: 2.0**-14}  # undoes that of the kernel's float16 weights
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """See `Engine`.
+
+    Cost in products of 2*N*M*D flop: statistics 1, one-way losses with gradients 1 and 1 for each
+    of them, gradients from statistics the same; if the sides that count differ, 1 product for each.
+    """
+
+    def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
+        """See `Engine`."""
+        rows, others = [], []
+        key = _padded(work.key)
+        for part in chunks(work):
+            scores = product(work.query[part], key.T)
+            pairs = work.pairs.part(part.start, part.stop)
+            row, other = scores_statistics_fwd(scores, len(work.key), pairs, columns=columns)
+            rows.append(_merged(row))
+            if other is not None:
+                others.append(_merged(other))
+        top, total, found = (torch.cat(x, dim=1) for x in zip(*rows, strict=True))
+        if not others:
+            return Partial(top, total, found), None
+        return Partial(top, total, found), Partial(
+            torch.cat([x.top for x in others]), torch.cat([x.total for x in others])
+        )
+
+    def one_way(
+        self, work: Work, settle: Settle, *, query: bool, key: bool
+    ) -> tuple[Statistics, Sums]:
+        """See `Engine`."""
+        parts = []
+        sums = _Accumulator.of(work, query=query, key=key, weights=query)
+        for part in chunks(work):
+            scores = product(work.query[part], sums.padded.T)
+            pairs = work.pairs.part(part.start, part.stop)
+            partial, _ = scores_statistics_fwd(scores, len(work.key), pairs, columns=False)
+            statistics = settle(part, _merged(partial))
+            parts.append(statistics)
+            side = Side(statistics.top, statistics.scale())
+            sums.add(part, scores, (side, None), query=query, key=key)
+        return Statistics.joined(parts), sums.result()
+
+    def gradient(
+        self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
+    ) -> Sums:
+        """See `Engine`."""
+        sums = _Accumulator.of(work, query=query is not None, key=key is not None, weights=weights)
+        for part in chunks(work):
+            if query is not None:
+                scores = product(work.query[part], sums.padded.T)
+                sums.add(part, scores, _cut(query, part), query=True, key=key is query)
+            if key is not None and key is not query:
+                scores = product(work.query[part], sums.padded.T)
+                sums.add(part, scores, _cut(key, part), query=False, key=True)
+        return sums.result()
+
+
+@dataclass(frozen=True)
+class _Accumulator:
+    """Gradient sums while chunks go by."""
+
+    work: Work
+    padded: Tensor  # the keys, [P, D], zero from row M on
+    query: Tensor | None
+    key: Tensor | None
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, work: Work, *, query: bool, key: bool, weights: bool) -> _Accumulator:
+        padded = _padded(work.key)
+        rows = work.query.new_empty(work.query.shape, dtype=torch.float32) if query else None
+        columns = work.query.new_zeros(padded.shape, dtype=torch.float32) if key else None
+        sums = work.query.new_empty(len(work.query), dtype=torch.float32) if weights else None
+        return cls(work, padded, rows, columns, sums)
+
+    def add(self, part: slice, scores: Tensor, sides: Sides, *, query: bool, key: bool) -> None:
+        """Add a chunk's share; overwrites `scores` if they are of the features' dtype."""
+        dtype = self.work.query.dtype
+        weights = scores if dtype == torch.float32 else torch.empty_like(scores, dtype=dtype)
+        pairs = self.work.pairs.part(part.start, part.stop)
+        wanted = query and self.weights is not None
+        sums = scores_weights_bwd(scores, weights, len(self.work.key), pairs, sides, sums=wanted)
+        if query and self.query is not None:
+            self.query[part] = product(weights, self.padded)
+            if self.weights is not None and sums is not None:
+                self.weights[part] = sums
+        if key and self.key is not None:
+            self.key.add_(product(weights.T, self.work.query[part]))
+
+    def result(self) -> Sums:
+        """All sums, without what pads the keys."""
+        back = _SHIFT.get(self.work.query.dtype, 1.0)
+        if back != 1.0:
+            for x in (self.query, self.key):
+                if x is not None:
+                    x.mul_(back)
+        key = None if self.key is None else self.key[: len(self.work.key)]
+        return Sums(self.query, key, self.weights)
+
+
+def chunks(work: Work) -> Iterator[slice]:
+    """Query rows handled at a time: by the sizes alone, so results never vary."""
+    n, m = len(work.query), len(work.key)
+    size = max(MIN_ROWS, WORKSPACE // m)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product, in float32 whatever the factors are."""
+    if a.dtype == torch.float32:
+        return a @ b
+    if a.is_cuda:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()  # torch has that product on CUDA alone
+
+
+def _padded(key: Tensor) -> Tensor:
+    missing = -len(key) % _VECTOR
+    return key if not missing else torch.nn.functional.pad(key, (0, 0, 0, missing))
+
+
+def _merged(partial: Partial) -> Partial:
+    """The same with one partial result, [1, N] each."""
+    if len(partial.top) == 1:
+        return partial
+    top = partial.top.amax(dim=0, keepdim=True)
+    total = (partial.total * torch.exp2(partial.top - top)).sum(dim=0, keepdim=True)
+    found = None if partial.found is None else partial.found.sum(dim=0, keepdim=True)
+    return Partial(top, total, found)
+
+
+def _cut(sides: Sides, part: slice) -> Sides:
+    rows, columns = sides
+    return None if rows is None else Side(rows.top[part], rows.scale[part]), columns
+
+
+__all__ = ["Chunked", "chunks", "product"]

@@ -1,0 +1,142 @@
+"""Which binaries of the contrastive kernels are compiled for GPUs that are not here.
+
+bfloat16 stands for float16: same tiles, same instructions but for the conversion. Positives on the
+diagonal are the usual case; the option that takes most registers is a case of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmcl_fast.kernels import contrast_gradient, contrast_one_pass, contrast_statistics
+from mmcl_fast.kernels import contrast_weights as weights
+from mmcl_fast.kernels._tiles import ARCHS, tile_for
+
+from .aot import Case
+
+WIDTHS = {"bf16": (64, 128, 256), "fp32": (32, 64)}
+ITEMSIZE = {"bf16": 2, "fp32": 4}
+_OPTIONS = {"SIGMOID": False, "POSITIVE": "diagonal", "EXCLUDE_SELF": False}
+_STRIDES = frozenset({"D", "stride_qn", "stride_km", "stride_sn", "stride_own", "stride_other"})
+_LABELS = {"query_label_ptr": "*i64", "key_label_ptr": "*i64"}
+
+
+def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -> Case:
+    """A kernel that multiplies features, with the tile of its width."""
+    tile = tile_for(kernel, arch, ITEMSIZE[element], width)
+    function, pointers, constants = {
+        "contrast_statistics": _statistics,
+        "contrast_gradient": _gradient,
+        "contrast_one_pass": _one_pass,
+    }[kernel](f"*{element}")
+    if options.pop("labels", False):
+        pointers = pointers | _LABELS
+    if options.get("POSITIVE") == "index":
+        pointers = pointers | {"positive_ptr": "*i64"}
+    if options.get("SIGMOID"):
+        pointers = pointers | {"bias_ptr": "*fp32"}
+        if kernel != "contrast_statistics":
+            pointers = pointers | {"sums_ptr": "*fp32"}
+    sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": width}
+    return _case(function, arch, pointers, _OPTIONS | constants | sizes | options, tile)
+
+
+def memory_cases(arch: str) -> list[Case]:
+    """The kernels that read products from memory."""
+    tile = tile_for("contrast_statistics", arch, 4, "scores")
+    _, pointers, constants = _statistics("*fp32")
+    pointers = {n: x for n, x in pointers.items() if n not in ("query_ptr", "key_ptr")}
+    sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": 16}
+    found = [
+        _case(
+            contrast_statistics._contrast_statistics_kernel,
+            arch,
+            pointers | {"scores_ptr": "*fp32"},
+            _OPTIONS | constants | sizes,
+            tile,
+        )
+    ]
+    for element, itemsize in ITEMSIZE.items():
+        tile = tile_for("contrast_weights", arch, itemsize, "any")
+        names = ("scores", "temperature", "row_top", "row_scale", "column_top", "column_scale")
+        pointers = {f"{name}_ptr": "*fp32" for name in names} | {"weights_ptr": f"*{element}"}
+        sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m}
+        kernel = weights._contrast_weights_kernel
+        found.append(_case(kernel, arch, pointers, _OPTIONS | sizes, tile, {"stride_n"}))
+    return found
+
+
+def _statistics(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    names = ("temperature", "row_top", "row_total", "found", "column_top", "column_total")
+    pointers = {f"{name}_ptr": "*fp32" for name in names}
+    pointers |= {"query_ptr": element, "key_ptr": element}
+    return contrast_statistics._contrast_statistics_kernel, pointers, {"TRIANGLE": False}
+
+
+def _gradient(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    names = ("temperature", "own_top", "own_scale", "other_top", "other_scale", "out")
+    pointers = {f"{name}_ptr": "*fp32" for name in names}
+    pointers |= {"own_ptr": element, "other_ptr": element}
+    return contrast_gradient._contrast_gradient_kernel, pointers, {"OWN_KEYS": False}
+
+
+def _one_pass(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    names = ("temperature", "top", "total", "found", "mixture")
+    pointers = {f"{name}_ptr": "*fp32" for name in names}
+    pointers |= {"query_ptr": element, "key_ptr": element}
+    return contrast_one_pass._contrast_one_pass_kernel, pointers, {}
+
+
+def _case(
+    kernel: Any,
+    arch: str,
+    pointers: Mapping[str, str],
+    constants: Mapping[str, Any],
+    tile: Any,
+    aligned: set[str] | frozenset[str] = _STRIDES,
+) -> Case:
+    return Case(
+        kernel,
+        arch,
+        pointers,
+        constants,
+        tile.num_warps,
+        {"num_stages": tile.num_stages, "enable_fp_fusion": True},
+        frozenset(aligned),
+    )
+
+
+DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
+# About a CPU second each: every width for one architecture, the extremes for the others.
+_MIDDLE = [dot_case(k, arch, "bf16", 128) for k in DOTS for arch in ("sm_80", "sm_100")]
+TENSOR_CASES = [
+    *(dot_case(k, arch, "bf16", d) for k in DOTS for arch in ARCHS for d in (64, 256)),
+    *(dot_case(k, "sm_90", "bf16", 128) for k in DOTS),
+    # Labels are one more 64-bit number a row and a column, where registers are scarcest.
+    dot_case("contrast_one_pass", "sm_90", "bf16", 256, labels=True, POSITIVE="none"),
+    dot_case("contrast_gradient", "sm_90", "bf16", 256, labels=True, OWN_KEYS=True),
+    # The longest epilogue, and the loop that starts at the diagonal.
+    dot_case("contrast_statistics", "sm_90", "bf16", 64, SIGMOID=True),
+    dot_case("contrast_statistics", "sm_90", "bf16", 128, TRIANGLE=True),
+]
+# float32 has no tensor cores: one architecture's arithmetic is another's. The rest is slow.
+PLAIN_CASES = [
+    *(dot_case(k, "sm_90", "fp32", 64) for k in DOTS),
+    *(case for arch in ("sm_80", "sm_100") for case in memory_cases(arch)),
+]
+SLOW_CASES = [
+    *_MIDDLE,
+    *(dot_case(k, arch, "fp32", d) for k in DOTS for arch in ARCHS for d in WIDTHS["fp32"]),
+    *(
+        dot_case(k, arch, "bf16", d, **options)
+        for options in (
+            {"SIGMOID": True},
+            {"labels": True, "POSITIVE": "index", "EXCLUDE_SELF": True},
+        )
+        for k in DOTS
+        for arch in ARCHS
+        for d in WIDTHS["bf16"]
+    ),
+    *memory_cases("sm_90"),
+]

@@ -1,0 +1,53 @@
+"""The contrastive kernels fit every chip, spill nothing and use its matrix units; no GPU needed."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+import triton
+
+from . import aot
+from .contrast_aot import PLAIN_CASES, SLOW_CASES, TENSOR_CASES
+
+pytestmark = pytest.mark.skipif(
+    not os.access(triton.knobs.nvidia.cuobjdump.path, os.X_OK),
+    reason="this Triton carries no cuobjdump",
+)
+CASES = [
+    *TENSOR_CASES,
+    *PLAIN_CASES,
+    *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES),
+]
+# Instructions of the matrix units for 16-bit factors, by architecture.
+UNITS = {"sm_80": r"mma\.sync\S*\.bf16", "sm_90": r"wgmma\.mma_async\S*\.bf16",
+         "sm_100": r"tcgen05\.mma\S*\.kind::f16"}  # fmt: skip
+
+
+def check(case: aot.Case) -> None:
+    needs = aot.resources(case)
+    assert needs.spilled == 0, needs
+    assert needs.shared <= aot.SHARED_LIMIT[case.arch], needs
+    assert aot.narrow_offsets(aot.compiled(case).asm["ttir"]) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_fits_the_chip(case: aot.Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("case", TENSOR_CASES, ids=lambda case: case.id)
+def test_uses_the_matrix_unit(case: aot.Case) -> None:
+    ptx = aot.compiled(case).asm["ptx"]
+    assert re.search(UNITS[case.arch], ptx)
+    assert "cp.async" in ptx  # the next block is fetched meanwhile
+    assert "atom" not in ptx
+
+
+@pytest.mark.parametrize("case", PLAIN_CASES, ids=lambda case: case.id)
+def test_float32_is_no_tf32(case: aot.Case) -> None:
+    ptx = aot.compiled(case).asm["ptx"]
+    assert "tf32" not in ptx
+    assert "mma" not in ptx
+    assert "atom" not in ptx

@@ -1,0 +1,126 @@
+"""The public losses on the Triton backend: the same numbers as on the torch backend's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcl_fast import losses, reference
+from mmcl_fast.backends import Problem, choose
+from mmcl_fast.errors import BackendUnavailableError
+from mmcl_fast.kernels._tiles import fused_features
+from mmcl_fast.kernels.pairs import Pairs
+from tests.support.budget import assert_within_budget, value_and_grads
+
+from .contrast_problems import Draw
+
+LABELS = torch.arange(24) % 5
+FAMILY: dict[str, tuple[dict[str, Any], int]] = {  # options, how many features tensors
+    "info_nce": ({"symmetric": True, "label_smoothing": 0.1}, 2),
+    "nt_xent": ({}, 2),
+    "dcl": ({"reduction": "none"}, 2),
+    "sup_con": ({"labels": LABELS}, 1),
+    "siglip": ({"bias": -2.0, "reduction": "none"}, 2),
+}
+NAMES = {"info_nce": ("query", "key"), "sup_con": ("query",), "siglip": ("query", "key")}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_public_losses(name: str, device: torch.device) -> None:
+    options, count = FAMILY[name]
+    options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
+    draw = Draw(11)
+    names = NAMES.get(name, ("first", "second"))[:count]
+    tensors = {x: 2 * draw.features(24, 20).to(device) for x in names}
+    tensors["temperature"] = torch.tensor(0.3, device=device)
+
+    def run(function: Callable[..., Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+        upstream = None
+        if options.get("reduction") == "none":
+            upstream = torch.randn(48, generator=torch.Generator().manual_seed(2))
+            upstream = upstream[: 48 if name == "dcl" else 24].to(device)
+        return value_and_grads(partial(function, **options), given, upstream)
+
+    exact = run(getattr(reference, name), {k: x.double() for k, x in tensors.items()})
+    plain = run(getattr(reference, name), tensors)
+    ours = run(partial(getattr(losses, name), backend="triton"), tensors)
+    size = exact["temperature"].abs().item() + exact["value"].abs().sum().item() / 0.3
+    assert_within_budget(ours, plain=plain, exact=exact, terms={"temperature": size})
+
+
+def test_autocast_changes_nothing(device: torch.device) -> None:
+    draw = Draw(12)
+    given = {x: draw.features(24, 80).to(device) for x in ("query", "key")}
+    loss = partial(losses.info_nce, symmetric=True, backend="triton")
+    outside = value_and_grads(loss, given)
+    with torch.autocast(device.type, torch.bfloat16):
+        inside = value_and_grads(loss, given)
+    assert all(torch.equal(inside[name], outside[name]) for name in outside)
+
+
+def ask(**changed: Any) -> Problem:
+    given = {"rows": 8, "columns": 8, "features": 16, "dtype": torch.float32}
+    return Problem(**(given | {"device": torch.device("cpu")} | changed))
+
+
+REFUSED = [
+    (ask(dtype=torch.float64), "expected dtype float16, bfloat16, float32, got float64"),
+    (ask(dtype=torch.bfloat16), "expected dtype float16, float32 in Triton's interpreter"),
+    (ask(columns=2**31), r"expected at most \d+ rows, got 2147483648"),
+    (ask(options=frozenset({"sigmoid", "symmetric"})), "expected one direction of the sigmoid"),
+    (ask(device=torch.device("meta")), r"expected tensors on CUDA .* got device meta"),
+]
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize(("problem", "message"), REFUSED, ids=[words for _, words in REFUSED])
+def test_refuses_with_the_reason(problem: Problem, message: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=f"^triton: {message}"):
+        choose("triton", problem)
+
+
+@pytest.mark.interpreter
+def test_runs_on_the_cpu_in_the_interpreter() -> None:
+    assert choose("triton", ask()).name == "triton"
+    assert choose("auto", ask(dtype=torch.float64)).name == "torch"
+
+
+def test_refuses_the_cpu_elsewhere() -> None:
+    with pytest.raises(BackendUnavailableError, match="started with TRITON_INTERPRET=1"):
+        choose("triton", ask())
+    assert choose("auto", ask()).name == "torch"
+
+
+def test_refuses_where_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmcl_fast.backends._TRITON_INSTALLED", False)
+    with pytest.raises(BackendUnavailableError, match="expected Triton to be installed"):
+        choose("triton", ask(device=torch.device("cuda")))
+
+
+def test_refuses_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmcl_fast.backends._compute_capability", lambda device: (7, 5))
+    with pytest.raises(BackendUnavailableError, match=r"compute capability 8\.0 or later"):
+        choose("triton", ask(device=torch.device("cuda")))
+
+
+def test_crossing_point_is_a_table() -> None:
+    assert fused_features("sm_90", 2) == fused_features("sm_80", 2) == 256
+    assert fused_features("sm_103", 4) == 64
+
+
+def test_a_chunk_keeps_its_place() -> None:
+    index, labels = torch.arange(10), (torch.arange(10), torch.arange(12))
+    pairs = Pairs(torch.tensor(1.0), positive=index, labels=labels, extra=2)
+    part = pairs.part(4, 7).part(1, 3)
+    assert part.first == 5
+    assert isinstance(part.positive, Tensor)
+    assert part.positive.tolist() == [5, 6]
+    assert part.labels is not None
+    assert part.labels[0].tolist() == [5, 6]
+    assert len(part.labels[1]) == 12
+    assert part.arguments(14)["regular"] == 12

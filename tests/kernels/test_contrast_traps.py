@@ -1,0 +1,141 @@
+"""Where other implementations were found wrong, or where numbers leave the usual range."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcl_fast.contrast import Contrast, Form
+
+from .contrast_problems import Draw, assert_within_budget, at_once, in_two, to, uniform
+
+WAYS = [pytest.param(32, id="fused"), pytest.param(80, id="chunked")]
+
+
+def check(contrast: Contrast, of_scores: float = 0.0) -> dict[str, Tensor]:
+    upstream = uniform(contrast, 1.0)
+    ours = at_once(contrast, 1.0)
+    assert all(x.isfinite().all() for x in ours.values())
+    assert_within_budget(ours, contrast, upstream, of_scores=of_scores)
+    assert_within_budget(in_two(contrast, upstream), contrast, upstream, of_scores=of_scores)
+    return ours
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_cold_and_all_similarities_negative(features: int, device: torch.device) -> None:
+    # A fixed maximum of 1 / T gives a loss of -inf here.
+    query = torch.zeros(70, features)
+    query[:, 0] = 1.0
+    contrast = Contrast(query, -0.1 * query, torch.tensor(0.01), symmetric=True)
+    ours = check(to(contrast, device))
+    assert torch.allclose(ours["losses"].cpu(), torch.full((70,), math.log(70)))
+
+
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("form", ["softmax", "decoupled", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_scores_of_a_thousand(
+    form: Form, features: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    draw = Draw(2)
+    query, key = (math.sqrt(features) * draw.features(40, features) for _ in range(2))
+    scale = 10.0 / (query @ key.T).abs().max().sqrt()
+    query, key = (query * scale).to(dtype), (key * scale).to(dtype)
+    bias = torch.tensor(-1.0) if form == "sigmoid" else None
+    contrast = Contrast(query, key, torch.tensor(0.1), bias, form=form)
+    assert (query.float() @ key.float().T / 0.1).abs().max() > 900
+    # log2(e), its quotient by T, the product with a score: each rounded.
+    check(to(contrast, device), of_scores=3 * 2.0**-24)
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_equal_rows(features: int, device: torch.device) -> None:
+    row = 3 * Draw(3).features(1, features).expand(70, features)
+    for symmetric in (False, True):
+        contrast = Contrast(row, row.clone(), torch.tensor(0.05), symmetric=symmetric)
+        ours = check(to(contrast, device))
+        assert torch.allclose(ours["losses"].cpu(), torch.full((70,), math.log(70)))
+
+
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("form", ["softmax", "decoupled"])
+def test_rows_without_negatives(form: Form, features: int, device: torch.device) -> None:
+    draw = Draw(4)
+    labels = torch.tensor([0] * 40 + [1] * 30), torch.tensor([0] * 70)
+    contrast = Contrast(
+        draw.features(70, features), draw.features(70, features), torch.tensor(0.1),
+        labels=labels, form=form,
+    )  # fmt: skip
+    ours = check(to(contrast, device))
+    assert (ours["losses"][:40] == 0).all()
+    assert (ours["query"][:40] == 0).all()
+    assert (ours["losses"][40:] != 0).all()
+
+
+@pytest.mark.parametrize("features", [pytest.param(1, id="one"), *WAYS])
+@pytest.mark.parametrize("form", ["softmax", "decoupled", "sigmoid"])
+def test_one_pair(form: Form, features: int, device: torch.device) -> None:
+    draw = Draw(5)
+    bias = torch.tensor(0.3) if form == "sigmoid" else None
+    query, key = draw.features(1, features), draw.features(1, features)
+    check(to(Contrast(query, key, torch.tensor(0.1), bias, form=form), device))
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (0, 0), (3, 0)])
+def test_empty(n: int, m: int, device: torch.device) -> None:
+    draw = Draw(6)
+    query, key = draw.features(n, 8), draw.features(m, 8)
+    positive_key = draw.features(n, 8) if m < n else None
+    contrast = Contrast(query, key, torch.tensor(0.1), positive_key=positive_key)
+    ours = check(to(contrast, device))
+    assert ours["key"].shape == (m, 8)
+    if n == m == 0:
+        check(to(Contrast(query, key, torch.tensor(0.1), symmetric=True), device))
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_small_losses_keep_their_digits(features: int, device: torch.device) -> None:
+    # The positive leads by 20: a loss of 1e-7 that 1 - p would lose.
+    query = torch.zeros(8, features)
+    query[:, :8] = torch.eye(8)
+    contrast = Contrast(query, query.clone(), torch.tensor(0.05))
+    losses = at_once(to(contrast, device), 1.0)["losses"].cpu().double()
+    want = torch.log1p(torch.tensor(7 * math.exp(-20.0), dtype=torch.float64))
+    assert torch.allclose(losses, want.expand(8), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_tiny_sigmoid_terms_keep_their_digits(features: int, device: torch.device) -> None:
+    # log(1 + e^-20) is 0 in float32 arithmetic: each of the terms would be lost.
+    query = torch.zeros(8, features)
+    query[:, :8] = torch.eye(8)
+    scale, bias = torch.tensor(1 / 40), torch.tensor(-20.0)
+    contrast = Contrast(query, query.clone(), scale, bias, form="sigmoid")
+    losses = at_once(to(contrast, device), 1.0)["losses"].cpu().double()
+    assert torch.allclose(losses, torch.full_like(losses, 8 * math.exp(-20)), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_float16_weights_far_below_the_largest(features: int, device: torch.device) -> None:
+    # Query 0 has no negatives, but the largest weight: float16 would round the others to 2^-24.
+    draw = Draw(8)
+    labels = torch.tensor([0] + [1] * 69), torch.tensor([0] * 70)
+    query, key = (draw.features(70, features).half() for _ in range(2))
+    contrast = to(Contrast(query, key, torch.tensor(0.5), labels=labels), device)
+    upstream = uniform(contrast, 1e-5)
+    upstream[0] = 1.0
+    assert_within_budget(in_two(contrast, upstream), contrast, upstream)
+
+
+@pytest.mark.parametrize("features", WAYS)
+def test_nan_reaches_loss_and_gradient(features: int, device: torch.device) -> None:
+    draw = Draw(7)
+    query, key = draw.features(70, features), draw.features(80, features)
+    key[75, :] = torch.nan  # nobody's positive
+    for form in ("softmax", "decoupled"):
+        ours = at_once(to(Contrast(query, key, torch.tensor(0.1), form=form), device), 1.0)
+        assert ours["losses"].isnan().all()
+        assert ours["query"].isnan().all()
