@@ -95,19 +95,25 @@ def test_paper_size_in_float64(modality: str) -> None:
     torch.testing.assert_close(ours.noise, exact.noise, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("engine", ["primal", "gram"])
 @pytest.mark.parametrize("modality", ["single", "multi"])
-def test_float32_is_as_close_to_float64_as_eager_is(modality: str, engine: str) -> None:
-    cfg = TrainConfig(modality=modality, evaluate_every=0, engine="reference")
-    exact = train(cfg.replace(dtype="float64"), data=widened(cfg))
-    plain = train(cfg)
-    ours = train(cfg.replace(engine=engine))
-    for name in ("loss", "signal", "noise"):
-        truth = getattr(exact, name)
-        error = (getattr(ours, name).double() - truth).abs().max()
-        allowed = (getattr(plain, name).double() - truth).abs().max()
-        eps = torch.finfo(torch.float32).eps * truth.abs().max()
-        assert error <= 2 * (allowed + eps), name
+def test_float32_is_as_close_to_float64_as_eager_is(modality: str) -> None:
+    # The worst of several seeds: rounding of a single run is luck, eager's as well as ours.
+    engines = ("reference", "primal", "gram")
+    curves = ("loss", "signal", "noise")
+    worst = {(engine, name): torch.zeros(()) for engine in engines for name in curves}
+    scale = dict.fromkeys(curves, torch.zeros(()))
+    for seed in range(4):
+        cfg = TrainConfig(modality=modality, evaluate_every=0, engine="reference", seed=seed)
+        exact = train(cfg.replace(dtype="float64"), data=widened(cfg))
+        scale = {k: torch.maximum(v, getattr(exact, k).abs().max()) for k, v in scale.items()}
+        for engine in engines:
+            run = train(cfg.replace(engine=engine))
+            for name in curves:
+                error = (getattr(run, name).double() - getattr(exact, name)).abs().max()
+                worst[engine, name] = torch.maximum(worst[engine, name], error)
+    for engine, name in worst:
+        eps = torch.finfo(torch.float32).eps * scale[name]
+        assert worst[engine, name] <= 2 * (worst["reference", name] + eps), (engine, name)
 
 
 def widened(cfg: TrainConfig) -> dict[str, torch.Tensor]:
