@@ -102,7 +102,7 @@ def test_float32_is_as_close_to_float64_as_eager_is(modality: str) -> None:
     curves = ("loss", "signal", "noise")
     worst = {(engine, name): torch.zeros(()) for engine in engines for name in curves}
     scale = dict.fromkeys(curves, torch.zeros(()))
-    for seed in range(4):
+    for seed in range(3):
         cfg = TrainConfig(modality=modality, evaluate_every=0, engine="reference", seed=seed)
         exact = train(cfg.replace(dtype="float64"), data=widened(cfg))
         scale = {k: torch.maximum(v, getattr(exact, k).abs().max()) for k, v in scale.items()}
