@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from mmcl_fast.data.colored_mnist import CLASSES, ColouredDigits
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
-from mmcl_fast.experiments.table1.protocol import PAPER, SETS
+from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 from mmcl_fast.experiments.table1.report import SET_NAMES, mean_confusion
 from mmcl_fast.plotting import COLOURS, STYLE
 
@@ -38,16 +38,21 @@ def table1(table: Table1, found: dict[str, Any], sets: dict[str, ColouredDigits]
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 9.2), layout="constrained")
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(2.3, 2.6, 3.4))
+        ratios = (2.3, 2.6, 3.4)
+        top, middle, bottom = figure.subfigures(3, 1, squeeze=False, height_ratios=ratios)[:, 0]
         _samples(top, sets)
         _bars(middle, found)
         _confusions(bottom, table, sets["rev"].palette.numpy())
     return figure
 
 
+def _row(figure: SubFigure, count: int) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
 def _samples(figure: SubFigure, sets: dict[str, ColouredDigits]) -> None:
     shown = ("train", "rand", "rev")
-    for axis, kind in zip(figure.subplots(1, len(shown)), shown, strict=True):
+    for axis, kind in zip(_row(figure, len(shown)), shown, strict=True):
         axis.imshow(_mosaic(sets[kind]), interpolation="nearest")
         axis.set_title({"train": "training (ID test alike)"}.get(kind, SET_NAMES[kind]))
         axis.set_xlabel("columns: label 0 to 9", fontsize=7)
@@ -93,11 +98,11 @@ def _paper_mark(axis: Axes, place: float, value: float, width: float) -> None:
 
 
 def _confusions(figure: SubFigure, table: Table1, palette: np.ndarray) -> None:
-    arms = [arm for arm in ("single", "multi") if arm in table.arms] or [table.arms[0]]
-    image = None
-    axes = np.atleast_1d(figure.subplots(1, len(arms)))
+    papers: tuple[ArmName, ...] = ("single", "multi")
+    arms = [arm for arm in papers if arm in table.arms] or [table.arms[0]]
+    axes = _row(figure, len(arms))
     for axis, arm in zip(axes, arms, strict=True):
-        image = axis.imshow(mean_confusion(table, arm), vmin=0, vmax=1, cmap="cividis")
+        axis.imshow(mean_confusion(table, arm), vmin=0, vmax=1, cmap="cividis")
         axis.set_title(f"{SHORT[arm]}: what an image of a colour is called, reversed test set")
         axis.title.set_fontsize(8)
         axis.set(xlabel="predicted class", xticks=range(CLASSES), yticks=range(CLASSES))
@@ -106,7 +111,7 @@ def _confusions(figure: SubFigure, table: Table1, palette: np.ndarray) -> None:
             tick.set_color(tuple(0.85 * colour))
         axis.set_ylabel("colour, and the class that trained with it")
         axis.grid(visible=False)
-    figure.colorbar(image, ax=list(axes), label="share of the images of that colour")
+    figure.colorbar(axes[0].images[0], ax=axes, label="share of the images of that colour")
 
 
 __all__ = ["table1"]

@@ -126,7 +126,7 @@ def _run(
             seeds,
             arms,
             device=device,
-            partial=partial,
+            store=partial,
             on_step=_counting(shown.advance),
         )
 

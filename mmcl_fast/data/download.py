@@ -68,7 +68,11 @@ def _is_here(folder: Path, file: Published) -> bool:
 
 
 def _fetch(
-    folder: Path, file: Published, mirrors: Sequence[str], on_bytes: OnBytes | None, timeout_s: float
+    folder: Path,
+    file: Published,
+    mirrors: Sequence[str],
+    on_bytes: OnBytes | None,
+    timeout_s: float,
 ) -> Path:
     part, reasons = folder / f"{file.name}.part", []
     for mirror in mirrors:

@@ -34,9 +34,7 @@ class Arm(ABC):
         self.cfg, self.data, self.seed = cfg, data, seed
         self.device = data.grey.device
         self.encoder: Encoder = make_encoder(cfg, seed, self.device)
-        self.head: nn.Sequential = make_head(
-            (self.encoder.width, *self.sizes), seed, self.device
-        )
+        self.head: nn.Sequential = make_head((self.encoder.width, *self.sizes), seed, self.device)
 
     def start_epoch(self, epoch: int) -> None:
         """Draw what an epoch needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TypeVar
 
@@ -33,9 +34,7 @@ class ConvEncoder(nn.Sequential):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1)]
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
             before, side = after, math.ceil(side / 2)
-        super().__init__(
-            *layers, nn.Flatten(), nn.Linear(before * side * side, WIDTH), nn.ReLU()
-        )
+        super().__init__(*layers, nn.Flatten(), nn.Linear(before * side * side, WIDTH), nn.ReLU())
         self.width = WIDTH
 
 
@@ -61,21 +60,22 @@ Encoder = ConvEncoder | DenseEncoder
 def make_encoder(cfg: Table1Config, seed: int, device: torch.device) -> Encoder:
     """The encoder of a run at its start; equal for every arm of a seed."""
     with torch.device("meta"):
-        encoder = (
-            ConvEncoder(cfg.side)
-            if cfg.encoder == "cnn"
-            else DenseEncoder(cfg.side, cfg.hidden)
+        encoder: Encoder = (
+            ConvEncoder(cfg.side) if cfg.encoder == "cnn" else DenseEncoder(cfg.side, cfg.hidden)
         )
     encoder = initialise(encoder, seed, "init").to(device)
     # Measured: a training step of the CNN takes a fifth to a third less in this layout on a CPU.
-    return encoder.to(memory_format=torch.channels_last)
+    for parameter in encoder.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return encoder
 
 
 def make_head(sizes: tuple[int, ...], seed: int, device: torch.device) -> nn.Sequential:
     """Linear maps between `sizes`, ReLU between them, at their start."""
     with torch.device("meta"):
         layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
-        for before, after in zip(sizes[1:], sizes[2:], strict=False):
+        for before, after in itertools.pairwise(sizes[1:]):
             layers += [nn.ReLU(), nn.Linear(before, after)]
         head = nn.Sequential(*layers)
     return initialise(head, seed, "init_b").to(device)
@@ -94,7 +94,7 @@ def initialise(module: Module, seed: int, stream: str) -> Module:
             layer.reset_parameters()
         elif isinstance(layer, nn.Conv2d | nn.Linear):
             bound = 1.0 / math.sqrt(layer.weight[0].numel())
-            for parameter in (layer.weight, layer.bias):
+            for parameter in layer.parameters():
                 with torch.no_grad():
                     parameter.copy_(_uniform(seed, stream, place, parameter.shape, bound))
                 place += 1

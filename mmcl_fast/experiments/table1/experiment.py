@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.colored_mnist import ColouredDigits, coloured_digits, subset
+from mmcl_fast.data.colored_mnist import ColouredDigits, Kind, coloured_digits, subset
 from mmcl_fast.data.mnist_files import Digits
 from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
@@ -61,33 +62,30 @@ def make_sets(digits: Digits, cfg: Table1Config, seed: int) -> dict[str, Coloure
     if cfg.images > total:
         raise DataError(f"images: expected at most the {total} training images, got {cfg.images}")
     step = 1 if cfg.pixels == "all" else 2
-    shared = {"rule": cfg.colours, "seed": seed}
-    train = coloured_digits(
+    tint = partial(coloured_digits, rule=cfg.colours, seed=seed)
+    train = tint(
         digits.train_images[:, ::step, ::step],
         digits.train_labels,
         "train",
         part="train",
         index=subset(total, cfg.images, seed=seed),
-        **shared,
     )
     official = cfg.test_from == "official"
     images = digits.test_images if official else digits.train_images[split:]
     shown = digits.test_labels if official else digits.train_labels[split:]
-    tests = {
-        kind: coloured_digits(images[:, ::step, ::step], shown, kind, part="test", **shared)
-        for kind in ("id", "rand", "rev")
-    }
-    return {"train": train, **tests}
+    kinds: tuple[Kind, ...] = ("id", "rand", "rev")
+    small = images[:, ::step, ::step]
+    return {"train": train} | {kind: tint(small, shown, kind, part="test") for kind in kinds}
 
 
-def run_table1(  # noqa: PLR0913 - what to run, where, and how to tell
+def run_table1(
     digits: Digits,
     cfg: Table1Config,
     seeds: Sequence[int],
     arms: Sequence[ArmName],
     *,
     device: str = "cpu",
-    partial: PartialResults | None = None,
+    store: PartialResults | None = None,
     on_step: OnStep | None = None,
 ) -> Table1:
     """Train and read out every arm for every seed.
@@ -101,13 +99,13 @@ def run_table1(  # noqa: PLR0913 - what to run, where, and how to tell
         seeds: Seeds.
         arms: Which arms.
         device: "cpu" or "cuda"; on CUDA one job runs at a time.
-        partial: Finished jobs, which are not run again; takes each job that finishes.
+        store: Finished jobs, which are not run again; takes each job that finishes.
         on_step: Told arm and seed after each optimiser step, from several threads.
 
     Returns: All results.
     """
     jobs: list[Job] = [(arm, seed) for seed in seeds for arm in arms]
-    finished = dict(partial.jobs) if partial else {}
+    finished = dict(store.jobs) if store else {}
     stop = threading.Event()
 
     def work(job: Job) -> None:
@@ -119,8 +117,8 @@ def run_table1(  # noqa: PLR0913 - what to run, where, and how to tell
 
         found = run_job(digits, cfg, job, torch.device(device), step)
         finished[job] = found
-        if partial:
-            partial.add(job, found)
+        if store:
+            store.add(job, found)
 
     threads = torch.get_num_threads()
     workers = 1 if device == "cuda" else threads
@@ -164,8 +162,7 @@ def run_job(
         for kind, values in features.items():
             scores = arm.scores(values)
             if scores is not None:
-                readout = predicted.setdefault(MAIN_READOUT[name], {})
-                readout[kind] = scores.argmax(1).cpu()
+                predicted.setdefault(MAIN_READOUT[name], {})[kind] = scores.argmax(1).cpu()
     labels = {kind: data.labels.cpu() for kind, data in sets.items()}
     accuracy = {k: percent_right(v, labels) for k, v in predicted.items()}
     if cfg.colours.tied == "first_two":

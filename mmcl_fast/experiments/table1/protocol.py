@@ -53,7 +53,7 @@ FULL_VIEWS = Views(flip=0.5, jitter=0.5, grey=0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class Table1Config:
-    """Settings of the table; frozen. Raises: ConfigError: A value is out of range, or impossible."""
+    """Settings of the table; frozen. Raises: ConfigError: A value is out of its range."""
 
     colours: ColourRule = field(default_factory=ColourRule)
     """How labels and colours are drawn."""

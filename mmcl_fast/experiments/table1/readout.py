@@ -101,7 +101,9 @@ def fit_probe(features: Tensor, targets: Tensor, *, l2: float, iterations: int) 
     )
 
 
-def percent_right(predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, float]:
+def percent_right(
+    predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, float]:
     """Accuracy in percent on each set."""
     return {
         name: 100.0 * (classes == wanted[name]).double().mean().item()
@@ -112,7 +114,8 @@ def percent_right(predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
 def confusion_by_colour(predicted: Tensor, colours: Tensor) -> list[list[int]]:
     """How many images of each colour (row) were given each class (column)."""
     pairs = colours * CLASSES + predicted
-    return torch.bincount(pairs, minlength=CLASSES**2).view(CLASSES, CLASSES).tolist()  # type: ignore[no-any-return]
+    counts = torch.bincount(pairs, minlength=CLASSES**2)
+    return counts.view(CLASSES, CLASSES).tolist()
 
 
 __all__ = ["LinearProbe", "confusion_by_colour", "embed_images", "fit_probe", "percent_right"]

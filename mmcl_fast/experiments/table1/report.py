@@ -7,7 +7,7 @@ from typing import Any
 
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
-from mmcl_fast.experiments.table1.protocol import PAPER, SETS
+from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 
 ARM_NAMES = {
     "multi": "multi-modal, InfoNCE",
@@ -83,7 +83,9 @@ def to_markdown(table: Table1, found: dict[str, Any]) -> str:
     for arm in table.arms:
         if arm in PAPER:
             cells = [f"{PAPER[arm][kind]:.2f}" if kind in PAPER[arm] else "" for kind in SETS]
-            lines.append(f"| **{ARM_NAMES[arm].split(',')[0]}** | **paper** | {' | '.join(cells)} |")
+            lines.append(
+                f"| **{ARM_NAMES[arm].split(',')[0]}** | **paper** | {' | '.join(cells)} |"
+            )
         for readout, sets in found[arm].items():
             cells = [f"{sets[kind]['mean']:.2f} ± {sets[kind]['sd']:.2f}" for kind in SETS]
             name = readout_name(readout, found["config"])
@@ -118,23 +120,31 @@ def _confusion_lines(table: Table1) -> list[str]:
     return [*lines, ""]
 
 
-def mean_confusion(table: Table1, arm: str) -> list[list[float]]:
+def mean_confusion(table: Table1, arm: ArmName) -> list[list[float]]:
     """Share of each class (column) among the Rev images of a colour (row), over all seeds."""
     total = [[0] * 10 for _ in range(10)]
     for seed in table.seeds:
-        for row, counts in enumerate(table.results[arm, seed].confusion):  # type: ignore[index]
+        for row, counts in enumerate(table.results[arm, seed].confusion):
             total[row] = [a + b for a, b in zip(total[row], counts, strict=True)]
     return [[count / max(1, sum(row)) for count in row] for row in total]
 
 
-def colour_share(table: Table1, arm: str) -> float:
+def colour_share(table: Table1, arm: ArmName) -> float:
     """Share of Rev predictions that are the class whose colour the image has."""
     own = images = 0
     for seed in table.seeds:
-        counts = table.results[arm, seed].confusion  # type: ignore[index]
+        counts = table.results[arm, seed].confusion
         own += sum(counts[k][k] for k in range(10))
         images += sum(map(sum, counts))
     return own / images
 
 
-__all__ = ["ARM_NAMES", "SET_NAMES", "colour_share", "mean_confusion", "readout_name", "to_json", "to_markdown"]
+__all__ = [
+    "ARM_NAMES",
+    "SET_NAMES",
+    "colour_share",
+    "mean_confusion",
+    "readout_name",
+    "to_json",
+    "to_markdown",
+]

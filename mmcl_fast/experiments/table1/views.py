@@ -2,8 +2,8 @@
 
 T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A simple framework for contrastive learning of visual
 representations", ICML 2020, appendix A: random resized crop, flip, colour jitter, grey. The jitter
-follows torchvision's formulas (brightness, contrast, saturation, hue; values clamped to [0, 1] after
-each), always in this order.
+follows torchvision's formulas (brightness, contrast, saturation, hue; values clamped to [0, 1] as
+it does), always in this order.
 """
 
 from __future__ import annotations
