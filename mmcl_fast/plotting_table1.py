@@ -13,17 +13,10 @@ from matplotlib.figure import Figure, SubFigure
 from mmcl_fast.data.colored_mnist import CLASSES, ColouredDigits
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
-from mmcl_fast.experiments.table1.report import SET_NAMES, mean_confusion
+from mmcl_fast.experiments.table1.report import SET_NAMES, SHORT_NAMES, mean_confusion
 from mmcl_fast.plotting import COLOURS, STYLE
 
 EXAMPLES = 5  # images of each class
-SHORT = {
-    "multi": "multi-modal",
-    "single": "single-modal",
-    "single_full": "single-modal, all views",
-    "two_head": "two-head CE",
-    "supervised": "supervised",
-}
 # Okabe and Ito (2008), safe for colour-blind; the two of Figure 1 keep their colours.
 ARM_COLOURS = COLOURS | {"single_full": "#56B4E9", "two_head": "#E69F00", "supervised": "#999999"}
 
@@ -80,7 +73,7 @@ def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
         places = np.arange(len(SETS)) + (k - (len(arms) - 1) / 2) * width
         means = [sets[kind]["mean"] for kind in SETS]
         spreads = [sets[kind]["sd"] for kind in SETS]
-        label = f"{SHORT[arm]} ({MAIN_READOUT[arm].replace('_', ' ')})"
+        label = f"{SHORT_NAMES[arm]} ({MAIN_READOUT[arm].replace('_', ' ')})"
         axis.bar(places, means, 0.92 * width, yerr=spreads, color=ARM_COLOURS[arm], label=label)
         for place, mean, spread in zip(places, means, spreads, strict=True):
             axis.text(place, mean + spread + 1, f"{mean:.0f}", ha="center", fontsize=6.5)
@@ -103,7 +96,9 @@ def _confusions(figure: SubFigure, table: Table1, palette: np.ndarray) -> None:
     axes = _row(figure, len(arms))
     for axis, arm in zip(axes, arms, strict=True):
         axis.imshow(mean_confusion(table, arm), vmin=0, vmax=1, cmap="cividis")
-        axis.set_title(f"{SHORT[arm]}: what an image of a colour is called, reversed test set")
+        axis.set_title(
+            f"{SHORT_NAMES[arm]}: what an image of a colour is called, reversed test set"
+        )
         axis.title.set_fontsize(8)
         axis.set(xlabel="predicted class", xticks=range(CLASSES), yticks=range(CLASSES))
         axis.set_yticklabels([f"■ {k}" for k in range(CLASSES)])

@@ -23,9 +23,7 @@ from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1, make_s
 from mmcl_fast.experiments.table1.partial import PartialResults
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName, Table1Config
 from mmcl_fast.experiments.table1.report import (
-    ARM_NAMES,
-    SET_NAMES,
-    readout_name,
+    SHORT_NAMES,
     to_json,
     to_markdown,
 )
@@ -147,17 +145,19 @@ def _report(found: dict[str, Any], seconds: float) -> None:
     """Print each arm's main readout beside the paper's numbers."""
     config, environment = found["config"], found["environment"]
     table = Table(
-        title=f"Table 1: ColoredMNIST, {len(config['seeds'])} seeds, {environment['device']}, "
-        f"{seconds:.0f} s"
+        title=f"Table 1: ColoredMNIST, accuracy in %, {len(config['seeds'])} seeds, "
+        f"{environment['device']}, {seconds:.0f} s"
     )
-    for heading in ("", "readout", *(SET_NAMES[kind] for kind in SETS), "paper train / test"):
+    for heading in ("", "readout", *SETS, "paper: train, rev"):
         table.add_column(heading)
     for arm in config["arms"]:
         readout = MAIN_READOUT[arm]
         sets = found[arm][readout]
-        cells = [f"{sets[kind]['mean']:.1f} ± {sets[kind]['sd']:.1f}" for kind in SETS]
-        paper = "{train:.2f} / {rev:.2f}".format(**PAPER[arm]) if arm in PAPER else ""
-        table.add_row(ARM_NAMES[arm], readout_name(readout, config), *cells, paper)
+        cells = [f"{sets[kind]['mean']:.1f}" for kind in SETS]
+        if len(config["seeds"]) > 1:
+            cells = [f"{c} ± {sets[k]['sd']:.1f}" for c, k in zip(cells, SETS, strict=True)]
+        paper = "{train:.2f}, {rev:.2f}".format(**PAPER[arm]) if arm in PAPER else ""
+        table.add_row(SHORT_NAMES[arm], readout.replace("_", "-"), *cells, paper)
     Console().print(table)
     sys.stdout.write("every readout is in table1.md; what is inferred: docs/table1.md\n")
 

@@ -15,7 +15,7 @@ from mmcl_fast.data.generate import words
 from mmcl_fast.experiments.table1.encoders import Encoder, make_encoder, make_head
 from mmcl_fast.experiments.table1.protocol import FULL_VIEWS, ArmName, Table1Config, Views
 from mmcl_fast.experiments.table1.views import ViewDraws, draw_views, make_views
-from mmcl_fast.losses import info_nce
+from mmcl_fast.losses import info_nce, nt_xent
 
 PROJECTION = 64  # outputs of SimCLR's projection head
 
@@ -144,20 +144,6 @@ class SingleModal(Arm):
         views = [make_views(images, draws[index], self._rule) for draws in self._draws]
         first, second = normalize(self.head(self.encoder(torch.cat(views)))).chunk(2)
         return nt_xent(first, second, temperature=self.cfg.single_temperature)
-
-
-def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
-    """NT-Xent as InfoNCE: a pair's two rows share a label, so neither is a negative of the pair."""
-    both = torch.cat((first, second))
-    pair = torch.arange(len(first), device=first.device).repeat(2)
-    return info_nce(
-        both,
-        both,
-        positive_key=torch.cat((second, first)),
-        labels=pair,
-        negatives="other_label",
-        temperature=temperature,
-    )
 
 
 def make_arm(name: ArmName, cfg: Table1Config, data: ColouredDigits, seed: int) -> Arm:

@@ -16,7 +16,7 @@ from mmcl_fast.data.mnist_files import Digits
 from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
 from mmcl_fast.experiments.table1.partial import JobResult, PartialResults
-from mmcl_fast.experiments.table1.protocol import SETS, ArmName, Table1Config
+from mmcl_fast.experiments.table1.protocol import ArmName, Table1Config
 from mmcl_fast.experiments.table1.readout import (
     confusion_by_colour,
     embed_images,
@@ -178,7 +178,10 @@ def run_job(
 def _read(
     features: dict[str, Tensor], sets: dict[str, ColouredDigits], cfg: Table1Config
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Classes on every set by each probe for labels, and by a probe for the true digit."""
+    """Classes on every set by each probe for labels, and by a probe for the true digit.
+
+    "train" stands for the images that a probe was fitted to: the small probe's are the first few.
+    """
     train, data, few = features["train"], sets["train"], cfg.few_labels
     fits = {
         "probe": (train, data.labels, cfg.probe_l2),
@@ -189,16 +192,16 @@ def _read(
     predicted: dict[str, dict[str, Tensor]] = {}
     for name, (inputs, targets, l2) in fits.items():
         probe = fit_probe(inputs, targets, l2=l2, iterations=cfg.probe_iterations)
-        predicted[name] = {kind: probe.predict(features[kind]) for kind in SETS}
+        predicted[name] = {k: probe.predict(v) for k, v in (features | {"train": inputs}).items()}
     return predicted, predicted.pop("digit_probe")
 
 
 def _on_tied(classes: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float]:
     """Accuracy on the images labelled with one of the two tied classes: rev_tied and so on."""
-    tied = {kind: wanted < 2 for kind, wanted in labels.items()}
+    tied = {kind: labels[kind][: len(values)] < 2 for kind, values in classes.items()}
     return percent_right(
         {f"{kind}_tied": values[tied[kind]] for kind, values in classes.items()},
-        {f"{kind}_tied": wanted[tied[kind]] for kind, wanted in labels.items()},
+        {f"{kind}_tied": labels[kind][: len(v)][tied[kind]] for kind, v in classes.items()},
     )
 
 

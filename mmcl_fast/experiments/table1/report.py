@@ -16,6 +16,13 @@ ARM_NAMES = {
     "two_head": "multi-modal, two-head cross-entropy",
     "supervised": "supervised cross-entropy (control)",
 }
+SHORT_NAMES = {
+    "multi": "multi-modal",
+    "single": "single-modal",
+    "single_full": "single-modal, all views",
+    "two_head": "two-head CE",
+    "supervised": "supervised",
+}
 SET_NAMES = {"train": "train", "id": "test, ID", "rand": "test, Rand", "rev": "test, Rev"}
 
 
@@ -27,7 +34,7 @@ def readout_name(readout: str, config: dict[str, Any]) -> str:
         "digit_head": "its digit head",
         "probe": f"linear probe, L2 {config['probe_l2']:g}",
         "probe_no_l2": "linear probe, no L2",
-        "probe_few_labels": f"linear probe on {config['few_labels']} labels",
+        "probe_few_labels": f"linear probe on {config['few_labels']} labels, train: on those",
         "digit_probe": "linear probe for the true digit",
     }[readout]
 
@@ -142,6 +149,7 @@ def colour_share(table: Table1, arm: ArmName) -> float:
 __all__ = [
     "ARM_NAMES",
     "SET_NAMES",
+    "SHORT_NAMES",
     "colour_share",
     "mean_confusion",
     "readout_name",
