@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.table1.protocol": {"data.colour_rule", "data.tags", "errors"},
     "plotting": {"experiments", "files", "run"},
-    "plotting_table1": {"data", "experiments.table1", "plotting"},
+    "plotting_table1": {"data", "experiments.table1", "experiments.table1.protocol", "plotting"},
     "commands": {
         "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
         "files", "plotting", "plotting_table1", "progress", "run", "training",

@@ -1,8 +1,8 @@
 """ColoredMNIST: probabilities by exact counts, and draws that depend on seed and image alone.
 
-Each count is binomial with a known probability; a test fails where a tail of it is below 1e-6. The
-61 counts of this file have two tails each: were the seeds drawn anew, a right generator would fail
-in one of 8000 runs.
+Each count is binomial with a known probability; a test fails where a tail of it is below 1e-6.
+There are fewer than 100 counts, of two tails each: were the seeds drawn anew, a right generator
+would fail in at most one of 5000 runs.
 """
 
 from __future__ import annotations

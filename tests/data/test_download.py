@@ -1,5 +1,6 @@
 """Downloads from a server on this machine: resumed, checked, and refused when they are wrong."""
 
+import contextlib
 import functools
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             data = data[:-1] + bytes([data[-1] ^ 1])
         elif behaviour == "longer":
             data += b"and more"
+        elif behaviour == "endless":
+            data += bytes(1 << 22)
         elif behaviour == "page":
             data = b"<html>moved</html>"
         start = 0
@@ -77,7 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             body = body[: len(data) // 3]
         elif behaviour == "silent":
             body = b""
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # the reader has had enough
+            self.wfile.write(body)
 
 
 @pytest.fixture
@@ -209,6 +213,13 @@ def test_no_mirror_left_is_one_clear_error(behaviour: str, serve, tmp_path: Path
     for mirror in mirrors:
         assert mirror.address in message
     assert not (target / IMAGES).exists()
+
+
+def test_an_endless_answer_is_not_read_to_its_end(serve, tmp_path: Path) -> None:
+    told: list[int] = []
+    with pytest.raises(DataError, match="more than "):
+        fetch_digits(tmp_path / "x", [serve("endless").address], lambda _, size: told.append(size))
+    assert max(told) <= download.FILES["train_images"].size + download.CHUNK
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, source: Path) -> None:

@@ -27,7 +27,7 @@ from tests.support.digits import write_digits
 
 CPU = torch.device("cpu")
 TINY = Table1Config(
-    images=300, epochs=2, batch=50, pixels="every_second", few_labels=60, probe_iterations=30
+    images=300, epochs=2, batch=50, pixels="every_second", few_labels=60, probe_iterations=15
 )
 
 
@@ -250,7 +250,7 @@ def test_accuracy_and_confusion_by_hand() -> None:
 
 def test_it_shows_what_the_paper_shows_in_small(digits: Digits) -> None:
     """Ten patterns that any encoder can tell apart; label and colour as in the table."""
-    cfg = TINY.replace(images=1500, epochs=6, probe_iterations=100)
+    cfg = TINY.replace(images=1000, epochs=5)
     table = run_table1(digits, cfg, [0], ["multi", "single"])
     found = to_json(table)
     multi, single = found["multi"]["zero_shot"], found["single"]["probe"]

@@ -68,7 +68,7 @@ def test_crops_are_those_of_grid_sample() -> None:
 
 
 def test_boxes_lie_in_the_image_with_the_stated_law() -> None:
-    chosen = draws(Views(min_area=0.3), 20_000)
+    chosen = draws(Views(min_area=0.3), 100_000)
     top, left, height, width = chosen.boxes.double().numpy().T
     rounding = SIDE * 2.0**-23
     for start, length in ((top, height), (left, width)):
