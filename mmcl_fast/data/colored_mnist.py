@@ -108,9 +108,8 @@ def draw(
     if len(index) == 0:
         return digits.copy(), digits.copy()
     first, last = int(index.min()), int(index.max())
-    drawn = words(seed, STREAM, (1, last - first + 1, PRIORITY_DIM), start=(PARTS[part], first, 0))[
-        0
-    ][index - first]
+    box = (1, last - first + 1, PRIORITY_DIM)
+    drawn = words(seed, STREAM, box, start=(PARTS[part], first, 0))[0][index - first]
     labels = _replaced(digits, drawn[:, 0], drawn[:, 1], rule.label_noise, rule.noise_to)
     flag, which = drawn[:, COLOUR_DIM[kind]], drawn[:, COLOUR_DIM[kind] + 1]
     uniform = _below(which, CLASSES)
