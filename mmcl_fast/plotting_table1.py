@@ -75,10 +75,12 @@ def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
         spreads = [sets[kind]["sd"] for kind in SETS]
         label = f"{SHORT_NAMES[arm]} ({MAIN_READOUT[arm].replace('_', ' ')})"
         axis.bar(places, means, 0.92 * width, yerr=spreads, color=ARM_COLOURS[arm], label=label)
-        for place, mean, spread in zip(places, means, spreads, strict=True):
-            axis.text(place, mean + spread + 1, f"{mean:.0f}", ha="center", fontsize=6.5)
-        for kind, value in PAPER.get(arm, {}).items():
-            _paper_mark(axis, places[SETS.index(kind)], value, width)
+        papers = [PAPER.get(arm, {}).get(kind) for kind in SETS]
+        for place, mean, spread, paper in zip(places, means, spreads, papers, strict=True):
+            top = mean + spread if paper is None else max(mean + spread, paper)
+            axis.text(place, top + 1.2, f"{mean:.0f}", ha="center", fontsize=6.5)
+            if paper is not None:
+                _paper_mark(axis, place, paper, width)
     axis.plot([], [], color="black", lw=2, label="paper")
     axis.set_xticks(range(len(SETS)), [SET_NAMES[kind] for kind in SETS])
     axis.set(ylabel="accuracy, %", ylim=(0, 104), title="Main readout of each arm")
