@@ -64,6 +64,9 @@ def test_an_interrupted_command_continues(
     changed = [v if v != "300" else "301" for v in line]
     assert run(changed) == 2
     assert "expected images = 301, got an unfinished run with 300" in capsys.readouterr().err
+    other = write_digits(tmp_path / "other", 601, 200)
+    assert run([*line[:2], str(other), *line[3:]]) == 2
+    assert "expected md5 = " in capsys.readouterr().err
     assert run(line) == 0
     assert ran == [("supervised", 0), ("multi", 0), ("multi", 0)]
     assert "resuming: 1 of 2 jobs are done" in capsys.readouterr().err

@@ -21,7 +21,12 @@ from mmcl_fast.experiments.table1.encoders import make_encoder
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, make_sets, run_job, run_table1
 from mmcl_fast.experiments.table1.partial import JobResult, PartialResults
 from mmcl_fast.experiments.table1.protocol import ARMS, PAPER, SETS, Table1Config, quick
-from mmcl_fast.experiments.table1.readout import confusion_by_colour, fit_probe, percent_right
+from mmcl_fast.experiments.table1.readout import (
+    confusion_by_colour,
+    fit_probe,
+    percent_right,
+    percent_right_on_tied,
+)
 from mmcl_fast.experiments.table1.report import to_json, to_markdown
 from tests.support.digits import write_digits
 
@@ -240,6 +245,10 @@ def test_the_probe_stops_where_it_is_told() -> None:
 def test_accuracy_and_confusion_by_hand() -> None:
     predicted = torch.tensor([0, 1, 1, 9])
     assert percent_right({"a": predicted}, {"a": torch.tensor([0, 1, 2, 8])}) == {"a": 50.0}
+    labels = torch.tensor([0, 0, 1, 9, 5])  # the last has no prediction
+    assert percent_right({"a": predicted}, {"a": labels}) == {"a": 75.0}
+    tied = percent_right_on_tied({"a": predicted}, {"a": labels})
+    assert tied == {"a_tied": pytest.approx(200 / 3)}
     found = np.array(confusion_by_colour(predicted, torch.tensor([3, 3, 3, 5])))
     assert found.sum() == 4
     assert (found[3, 0], found[3, 1], found[5, 9]) == (1, 2, 1)
@@ -338,6 +347,26 @@ def test_steps_are_told(digits: Digits) -> None:
 def test_a_diverged_run_is_refused(digits: Digits) -> None:
     with pytest.raises(ConfigError, match="learning_rate: expected finite features"):
         run_job(digits, TINY.replace(learning_rate=1e30), ("multi", 0), CPU, lambda: None)
+
+
+def test_a_failing_job_stops_the_one_beside_it(digits: Digits) -> None:
+    cfg = TINY.replace(epochs=100)
+    told: list[str] = []
+
+    def fail(arm: str, seed: int) -> None:
+        told.append(arm)
+        if arm == "supervised":
+            raise RuntimeError("broken")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match="broken"):
+            run_table1(digits, cfg, [0], ["two_head", "supervised", "multi"], on_step=fail)
+    finally:
+        torch.set_num_threads(before)
+    assert set(told) <= {"two_head", "supervised"}
+    assert len(told) < cfg.steps
 
 
 # Resuming.

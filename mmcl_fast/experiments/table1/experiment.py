@@ -22,6 +22,7 @@ from mmcl_fast.experiments.table1.readout import (
     embed_images,
     fit_probe,
     percent_right,
+    percent_right_on_tied,
 )
 
 Job = tuple[ArmName, int]
@@ -167,7 +168,7 @@ def run_job(
     accuracy = {k: percent_right(v, labels) for k, v in predicted.items()}
     if cfg.colours.tied == "first_two":
         for readout, classes in predicted.items():
-            accuracy[readout] |= _on_tied(classes, labels)
+            accuracy[readout] |= percent_right_on_tied(classes, labels)
     shown = {kind: data.digits.cpu() for kind, data in sets.items()}
     accuracy["digit_probe"] = percent_right(digit_classes, shown)
     colours = sets["rev"].colours.cpu()
@@ -194,15 +195,6 @@ def _read(
         probe = fit_probe(inputs, targets, l2=l2, iterations=cfg.probe_iterations)
         predicted[name] = {k: probe.predict(v) for k, v in (features | {"train": inputs}).items()}
     return predicted, predicted.pop("digit_probe")
-
-
-def _on_tied(classes: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float]:
-    """Accuracy on the images labelled with one of the two tied classes: rev_tied and so on."""
-    tied = {kind: labels[kind][: len(values)] < 2 for kind, values in classes.items()}
-    return percent_right(
-        {f"{kind}_tied": values[tied[kind]] for kind, values in classes.items()},
-        {f"{kind}_tied": labels[kind][: len(v)][tied[kind]] for kind, v in classes.items()},
-    )
 
 
 __all__ = ["MAIN_READOUT", "Job", "Table1", "make_sets", "run_job", "run_table1"]

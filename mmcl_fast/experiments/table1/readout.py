@@ -111,6 +111,18 @@ def percent_right(
     }
 
 
+def percent_right_on_tied(
+    predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The same for the images labelled 0 or 1 alone, under the names rev_tied and so on."""
+    found: dict[str, float] = {}
+    for name, classes in predicted.items():
+        labels = wanted[name][: len(classes)]
+        tied = labels < 2
+        found |= percent_right({f"{name}_tied": classes[tied]}, {f"{name}_tied": labels[tied]})
+    return found
+
+
 def confusion_by_colour(predicted: Tensor, colours: Tensor) -> list[list[int]]:
     """How many images of each colour (row) were given each class (column)."""
     pairs = colours * CLASSES + predicted
@@ -118,4 +130,11 @@ def confusion_by_colour(predicted: Tensor, colours: Tensor) -> list[list[int]]:
     return counts.view(CLASSES, CLASSES).tolist()
 
 
-__all__ = ["LinearProbe", "confusion_by_colour", "embed_images", "fit_probe", "percent_right"]
+__all__ = [
+    "LinearProbe",
+    "confusion_by_colour",
+    "embed_images",
+    "fit_probe",
+    "percent_right",
+    "percent_right_on_tied",
+]
