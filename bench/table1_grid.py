@@ -38,14 +38,12 @@ LOSSES: dict[str, dict[str, Any]] = {
     "temperature 0.2": {"multi_temperature": 0.2},
     "temperature 0.5": {"multi_temperature": 0.5},
     "temperature 1": {"multi_temperature": 1.0},
-    "equal captions ignored": {"same_caption": "ignored"},
     "caption with the true digit": {"caption": "digit"},
 }
 READINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "only classes 0, 1 tied (Rev on those)": {"tied": "first_two"},
     "colour from the true digit": {"colour_from": "digit"},
-    "reversed colour of 9 - k": {"reversal": "mirror"},
     "MLP, 14 x 14 pixels": {"encoder": "mlp", "pixels": "every_second"},
 }
 
