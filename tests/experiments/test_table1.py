@@ -41,8 +41,6 @@ def digits(tmp_path_factory) -> Digits:
     return load_digits(write_digits(tmp_path_factory.mktemp("digits"), 1500, 300), "none")
 
 
-# Settings.
-
 MISTAKES = {
     "images": (0, "images: expected an integer in 1 .. 60000, got 0"),
     "epochs": (0, "epochs: expected an integer in 1 .. 16777215, got 0"),
@@ -79,9 +77,6 @@ def test_a_quick_table_is_no_longer_than_asked() -> None:
     assert quick(TINY) == TINY
 
 
-# Sets.
-
-
 def test_sets_are_those_of_the_protocol(digits: Digits) -> None:
     sets = make_sets(digits, TINY, 5)
     assert tuple(sets) == SETS
@@ -102,9 +97,6 @@ def test_a_split_of_the_training_file(digits: Digits) -> None:
     assert np.array_equal(sets["train"].grey.numpy(), digits.train_images[:1250])
     with pytest.raises(DataError, match="images: expected at most the 1250 training images"):
         make_sets(digits, cfg.replace(images=1251), 0)
-
-
-# Encoders.
 
 
 @pytest.mark.parametrize("kind", ["cnn", "mlp"])
@@ -130,9 +122,6 @@ def test_encoders_start_as_their_seed_says(kind: str, pixels: str) -> None:
             off = scaled.double().square().mean().item() - 1 / 3
             assert abs(off) < 5 * math.sqrt(4 / 45 / scaled.numel())
     assert 0.99 < largest <= 1.0
-
-
-# Losses of the arms.
 
 
 def outputs_of(arm, index: torch.Tensor) -> torch.Tensor:
@@ -214,9 +203,6 @@ def test_minibatches_are_a_permutation_without_the_short_one() -> None:
     assert not torch.equal(torch.cat(list(minibatches(107, 25, seed=2, epoch=0))), together)
 
 
-# Readouts.
-
-
 @pytest.mark.parametrize("l2", [1e-2, 1e-4])
 def test_the_probe_is_scikit_learns(l2: float) -> None:
     rng = np.random.default_rng(0)
@@ -252,9 +238,6 @@ def test_accuracy_and_confusion_by_hand() -> None:
     found = np.array(confusion_by_colour(predicted, torch.tensor([3, 3, 3, 5])))
     assert found.sum() == 4
     assert (found[3, 0], found[3, 1], found[5, 9]) == (1, 2, 1)
-
-
-# The whole.
 
 
 def test_it_shows_what_the_paper_shows_in_small(digits: Digits) -> None:
@@ -367,9 +350,6 @@ def test_a_failing_job_stops_the_one_beside_it(digits: Digits) -> None:
         torch.set_num_threads(before)
     assert set(told) <= {"two_head", "supervised"}
     assert len(told) < cfg.steps
-
-
-# Resuming.
 
 
 def test_an_interrupted_run_goes_on_with_what_is_done(
