@@ -14,6 +14,7 @@ PACKAGES = [
     "mmcl_fast.data",
     "mmcl_fast.engines",
     "mmcl_fast.experiments",
+    "mmcl_fast.experiments.table1",
     "mmcl_fast.losses",
     "mmcl_fast.losses.compat",
     "mmcl_fast.reference",

@@ -18,6 +18,7 @@ STREAM_TAGS = MappingProxyType(
         "minibatch": 10,
         "chi": 11,
         "chi_b": 12,
+        "colored_mnist": 13,
     }
 )
 # Dimension, within its tile, of the four words of a tile's first block.

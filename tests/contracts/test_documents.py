@@ -2,12 +2,11 @@
 
 import itertools
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from mmcl_fast.cli import COMMANDS, Train
+from mmcl_fast.cli import COMMANDS, flags_of
 from mmcl_fast.config import FIELD_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -16,14 +15,12 @@ SUFFIXES = "py|md|cpp|hpp|txt|toml|json|jsonl|sh|cff"
 
 
 def flags(command: str) -> set[str]:
-    kind = COMMANDS[command]
-    names = [f.name for f in fields(kind)] + (list(FIELD_NAMES) if kind is Train else [])
-    return {f"--{name.replace('_', '-')}" for name in names} | {"--help"}
+    return {*flags_of(COMMANDS[command]), "--help"}
 
 
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 OTHER_FLAGS = {"--slow"}  # pytest's
-MADE_BY_COMMANDS = {"figure1.json", "run.json"}
+MADE_BY_COMMANDS = {"figure1.json", "run.json", "table1.json", "table1.md"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
@@ -57,13 +54,20 @@ def test_every_symbol_of_the_config_is_in_the_notation() -> None:
     assert not missing
 
 
-def test_every_setting_says_what_it_is() -> None:
+SETTINGS = {
+    "TrainConfig": "mmcl_fast/config.py",
+    "Table1Config": "mmcl_fast/experiments/table1/protocol.py",
+    "Views": "mmcl_fast/experiments/table1/protocol.py",
+    "ColourRule": "mmcl_fast/data/colour_rule.py",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_says_what_it_is(name: str) -> None:
     import ast
 
-    tree = ast.parse((ROOT / "mmcl_fast/config.py").read_text())
-    body = next(
-        n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainConfig"
-    ).body
+    tree = ast.parse((ROOT / SETTINGS[name]).read_text())
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
     for here, following in itertools.pairwise(body):
         if isinstance(here, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(here)

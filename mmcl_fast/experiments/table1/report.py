@@ -1,0 +1,158 @@
+"""`table1.json` and `table1.md`: the numbers, beside the paper's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmcl_fast.environment import environment
+from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
+from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
+
+ARM_NAMES = {
+    "multi": "multi-modal, InfoNCE",
+    "single": "single-modal, NT-Xent, chosen views",
+    "single_full": "single-modal, NT-Xent, all of SimCLR's views",
+    "two_head": "multi-modal, two-head cross-entropy",
+    "supervised": "supervised cross-entropy (control)",
+}
+SHORT_NAMES = {
+    "multi": "multi-modal",
+    "single": "single-modal",
+    "single_full": "single-modal, all views",
+    "two_head": "two-head CE",
+    "supervised": "supervised",
+}
+SET_NAMES = {"train": "train", "id": "test, ID", "rand": "test, Rand", "rev": "test, Rev"}
+
+
+def readout_name(readout: str, config: dict[str, Any]) -> str:
+    """A readout in words."""
+    return {
+        "zero_shot": "zero-shot",
+        "head": "its own head",
+        "digit_head": "its digit head",
+        "probe": f"linear probe, L2 {config['probe_l2']:g}",
+        "probe_no_l2": "linear probe, no L2",
+        "probe_few_labels": f"linear probe on {config['few_labels']} labels, train: on those",
+        "digit_probe": "linear probe for the true digit",
+    }[readout]
+
+
+def to_json(table: Table1) -> dict[str, Any]:
+    """The contract of `table1.json`: percent, by arm, readout and set.
+
+    Keys of an arm are its readouts, those of a readout its sets, those of a set mean, sd, per_seed.
+    """
+    found: dict[str, Any] = {
+        "config": table.config.to_dict()
+        | {
+            "seeds": list(table.seeds),
+            "arms": list(table.arms),
+            "paper": {arm: dict(values) for arm, values in PAPER.items()},
+        }
+    }
+    for arm in table.arms:
+        per_seed = [table.results[arm, seed].accuracy for seed in table.seeds]
+        readouts = sorted(per_seed[0], key=lambda name: name != MAIN_READOUT[arm])
+        found[arm] = {
+            readout: {
+                kind: _summary([accuracy[readout][kind] for accuracy in per_seed])
+                for kind in per_seed[0][readout]
+            }
+            for readout in readouts
+        }
+    return found | {"environment": environment(table.device)}
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds (0 for one seed)."""
+    mean = math.fsum(values) / len(values)
+    spread = math.fsum((v - mean) ** 2 for v in values)
+    sd = math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
+    return {"mean": mean, "sd": sd, "per_seed": values}
+
+
+def to_markdown(table: Table1, found: dict[str, Any]) -> str:
+    """`table1.md` from the table and its JSON."""
+    count = len(table.seeds)
+    lines = [
+        "# Table 1: ColoredMNIST",
+        "",
+        f"Accuracy in percent against the noisy labels, mean ± s.d. over {count} "
+        f"seed{'s' * (count > 1)}; the paper prints one number each.",
+        "ID: colours as in training. Rand: uniform colours. Rev: reversed colours (the paper's "
+        "test set).",
+        "",
+        "| arm | readout | " + " | ".join(SET_NAMES[kind] for kind in SETS) + " |",
+        "| --- | --- |" + " --- |" * len(SETS),
+    ]
+    for arm in table.arms:
+        if arm in PAPER:
+            cells = [f"{PAPER[arm][kind]:.2f}" if kind in PAPER[arm] else "" for kind in SETS]
+            lines.append(
+                f"| **{ARM_NAMES[arm].split(',')[0]}** | **paper** | {' | '.join(cells)} |"
+            )
+        for readout, sets in found[arm].items():
+            cells = [f"{sets[kind]['mean']:.2f} ± {sets[kind]['sd']:.2f}" for kind in SETS]
+            name = readout_name(readout, found["config"])
+            lines.append(f"| {ARM_NAMES[arm]} | {name} | {' | '.join(cells)} |")
+    lines += ["", "The linear probe for the true digit is scored against the true digits.", ""]
+    if table.config.colours.tied == "first_two":
+        lines += _tied_lines(table, found)
+    lines += _confusion_lines(table)
+    settings = ", ".join(f"{k} {v}" for k, v in table.config.to_dict().items())
+    lines += [f"Settings: {settings}.", ""]
+    return "\n".join(lines)
+
+
+def _tied_lines(table: Table1, found: dict[str, Any]) -> list[str]:
+    lines = ["On images labelled with one of the two classes that have a colour:", ""]
+    lines += ["| arm | readout | train | test, Rev |", "| --- | --- | --- | --- |"]
+    for arm in table.arms:
+        for readout, sets in found[arm].items():
+            if "rev_tied" in sets:
+                name = readout_name(readout, found["config"])
+                cells = (sets["train_tied"]["mean"], sets["rev_tied"]["mean"])
+                lines.append(f"| {ARM_NAMES[arm]} | {name} | {cells[0]:.2f} | {cells[1]:.2f} |")
+    return [*lines, ""]
+
+
+def _confusion_lines(table: Table1) -> list[str]:
+    lines = ["On Rev, the share of predictions that are the class which trained with that colour:"]
+    lines += ["", "| arm | the colour's class | any other class |", "| --- | --- | --- |"]
+    for arm in table.arms:
+        share = 100.0 * colour_share(table, arm)
+        lines.append(f"| {ARM_NAMES[arm]} | {share:.1f} | {100.0 - share:.1f} |")
+    return [*lines, ""]
+
+
+def mean_confusion(table: Table1, arm: ArmName) -> list[list[float]]:
+    """Share of each class (column) among the Rev images of a colour (row), over all seeds."""
+    total = [[0] * 10 for _ in range(10)]
+    for seed in table.seeds:
+        for row, counts in enumerate(table.results[arm, seed].confusion):
+            total[row] = [a + b for a, b in zip(total[row], counts, strict=True)]
+    return [[count / max(1, sum(row)) for count in row] for row in total]
+
+
+def colour_share(table: Table1, arm: ArmName) -> float:
+    """Share of Rev predictions that are the class whose colour the image has."""
+    own = images = 0
+    for seed in table.seeds:
+        counts = table.results[arm, seed].confusion
+        own += sum(counts[k][k] for k in range(10))
+        images += sum(map(sum, counts))
+    return own / images
+
+
+__all__ = [
+    "ARM_NAMES",
+    "SET_NAMES",
+    "SHORT_NAMES",
+    "colour_share",
+    "mean_confusion",
+    "readout_name",
+    "to_json",
+    "to_markdown",
+]
