@@ -96,6 +96,8 @@ CASES = [
          OTHER | {"stop_gradient": "key"}, 1.0, 2, positive_key=True, same=True),
     Case("same_halves_paired", 60, 60, 20, "its own row is the positive",
          OTHER | {"stop_gradient": "key"}, 1.0, 2, same=True),
+    Case("same_two_labelings", 60, 60, 20, "the same rows, labelled otherwise as keys",
+         OTHER | {"stop_gradient": "key"}, 1.0, 2, key_labels=True, positive_key=True, same=True),
     Case("same_three_labels", 60, 60, 20, "no halves", OTHER | {"stop_gradient": "key"}, 1.0, 3,
          positive_key=True, same=True),
     Case("same_self", 60, 60, 20, "scores on and above the diagonal", {"exclude_self": True},
