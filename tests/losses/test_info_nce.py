@@ -88,6 +88,8 @@ CASES = [
     Case("smoothing_all", 45, 61, 20, "every exclusion and addition counts once",
          OTHER | {"label_smoothing": 0.3, "exclude_self": True, "reduction": "none"}, classes=4,
          key_labels=True, positive=True, extra=5, hard=3),
+    Case("smoothing_hard_alone", 20, 0, 24, "no key that is a row itself",
+         {"label_smoothing": 0.3, "exclude_self": True}, positive_key=True, hard=5),
     Case("smoothing_lonely", 12, 12, 8, "no negatives: nothing to spread over",
          OTHER | {"label_smoothing": 0.3}, classes=1, positive_key=True),
     Case("same_halves", 60, 60, 20, "one block of scores for both labels",
