@@ -124,7 +124,8 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         key = key.detach()
         positive_key, hard_negatives = _detached(positive_key), _detached(hard_negatives)
     own = same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
-    own = own and (stopped or pair is None)
+    # The same rows are one side only where they also have the same labels as keys.
+    own = own and (pair is None or (stopped and pair[0] is pair[1]))
     contrast = Contrast(
         query=query,
         key=None if own else key,

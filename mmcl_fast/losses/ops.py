@@ -116,10 +116,17 @@ def _wanted(contrast: Contrast) -> Wanted:
     if not torch.is_grad_enabled():
         return Wanted()
     inputs = (getattr(contrast, name) for name in Wanted._fields)
-    wanted = Wanted(*(x is not None and x.requires_grad for x in inputs))
+    wanted = Wanted(*(x is not None and _requires_grad(x) for x in inputs))
     if contrast.stopped and not contrast.symmetric:
         wanted = wanted._replace(key=False, positive_key=False, hard=False)
     return wanted
+
+
+def _requires_grad(x: Tensor) -> bool:
+    # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
+    while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
 
 
 @torch.library.custom_op("mmcl_fast::contrast", mutates_args=())

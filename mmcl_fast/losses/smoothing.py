@@ -49,7 +49,7 @@ def _one_direction(contrast: Contrast, query: Tensor, key: Tensor) -> Tensor:
         mine = at != rows
     else:
         positive = contrast.positive_key.to(dtype)
-    if contrast.exclude_self:
+    if contrast.exclude_self and labelled:
         mine = mine & (rows < labelled)
         at = rows.clamp(max=labelled - 1)
         total, count = _without(contrast, total, count, at, key, mine)

@@ -97,6 +97,18 @@ def test_vmap_of_grad(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_grad_of_vmap(name: str) -> None:
+    # Inside vmap no tensor says that it requires a gradient.
+    x = torch.stack([features(seed=s) for s in range(3)], dim=1).requires_grad_()
+    y, t = features(seed=3), torch.tensor(0.5).double()
+    together = torch.vmap(LOSSES[name], in_dims=(1, None, None))(x, y, t).sum()
+    alone = torch.stack([LOSSES[name](one, y, t) for one in x.unbind(1)]).sum()
+    (mine,), (expected,) = (torch.autograd.grad(loss, x) for loss in (together, alone))
+    assert expected.any()
+    torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_differentiating_twice_is_refused(name: str) -> None:
     x = features().requires_grad_()
     loss = LOSSES[name](x, features(seed=1), torch.tensor(0.5).double())
