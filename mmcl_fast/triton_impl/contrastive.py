@@ -12,7 +12,7 @@ Cost in products of 2*N*M*D flop, fused / chunked:
     one way, or a stopped direction, query alone       2 / 2
     one way, both gradients                            4 / 3
     symmetric, both gradients                          5 / 4
-    own rows                                         2.5 / 4
+    own rows                                         2.5 / 3
 """
 
 from __future__ import annotations
