@@ -1,0 +1,184 @@
+"""The distributed losses as modules. `docs/distributed.md` has the contract on one page."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from mmcl_fast.distributed.calls import GradientScale, Mode
+from mmcl_fast.distributed.functions import Setting, infonce_across, ntxent_across, siglip_across
+from mmcl_fast.distributed.members import Group
+from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
+
+
+class _Distributed(nn.Module):
+    """What the losses share: numbers that may learn, and the setting."""
+
+    def __init__(self, setting: Setting, **numbers: float | Tensor) -> None:
+        super().__init__()
+        setting.check()
+        self.setting = setting
+        self._met = False
+        for name, value in numbers.items():
+            check = check_bias if name == "bias" else check_temperature
+            check(value, value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def _setting(self) -> Setting:
+        """This call's: what is promised to be equal is checked the first time."""
+        return self.setting if self._met else self.setting._replace(equal_batches=False)
+
+    def extra_repr(self) -> str:
+        """The setting, for `repr`."""
+        shown = ("mode", "gradient", "equal_batches")
+        return ", ".join(f"{name}={getattr(self.setting, name)!r}" for name in shown)
+
+
+class DistributedInfoNCELoss(_Distributed):
+    """InfoNCE of a batch that is spread over the processes of a group.
+
+    Each rank calls it with its own rows; row i of its key is the positive of row i of its query,
+    and the rows of everyone are negatives, as in `info_nce` of all rows in one process.
+
+    Value: every rank returns the mean over the whole batch, with the same bits. Batches may have
+    different sizes, of at least one row; then this is not the mean of the ranks' means.
+
+    Gradient, with L the returned loss, W the number of ranks and x this rank's features:
+
+        "ddp"   d/dx is W * dL/dx, and that of the temperature dL/dT on every rank. The average over
+                ranks that `DistributedDataParallel` takes of parameter gradients is then dL/d of
+                every parameter; a temperature outside of it needs no reduction.
+        "sum"   d/dx is dL/dx, and that of the temperature 1/W * dL/dT: sums over ranks are the
+                gradient, for whoever adds them up.
+
+    Either is multiplied by this rank's own upstream gradient. Forward and backward are collective
+    calls: every rank makes both, in the same order. It can be differentiated once.
+
+    Args:
+        temperature: As for `info_nce`, and the same on every rank, which is not checked. An
+            `nn.Parameter` becomes a parameter of the module, any other tensor a buffer.
+        symmetric: As for `info_nce`, and so are negatives and stop_gradient.
+        negatives: "all" | "other_label".
+        stop_gradient: None | "key".
+        mode: "gather": every rank holds everyone's keys, and their gradient; fewer messages.
+            "ring": keys travel from rank to rank, and their gradient with them, while the block
+            before is computed; memory O(n D) of this rank's n rows, whatever the number of ranks.
+        gradient: "ddp" | "sum".
+        group: The processes; None: the default group.
+        equal_batches: True promises that every rank brings as many rows as this one in every call.
+            The first call checks it; later ones then exchange no sizes, which on a GPU saves a wait
+            for the device where the group has no CPU backend.
+
+    Raises:
+        ValueError: An option's value; on every rank, before features are sent: features, dtype,
+            options or wanted gradients that are not the same on all, or arguments that one refused.
+        TypeError: An option's kind.
+        RuntimeError: There is no process group.
+
+    Numerics: Those of `info_nce`; statistics and gradients are exchanged in float32 (float64 for
+        float64 features). Same bits on every run with the same ranks. Computed by the "torch"
+        backend on every device. Tests: tests/distributed.
+
+    See: mmcl_fast.losses.info_nce; docs/distributed.md.
+    """
+
+    temperature: float | Tensor
+
+    def __init__(  # noqa: PLR0913 - the options of the loss, and where it runs
+        self,
+        *,
+        temperature: float | Tensor = 0.07,
+        symmetric: bool = False,
+        negatives: Literal["all", "other_label"] = "all",
+        stop_gradient: Literal["key"] | None = None,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
+        check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
+        self.symmetric = symmetric
+        self.negatives: Literal["all", "other_label"] = negatives
+        self.stop_gradient: Literal["key"] | None = stop_gradient
+
+    def forward(self, query: Tensor, key: Tensor, *, labels: Tensor | None = None) -> Tensor:
+        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
+        loss = infonce_across(
+            self._setting(),
+            query,
+            key,
+            temperature=self.temperature,
+            symmetric=self.symmetric,
+            labels=labels,
+            negatives=self.negatives,
+            stop_gradient=self.stop_gradient,
+        )
+        self._met = True
+        return loss
+
+
+class DistributedSigLIPLoss(_Distributed):
+    """`siglip` of a batch that is spread over the processes of a group.
+
+    Contract, arguments and errors are those of `DistributedInfoNCELoss`; the bias is treated like
+    the temperature. Gradients are computed in the forward pass, so features travel once.
+    """
+
+    temperature: float | Tensor
+    bias: float | Tensor
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.1,
+        bias: float | Tensor = -10.0,
+        mode: Mode = "ring",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        setting = Setting(group, mode, gradient, equal_batches)
+        super().__init__(setting, temperature=temperature, bias=bias)
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
+        numbers = {"temperature": self.temperature, "bias": self.bias}
+        loss = siglip_across(self._setting(), query, key, **numbers)
+        self._met = True
+        return loss
+
+
+class DistributedNTXentLoss(_Distributed):
+    """`nt_xent` of a batch that is spread over the processes of a group.
+
+    Contract, arguments and errors are those of `DistributedInfoNCELoss`; the mean is over the two
+    views of every row. No gradient travels: each rank finds that of its own views, for which
+    statistics do.
+    """
+
+    temperature: float | Tensor
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.5,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
+        loss = ntxent_across(self._setting(), first, second, temperature=self.temperature)
+        self._met = True
+        return loss
+
+
+__all__ = ["DistributedInfoNCELoss", "DistributedNTXentLoss", "DistributedSigLIPLoss"]
