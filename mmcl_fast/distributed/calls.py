@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmcl_fast.contrast import Contrast, Gradients, Wanted
 from mmcl_fast.distributed.members import Members
@@ -43,8 +42,7 @@ class Call:
     @property
     def weight(self) -> float:
         """Of one row loss in the loss."""
-        sides = 2 if self.local.key is None else 1  # two views: rows of both
-        return 1.0 / (self.members.total * sides)
+        return 1.0 / self.members.total
 
 
 def wanted_of(local: Contrast) -> Wanted:
@@ -83,22 +81,32 @@ class _Distributed(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        call: Call = ctx.call
-        inputs, kept = ctx.saved_tensors[: len(_INPUTS)], ctx.saved_tensors[len(_INPUTS) :]
+        found = _Once.apply(ctx.call, upstream, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return None, *found
+
+
+class _Once(torch.autograd.Function):
+    """The backward pass, which says so when it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, upstream: Tensor, *saved: Tensor) -> tuple[Any, ...]:
+        inputs, kept = saved[: len(_INPUTS)], saved[len(_INPUTS) :]
         with torch.autocast(call.local.query.device.type, enabled=False):
             if call.local.form == "sigmoid":
                 found = Gradients(*kept)
             else:
                 arguments = call.local, call.members, TRIPS[call.mode]
                 found = softmax_gradients(*arguments, call.wanted, call.weight, kept)
-            gradients = _summed(call, found)
             scale = upstream * call.factor
-            return None, *(
+            return tuple(
                 None if gradient is None else (gradient * scale).to(x.dtype)
-                for gradient, x in zip(gradients, inputs, strict=True)
+                for gradient, x in zip(_summed(call, found), inputs, strict=True)
             )
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        raise RuntimeError("distributed losses: expected one differentiation, got a second")
 
 
 def _detached(contrast: Contrast) -> Contrast:

@@ -209,11 +209,10 @@ def _run(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
             refuse(group)
         raise
     wanted = wanted_of(local)
-    rows = len(local.query) if local.key is not None else len(local.query) // 2
-    members = alike(group, rows)
+    members = alike(group, len(local.query))
     if not setting.equal_batches:
         card = Card(
-            rows=rows,
+            rows=len(local.query),
             features=local.query.shape[1],
             dtype=DTYPES.index(local.query.dtype),
             loss=_code(local),

@@ -79,22 +79,21 @@ def softmax_gradients(
         tile = _tile(local, payload)
         columns = None
         if local.key is None or local.symmetric:
-            columns = payload[-1][:, 0], payload[-1][:, 1]
+            top, scale = payload[-1].T.contiguous()
+            columns = top, scale
         if local.stopped and local.symmetric:
             part = foreign_gradients(tile, wanted._replace(key=False), scales[0], None)
             assert columns is not None
             back = foreign_gradients(_mirror(tile), _as_query(wanted), columns, None)
-            part = part._replace(
-                key=back.query, temperature=_plus(part.temperature, back.temperature)
-            )
+            part = part._replace(key=back.query, temperature=_plus(_total(part), _total(back)))
         else:
             part = foreign_gradients(tile, wanted, scales[0], columns if two_sided else None)
-        temperature = part.temperature
+        temperature = _total(part)
         if local.key is None and temperature is not None:
             temperature = temperature / 2  # every pair is also in its key's tile
         found = found._replace(
             query=_plus(found.query, part.query),
-            temperature=_plus(found.temperature, temperature),
+            temperature=_plus(_total(found), temperature),
         )
         return part.key
 
@@ -139,7 +138,7 @@ def _diagonal(
     return Gradients(
         query=rows.query,
         key=columns.query,
-        temperature=_plus(rows.temperature, columns.temperature),
+        temperature=_plus(_total(rows), _total(columns)),
     )
 
 
@@ -163,6 +162,11 @@ def _joined(first: Tensor, second: Tensor) -> Tensor:
     top = torch.maximum(first[:, 0], second[:, 0])
     totals = (x[:, 1] * torch.exp2(x[:, 0] - top) for x in (first, second))
     return torch.stack([top, sum(totals, torch.zeros_like(top))], dim=1)
+
+
+def _total(found: Gradients) -> Tensor | None:
+    """The temperature's gradient, summed over rows if it is not yet."""
+    return None if found.temperature is None else found.temperature.sum()
 
 
 def _plus(first: Tensor | None, second: Tensor | None) -> Tensor | None:

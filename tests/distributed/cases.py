@@ -1,0 +1,213 @@
+"""What the worker processes run, and what one process makes of the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mmcl_fast import reference
+from mmcl_fast.distributed import (
+    DistributedInfoNCELoss,
+    DistributedNTXentLoss,
+    DistributedSigLIPLoss,
+    clip_loss,
+    siglip_loss,
+)
+from mmcl_fast.reference.contrastive import info_nce
+
+WORLD = 3
+MODES = ("gather", "ring")
+PAIR = (2, 0)  # global ranks of the group of two: none is its own rank there
+ALONE = (1,)
+GROUPS = ((0, 1, 2), PAIR, ALONE)
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    why: str
+    loss: str = "infonce"
+    options: dict[str, Any] = field(default_factory=dict)
+    rows: tuple[int, ...] = (7, 5, 8)
+    d: int = 6
+    temperature: float = 0.2
+    dtype: torch.dtype = torch.float64
+    group: tuple[int, ...] = (0, 1, 2)
+    classes: int = 0
+    gradient: str = "ddp"
+    upstream: tuple[float, ...] = (1.0, 1.0, 1.0)
+    frozen: tuple[str, ...] = ()
+    calls: int = 1  # of one module; gradients are those of the last
+    scale: float = 1.0  # of the features
+
+
+SYMMETRIC = {"symmetric": True}
+OTHER = {"negatives": "other_label"}
+STOPPED = {"stop_gradient": "key"}
+CASES = [
+    Case("one_way", "every default, batches of three sizes"),
+    Case("symmetric", "CLIP", options=SYMMETRIC),
+    Case("even", "batches of one size are gathered without copies", options=SYMMETRIC,
+         rows=(6, 6, 6)),
+    Case("single_rows", "one row a rank: no negative at home", options=SYMMETRIC, rows=(1, 1, 1)),
+    Case("pair", "ranks inside a group of two", options=SYMMETRIC, rows=(9, 4), group=PAIR),
+    Case("pair_one_way", "the same, one way", rows=(3, 8), group=PAIR),
+    Case("alone", "a group of one", options=SYMMETRIC, rows=(9,), group=ALONE),
+    Case("stopped", "no gradient travels", options=STOPPED),
+    Case("stopped_symmetric", "each direction differentiated in its query",
+         options=STOPPED | SYMMETRIC),
+    Case("labels", "three labels, masked", options=OTHER, classes=3),
+    Case("two_labels", "sorted into halves within a tile", options=OTHER | SYMMETRIC, classes=2),
+    Case("one_label", "no negative anywhere", options=OTHER | SYMMETRIC, classes=1),
+    Case("paper_9", "equation (9)", options=OTHER | SYMMETRIC | STOPPED, classes=2),
+    Case("upstream", "another upstream on every rank", options=SYMMETRIC,
+         upstream=(2.5, 0.5, -3.0)),
+    Case("sum", "gradients to be added up", options=SYMMETRIC, gradient="sum"),
+    Case("frozen_key", "one tower learns", options=SYMMETRIC, frozen=("key",)),
+    Case("frozen_query", "the tower whose keys travel learns alone", options=SYMMETRIC,
+         frozen=("query", "temperature")),
+    Case("frozen_towers", "only the temperature learns", options=SYMMETRIC,
+         frozen=("query", "key")),
+    Case("promised", "later calls exchange no sizes", options=SYMMETRIC | {"equal_batches": True},
+         rows=(4, 4, 4), calls=3),
+    Case("large_logits", "+-1000: tops differ by far between ranks", options=SYMMETRIC,
+         scale=14.0),
+    Case("confident", "a loss near 0 keeps its relative accuracy", options=SYMMETRIC, d=32,
+         temperature=0.02),
+    Case("float32", "the promised arithmetic", options=SYMMETRIC, rows=(40, 33, 50), d=24,
+         dtype=torch.float32),
+    Case("bfloat16", "sums in float32", options=SYMMETRIC, rows=(40, 33, 50), d=24,
+         dtype=torch.bfloat16),
+    Case("float16", "gradients travel in float32", rows=(40, 33, 50), d=24, dtype=torch.float16),
+    Case("clip", "open_clip's arguments", loss="clip"),
+    Case("siglip", "one trip", loss="siglip"),
+    Case("siglip_pair", "ranks inside a group of two", loss="siglip", rows=(9, 4), group=PAIR),
+    Case("siglip_frozen", "numbers and one tower learn", loss="siglip", frozen=("query",)),
+    Case("siglip_sum", "upstream on kept gradients", loss="siglip", gradient="sum",
+         upstream=(2.5, 0.5, -3.0)),
+    Case("siglip_float32", "the promised arithmetic", loss="siglip", rows=(40, 33, 50), d=24,
+         dtype=torch.float32),
+    Case("siglip_bfloat16", "sums in float32", loss="siglip", rows=(40, 33, 50), d=24,
+         dtype=torch.bfloat16),
+    Case("open_clip_siglip", "open_clip's arguments", loss="open_clip_siglip"),
+    Case("ntxent", "all views of everyone", loss="ntxent"),
+    Case("ntxent_pair", "ranks inside a group of two", loss="ntxent", rows=(9, 4), group=PAIR),
+    Case("ntxent_upstream", "another upstream on every rank", loss="ntxent",
+         upstream=(2.5, 0.5, -3.0)),
+    Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
+         dtype=torch.float32),
+]  # fmt: skip
+# Sizes tell what a tensor is: n x n scores < n x D features < n x N < N x D, and N x D < N x N in
+# the narrow ones.
+WATCHED = [
+    Case(f"{loss}_{name}", why, loss=loss, rows=(16,) * 3, d=d)
+    for loss in ("clip", "siglip", "ntxent")
+    for name, d, why in (
+        ("wide", 40, "a tile is smaller than one rank's features"),
+        ("narrow", 2, "the whole batch's scores are larger than its features"),
+    )
+]
+
+
+def tensors_of(case: Case) -> dict[str, Tensor]:
+    """Differentiable tensors of the whole batch, drawn in the case's dtype."""
+    g = torch.Generator().manual_seed(5)
+    n = sum(case.rows)
+    shared = torch.randn(n, case.d, generator=g)
+    x = {
+        name: case.scale * normalize(shared + torch.randn(n, case.d, generator=g))
+        for name in ("query", "key")
+    }
+    wide = torch.float64 if case.dtype == torch.float64 else torch.float32
+    numbers = {"temperature": torch.tensor(case.temperature, dtype=wide)}
+    if case.loss in ("siglip", "open_clip_siglip"):
+        numbers["bias"] = torch.tensor(-1.5, dtype=wide)
+    return {name: tensor.to(case.dtype) for name, tensor in x.items()} | numbers
+
+
+def labels_of(case: Case) -> Tensor | None:
+    if not case.classes:
+        return None
+    g = torch.Generator().manual_seed(6)
+    return torch.randint(0, case.classes, (sum(case.rows),), generator=g)
+
+
+def oracle(case: Case) -> Callable[..., Tensor]:
+    """The loss of the whole batch in one process, of the tensors of `tensors_of`."""
+    if case.loss == "ntxent":
+        return lambda query, key, temperature: reference.nt_xent(
+            query, key, temperature=temperature
+        )
+    if case.loss in ("siglip", "open_clip_siglip"):
+        return reference.siglip
+    options = {k: v for k, v in case.options.items() if k != "equal_batches"}
+    if case.loss == "clip":
+        options = SYMMETRIC
+    return partial(info_nce, labels=labels_of(case), **options)
+
+
+def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[..., Tensor]:
+    """The same loss of the rows of this rank, `part`, of the tensors of this rank."""
+    where = {"group": group, "mode": mode, "gradient": case.gradient}
+    if case.loss == "clip":
+        return lambda query, key, temperature: clip_loss(query, key, 1 / temperature, **where)
+    if case.loss == "open_clip_siglip":
+        return lambda query, key, temperature, bias: siglip_loss(
+            query, key, 1 / temperature, bias, **where
+        )
+    kinds = {
+        "infonce": DistributedInfoNCELoss,
+        "siglip": DistributedSigLIPLoss,
+        "ntxent": DistributedNTXentLoss,
+    }
+    labels = labels_of(case)
+    more = {} if labels is None else {"labels": labels[part]}
+    made: list[nn.Module] = []
+
+    def loss(query: Tensor, key: Tensor, **numbers: Tensor) -> Tensor:
+        if not made:
+            made.append(kinds[case.loss](**numbers, **case.options, **where))
+        for name, value in numbers.items():
+            setattr(made[0], name, value)
+        value: Tensor = made[0](query, key, **more)
+        return value
+
+    return loss
+
+
+class Towers(nn.Module):
+    """Two tiny encoders and a scale, for `DistributedDataParallel`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(7)
+        self.image = nn.Linear(5, 4, dtype=torch.float64)
+        self.text = nn.Linear(3, 4, dtype=torch.float64)
+        self.log_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+        with torch.no_grad():
+            for p in (*self.image.parameters(), *self.text.parameters()):
+                p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64))
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pair = (normalize(torch.tanh(f(x))) for f, x in ((self.image, images), (self.text, texts)))
+        return *pair, self.log_scale.exp()
+
+
+def pictures(rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Inputs of `Towers` for the whole batch."""
+    g = torch.Generator().manual_seed(8)
+    n = sum(rows)
+    images = torch.randn(n, 5, generator=g, dtype=torch.float64)
+    return images, torch.randn(n, 3, generator=g, dtype=torch.float64)
+
+
+def part_of(rows: tuple[int, ...], rank: int) -> slice:
+    """A rank's rows of the whole batch."""
+    start = sum(rows[:rank])
+    return slice(start, start + rows[rank])

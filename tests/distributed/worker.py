@@ -1,0 +1,165 @@
+"""One process of the group: runs every case and writes what it found. Started by the tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from tests.distributed.cases import (
+    CASES,
+    GROUPS,
+    MODES,
+    WATCHED,
+    WORLD,
+    Case,
+    Towers,
+    distributed,
+    part_of,
+    pictures,
+    tensors_of,
+)
+
+FEATURES = ("query", "key")
+
+
+class LargestTensor(TorchDispatchMode):
+    """Entries of the largest tensor that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, Tensor):
+                self.entries = max(self.entries, x.numel())
+        return out
+
+
+def run(
+    case: Case, mode: str, group: Any, rank: int, watch: AbstractContextManager[Any]
+) -> dict[str, Tensor]:
+    """Value, and gradients of everything that learns, on this rank of the group."""
+    part = part_of(case.rows, rank)
+    leaves = {
+        name: (x[part] if name in FEATURES else x).clone().requires_grad_(name not in case.frozen)
+        for name, x in tensors_of(case).items()
+    }
+    loss = distributed(case, mode, group, part)
+    for _ in range(case.calls):
+        for x in leaves.values():
+            x.grad = None
+        with watch:
+            value = loss(**leaves)
+            (value * case.upstream[rank]).backward()
+    grads = {
+        name: torch.zeros_like(x) if x.grad is None else x.grad
+        for name, x in leaves.items()
+        if name not in case.frozen
+    }
+    return {"value": value.detach(), **grads}
+
+
+def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
+    """Parameter gradients of a model in DistributedDataParallel."""
+    rows = (4, 6, 3)
+    model = DistributedDataParallel(Towers())
+    part = part_of(rows, rank)
+    images, texts, scale = model(*(x[part] for x in pictures(rows)))
+    clip_loss(images, texts, scale, mode=mode).backward()
+    return {name: p.grad for name, p in model.module.named_parameters()}
+
+
+def evaluated(mode: str, rank: int) -> Tensor:
+    """Without gradients."""
+    case = CASES[1]
+    part = part_of(case.rows, rank)
+    x = tensors_of(case)
+    with torch.no_grad():
+        return clip_loss(
+            x["query"][part].requires_grad_(), x["key"][part], 1 / x["temperature"], mode=mode
+        )
+
+
+def refusals(rank: int) -> dict[str, Callable[[], object]]:
+    """Calls that must be refused on every rank; rank 1 is the odd one out."""
+    odd = rank == 1
+    x = torch.ones(4, 5 if odd else 6)
+    good = torch.ones(4, 6)
+    half = good.half() if odd else good
+    learns = good.clone().requires_grad_(odd)
+    loss = DistributedInfoNCELoss()
+    ring, other = (
+        DistributedInfoNCELoss(mode="ring" if odd else "gather"),
+        DistributedSigLIPLoss(mode="gather"),
+    )
+    outside = dist.GroupMember.NON_GROUP_MEMBER
+    twice = good.clone().requires_grad_()
+    return {
+        "features": lambda: loss(x, x),
+        "dtype": lambda: loss(half, half),
+        "mode": lambda: ring(good, good),
+        "loss": lambda: (other if odd else loss)(good, good),
+        "requires_grad": lambda: loss(learns, good),
+        "rows": lambda: loss(good, good[: 3 if odd else 4]),
+        "empty": lambda: loss(good[: 0 if odd else 4], good[: 0 if odd else 4]),
+        "outside": lambda: clip_loss(good, good, 10.0, group=outside),
+        "twice": lambda: (
+            torch.autograd.grad(loss(twice, good), twice, create_graph=True)[0].sum().backward()
+        ),
+    }
+
+
+def message(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def main(rank: int, rendezvous: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=rendezvous, rank=rank, world_size=WORLD, timeout=timedelta(seconds=60)
+    )
+    groups = {
+        ranks: dist.group.WORLD if len(ranks) == WORLD else dist.new_group(ranks, sort_ranks=False)
+        for ranks in GROUPS
+    }
+    found: dict[str, Any] = {}
+    for case in CASES:
+        if rank not in case.group:
+            continue
+        group, local = groups[case.group], case.group.index(rank)
+        for mode in MODES:
+            for name in (mode, f"{mode}/again"):
+                found[f"{case.id}/{name}"] = run(case, mode, group, local, nullcontext())
+    for mode in MODES:
+        for case in WATCHED:
+            largest = LargestTensor()
+            run(case, mode, groups[case.group], rank, largest)
+            found[f"{case.id}/{mode}"] = largest.entries
+        found[f"ddp/{mode}"] = wrapped(mode, rank)
+        found[f"no_grad/{mode}"] = evaluated(mode, rank)
+    for name, call in refusals(rank).items():
+        found[f"refusal/{name}"] = message(call)
+    torch.save(found, out / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
