@@ -12,6 +12,7 @@ PACKAGES = [
     "mmcl_fast",
     "mmcl_fast.commands",
     "mmcl_fast.data",
+    "mmcl_fast.distributed",
     "mmcl_fast.engines",
     "mmcl_fast.experiments",
     "mmcl_fast.experiments.table1",

@@ -199,6 +199,13 @@ def siglip_loss(
 
 
 def _run(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
+    loss: Tensor = _together(setting, build)
+    return loss
+
+
+# What reads the others' cards is no graph: `torch.compile` leaves this call as it is.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _together(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
     """The loss of what `build` makes of checked arguments, once all ranks agree."""
     group = group_of(setting.group)
     try:

@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "backends": {"contrast", "errors"},
     "losses": {"backends", "contrast", "errors"},
     "triton_impl": {"contrast", "errors", "kernels"},
+    "distributed": {"contrast", "losses", "torch_impl"},
     "data": {"config", "errors", "_native"},
     "probe": {"errors"},
     "engines": {"config", "errors", "data", "model", "torch_impl"},

@@ -113,11 +113,32 @@ def test_no_tensor_is_larger_than_it_must_be(found: Found, case: Case, mode: str
     views = 2 if case.loss == "ntxent" else 1
     n, d = case.rows[0] * views, case.d
     whole_n = sum(case.rows) * views
-    largest = max(ranks_of(found, case, mode))
+    largest = max(entries for entries, _ in ranks_of(found, case, mode))
     assert largest > 0
     # Gathered, a rank's scores are those of its rows against two ranks' at a time.
     expected = max(n * d, n * n) if mode == "ring" else max(whole_n * d, n * (whole_n - n))
     assert largest <= expected < whole_n * max(whole_n, d)
+
+
+# Products of 2 * (local rows) * (whole batch) * D flop for the loss and all gradients.
+UNITS = {"clip": 4, "siglip": 3, "ntxent": 3}
+
+
+@both_modes
+@pytest.mark.parametrize("case", WATCHED, ids=lambda c: c.id)
+def test_no_product_is_computed_in_vain(found: Found, case: Case, mode: str) -> None:
+    views = 2 if case.loss == "ntxent" else 1
+    unit = 2 * case.rows[0] * sum(case.rows) * views**2 * case.d
+    for _, flop in ranks_of(found, case, mode):
+        assert flop == UNITS[case.loss] * unit
+
+
+@both_modes
+def test_the_compiled_loss_is_the_same(found: Found, mode: str) -> None:
+    for rank in range(WORLD):
+        ours = found[rank][f"compiled/{mode}"]
+        for name, x in ours.items():
+            assert torch.equal(x, found[rank][f"{CASES[1].id}/{mode}"][name])
 
 
 REFUSALS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -33,15 +34,18 @@ from tests.distributed.cases import (
 FEATURES = ("query", "key")
 
 
-class LargestTensor(TorchDispatchMode):
-    """Entries of the largest tensor that any operation returned."""
+class Watch(TorchDispatchMode):
+    """Entries of the largest tensor that any operation returned, and flop of matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entries = 0
+        self.flop = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mm.out:
+            self.flop += 2 * out.numel() * args[0].shape[1]
         for x in out if isinstance(out, tuple | list) else [out]:
             if isinstance(x, Tensor):
                 self.entries = max(self.entries, x.numel())
@@ -80,6 +84,22 @@ def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
     images, texts, scale = model(*(x[part] for x in pictures(rows)))
     clip_loss(images, texts, scale, mode=mode).backward()
     return {name: p.grad for name, p in model.module.named_parameters()}
+
+
+def compiled(mode: str, rank: int) -> dict[str, Tensor]:
+    """A product before the loss, both under torch.compile."""
+    case = CASES[1]
+    part = part_of(case.rows, rank)
+    x = {name: tensor[part] for name, tensor in tensors_of(case).items() if name in FEATURES}
+    leaf = x["query"].clone().requires_grad_()
+    loss = DistributedInfoNCELoss(temperature=case.temperature, symmetric=True, mode=mode)
+    whole = torch.compile(lambda x, y: 1.0 * loss(1.0 * x, y), backend="eager")
+    with warnings.catch_warnings():
+        # Torch looks at the gradient of what flows over a break in its graph.
+        warnings.filterwarnings("ignore", message="The .grad attribute")
+        value = whole(leaf, x["key"])
+    value.backward()
+    return {"value": value.detach(), "query": leaf.grad}
 
 
 def evaluated(mode: str, rank: int) -> Tensor:
@@ -149,10 +169,11 @@ def main(rank: int, rendezvous: str, out: Path) -> None:
                 found[f"{case.id}/{name}"] = run(case, mode, group, local, nullcontext())
     for mode in MODES:
         for case in WATCHED:
-            largest = LargestTensor()
-            run(case, mode, groups[case.group], rank, largest)
-            found[f"{case.id}/{mode}"] = largest.entries
+            watch = Watch()
+            run(case, mode, groups[case.group], rank, watch)
+            found[f"{case.id}/{mode}"] = watch.entries, watch.flop
         found[f"ddp/{mode}"] = wrapped(mode, rank)
+        found[f"compiled/{mode}"] = compiled(mode, rank)
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
     for name, call in refusals(rank).items():
         found[f"refusal/{name}"] = message(call)
