@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,17 @@ CASES = [
     Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
          dtype=torch.float32),
 ]  # fmt: skip
+# For two GPUs.
+NCCL = [
+    replace(case, group=(0, 1))
+    for case in (
+        *(case for case in CASES if case.group == PAIR),
+        Case("nccl_labels", "sent beside the features", options=OTHER | SYMMETRIC | STOPPED,
+             classes=3, rows=(9, 4), group=PAIR),
+        Case("nccl_bfloat16", "sums in float32", options=SYMMETRIC, rows=(300, 200), d=24,
+             dtype=torch.bfloat16, group=PAIR),
+    )
+]  # fmt: skip
 # Sizes tell what a tensor is: n x n scores < n x D features < n x N < N x D, and N x D < N x N in
 # the narrow ones.
 WATCHED = [
@@ -175,7 +186,7 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
             made.append(kinds[case.loss](**numbers, **case.options, **where))
         for name, value in numbers.items():
             setattr(made[0], name, value)
-        value: Tensor = made[0](query, key, **more)
+        value: Tensor = made[0](query, key, **{k: x.to(query.device) for k, x in more.items()})
         return value
 
     return loss

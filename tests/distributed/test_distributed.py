@@ -17,6 +17,7 @@ from mmcl_fast.reference.contrastive import info_nce
 from tests.distributed.cases import (
     CASES,
     MODES,
+    NCCL,
     WATCHED,
     WORLD,
     Case,
@@ -49,14 +50,12 @@ def whole(case: Case, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return made
 
 
-@both_modes
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
-def test_value_and_gradients_are_those_of_one_process(found: Found, case: Case, mode: str) -> None:
+def assert_those_of_one_process(case: Case, results: list[dict[str, Tensor]]) -> None:
     tensors = tensors_of(case)
     exact = value_and_grads(oracle(case), {k: x.double() for k, x in tensors.items()})
     wide = compute_dtype(case.dtype)
     plain = value_and_grads(oracle(case), {k: x.to(wide) for k, x in tensors.items()})
-    ours = whole(case, ranks_of(found, case, mode))
+    ours = whole(case, results)
     exact = {name: exact[name] for name in ours}
     if case.dtype != torch.float64:
         assert_within_budget(ours, plain={name: plain[name] for name in ours}, exact=exact)
@@ -64,6 +63,22 @@ def test_value_and_gradients_are_those_of_one_process(found: Found, case: Case, 
     for name, value in ours.items():
         scale = exact[name].abs().max().item()
         assert error(value, exact[name]) <= 1e-13 * scale, name
+
+
+@both_modes
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_value_and_gradients_are_those_of_one_process(found: Found, case: Case, mode: str) -> None:
+    assert_those_of_one_process(case, ranks_of(found, case, mode))
+
+
+@pytest.mark.gpu
+@both_modes
+@pytest.mark.parametrize("case", NCCL, ids=lambda c: c.id)
+def test_two_gpus(found_on_gpus: Found, case: Case, mode: str) -> None:
+    results, again = (ranks_of(found_on_gpus, case, name) for name in (mode, f"{mode}/again"))
+    assert_those_of_one_process(case, results)
+    for one, other in zip(results, again, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @both_modes

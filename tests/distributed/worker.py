@@ -21,6 +21,7 @@ from tests.distributed.cases import (
     CASES,
     GROUPS,
     MODES,
+    NCCL,
     WATCHED,
     WORLD,
     Case,
@@ -53,12 +54,19 @@ class Watch(TorchDispatchMode):
 
 
 def run(
-    case: Case, mode: str, group: Any, rank: int, watch: AbstractContextManager[Any]
+    case: Case,
+    mode: str,
+    group: Any,
+    rank: int,
+    watch: AbstractContextManager[Any],
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Value, and gradients of everything that learns, on this rank of the group."""
     part = part_of(case.rows, rank)
     leaves = {
-        name: (x[part] if name in FEATURES else x).clone().requires_grad_(name not in case.frozen)
+        name: (x[part] if name in FEATURES else x)
+        .to(device, copy=True)
+        .requires_grad_(name not in case.frozen)
         for name, x in tensors_of(case).items()
     }
     loss = distributed(case, mode, group, part)
@@ -73,7 +81,7 @@ def run(
         for name, x in leaves.items()
         if name not in case.frozen
     }
-    return {"value": value.detach(), **grads}
+    return {name: x.cpu() for name, x in {"value": value.detach(), **grads}.items()}
 
 
 def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
@@ -150,11 +158,8 @@ def message(call: Callable[[], object]) -> str:
     return "nothing was raised"
 
 
-def main(rank: int, rendezvous: str, out: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=rendezvous, rank=rank, world_size=WORLD, timeout=timedelta(seconds=60)
-    )
+def on_cpus(rank: int) -> dict[str, Any]:
+    """Every case, in groups of every size."""
     groups = {
         ranks: dist.group.WORLD if len(ranks) == WORLD else dist.new_group(ranks, sort_ranks=False)
         for ranks in GROUPS
@@ -177,10 +182,35 @@ def main(rank: int, rendezvous: str, out: Path) -> None:
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
     for name, call in refusals(rank).items():
         found[f"refusal/{name}"] = message(call)
+    return found
+
+
+def on_gpus(rank: int) -> dict[str, Any]:
+    """The cases for NCCL, one GPU a process."""
+    torch.cuda.set_device(rank)
+    return {
+        f"{case.id}/{name}": run(case, mode, None, rank, nullcontext(), f"cuda:{rank}")
+        for case in NCCL
+        for mode in MODES
+        for name in (mode, f"{mode}/again")
+    }
+
+
+def main(backend: str, rank: int, size: int, rendezvous: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        backend,
+        init_method=rendezvous,
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=60),
+        device_id=torch.device("cuda", rank) if backend == "nccl" else None,
+    )
+    found = on_cpus(rank) if backend == "gloo" else on_gpus(rank)
     torch.save(found, out / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))
