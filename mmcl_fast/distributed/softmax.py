@@ -67,7 +67,6 @@ def softmax_gradients(
     sides = _sides(local, statistics)
     each = weight / len(sides)
     scales = [(side.top, side.scale() * each) for side in sides]
-    two_sided = local.key is None or (local.symmetric and not local.stopped)
     feed = _features(local)
     if local.key is None or local.symmetric:
         feed = (*feed, torch.stack(scales[-1], dim=1))
@@ -87,7 +86,7 @@ def softmax_gradients(
             back = foreign_gradients(_mirror(tile), _as_query(wanted), columns, None)
             part = part._replace(key=back.query, temperature=_plus(_total(part), _total(back)))
         else:
-            part = foreign_gradients(tile, wanted, scales[0], columns if two_sided else None)
+            part = foreign_gradients(tile, wanted, scales[0], columns)
         temperature = _total(part)
         if local.key is None and temperature is not None:
             temperature = temperature / 2  # every pair is also in its key's tile
