@@ -124,6 +124,8 @@ def _wanted(contrast: Contrast) -> Wanted:
 
 def _requires_grad(x: Tensor) -> bool:
     # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
+    if torch.compiler.is_compiling():
+        return x.requires_grad
     while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.requires_grad

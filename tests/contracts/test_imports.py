@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "torch_impl": {"contrast", "errors", "_native"},
     "backends": {"contrast", "errors"},
     "losses": {"backends", "contrast", "errors"},
+    "losses.compat.open_clip": {"losses", "distributed"},
     "triton_impl": {"contrast", "errors", "kernels"},
     "distributed": {"contrast", "losses", "torch_impl"},
     "data": {"config", "errors", "_native"},

@@ -14,6 +14,7 @@ from mmcl_fast.distributed import (
     DistributedSigLIPLoss,
 )
 from mmcl_fast.reference.contrastive import info_nce
+from mmcl_fast.reference.family import siglip
 from tests.distributed.cases import (
     CASES,
     MODES,
@@ -111,6 +112,19 @@ def test_ddp_gradients_are_those_of_one_process(found: Found, mode: str) -> None
         for name, p in model.named_parameters():
             torch.testing.assert_close(
                 found[rank][f"ddp/{mode}"][name], p.grad, rtol=1e-12, atol=1e-14
+            )
+
+
+@both_modes
+def test_open_clips_modules_under_ddp(found: Found, mode: str) -> None:
+    model = Towers()
+    images, texts, scale = model(*pictures((4, 6, 3)))
+    clip = info_nce(images, texts, temperature=1 / scale, symmetric=True)
+    (clip + siglip(images, texts, temperature=1 / scale, bias=-1.0)).backward()
+    for rank in range(WORLD):
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(
+                found[rank][f"open_clip/{mode}"][name], p.grad, rtol=1e-12, atol=1e-14
             )
 
 

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from mmcl_fast.losses import ClipLoss, SigLipLoss
 from tests.distributed.cases import (
     CASES,
     GROUPS,
@@ -33,6 +34,7 @@ from tests.distributed.cases import (
 )
 
 FEATURES = ("query", "key")
+OF_OPEN_CLIP = {"gather": "gather", "ring": "bidir"}
 
 
 class Watch(TorchDispatchMode):
@@ -91,6 +93,18 @@ def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
     part = part_of(rows, rank)
     images, texts, scale = model(*(x[part] for x in pictures(rows)))
     clip_loss(images, texts, scale, mode=mode).backward()
+    return {name: p.grad for name, p in model.module.named_parameters()}
+
+
+def open_clips(mode: str, rank: int) -> dict[str, Tensor]:
+    """The same through open_clip's calls: gradients of both losses' sum."""
+    rows = (4, 6, 3)
+    model = DistributedDataParallel(Towers())
+    part = part_of(rows, rank)
+    images, texts, scale = model(*(x[part] for x in pictures(rows)))
+    clip = ClipLoss(gather_with_grad=True, rank=rank, world_size=WORLD)
+    sigmoid = SigLipLoss(rank=rank, world_size=WORLD, dist_impl=OF_OPEN_CLIP[mode])
+    (clip(images, texts, scale) + sigmoid(images, texts, scale, -1.0)).backward()
     return {name: p.grad for name, p in model.module.named_parameters()}
 
 
@@ -178,6 +192,7 @@ def on_cpus(rank: int) -> dict[str, Any]:
             run(case, mode, groups[case.group], rank, watch)
             found[f"{case.id}/{mode}"] = watch.entries, watch.flop
         found[f"ddp/{mode}"] = wrapped(mode, rank)
+        found[f"open_clip/{mode}"] = open_clips(mode, rank)
         found[f"compiled/{mode}"] = compiled(mode, rank)
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
     for name, call in refusals(rank).items():

@@ -273,12 +273,8 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 X, Y = torch.randn(2, 4, 3)
 ROWS_OF_VIEWS = torch.randn(4, 2, 3)
 WRONG: list[tuple[type[Exception], Callable[[], object], str]] = [
-    (ValueError, lambda: losses.ClipLoss(world_size=2), "world_size: expected 1, got 2 processes: "
-     "no loss here spans several; gather their features, with gradients, and use a loss of one "
-     "process"),
-    (ValueError, lambda: losses.SigLipLoss(world_size=2), "world_size: expected 1, got 2 "
-     "processes: no loss here spans several; gather their features, with gradients, and use a loss "
-     "of one process"),
+    (ValueError, lambda: losses.ClipLoss(world_size=2), "gather_with_grad: expected True with "
+     "several processes, got False: the gradient would be 1 / world_size of the loss's"),
     (ValueError, lambda: losses.ClipLoss(use_horovod=True), "use_horovod: expected False, got "
      "True: Horovod is not supported"),
     (TypeError, lambda: losses.ClipLoss()([1.0], Y, 1.0), "image_features: expected a tensor, got "

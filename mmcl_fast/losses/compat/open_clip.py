@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from mmcl_fast.losses.compat.inputs import check_features, temperature_of
-from mmcl_fast.losses.compat.processes import require_one_process
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.family import siglip
 
 
 class ClipLoss(nn.Module):
-    """`open_clip.ClipLoss` of one process: `info_nce(..., symmetric=True)`.
+    """`open_clip.ClipLoss`: `info_nce(..., symmetric=True)`, and its form over several processes.
 
     Differs: float32 result for float16 and bfloat16 features; no N x N logits; `logit_scale` must
     be > 0. `logit_bias` changes no softmax: its gradient is 0, where open_clip's is rounding.
 
     Args:
-        local_loss: Means something for several processes alone, as do the next three.
-        gather_with_grad: As above.
+        local_loss: Of several processes: without effect. The value is the loss of the whole batch
+            on every rank, and the gradient under DDP is its gradient.
+        gather_with_grad: Of several processes: must be True, as open_clip's gradient is else
+            1 / world_size of the loss's.
         cache_labels: No labels are made that could be cached.
-        rank: Of this process.
-        world_size: 1.
+        rank: Of this process; the default group knows it.
+        world_size: Processes of the default group.
         use_horovod: False.
         backend: As for `info_nce`.
 
     Raises:
-        ValueError: Several processes.
+        ValueError: An option that is not supported.
 
-    See: mmcl_fast.losses.info_nce.
+    See: mmcl_fast.losses.info_nce, mmcl_fast.distributed.clip_loss.
     """
 
     def __init__(
@@ -43,7 +46,11 @@ class ClipLoss(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        require_one_process("world_size", "1", processes=world_size)
+        if world_size > 1 and not gather_with_grad:
+            raise ValueError(
+                "gather_with_grad: expected True with several processes, got False: the gradient "
+                "would be 1 / world_size of the loss's"
+            )
         if use_horovod:
             raise ValueError("use_horovod: expected False, got True: Horovod is not supported")
         self.local_loss = local_loss
@@ -79,13 +86,19 @@ class ClipLoss(nn.Module):
         check_features("image_features", image_features)
         check_features("text_features", text_features)
         temperature = temperature_of("logit_scale", logit_scale, image_features)
-        loss = info_nce(
-            image_features,
-            text_features,
-            temperature=temperature,
-            symmetric=True,
-            backend=self.backend,
-        )
+        if self.world_size > 1:
+            # Here, as the distributed losses are built on this package.
+            from mmcl_fast.distributed import clip_loss
+
+            loss = clip_loss(image_features, text_features, 1 / temperature)
+        else:
+            loss = info_nce(
+                image_features,
+                text_features,
+                temperature=temperature,
+                symmetric=True,
+                backend=self.backend,
+            )
         if isinstance(logit_bias, Tensor) and logit_bias.requires_grad:
             # DistributedDataParallel waits for a gradient of every parameter.
             loss = loss + 0 * logit_bias.sum().to(loss.dtype)
@@ -93,22 +106,20 @@ class ClipLoss(nn.Module):
 
 
 class SigLipLoss(nn.Module):
-    """`open_clip.SigLipLoss` of one process: `siglip`.
+    """`open_clip.SigLipLoss`: `siglip`, and its form over several processes.
 
     Differs: float32 result for float16 and bfloat16 features; no N x N logits; `logit_scale` must
     be > 0.
 
     Args:
         cache_labels: No labels are made that could be cached.
-        rank: Of this process.
-        world_size: 1.
-        dist_impl: Means something for several processes alone.
+        rank: Of this process; the default group knows it.
+        world_size: Processes of the default group.
+        dist_impl: Of several processes: "gather" or "reduce" gathers the texts; the others pass
+            them around in a ring. The value is the mean over the whole batch on every rank.
         backend: As for `siglip`.
 
-    Raises:
-        ValueError: Several processes.
-
-    See: mmcl_fast.losses.siglip.
+    See: mmcl_fast.losses.siglip, mmcl_fast.distributed.siglip_loss.
     """
 
     def __init__(
@@ -121,7 +132,6 @@ class SigLipLoss(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        require_one_process("world_size", "1", processes=world_size)
         self.cache_labels = cache_labels
         self.rank = rank
         self.world_size = world_size
@@ -157,13 +167,23 @@ class SigLipLoss(nn.Module):
                 f"text_features: expected the {len(image_features)} rows of image_features, "
                 f"got {len(text_features)}"
             )
-        loss = siglip(
-            image_features,
-            text_features,
-            temperature=temperature_of("logit_scale", logit_scale, image_features),
-            bias=_bias_of(logit_bias),
-            backend=self.backend,
-        )
+        temperature = temperature_of("logit_scale", logit_scale, image_features)
+        bias = _bias_of(logit_bias)
+        if self.world_size > 1:
+            from mmcl_fast.distributed import siglip_loss
+
+            mode: Literal["gather", "ring"] = "ring"
+            if self.dist_impl in {"gather", "reduce"}:
+                mode = "gather"
+            loss = siglip_loss(image_features, text_features, 1 / temperature, bias, mode=mode)
+        else:
+            loss = siglip(
+                image_features,
+                text_features,
+                temperature=temperature,
+                bias=bias,
+                backend=self.backend,
+            )
         return {"contrastive_loss": loss} if output_dict else loss
 
 

@@ -13,15 +13,15 @@ def world_size() -> int:
 
 
 def require_one_process(name: str, expected: str, *, processes: int) -> None:
-    """The one place where the loss over the batches of several processes would begin.
+    """For the calls that have no form over the batches of several processes.
 
     Raises:
         ValueError: There are several processes.
     """
     if processes > 1:
         raise ValueError(
-            f"{name}: expected {expected}, got {processes} processes: no loss here spans several; "
-            "gather their features, with gradients, and use a loss of one process"
+            f"{name}: expected {expected}, got {processes} processes; "
+            "mmcl_fast.distributed has the losses that span several"
         )
 
 
