@@ -123,6 +123,8 @@ def _wanted(contrast: Contrast) -> Wanted:
 
 
 def _requires_grad(x: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # a compiler cannot trace what follows, nor vmap of this
+        return x.requires_grad
     # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
     while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
