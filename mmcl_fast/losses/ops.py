@@ -123,6 +123,8 @@ def _wanted(contrast: Contrast) -> Wanted:
 
 
 def _requires_grad(x: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # a compiler cannot trace what follows, nor vmap of this
+        return x.requires_grad
     # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
     if torch.compiler.is_compiling():
         return x.requires_grad
