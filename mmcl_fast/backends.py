@@ -119,7 +119,7 @@ def check_name(choice: str) -> str:
     Raises:
         ConfigError: It is neither; the message lists what is known.
     """
-    if choice != "auto" and choice not in BACKENDS:
+    if not isinstance(choice, str) or (choice != "auto" and choice not in BACKENDS):
         known = ", ".join(f'"{name}"' for name in ("auto", *BACKENDS))
         raise ConfigError(f"backend: expected one of {known}, got {choice!r}")
     return choice

@@ -186,6 +186,28 @@ def _times(matrix: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.bmm(matrix, torch.stack((first, second), dim=2))
 
 
+def _gram(rows: Tensor) -> Tensor:
+    """[k, r, c] -> rows times their transpose, [k, r, r].
+
+    In even sizes, padded with zeros: MKL rounds otherwise where a problem's matrix does not begin
+    at 16 bytes, so the second of a batch would differ from the same problem alone (seen on an AMD
+    CPU).
+    """
+    r, c = rows.shape[1:]
+    even = torch.nn.functional.pad(rows, (0, c % 2, 0, r % 2)).contiguous()
+    return torch.bmm(even, even.mT)[:, :r, :r].contiguous()
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """[k, r, r], positive definite, and right sides [k, r, 2] -> solutions [k, r, 2]."""
+    r = matrix.shape[1]
+    odd = r % 2  # made even as in `_gram`, by an unknown of its own
+    even = torch.nn.functional.pad(matrix, (0, odd, 0, odd))
+    even[:, r:, r:] = 1.0
+    factor = torch.linalg.cholesky_ex(even).L
+    return torch.cholesky_solve(torch.nn.functional.pad(right, (0, 0, 0, odd)), factor)[:, :r]
+
+
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(1)
 
@@ -220,14 +242,14 @@ class _Primal:
         lift = pulls.sum(1) / total
         mean = pulled[:, :, 1] / total[:, None]  # [k, p]
         weighted = (self.matrix - mean[:, None, :]) * curvature.sqrt()[:, :, None]
-        hessian = torch.bmm(weighted.mT, weighted) / n
+        hessian = _gram(weighted.mT) / n
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         # l2 alone keeps the matrix definite unless rounding of huge features exceeds it.
         rounding = 4 * p * _FLOAT64.eps * diagonal.amax(1, keepdim=True)
         diagonal += self.l2 + rounding
         descent = (pulled[:, :, 0] - lift[:, None] * pulled[:, :, 1]) / n - self.l2 * coef
         right = torch.stack((descent, mean), dim=2)
-        step = torch.cholesky_solve(right, torch.linalg.cholesky_ex(hessian).L)[:, :, 0]
+        step = _solved(hessian, right)[:, :, 0]
         return step, lift - _dot(mean, step)
 
     def metric(self, vector: Tensor, image: Tensor) -> Tensor:
@@ -246,7 +268,7 @@ class _Dual:
     """
 
     def __init__(self, features: Tensor, l2: float) -> None:
-        self.matrix = torch.bmm(features, features.mT)
+        self.matrix = _gram(features)
         self.l2 = l2
 
     def keep(self, which: Tensor) -> None:
@@ -273,7 +295,7 @@ class _Dual:
         diagonal += 1.0 + rounding
         image = _times(self.matrix, pulled, coef)[:, :, 0]
         right = torch.stack((root * image, root), dim=2)
-        solved = torch.cholesky_solve(right, torch.linalg.cholesky_ex(inner).L)
+        solved = _solved(inner, right)
         plain = pulled - root * solved[:, :, 0]
         along_bias = root * solved[:, :, 1]
         total = along_bias.sum(1).clamp_min(_FLOAT64.tiny)

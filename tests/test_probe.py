@@ -171,7 +171,8 @@ def test_primal_and_dual_forms_agree():
     torch.testing.assert_close(dual.bias, primal.bias, rtol=1e-8, atol=1e-10)
 
 
-SHAPES = [(100, 50), (7, 3), (40, 1), (33, 80), (2, 200), (250, 230), (210, 300)]
+SHAPES = [(100, 50), (7, 3), (40, 1), (33, 80), (33, 81), (101, 51), (2, 200), (250, 230)]
+SHAPES += [(210, 300)]
 
 
 @pytest.mark.parametrize(("n", "p"), SHAPES)

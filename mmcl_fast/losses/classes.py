@@ -24,8 +24,8 @@ class Classes(NamedTuple):
         """From labels [N] and [M] of one dtype, and keys [M, D]."""
         both = torch.cat([labels, key_labels])
         ordered, order = both.sort()
-        rank = torch.zeros(len(both), dtype=torch.int64, device=both.device)
-        rank[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
+        changes = (ordered[1:] != ordered[:-1]).cumsum(0)
+        rank = torch.cat([changes.new_zeros(min(1, len(both))), changes])
         codes = torch.empty_like(rank).scatter_(0, order, rank)
         own, other = codes[: len(labels)], codes[len(labels) :]
         sums = keys.new_zeros(len(both), keys.shape[1])

@@ -92,7 +92,8 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         temperature. Same bits on every run. It can be differentiated once. Tests:
         tests/losses/test_info_nce.py.
 
-    Cost: `mmcl_fast/torch_impl/contrastive.py` has the table; O((N + M) * D) memory.
+    Cost: `mmcl_fast/torch_impl/contrastive.py` has the table; O((N + M) * D) memory
+        beside the hard negatives.
 
     See: mmcl_fast.reference.info_nce (meaning).
     """

@@ -289,7 +289,10 @@ def _number(name: str, x: object, device: torch.device | None) -> float | None:
     if not isinstance(x, Tensor):
         if isinstance(x, bool) or not isinstance(x, Real):
             raise TypeError(f"{name}: expected a number or a 0-d tensor, got {type(x).__name__}")
-        return float(x)
+        try:
+            return float(x)
+        except OverflowError:  # an integer of a few hundred digits
+            return math.inf
     if not x.is_floating_point():
         raise TypeError(f"{name}: expected a floating tensor, got {_names([x.dtype])}")
     if x.dim() != 0:

@@ -97,9 +97,12 @@ class Accumulator:
             self.positive_key = back if self.wanted.positive_key else None
         elif self.columns is not None:
             at = self.work.positive_rows if contrast.positive is None else contrast.positive
-            # Accumulated in a fixed order on every device; index_add is not.
             self.key = torch.zeros_like(self.work.key)
-            self.key.index_put_((at,), back, accumulate=True)
+            # A key may be the positive of many queries: in a fixed order on every device.
+            if self.key.device.type == "cpu":
+                self.key.index_add_(0, at, back)  # row by row; index_put adds with threads
+            else:
+                self.key.index_put_((at,), back, accumulate=True)  # sorted; index_add is not
 
     def add_stopped_positives(self, row_pull: Tensor, column_pull: Tensor) -> None:
         """The pulls of both directions, each on its own query."""

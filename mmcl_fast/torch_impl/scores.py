@@ -28,6 +28,7 @@ Labels = tuple[Tensor, Tensor]
 
 _BLOCK = 2**20  # scores computed at a time: 4 MiB of float32; 2^18 to 2^21 are equally fast
 _MIN_ROWS = 128  # below this a matrix product loses speed (measured: 134 of 165 GFLOP/s at 64)
+_EXACT_CODES = 2**24  # of float32
 _HELD = 2**22  # scores of a first sweep that are kept for the second: 16 MiB of float32
 
 
@@ -198,7 +199,9 @@ class Work:
             if self.own:
                 yield from _triangle(n)
             else:
-                yield from _stripes(Block(0, n, 0, m))
+                hard = self.contrast.hard
+                further = 0 if hard is None else hard.shape[1] * hard.shape[2]
+                yield from _stripes(Block(0, n, 0, m), further)
             return
         first, other = self.split
         yield from _stripes(Block(0, first, other, m))
@@ -273,9 +276,11 @@ class Work:
 
 
 def label_codes(own: Tensor, other: Tensor, dtype: torch.dtype) -> Labels:
-    """Labels as 0, 1, 2, ... in a float dtype (exact below 2^24 labels); no device sync."""
+    """Labels as 0, 1, 2, ..., in a float dtype as far as that is exact; no device sync."""
     both = torch.cat([own, other])
     ordered, order = both.sort()
+    if len(both) > _EXACT_CODES:
+        dtype = torch.int64  # slower to compare
     codes = torch.zeros(len(both), dtype=dtype, device=both.device)
     codes[order[1:]] = (ordered[1:] != ordered[:-1]).cumsum(0).to(dtype)
     return codes[: len(own)], codes[len(own) :]
@@ -298,10 +303,10 @@ def _has_halves(contrast: Contrast, codes: Labels) -> bool:
     return harmless or torch.equal(own, other[:n])
 
 
-def _stripes(whole: Block) -> Iterator[Block]:
-    """A block cut into chunks of rows."""
+def _stripes(whole: Block, further: int = 0) -> Iterator[Block]:
+    """A block cut into chunks of rows, which take `further` numbers each beside their scores."""
     n, m = whole.stop - whole.start, whole.right - whole.left
-    size = chunk_rows(n, m)
+    size = chunk_rows(n, m + further)
     for start in range(whole.start, whole.stop, size):
         yield whole._replace(start=start, stop=min(start + size, whole.stop))
 

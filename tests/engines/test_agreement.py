@@ -131,7 +131,8 @@ def test_auto_takes_the_cheaper_engine() -> None:
     assert flop(wide, "gram") < flop(wide, "primal")
     assert resolve_engine(wide) == "native"
     assert resolve_engine(wide.replace(dtype="float64")) == "gram"
-    assert resolve_engine(wide.replace(n=2000)) == "gram"
+    assert resolve_engine(wide.replace(n=2000)) == "native"
+    assert resolve_engine(wide.replace(n=3000, d=60_000)) == "gram"
     assert flop(tall, "primal") < flop(tall, "gram")
     assert resolve_engine(tall) == "primal"
     assert resolve_engine(wide.replace(optimizer="adam")) == "primal"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmcl_fast.contrast import Contrast
 from mmcl_fast.losses import info_nce
 from mmcl_fast.reference.contrastive import info_nce as reference
 from mmcl_fast.torch_impl import scores
@@ -481,6 +482,32 @@ def test_reruns_are_bit_equal(case: Case) -> None:
     assert torch.equal(evaluated, first["value"])
 
 
-def test_reruns_are_bit_equal_with_several_threads() -> None:
-    torch.set_num_threads(2)  # the fixture restores it
-    test_reruns_are_bit_equal(next(case for case in CASES if case.id == "symmetric_chunks"))
+@pytest.mark.parametrize("name", ["symmetric_chunks", "shared_positive"])
+def test_reruns_are_bit_equal_with_several_threads(name: str) -> None:
+    torch.set_num_threads(4)  # the fixture restores it
+    case = next(case for case in [*CASES, SHARED] if case.id == name)
+    for _ in range(5):
+        test_reruns_are_bit_equal(case)
+
+
+SHARED = Case("shared_positive", 4096, 2, 64, "every query has one of two positives", positive=True)
+
+
+def test_more_labels_than_float32_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in CASES if case.id == "other_label")
+    expected = info_nce(**make(case, torch.float32)[0], **make(case, torch.float32)[1])
+    monkeypatch.setattr(scores, "_EXACT_CODES", 100)
+    assert scores.label_codes(torch.arange(60), torch.arange(60), torch.float32)[0].dtype == (
+        torch.int64
+    )
+    tensors, options = make(case, torch.float32)
+    assert torch.equal(info_nce(**tensors, **options), expected)
+
+
+def test_hard_negatives_are_chunked_by_their_own_size() -> None:
+    hard = torch.randn(2000, 64, 16)
+    contrast = Contrast(
+        hard[:, 0], hard[:5, 0], torch.tensor(1.0), positive_key=hard[:, 1], hard=hard
+    )
+    sizes = {block.stop - block.start for block in scores.Work.of(contrast).blocks()}
+    assert max(sizes) * 64 * 16 <= 2**20

@@ -110,6 +110,9 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"label_smoothing": -0.1}, "label_smoothing: expected a number in 0 .. 1, got "
      "-0.1"),
     (TypeError, {"label_smoothing": "0"}, "label_smoothing: expected a number, got str"),
+    (ValueError, {"temperature": 10**400}, RANGE + "inf"),
+    (ValueError, {"backend": ["torch"]}, "backend: expected one of \"auto\", \"triton\", "
+     "\"torch\", got ['torch']"),
     (ValueError, {"backend": "tritn"},
      "backend: expected one of \"auto\", \"triton\", \"torch\", got 'tritn'"),
 ]  # fmt: skip
