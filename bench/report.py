@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmcl_fast.experiments.table1.report import ARM_NAMES, readout_name
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 CPU = RESULTS / "cpu.jsonl"
-DOCUMENTS = ("README.md", "docs/claims.md")
+DOCUMENTS = ("README.md", "docs/claims.md", "docs/table1.md")
 PANELS = {
     "loss": ("training loss", "both converge rapidly"),
     "ood_accuracy": ("OOD test accuracy", "multi-modal nearly 1.0, single-modal around 0.5"),
@@ -129,6 +131,47 @@ def claims_table() -> str:
         status = "reproduced" if holds else "NOT reproduced"
         lines.append([claim, "`mmcl figure1`", paper, both(name), status])
     return table(["claim (Figure 1)", "command", "paper", "ours", "status"], lines)
+
+
+def _table1_row(sets: Mapping[str, Any], digits: int) -> list[str]:
+    kinds = ("train", "id", "rand", "rev")
+    return [f"{sets[k]['mean']:.{digits}f} ± {sets[k]['sd']:.{digits}f}" for k in kinds]
+
+
+def table1_table() -> str:
+    """Every arm and readout of Table 1."""
+    found = json.loads((RESULTS / "table1.json").read_text())
+    lines = [
+        [title, readout_name(readout, found["config"]), *_table1_row(sets, 1)]
+        for arm, title in ARM_NAMES.items()
+        if arm in found
+        for readout, sets in found[arm].items()
+    ]
+    count = len(found["config"]["seeds"])
+    text = f"Percent, {count} seeds, mean ± s.d. (`bench/results/table1.json`):"
+    return "\n\n".join((text, table(["arm", "readout", "train", "ID", "Rand", "Rev"], lines)))
+
+
+def table1_claims() -> str:
+    """Rows of docs/claims.md that Table 1 decides."""
+    found = json.loads((RESULTS / "table1.json").read_text())
+    multi, single = found["multi"]["zero_shot"], found["single"]["probe"]
+
+    def cell(sets: Mapping[str, Any], kind: str) -> str:
+        return f"{sets[kind]['mean']:.1f} ± {sets[kind]['sd']:.1f}"
+
+    rows = (
+        ("multi-modal, training", "87.77", multi, "train", 86, 90),
+        ("multi-modal, reversed colours", "82.13", multi, "rev", 78, 88),
+        ("single-modal, training", "88.43", single, "train", 86, 90),
+        ("single-modal, reversed colours", "12.68", single, "rev", 8, 16),
+    )
+    lines = []
+    for claim, paper, sets, kind, low, high in rows:
+        holds = low <= sets[kind]["mean"] <= high
+        status = "reproduced" if holds else "NOT reproduced: `docs/table1.md`"
+        lines.append([claim, "`mmcl table1 --data DIR`", paper, cell(sets, kind), status])
+    return table(["claim (Table 1), percent", "command", "paper", "ours", "status"], lines)
 
 
 def train_table() -> str:
@@ -258,6 +301,8 @@ def startup_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "figure1": figure1_table,
     "claims": claims_table,
+    "table1": table1_table,
+    "table1_claims": table1_claims,
     "train": train_table,
     "loss": loss_table,
     "data": data_table,
