@@ -1,27 +1,17 @@
-"""Running softmax statistics of one direction, and the row losses they give."""
+"""Running softmax statistics of one direction."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Form
-from mmcl_fast.torch_impl.passes import LOG2, masked
+from mmcl_fast.row_statistics import RowStatistics
+from mmcl_fast.torch_impl.passes import masked
 
 
-@dataclass
-class Side:
-    """One direction's queries, one entry for each; in units of log 2.
-
-    For the sigmoid form `top` is not used and `negatives` is the sum of log(1 + e^x) over them.
-    """
-
-    form: Form
-    positive: Tensor
-    top: Tensor  # the largest score so far
-    negatives: Tensor  # sum over negatives of 2^(score - top)
+class Side(RowStatistics):
+    """Statistics while they grow, over the blocks of scores."""
 
     @classmethod
     def start(cls, form: Form, positive: Tensor) -> Side:
@@ -34,10 +24,6 @@ class Side:
     def of(cls, form: Form, statistics: tuple[Tensor, ...]) -> Side:
         """From `saved()`."""
         return cls(form, *statistics)
-
-    def saved(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a later pass needs."""
-        return self.positive, self.top, self.negatives
 
     def merge(self, part: slice, top: Tensor, negatives: Tensor) -> Tensor:
         """Add sums taken relative to `top`, which is no lower than the own top was.
@@ -62,37 +48,6 @@ class Side:
     def rows(self, part: slice) -> Side:
         """Some of the queries."""
         return Side(self.form, self.positive[part], self.top[part], self.negatives[part])
-
-    def losses(self) -> Tensor:
-        """Row losses."""
-        positive = self.positive * LOG2
-        if self.form == "sigmoid":
-            # Not softplus, which torch takes to be linear beyond 20.
-            return self.negatives - torch.nn.functional.logsigmoid(positive)
-        lead = (self.positive - self.top) * LOG2
-        if self.form == "softmax":
-            return torch.log1p(self.negatives + torch.expm1(lead)) - lead
-        # Masked rather than divided: a row without negatives has loss 0.
-        found = self.negatives != 0
-        safe = torch.where(found, self.negatives, 1.0)
-        return torch.where(found, torch.log(safe) - lead, 0.0)
-
-    def scale(self) -> Tensor:
-        """What 2^(score - top) is multiplied by to be -dL/ds of the positive's competitors."""
-        if self.form == "softmax":
-            return 1.0 / (self.negatives + torch.exp2(self.positive - self.top))
-        if self.form == "sigmoid":
-            return torch.ones_like(self.negatives)
-        return torch.where(self.negatives != 0, 1.0 / self.negatives, 0.0)
-
-    def pull(self) -> Tensor:
-        """-dL/ds of the positive."""
-        if self.form == "softmax":
-            return self.negatives * self.scale()
-        if self.form == "sigmoid":
-            return torch.sigmoid(-self.positive * LOG2)
-        # Not a constant: a NaN among the negatives must reach the gradient.
-        return self.negatives * self.scale()
 
 
 __all__ = ["Side"]
