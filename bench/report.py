@@ -279,8 +279,9 @@ def loss_table() -> str:
     text = (
         "Times faster than dense autograd (for the symmetric loss the form of open_clip's "
         "`ClipLoss`), than `torch.nn.functional.linear_cross_entropy` and than the dense form "
-        "through `torch.compile`; memory above the inputs. *Of the product's rate*: the necessary "
-        "matrix products at this machine's best rate, over the time taken."
+        "through `torch.compile`; memory above the inputs. *Of the product's rate*: the matrix "
+        "products of `docs/performance.md`, scores held or not, at this machine's best rate, over "
+        "the time taken."
     )
     return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
 
