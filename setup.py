@@ -19,6 +19,7 @@ PACKAGES = [
     "mmcl_fast.losses",
     "mmcl_fast.losses.compat",
     "mmcl_fast.reference",
+    "mmcl_fast.sweep",
     "mmcl_fast.torch_impl",
     "mmcl_fast.kernels",
     "mmcl_fast.bench",

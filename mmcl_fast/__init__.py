@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmcl_fast import data as data
     from mmcl_fast import losses as losses
     from mmcl_fast import reference as reference
+    from mmcl_fast import sweep as sweep
     from mmcl_fast import theory as theory
     from mmcl_fast.config import TrainConfig as TrainConfig
     from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
@@ -48,7 +49,7 @@ _HOME = {
     "train": "training",
     "train_many": "training",
 }
-_MODULES = ("data", "losses", "reference", "theory")
+_MODULES = ("data", "losses", "reference", "sweep", "theory")
 
 
 def __getattr__(name: str) -> Any:
@@ -83,6 +84,7 @@ __all__ = [
     "info_nce",
     "losses",
     "reference",
+    "sweep",
     "theory",
     "train",
     "train_many",

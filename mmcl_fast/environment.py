@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +44,18 @@ def cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-__all__ = ["cpu_name", "environment"]
+@cache
+def source_commit() -> str | None:
+    """Commit of the checkout that runs, with -dirty if files were changed; None in a wheel."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+__all__ = ["cpu_name", "environment", "source_commit"]

@@ -43,6 +43,10 @@ ARROWS: dict[str, set[str]] = {
     "recorder": {"config", "data", "engines", "probe", "run"},
     "checkpoint": {"config", "errors", "data", "engines", "files", "recorder"},
     "training": {"config", "errors", "data", "engines", "checkpoint", "recorder", "run"},
+    "sweep": {
+        "_native", "__init__", "config", "data", "engines", "environment", "errors", "files",
+        "presets", "run", "training",
+    },
     "experiments": {"config", "environment", "presets", "recorder", "run", "theory", "training"},
     "experiments.table1": {
         "config", "data", "environment", "errors", "experiments.table1.protocol", "files", "losses",
@@ -151,8 +155,8 @@ def test_public_names_are_these() -> None:
     assert set(mmcl_fast.__all__) == {
         "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
         "InfoNCELoss", "MmclError", "OutputError", "Run", "SignalNoiseData", "TrainConfig",
-        "TwoLayerEncoder", "__version__", "data", "info_nce", "losses", "reference", "theory",
-        "train", "train_many",
+        "TwoLayerEncoder", "__version__", "data", "info_nce", "losses", "reference", "sweep",
+        "theory", "train", "train_many",
     }  # fmt: skip
 
 

@@ -1,0 +1,183 @@
+"""Axes of a sweep: how `m=16,64` or `snr=linspace(0.01, 1, 20)` become values."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args, get_type_hints
+
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.errors import ConfigError
+
+Value = int | float | str | None
+DERIVED = {
+    "snr": "mu_norm",
+    "n_snr2": "mu_norm",
+    "c_mu": "mu_b_norm",
+    "noise_rate": "eta",
+    "noise_start": "sigma_0",
+}
+"""Axes that are no settings, and the setting that each determines."""
+BOTH = ("single", "multi")
+INTEGERS = frozenset(
+    name
+    for name, hint in get_type_hints(TrainConfig).items()
+    if int in (get_args(hint) or (hint,)) and float not in get_args(hint)
+)
+OPTIONAL = frozenset(
+    name for name, hint in get_type_hints(TrainConfig).items() if type(None) in get_args(hint)
+)
+MAX_VALUES = 10**6
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a sweep: settings that move together.
+
+    Attributes:
+        names: Settings or derived names; more than one where they are zipped.
+        rows: Their values, one tuple per position.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+
+def make_axes(
+    grid: Mapping[str, Sequence[Value]], zipped: Mapping[str, Sequence[Value]]
+) -> tuple[Axis, ...]:
+    """Axes of a grid, and one more of everything that is zipped.
+
+    Raises: ConfigError: an unknown name (with the nearest valid one), no values, equal values,
+        two names that set the same setting, or zipped lists of different lengths.
+    """
+    names = [*grid, *zipped]
+    for name in names:
+        _check_name(name)
+        values = _checked(name, (grid if name in grid else zipped)[name])
+        if name in grid and len(set(values)) < len(values):
+            twice = next(v for v in values if values.count(v) > 1)
+            raise ConfigError(f"{name}: expected different values, got {twice!r} twice")
+    targets = [DERIVED.get(name, name) for name in names]
+    for k, target in enumerate(targets):
+        if target in targets[:k]:
+            other = names[targets.index(target)]
+            raise ConfigError(f"{names[k]}: expected one axis that sets {target}, got {other} too")
+    axes = [Axis((name,), tuple((v,) for v in _checked(name, v_))) for name, v_ in grid.items()]
+    if zipped:
+        columns = [_checked(name, values) for name, values in zipped.items()]
+        lengths = {name: len(c) for name, c in zip(zipped, columns, strict=True)}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} of {count}" for name, count in lengths.items())
+            raise ConfigError(f"zip: expected lists of one length, got {told}")
+        axes.append(Axis(tuple(zipped), tuple(zip(*columns, strict=True))))
+    return tuple(axes)
+
+
+def parse_axis(text: str) -> tuple[str, list[Value]]:
+    """An axis as written on a command line: `name=values`.
+
+    Values are a list `16,64,256`, or a range in NumPy's terms: `linspace(0.1, 1, 10)`,
+    `geomspace(1, 1000, 4)` (from end to end), `logspace(0, 3, 4)` (exponents of ten). Ranges of an
+    integer setting are rounded. `none` is the setting's default; `modality=both` is both.
+    """
+    name, equals, values = (part.strip() for part in text.partition("="))
+    if not equals or not name or not values:
+        raise ConfigError(f"grid: expected name=value,value,..., got {text!r}")
+    _check_name(name)
+    if found := re.fullmatch(r"(\w+)\((.*)\)", values):
+        numbers = [_number(name, part) for part in found[2].split(",")]
+        return name, range_values(name, found[1], numbers)
+    return name, [_value(part) for part in values.split(",")]
+
+
+def axis_from_table(name: str, entry: object) -> list[Value]:
+    """An axis as written in a TOML file: a list, one value, or `{ linspace = [a, b, count] }`."""
+    _check_name(name)
+    if isinstance(entry, Mapping):
+        if len(entry) != 1 or not all(isinstance(v, list) for v in entry.values()):
+            raise ConfigError(f"{name}: expected one range {{ linspace = [a, b, count] }}")
+        ((kind, numbers),) = entry.items()
+        return range_values(name, kind, [_number(name, str(x)) for x in numbers])
+    values: list[Value] = entry if isinstance(entry, list) else [entry]  # type: ignore[list-item]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ConfigError(f"{name}: expected numbers or words, got {value!r}")
+    return [None if v == "none" else v for v in values]
+
+
+def range_values(name: str, kind: str, numbers: Sequence[float]) -> list[Value]:
+    """The values of a range, rounded and without repetition for an integer setting."""
+    if kind not in RANGE_KINDS:
+        raise ConfigError(f"{name}: expected one of {', '.join(RANGE_KINDS)}, got {kind}")
+    if len(numbers) != 3 or numbers[2] != int(numbers[2]) or not 1 <= numbers[2] <= MAX_VALUES:
+        raise ConfigError(f"{name}: expected {kind}(first, last, count), got {list(numbers)}")
+    first, last, count = numbers[0], numbers[1], int(numbers[2])
+    if kind == "geomspace" and not (first > 0 and last > 0):
+        raise ConfigError(f"{name}: expected geomspace between numbers > 0, got {first}, {last}")
+    fractions = [k / (count - 1) if count > 1 else 0.0 for k in range(count)]
+    values = [RANGE_KINDS[kind](first, last, f) for f in fractions]
+    if count > 1 and kind != "logspace":
+        values[-1] = last
+    if name in INTEGERS:
+        return list(dict.fromkeys(round(v) for v in values))
+    return list(values)
+
+
+RANGE_KINDS: Mapping[str, Callable[[float, float, float], float]] = {
+    "linspace": lambda a, b, f: a + (b - a) * f,
+    "geomspace": lambda a, b, f: math.exp(math.log(a) + (math.log(b) - math.log(a)) * f),
+    "logspace": lambda a, b, f: 10.0 ** (a + (b - a) * f),
+}
+
+
+def _checked(name: str, values: Sequence[Value]) -> list[Value]:
+    """Values in the setting's type; both modalities for `both`."""
+    found = list(values)
+    if not found:
+        raise ConfigError(f"{name}: expected at least one value, got none")
+    if name == "modality" and found == ["both"]:
+        return list(BOTH)
+    for k, value in enumerate(found):
+        if value is None and name not in OPTIONAL:
+            raise ConfigError(f"{name}: expected a value, got none")
+        if name in INTEGERS and isinstance(value, float) and value.is_integer():
+            found[k] = int(value)
+        if name in DERIVED and not isinstance(value, int | float):
+            raise ConfigError(f"{name}: expected a number, got {value!r}")
+    return found
+
+
+def _check_name(name: str) -> None:
+    known = [*FIELD_NAMES, *DERIVED]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        raise ConfigError(f"{name}: unknown setting; {hint}")
+
+
+def _value(text: str) -> Value:
+    text = text.strip()
+    if not text:
+        raise ConfigError("grid: expected a value between commas, got none")
+    if text == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name}: expected a number, got {text.strip()!r}") from None
+
+
+__all__ = ["DERIVED", "Axis", "Value", "axis_from_table", "make_axes", "parse_axis", "range_values"]

@@ -1,0 +1,128 @@
+"""Shards as Ray tasks: a cluster of this machine alone, or one that is given by its address.
+
+Ray's own retries are off: a task whose worker died comes back to `pool.drive`, which counts deaths
+and tries again without end. Nothing but (shard, counts) travels; rows go to the store.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from types import TracebackType
+from typing import Any
+
+from mmcl_fast.errors import BackendUnavailableError, ConfigError
+from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome, perform
+
+LOOPBACK = {
+    # Read when ray is imported. A local cluster otherwise listens on every interface of the machine
+    # (measured with ray 2.60 on Linux), where nothing but this process needs it.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+MAX_ADDRESS = 60  # Ray's sockets live in its folder, and a socket's name is short
+
+
+class RayPool:
+    """See the module's documentation and `pool.Pool`.
+
+    Args:
+        workers: Jobs at a time; None: one per CPU (or GPU) of the cluster.
+        address: Of a running cluster, as `ray start` prints it; None: start one on this machine,
+            on the loopback interface, and stop it at the end.
+        gpus: Give each job a GPU.
+    """
+
+    def __init__(self, workers: int | None, address: str | None, *, gpus: bool) -> None:
+        for name, value in LOOPBACK.items() if address is None else ():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError as error:
+            raise BackendUnavailableError(
+                "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
+            ) from error
+        self._ray: Any = ray
+        self._flying: dict[Any, Job] = {}
+        self._start(workers, address)
+        resource = "GPU" if gpus else "CPU"
+        self._slots = workers or int(self._ray.cluster_resources().get(resource, 0))
+        if not self._slots:
+            self._stop()
+            raise ConfigError(f"executor ray: expected a cluster with a {resource}, got none")
+        self._task = self._ray.remote(
+            max_retries=0,
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+            runtime_env={"env_vars": dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")},
+        )(_perform)
+
+    def __enter__(self) -> RayPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    @property
+    def slots(self) -> int:
+        """See `Pool.slots`."""
+        return self._slots
+
+    def submit(self, job: Job) -> None:
+        """See `Pool.submit`."""
+        self._flying[self._task.remote(job)] = job
+
+    def wait(self) -> list[Outcome]:
+        """See `Pool.wait`."""
+        ready, _ = self._ray.wait(list(self._flying), num_returns=1)
+        return [self._outcome(reference) for reference in ready]
+
+    def _outcome(self, reference: Any) -> Outcome:
+        job = self._flying.pop(reference)
+        try:
+            found: Done | Broken = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            raise  # a mistake of ours: rows of failed runs are no exceptions
+        except self._ray.exceptions.RayError as error:
+            return Died(job.shard, type(error).__name__)
+        return found
+
+    def _start(self, workers: int | None, address: str | None) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        if address is not None:
+            try:
+                self._ray.init(address=address, **options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise BackendUnavailableError(
+                    f"executor ray: expected a cluster at {address}, got {error}"
+                ) from error
+            return
+        # An address of its own keeps it from joining a stranger's cluster on a shared node.
+        self._folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+        self._ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            _temp_dir=self._folder.name if len(self._folder.name) < MAX_ADDRESS else None,
+            **options,
+        )
+
+    def _stop(self) -> None:
+        self._ray.shutdown()
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()
+
+
+def _perform(job: Job) -> Done | Broken:
+    import torch
+
+    torch.set_num_threads(1)
+    return perform(job)
+
+
+__all__ = ["RayPool"]

@@ -1,0 +1,42 @@
+"""What decides the last bits of a result: rows computed elsewhere are told apart by it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from mmcl_fast import __version__
+from mmcl_fast.config import TrainConfig
+
+SAME_BITS_EVERYWHERE = ("native",)
+"""Engines whose bits do not depend on the instruction set, the threads or the batch."""
+
+
+def numerics_of(cfg: TrainConfig) -> str:
+    """What a run's bits depend on beside its settings, on this machine.
+
+    The native core gives the same bits on every x86-64; torch's matrix products are those of its
+    version and of the processor or GPU. Empty parts are left out.
+    """
+    ours = f"mmcl_fast {__version__}, {cfg.engine}"
+    if cfg.engine in SAME_BITS_EVERYWHERE:
+        return ours
+    if cfg.device == "cuda":
+        return f"{ours}, torch {torch.__version__}, {torch.cuda.get_device_name()}"
+    return f"{ours}, torch {torch.__version__}, {processor()}"
+
+
+@cache
+def processor() -> str:
+    """Vendor, family and model of the CPU and the instruction set that torch uses on it."""
+    wide = torch.backends.cpu.get_cpu_capability()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().split("\n\n", 1)[0].splitlines() if info.exists() else []
+    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    named = [fields.get(k, "") for k in ("vendor_id", "cpu family", "model")]
+    return " ".join([*filter(None, named), wide])
+
+
+__all__ = ["SAME_BITS_EVERYWHERE", "numerics_of", "processor"]

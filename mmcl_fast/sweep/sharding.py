@@ -1,0 +1,75 @@
+"""How runs are cut into shards: pieces of work that are done and written whole.
+
+The cut depends on the settings alone, never on the machine, so that every machine agrees on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines import flop
+
+SHARD_SECONDS = 8.0
+"""Work of a shard: long beside starting it and writing its part, short beside losing it."""
+SHARD_RUNS = 1024
+LEAST_SHARDS = 16  # a short sweep is cut finer, for several workers
+LEAST_SECONDS = 0.25
+# Rough rates of one core, flop/s, only to balance shards.
+RATES = {"native": 1.5e11, "gram": 4e10, "primal": 1e11, "reference": 1e10}
+DEFAULT_RATE = 4e10
+RUN_SECONDS, LOOK_SECONDS = 1e-3, 1e-4  # beside the products: a run, and an evaluation of it
+SAMPLE_SETTINGS = frozenset(
+    {"seed", "data_seed", "init_seed", "d", "d_b", "mu_norm", "mu_b_norm", "nu_norm", "sigma_xi",
+     "sigma_xi_b", "sigma_eps", "sigma_0", "tau", "eta"}
+)  # fmt: skip
+"""Settings that leave the shapes of a run's arrays in coefficient space as they are."""
+
+
+def run_seconds(cfg: TrainConfig) -> float:
+    """About how long one core needs for a run."""
+    looks = cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    rate = RATES.get(cfg.engine, DEFAULT_RATE)
+    return flop(cfg, cfg.engine) / rate + RUN_SECONDS + looks * LOOK_SECONDS
+
+
+def cut(
+    points: Sequence[TrainConfig], point_of: npt.NDArray[np.int32], first: int = 0
+) -> npt.NDArray[np.int32]:
+    """The shard of each run: runs of equal shapes together, about `SHARD_SECONDS` each.
+
+    Args:
+        points: Settings.
+        point_of: Index of each run's settings, [runs].
+        first: Number of the first shard.
+    """
+    classes: dict[tuple[object, ...], int] = {}
+    class_of = np.array([classes.setdefault(_shape(cfg), len(classes)) for cfg in points])
+    seconds = np.array([run_seconds(cfg) for cfg in points])
+    order = np.argsort(class_of[point_of], kind="stable")
+    total = float(seconds[point_of].sum())
+    target = min(SHARD_SECONDS, max(LEAST_SECONDS, total / LEAST_SHARDS))
+    shard_of = np.empty(len(point_of), np.int32)
+    shard, start = first, 0
+    sorted_classes = class_of[point_of][order]
+    for stop in [*np.flatnonzero(np.diff(sorted_classes)) + 1, len(order)]:
+        members = order[start:stop]
+        cost = seconds[point_of[members]]
+        # The middle of each run decides, so shards of a class differ by one run at most.
+        place = np.cumsum(cost) - cost / 2
+        pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // SHARD_RUNS))
+        index = np.minimum((place / cost.sum() * pieces).astype(np.int32), pieces - 1)
+        used, index = np.unique(index, return_inverse=True)
+        shard_of[members] = shard + index.astype(np.int32)
+        shard, start = shard + len(used), stop
+    return shard_of
+
+
+def _shape(cfg: TrainConfig) -> tuple[object, ...]:
+    return tuple(value for name, value in cfg.to_dict().items() if name not in SAMPLE_SETTINGS)
+
+
+__all__ = ["cut", "run_seconds"]

@@ -1,0 +1,114 @@
+"""One shard: train its runs and turn them into rows."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines import memory_bytes
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.run import Run
+from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
+from mmcl_fast.sweep.numerics import numerics_of
+from mmcl_fast.sweep.plan import Plan
+from mmcl_fast.training import resolve, train_many
+
+CHUNK_BYTES = 1 << 29  # runs with their coefficients, held until they are rows
+CHUNK_RUNS = 256
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a shard gave.
+
+    Attributes:
+        table: One row a run, in the order of run ids.
+        tracebacks: Of failed runs, by run id.
+        seconds: Time in training.
+    """
+
+    table: pa.Table
+    tracebacks: dict[int, str]
+    seconds: float
+
+
+def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
+    """Train the runs of a shard.
+
+    Args:
+        plan: The plan.
+        shard: Which shard.
+        any_engine: Where this machine cannot train as the plan says (another device), take what
+            `auto` takes here; rows tell.
+    """
+    runs = plan.runs_of(shard)
+    configs = plan.configs(runs)
+    if any_engine:
+        configs = [_possible(cfg) for cfg in configs]
+    started = time.perf_counter()
+    done: list[Run | str] = []
+    for chunk in _chunks(configs):
+        done += _train_all(chunk)
+    seconds = time.perf_counter() - started
+    failed = {int(k): text for k, text in zip(runs, done, strict=True) if isinstance(text, str)}
+    columns = setting_columns(plan, runs)
+    for name in ("engine", "device"):
+        columns[name] = pa.array([getattr(cfg, name) for cfg in configs])
+    schema = part_schema("float64" if any(c.dtype == "float64" for c in plan.points) else "float32")
+    columns |= _results(done, schema)
+    columns["error"] = pa.array(
+        [text.strip().splitlines()[-1] if isinstance(text, str) else None for text in done],
+        pa.string(),
+    )
+    columns["computed_on"] = pa.array([numerics_of(cfg) for cfg in configs])
+    return Rows(pa.table(columns, schema), failed, seconds)
+
+
+def _possible(cfg: TrainConfig) -> TrainConfig:
+    """The config as it is, or as this machine can train it."""
+    try:
+        return resolve(cfg)
+    except (ConfigError, ValueError):
+        return resolve(cfg.replace(device="auto", engine="auto"))
+
+
+def _train_all(configs: Sequence[TrainConfig]) -> list[Run | str]:
+    """Runs, or the traceback of those that raise: each is then trained by itself."""
+    try:
+        return list(train_many(configs))
+    except Exception:  # noqa: BLE001 - whatever a run raises becomes its row; the others go on
+        if len(configs) == 1:
+            return [traceback.format_exc()]
+        return [found for cfg in configs for found in _train_all([cfg])]
+
+
+def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
+    cost = max(memory_bytes(cfg, cfg.engine) for cfg in dict.fromkeys(configs))
+    width = max(1, min(CHUNK_RUNS, CHUNK_BYTES // cost))
+    for first in range(0, len(configs), width):
+        yield configs[first : first + width]
+
+
+def _results(done: Sequence[Run | str], schema: pa.Schema) -> dict[str, pa.Array]:
+    """Status and curves of each run."""
+    given = [r if isinstance(r, Run) else None for r in done]
+    columns: dict[str, pa.Array] = {
+        "status": pa.array(["failed" if r is None else r.status for r in given]),
+        "diverged_at": pa.array([None if r is None else r.diverged_at for r in given], pa.int32()),
+    }
+    for name in CURVES:
+        curves = [None if r is None else getattr(r, name).numpy() for r in given]
+        columns[name] = list_column(curves, schema.field(name).type)
+        columns[f"final_{name}"] = pa.array(
+            [np.nan if c is None else float(c[-1]) for c in curves], pa.float64()
+        )
+    return columns
+
+
+__all__ = ["Rows", "compute"]
