@@ -124,6 +124,91 @@ class Table1:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Run a grid of settings times seeds; the same command goes on where it was stopped."""
+
+    spec: tyro.conf.Positional[Path | None] = None
+    """TOML file of the sweep: seeds, [base], [grid], [zip]; flags go before it."""
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An axis: m=16,64,256, snr=linspace(0.05,0.5,10), n=geomspace(10,1000,5), modality=both."""
+    zip: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An axis that moves together with the other --zip axes."""
+    seeds: int | None = None
+    """Seeds of each combination, from --first-seed upwards. Default: 1."""
+    first_seed: int | None = None
+    """First seed. Default: --seed."""
+    out: Path
+    """Directory of the store: plan.parquet and one Parquet part per shard."""
+    executor: Literal["local", "ray"] = "local"
+    """Processes of this machine, or Ray (extra mmcl-fast[ray])."""
+    address: str | None = None
+    """Ray cluster to join. Default: one on this machine, on the loopback interface only."""
+    workers: int | None = None
+    """Runs side by side, one thread each. Default: one per core, or per GPU."""
+    shard: str | None = None
+    """i/N: compute the i-th of N parts only (1 <= i <= N), for arrays of jobs."""
+    extend: bool = False
+    """Add runs to the plan of the store; what is there stays."""
+    allow_other_engine: bool = False
+    """Go on where the plan's engine or processor is not to be had; computed_on marks the rows."""
+    retry_failed: bool = False
+    """Also compute shards with failed rows again."""
+    max_deaths: int = 5
+    """Workers a shard may cost before it is put away."""
+    dry_run: bool = False
+    """Only say how many runs, hours and bytes it would be."""
+    slurm: int | None = None
+    """Write sweep.sbatch for an array of this many jobs instead; --workers: cores of each."""
+    sbatch: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A further #SBATCH option of that script, such as --sbatch=--partition=cpu."""
+
+    def run(self) -> int:
+        """Do it."""
+        part = None if self.shard is None else _part(self.shard)
+        run = _command("sweep", None)
+        home = import_module("mmcl_fast.commands.sweep")
+        sweep = import_module("mmcl_fast.sweep")
+        spec = sweep.Spec(self.config) if self.spec is None else sweep.read_spec(self.spec)
+        request = None
+        if self.slurm is not None:
+            request = home.SlurmRequest(self.slurm, self.sbatch, home.command_line(sys.argv[1:]))
+        return run(  # type: ignore[no-any-return]
+            self.config,
+            spec,
+            grid=self.grid,
+            zipped=self.zip,
+            seeds=self.seeds,
+            first_seed=self.first_seed,
+            out=self.out,
+            policy=sweep.Policy(
+                executor=self.executor,
+                address=self.address,
+                workers=self.workers,
+                part=part,
+                extend=self.extend,
+                any_engine=self.allow_other_engine,
+                retry_failed=self.retry_failed,
+                max_deaths=self.max_deaths,
+            ),
+            dry_run=self.dry_run,
+            slurm=request,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a sweep is, from its store alone, while it runs or afterwards."""
+
+    store: tyro.conf.Positional[Path]
+    """Directory of the store."""
+
+    def run(self) -> int:
+        """Do it."""
+        return _command("status", None)(self.store)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """Versions, devices, and what can run here and why the rest cannot."""
 
@@ -132,7 +217,14 @@ class Info:
         return _command("info", None)()  # type: ignore[no-any-return]
 
 
-COMMANDS = {"figure1": Figure1, "table1": Table1, "train": Train, "info": Info}
+COMMANDS = {
+    "figure1": Figure1,
+    "table1": Table1,
+    "train": Train,
+    "sweep": Sweep,
+    "status": Status,
+    "info": Info,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,9 +286,27 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _subcommand(name: str, arguments: Sequence[str]) -> Any:
-    if name != "train" or arguments[:1] != ["train"]:
-        return tyro.conf.subcommand(name)
-    return tyro.conf.subcommand(name, default=_preset(arguments))
+    if arguments[:1] == ["train"] == [name]:
+        return tyro.conf.subcommand(name, default=_preset(arguments))
+    if arguments[:1] == ["sweep"] == [name] and (file := _spec_file(arguments)):
+        read = import_module("mmcl_fast.sweep.spec").read_spec(file)
+        # The required --out is tyro's to ask for.
+        return tyro.conf.subcommand(name, default=Sweep(config=read.base, out=tyro.MISSING))
+    return tyro.conf.subcommand(name)
+
+
+def _spec_file(arguments: Sequence[str]) -> Path | None:
+    """The TOML file on the command line of `mmcl sweep`, whose [base] flags change."""
+    found = [a for a in arguments[1:] if not a.startswith("-") and a.endswith(".toml")]
+    return Path(found[0]) if found else None
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`i/N` as numbers."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise ConfigError(f"shard: expected i/N, such as 3/10, got {text!r}")
+    return int(index), int(count)
 
 
 def _preset(arguments: Sequence[str]) -> Train:

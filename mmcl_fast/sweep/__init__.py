@@ -12,13 +12,14 @@ from __future__ import annotations
 from mmcl_fast.sweep.cube import to_xarray
 from mmcl_fast.sweep.driver import Policy, SweepResult, run_sweep
 from mmcl_fast.sweep.plan import Plan, make_plan
-from mmcl_fast.sweep.spec import read_spec
+from mmcl_fast.sweep.spec import Spec, read_spec
 from mmcl_fast.sweep.survey import Status, read_status
 from mmcl_fast.sweep.table import load
 
 __all__ = [
     "Plan",
     "Policy",
+    "Spec",
     "Status",
     "SweepResult",
     "load",

@@ -56,9 +56,11 @@ ARROWS: dict[str, set[str]] = {
     "plotting_table1": {"data", "experiments.table1", "experiments.table1.protocol", "plotting"},
     "commands": {
         "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
-        "files", "plotting", "plotting_table1", "progress", "run", "training",
+        "files", "plotting", "plotting_table1", "progress", "run", "sweep", "training",
     },
-    "cli": {"config", "errors", "experiments.table1.protocol", "presets", "commands"},
+    "cli": {
+        "config", "errors", "experiments.table1.protocol", "presets", "commands", "sweep",
+    },
 }  # fmt: skip
 
 
