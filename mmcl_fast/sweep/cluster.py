@@ -7,6 +7,8 @@ and tries again without end. Nothing but (shard, counts) travels; rows go to the
 from __future__ import annotations
 
 import os
+import re
+import socket
 import tempfile
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+CONNECT_SECONDS = 10.0
 MAX_ADDRESS = 60  # Ray's sockets live in its folder, and a socket's name is short
 
 
@@ -54,7 +57,6 @@ class RayPool:
             max_retries=0,
             num_cpus=1,
             num_gpus=1 if gpus else 0,
-            runtime_env={"env_vars": dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")},
         )(_perform)
 
     def __enter__(self) -> RayPool:
@@ -95,6 +97,7 @@ class RayPool:
     def _start(self, workers: int | None, address: str | None) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is not None:
+            _reach(address)
             try:
                 self._ray.init(address=address, **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -116,6 +119,19 @@ class RayPool:
         self._ray.shutdown()
         if hasattr(self, "_folder"):
             self._folder.cleanup()
+
+
+def _reach(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if not found:
+        return  # "auto" and the like: Ray finds it, or says at once that it cannot
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"executor ray: expected a cluster at {address}, got {error.strerror or error}"
+        ) from error
 
 
 def _perform(job: Job) -> Done | Broken:

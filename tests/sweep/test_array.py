@@ -1,0 +1,40 @@
+"""The script for Slurm: its jobs, run one after the other, complete a sweep."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from mmcl_fast import sweep
+from tests.sweep.disturbance import finish, parts, same_parts, start
+
+SWEEP = ["--n", "12", "--m", "4", "--epochs", "4", "--data", "reduced"]
+SWEEP += ["--grid", "m=2,3,4,5", "--seeds", "3"]
+JOBS = 3
+
+
+def run_job(script: Path, index: int, folder: Path) -> None:
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(index)}
+    done = subprocess.run(
+        ["bash", str(script)], env=environment, cwd=folder, capture_output=True, timeout=150
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+
+
+def test_the_jobs_of_an_array_complete_a_sweep(tmp_path: Path) -> None:
+    store = tmp_path / "a store" / "s"
+    options = ["--slurm", str(JOBS), "--sbatch=--partition=short", "--workers", "1"]
+    finish(start([*SWEEP, "--out", str(store), *options]))
+    script = store / "sweep.sbatch"
+    lines = script.read_text().splitlines()
+    assert f"#SBATCH --array=1-{JOBS}" in lines
+    assert "#SBATCH --partition=short" in lines
+    assert not (store / "plan.parquet").exists(), "nothing is computed by the writer"
+    for index in (2, 3):
+        run_job(script, index, tmp_path)
+    found = sweep.read_status(store)
+    assert 0 < found.done < found.runs == 12
+    for index in (1, 2):  # a job that ran already has nothing left to do
+        run_job(script, index, tmp_path)
+    assert sweep.read_status(store).done == 12
+    finish(start([*SWEEP, "--out", str(tmp_path / "one")]))
+    assert same_parts(parts(store), parts(tmp_path / "one"))

@@ -1,0 +1,95 @@
+"""The same sweep on a Ray cluster of this machine, with workers and driver killed."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mmcl_fast import sweep
+from tests.sweep.disturbance import (
+    descendants,
+    disturb,
+    finish,
+    parts,
+    same_parts,
+    start,
+    wait_for_parts,
+)
+
+pytest.importorskip("ray")
+TASK = "ray::_perform"  # Ray names a worker's process after what it does
+SWEEP = ["--n", "60", "--m", "20", "--data", "reduced", "--evaluate-every", "50"]
+SWEEP += ["--grid", "modality=both", "--grid", "mu_norm=2,5", "--seeds", "150"]
+ON_RAY = ["--executor", "ray", "--workers", "2", "--max-deaths", "1000"]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("calm") / "store"
+    finish(start([*SWEEP, "--out", str(store)]))
+    return store
+
+
+def test_kills_lose_nothing(calm: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    hit = disturb([*SWEEP, *ON_RAY, "--out", str(store)], store, kills=4, pause=0.3, word=TASK)
+    assert hit >= 1
+    assert same_parts(parts(store), parts(calm))
+    assert sweep.load(store, ["run_id"])["run_id"].to_pylist() == list(range(600))
+
+
+def test_a_local_cluster_listens_on_loopback_only(calm: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    driver = start([*SWEEP, *ON_RAY, "--out", str(store)])
+    wait_for_parts(store, 1, driver)
+    ours = set(descendants(driver.pid, ""))
+    sockets = {
+        f"socket:[{inode}]"
+        for inode, address in _listening()
+        if address not in ("0100007F", "0000000000000000FFFF00000100007F")
+        and address != "00000000000000000000000001000000"
+    }
+    seen = 0
+    for pid in ours:
+        try:
+            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue  # it has ended meanwhile
+        seen += len(links)
+        assert not sockets & set(links), f"process {pid} listens to the outside"
+    assert seen > 0
+    finish(driver)
+
+
+def _listening() -> list[tuple[str, str]]:
+    """Inode and address of every listening TCP socket of this machine."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                found.append((fields[9], fields[1].partition(":")[0]))
+    return found
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    command = [
+        *SWEEP,
+        "--executor",
+        "ray",
+        "--address",
+        "127.0.0.1:1",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    said = finish(start(command), expected=2)
+    assert "executor ray: expected a cluster at 127.0.0.1:1, got" in said
+
+
+def test_without_ray_the_package_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('no ray here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process: subprocess.Popen[bytes] = start([*SWEEP, *ON_RAY, "--out", str(tmp_path / "s")])
+    assert "expected the package ray (pip install 'mmcl-fast[ray]')" in finish(process, expected=2)
