@@ -1,8 +1,8 @@
 """Sweeps end to end: `python -m bench.sweep [--json FILE]`.
 
 Planning, starting the workers, data, training, evaluation every 20 epochs, Parquet: the paper's
-size, reduced data, one worker and one per core, wall time. Then a store of a million rows, and the time
-of a grouped query on it. Rows of the sweep are first compared with single runs, bit for bit.
+size, reduced data, one worker and one per core, wall time. Then a store of a million rows, and the
+time of a grouped query on it. Rows of the sweep are first compared with single runs, bit for bit.
 """
 
 from __future__ import annotations
