@@ -26,9 +26,9 @@ PACKAGES = [
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
-CORE_NAMES = "chi embed fill gram inner_products lanes_plain plain softmax target trajectory"
+CORE_NAMES = "chi embed fill gram head head_plain inner_products lanes_plain plain softmax target trajectory"
 CORE = [f"csrc/core/{name}.cpp" for name in CORE_NAMES.split()]
-BINDINGS = [f"csrc/bindings/{name}.cpp" for name in ("module", "softmax", "trajectory")]
+BINDINGS = [f"csrc/bindings/{name}.cpp" for name in ("module", "head", "softmax", "trajectory")]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [
     *(*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
@@ -38,6 +38,8 @@ AVX512 = [
 TARGETS = {
     "csrc/core/avx2.cpp": AVX2,
     "csrc/core/avx512.cpp": AVX512,
+    "csrc/core/head_avx2.cpp": AVX2,
+    "csrc/core/head_avx512.cpp": AVX512,
     "csrc/core/lanes_avx2.cpp": AVX2,
     "csrc/core/lanes_avx512.cpp": AVX512,
 }

@@ -44,6 +44,30 @@ def fill_chi(
     seed: int,
     tag: int,
 ) -> None: ...
+def fit_heads(
+    features: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+    labels: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float64],
+    bias: npt.NDArray[np.float64],
+    converged: npt.NDArray[np.bool_],
+    steps: npt.NDArray[np.int64],
+    *,
+    l2: float,
+    tolerance: float,
+    most_steps: int,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def score_heads(
+    features: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+    labels: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float64],
+    bias: npt.NDArray[np.float64],
+    share: npt.NDArray[np.float64],
+    *,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
 def softmax_rows(
     scores: npt.NDArray[np.float32],
     terms: npt.NDArray[np.float32] | None,

@@ -2,40 +2,29 @@
 
     minimise over (w, b)   mean_i log(1 + exp(-y_i (<w, f_i> + b))) + (l2 / 2) |w|^2
 
-Method: Newton with Armijo backtracking, batched, in float64. Problems with p <= n are solved in w,
-those with p > n in the n coefficients a of w = F^T a: exact, as the optimum lies in the span of the
-features. Features are centred (the intercept is not penalised, so this changes nothing), and once
-more with the Newton weights, which eliminates the intercept without cancellation.
-
-Reproducibility: a problem's result does not depend, to the last bit, on the other problems of the
-batch, on the chunks or on the number of threads. Three things give this. Each chunk is computed by
-one thread, as threaded BLAS and LAPACK round differently; the threads share the chunks out.
-Products have at least two columns: a lone vector in a batch of one is sent to another BLAS routine,
-with another order of sums. Functions whose vector and scalar code differ (sigmoid) are not used.
+Method: Newton with Armijo backtracking in float64, in the form with fewer unknowns:
+`mmcl_fast/newton.py` explains it. Small problems are solved one by one by the native core
+(`csrc/core/head.h`), larger ones in batches by torch. Which, depends on a problem's shape alone, so
+a result does not depend on the batch, and neither on the number of threads nor on the machine's
+instruction set where the core computes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mmcl_fast import _native
 from mmcl_fast.errors import DataError
+from mmcl_fast.newton import GRADIENT_TOLERANCE, MAX_ITERATIONS, fit_chunks, score_chunks
 
-GRADIENT_TOLERANCE = 1e-10
-MAX_ITERATIONS = 200
-# What a Newton step reads of a chunk should stay in the cache of one core: of 0.5 to 16 MiB at
-# 100 x 50, 2 and 4 were measured to be the fastest.
-CHUNK_BYTES = 2 * 2**20
-_FLOAT64 = torch.finfo(torch.float64)
-_MAX_HALVINGS = 60
-_ARMIJO = 1e-4
-# Rounding of the objective: without this slack the last Newton steps would be refused at random.
-_ROUNDING = 1e-13
+# Features of a problem that the native core takes: as far as was measured, to 2000 x 512. Times
+# faster than torch on one core of an AMD Zen 5: 100 x 50: 18; 10,000 x 50: 6; 600 x 1200: 4.
+NATIVE_NUMBERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,8 +64,8 @@ def fit_logistic(features: Tensor, labels: Tensor, *, l2: float | None = None) -
         TypeError: Features are not floating.
 
     Numerics: float64 on the CPU whatever the input; bit-equal in any batch and on any threads.
-    Cost: per step 2 n p^2 + p^3 / 3 flop (p <= n) or n^3 / 3 (p > n, after 2 n^2 p once). Memory
-        per thread: about 4 CHUNK_BYTES (p <= n), 30 (p > n), or 4 problems if that is more.
+    Cost: per step n p^2 + p^3 / 3 flop (p <= n) or n^3 / 3 (p > n, after n^2 p once). Memory per
+        thread: that of 4 problems in float64, and in torch at least 16 MiB.
     """
     labels = _check(features, labels)
     _check_both_labels(labels)
@@ -85,13 +74,8 @@ def fit_logistic(features: Tensor, labels: Tensor, *, l2: float | None = None) -
     if not (math.isfinite(penalty) and penalty > 0):
         raise ValueError(f"l2: expected a finite number > 0, got {l2!r}")
 
-    def fit_chunk(chunk: slice) -> tuple[Tensor, ...]:
-        return _fit_chunk(_widen(features[chunk]), _widen(labels[chunk]), penalty)
-
-    # With p > n a step reads only the [n, n] products; the features still bound the chunk's memory.
-    parts = _over_chunks(fit_chunk, len(features), 8 * n * max(min(n, p), p // 8))
-    columns = zip(*parts, strict=True)
-    return LogisticHead(*(torch.cat(column).to(features.device) for column in columns))
+    fit = _fit_natively if n * p <= NATIVE_NUMBERS else fit_chunks
+    return LogisticHead(*(x.to(features.device) for x in fit(features, labels, penalty)))
 
 
 def accuracy(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
@@ -111,16 +95,8 @@ def accuracy(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
     if (expected := tuple(head.weight.shape)) != (batch, p):
         raise ValueError(f"features: expected B, p = {expected} as in head, got {(batch, p)}")
 
-    def score_chunk(chunk: slice) -> tuple[Tensor, ...]:
-        matrix, weight = _widen(features[chunk]), _widen(head.weight[chunk])
-        score = _times(matrix, weight, weight)[:, :, 0] + _widen(head.bias[chunk])[:, None]
-        right = (score > 0) == (_widen(labels[chunk]) > 0)
-        share = right.sum(1).to(torch.float64) / n
-        usable = torch.isfinite(matrix).flatten(1).all(1) & torch.isfinite(score).all(1)
-        return (torch.where(usable, share, math.nan),)
-
-    parts = _over_chunks(score_chunk, batch, 8 * n * p)
-    return torch.cat([part[0] for part in parts]).to(features.device)
+    score = _score_natively if n * p <= NATIVE_NUMBERS else score_chunks
+    return score(features, labels, head.weight, head.bias).to(features.device)
 
 
 def ood_accuracy(
@@ -161,258 +137,52 @@ def _check_both_labels(labels: Tensor) -> None:
         raise DataError(f"labels: expected both +1 and -1 in every problem, got only {got}")
 
 
-def _widen(tensor: Tensor) -> Tensor:
-    # Contiguous, because BLAS may sum in another order for other strides.
-    return tensor.detach().to("cpu", torch.float64).contiguous()
+def _fit_natively(features: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, ...]:
+    batch, _, p = features.shape
+    weight, bias = torch.empty(batch, p, dtype=torch.float64), torch.empty(batch).double()
+    converged = torch.empty(batch, dtype=torch.bool)
+    iterations = torch.empty(batch, dtype=torch.int64)
+    out = (weight, bias, converged, iterations)
+    _native.fit_heads(
+        _floats(features),
+        _plain(labels, torch.float32),
+        *(x.numpy() for x in out),
+        l2=l2,
+        tolerance=GRADIENT_TOLERANCE,
+        most_steps=MAX_ITERATIONS,
+        threads=torch.get_num_threads(),
+    )
+    return out
 
 
-def _over_chunks(
-    work: Callable[[slice], tuple[Tensor, ...]], count: int, problem_bytes: int
-) -> list[tuple[Tensor, ...]]:
-    """Runs `work` on slices of the batch (one empty slice of none), each on one thread."""
-    size = max(1, CHUNK_BYTES // problem_bytes)
-    chunks = [slice(start, start + size) for start in range(0, count, size)] or [slice(0, 0)]
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, "probe", torch.set_num_threads, (1,)) as pool:
-            return list(pool.map(work, chunks))
-    finally:
-        # The count in force is per thread, but a new thread starts from the last one set anywhere.
-        torch.set_num_threads(threads)
+def _score_natively(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    share = torch.empty(len(features), dtype=torch.float64)
+    _native.score_heads(
+        _floats(features),
+        _plain(labels, torch.float32),
+        _plain(weight, torch.float64),
+        _plain(bias, torch.float64),
+        share.numpy(),
+        threads=torch.get_num_threads(),
+    )
+    return share
 
 
-def _times(matrix: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """[k, r, c] times two vectors [k, c] each -> [k, r, 2]."""
-    return torch.bmm(matrix, torch.stack((first, second), dim=2))
+def _floats(features: Tensor) -> np.ndarray:
+    """As they are if float32, else widened: exact either way."""
+    narrow = features.dtype == torch.float32
+    return _plain(features, torch.float32 if narrow else torch.float64)
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """[k, r, c] -> rows times their transpose, [k, r, r].
-
-    In even sizes, padded with zeros: MKL rounds otherwise where a problem's matrix does not begin
-    at 16 bytes, so the second of a batch would differ from the same problem alone (seen on an AMD
-    CPU).
-    """
-    r, c = rows.shape[1:]
-    even = torch.nn.functional.pad(rows, (0, c % 2, 0, r % 2)).contiguous()
-    return torch.bmm(even, even.mT)[:, :r, :r].contiguous()
-
-
-def _solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """[k, r, r], positive definite, and right sides [k, r, 2] -> solutions [k, r, 2]."""
-    r = matrix.shape[1]
-    odd = r % 2  # made even as in `_gram`, by an unknown of its own
-    even = torch.nn.functional.pad(matrix, (0, odd, 0, odd))
-    even[:, r:, r:] = 1.0
-    factor = torch.linalg.cholesky_ex(even).L
-    return torch.cholesky_solve(torch.nn.functional.pad(right, (0, 0, 0, odd)), factor)[:, :r]
-
-
-def _dot(left: Tensor, right: Tensor) -> Tensor:
-    return (left * right).sum(1)
-
-
-class _Primal:
-    """Newton steps in w = coef, [k, p]; `matrix` holds the centred features, [k, n, p]."""
-
-    def __init__(self, features: Tensor, l2: float) -> None:
-        self.matrix = features
-        self.l2 = l2
-        self.largest = features.abs().flatten(1).amax(1)  # [k]
-
-    def keep(self, which: Tensor) -> None:
-        self.matrix, self.largest = self.matrix[which], self.largest[which]
-
-    def pull(self, coef: Tensor, pulls: Tensor, curvature: Tensor) -> Tensor:
-        """F^T applied to pulls and curvature, [k, p, 2]."""
-        return _times(self.matrix.mT, pulls, curvature)
-
-    def stationary(self, coef: Tensor, pulls: Tensor, pulled: Tensor) -> Tensor:
-        n = pulls.shape[1]
-        gradient = self.l2 * coef - pulled[:, :, 0] / n
-        scale = self.largest * pulls.abs().mean(1)
-        return gradient.abs().amax(1) <= GRADIENT_TOLERANCE * scale
-
-    def direction(
-        self, coef: Tensor, pulls: Tensor, curvature: Tensor, pulled: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The Newton direction in w, [k, p], and in b, [k]."""
-        n, p = self.matrix.shape[1:]
-        total = curvature.sum(1).clamp_min(_FLOAT64.tiny)  # [k]
-        lift = pulls.sum(1) / total
-        mean = pulled[:, :, 1] / total[:, None]  # [k, p]
-        weighted = (self.matrix - mean[:, None, :]) * curvature.sqrt()[:, :, None]
-        hessian = _gram(weighted.mT) / n
-        diagonal = hessian.diagonal(dim1=1, dim2=2)
-        # l2 alone keeps the matrix definite unless rounding of huge features exceeds it.
-        rounding = 4 * p * _FLOAT64.eps * diagonal.amax(1, keepdim=True)
-        diagonal += self.l2 + rounding
-        descent = (pulled[:, :, 0] - lift[:, None] * pulled[:, :, 1]) / n - self.l2 * coef
-        right = torch.stack((descent, mean), dim=2)
-        step = _solved(hessian, right)[:, :, 0]
-        return step, lift - _dot(mean, step)
-
-    def metric(self, vector: Tensor, image: Tensor) -> Tensor:
-        """G v with |w|^2 = <coef, G coef>: here w itself."""
-        return vector
-
-    def weight(self, coef: Tensor, features: Tensor) -> Tensor:
-        return coef
-
-
-class _Dual:
-    """Newton steps in coef = a, [k, n], where w = F^T a; `matrix` is F F^T, [k, n, n].
-
-    Newton's system (I + W K) da + W 1 db = rho is solved through I + W^{1/2} K W^{1/2}: eigenvalues
-    of at least 1 however small the weights W (Rasmussen and Williams 2006, algorithm 3.1).
-    """
-
-    def __init__(self, features: Tensor, l2: float) -> None:
-        self.matrix = _gram(features)
-        self.l2 = l2
-
-    def keep(self, which: Tensor) -> None:
-        self.matrix = self.matrix[which]
-
-    def pull(self, coef: Tensor, pulls: Tensor, curvature: Tensor) -> Tensor:
-        """rho, [k, n]: the gradient in w is -l2 F^T rho."""
-        return pulls / (pulls.shape[1] * self.l2) - coef
-
-    def stationary(self, coef: Tensor, pulls: Tensor, pulled: Tensor) -> Tensor:
-        # max_j |l2 (F^T rho)_j| <= l2 n max|F| mean|rho|, so this implies the primal criterion.
-        bound = pulls.abs().mean(1) / (pulls.shape[1] * self.l2)
-        return pulled.abs().mean(1) <= GRADIENT_TOLERANCE * bound
-
-    def direction(
-        self, coef: Tensor, pulls: Tensor, curvature: Tensor, pulled: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The Newton direction in a, [k, n], and in b, [k]; after a whole step a sums to 0."""
-        n = self.matrix.shape[1]
-        root = (curvature / (n * self.l2)).sqrt()  # [k, n]
-        inner = self.matrix * root[:, :, None] * root[:, None, :]
-        diagonal = inner.diagonal(dim1=1, dim2=2)
-        rounding = 4 * n * _FLOAT64.eps * diagonal.amax(1, keepdim=True)
-        diagonal += 1.0 + rounding
-        image = _times(self.matrix, pulled, coef)[:, :, 0]
-        right = torch.stack((root * image, root), dim=2)
-        solved = _solved(inner, right)
-        plain = pulled - root * solved[:, :, 0]
-        along_bias = root * solved[:, :, 1]
-        total = along_bias.sum(1).clamp_min(_FLOAT64.tiny)
-        bias_step = (coef.sum(1) + plain.sum(1)) / total
-        return plain - bias_step[:, None] * along_bias, bias_step
-
-    def metric(self, vector: Tensor, image: Tensor) -> Tensor:
-        """G v with |w|^2 = <coef, G coef>: here K v, which is the image."""
-        return image
-
-    def weight(self, coef: Tensor, features: Tensor) -> Tensor:
-        return _times(features.mT, coef, coef)[:, :, 0]
-
-
-def _fit_chunk(features: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, ...]:
-    """Heads of k problems, [k, n, p] float64; NaN for those with non-finite features."""
-    count, n, p = features.shape
-    finite = torch.isfinite(features).flatten(1).all(1)
-    weight, bias = labels.new_full((count, p), math.nan), labels.new_full((count,), math.nan)
-    converged = torch.zeros(count, dtype=torch.bool)
-    iterations = torch.zeros(count, dtype=torch.int64)
-    if bool(finite.any()):
-        usable = features[finite]
-        mean = usable.mean(1, keepdim=True)  # [k, 1, p]
-        centred = usable - mean
-        model = _Primal(centred, l2) if p <= n else _Dual(centred, l2)
-        coef, shifted, met, steps = _newton(model, labels[finite])
-        fitted = model.weight(coef, centred)
-        weight[finite] = fitted
-        bias[finite] = shifted - _dot(fitted, mean[:, 0, :])
-        converged[finite], iterations[finite] = met, steps
-    return weight, bias, converged, iterations
-
-
-def _newton(model: _Primal | _Dual, labels: Tensor) -> tuple[Tensor, ...]:
-    """Damped Newton from w = 0 and the best constant score; a problem leaves when it is done."""
-    count, n = labels.shape
-    rows = torch.arange(count)
-    plus = (labels > 0).sum(1).to(torch.float64)
-    bias = (plus / (n - plus)).log()
-    coef = torch.zeros(count, model.matrix.shape[2], dtype=torch.float64)
-    score = bias[:, None].expand(count, n)
-    moved = torch.ones(count, dtype=torch.bool)
-    out_coef, out_bias = coef.clone(), bias.clone()
-    converged = torch.zeros(count, dtype=torch.bool)
-    iterations = torch.zeros(count, dtype=torch.int64)
-    for iteration in range(MAX_ITERATIONS + 1):
-        pulls, curvature = _derivatives(labels, score)
-        pulled = model.pull(coef, pulls, curvature)
-        balanced = pulls.sum(1).abs() <= GRADIENT_TOLERANCE * pulls.abs().sum(1)
-        met = balanced & model.stationary(coef, pulls, pulled)
-        leaving = met | ~moved | (iteration == MAX_ITERATIONS)
-        if bool(leaving.any()):
-            gone, stay = rows[leaving], ~leaving
-            out_coef[gone], out_bias[gone] = coef[leaving], bias[leaving]
-            converged[gone], iterations[gone] = met[leaving], iteration
-            if not bool(stay.any()):
-                break
-            model.keep(stay)
-            rows, labels, coef, bias = rows[stay], labels[stay], coef[stay], bias[stay]
-            pulls, curvature, pulled = pulls[stay], curvature[stay], pulled[stay]
-        step, bias_step = model.direction(coef, pulls, curvature, pulled)
-        coef, bias, score, moved = _search(model, labels, (coef, bias), (step, bias_step))
-    return out_coef, out_bias, converged, iterations
-
-
-def _derivatives(labels: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """-dloss/dscore and the second derivative of each sample's loss, both [k, n]."""
-    margin = labels * score
-    small = torch.exp(-margin.abs())
-    wrong = torch.where(margin > 0, small, 1.0) / (1.0 + small)  # 1 - P(y_i | f_i)
-    curvature = small / (1.0 + small).square()
-    return labels * wrong, curvature
-
-
-def _search(
-    model: _Primal | _Dual,
-    labels: Tensor,
-    start: tuple[Tensor, Tensor],
-    direction: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Halves each problem's step until the objective falls enough; `moved` says if it ever did."""
-    (coef, bias), (step, bias_step) = start, direction
-    images = _times(model.matrix, coef, step)  # [k, n, 2]
-    score = images[:, :, 0] + bias[:, None]
-    change = images[:, :, 1] + bias_step[:, None]
-    whole = model.metric(coef, images[:, :, 0])
-    moved_whole = model.metric(step, images[:, :, 1])
-    squares = (_dot(coef, whole), _dot(step, whole), _dot(step, moved_whole))
-    pulls, _ = _derivatives(labels, score)
-    slope = model.l2 * squares[1] - (pulls * change).mean(1)
-
-    def objective(size: Tensor) -> Tensor:
-        margin = labels * (score + size[:, None] * change)
-        loss = torch.log1p(torch.exp(-margin.abs())) - margin.clamp_max(0.0)
-        penalty = squares[0] + size * (2.0 * squares[1] + size * squares[2])
-        return loss.mean(1) + 0.5 * model.l2 * penalty
-
-    size = torch.ones_like(bias)
-    now = objective(torch.zeros_like(bias))
-    limit = now + _ROUNDING * now.abs()
-    moved = objective(size) <= limit + _ARMIJO * size * slope
-    for _ in range(_MAX_HALVINGS):
-        if not bool((~moved & torch.isfinite(slope)).any()):
-            break
-        size = torch.where(moved, size, 0.5 * size)
-        moved = moved | (objective(size) <= limit + _ARMIJO * size * slope)
-    # A problem that cannot move keeps its point exactly (its direction may be NaN).
-    coef = torch.where(moved[:, None], coef + size[:, None] * step, coef)
-    score = torch.where(moved[:, None], score + size[:, None] * change, score)
-    return coef, torch.where(moved, bias + size * bias_step, bias), score, moved
+def _plain(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+    found: np.ndarray = tensor.detach().to("cpu", dtype).contiguous().numpy()
+    return found
 
 
 __all__ = [
-    "CHUNK_BYTES",
     "GRADIENT_TOLERANCE",
     "MAX_ITERATIONS",
+    "NATIVE_NUMBERS",
     "LogisticHead",
     "accuracy",
     "fit_logistic",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mmcl_fast import probe
+from mmcl_fast import _native, newton, probe
 from mmcl_fast.errors import DataError
 
 
@@ -51,6 +51,12 @@ CASES = [
     Case("tiny", 100, 50, "squares near underflow", scale=1e-150, sklearn_can=False),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def solver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(probe, "NATIVE_NUMBERS", 10**9 if request.param == "native" else 0)
+    return request.param
 
 
 def make(case: Case, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,13 +158,13 @@ def test_steps_that_overshoot_are_damped(l2):
     assert head.iterations.max() <= 60
 
 
-def test_the_form_with_fewer_unknowns_is_solved(monkeypatch):
+def test_the_form_with_fewer_unknowns_is_solved_in_torch(monkeypatch):
     x, y = make(Case("", 8, 9, ""))
     with monkeypatch.context() as patch:
-        patch.setattr(probe, "_Primal", None)
-        probe.fit_logistic(x, y)
-    monkeypatch.setattr(probe, "_Dual", None)
-    probe.fit_logistic(x[:, :, :8], y)
+        patch.setattr(newton, "_Primal", None)
+        newton.fit_chunks(x, y, 0.1)
+    monkeypatch.setattr(newton, "_Dual", None)
+    newton.fit_chunks(x[:, :, :8], y, 0.1)
 
 
 def test_primal_and_dual_forms_agree():
@@ -196,11 +202,13 @@ def test_alone_or_in_a_batch_is_the_same_to_the_bit(n, p, threads):
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100_000, 2**30])
 @pytest.mark.parametrize("p", [9, 90], ids=["primal", "dual"])
-def test_chunks_change_no_bit(monkeypatch, chunk_bytes, p):
+def test_chunks_change_no_bit(monkeypatch, solver, chunk_bytes, p):
+    if solver == "native":
+        pytest.skip("has none")
     x, y = make(Case("", 40, p, "", batch=50))
     whole = probe.fit_logistic(x, y)
     share = probe.accuracy(whole, x, y)
-    monkeypatch.setattr(probe, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(newton, "CHUNK_BYTES", chunk_bytes)
     assert_same_bits(probe.fit_logistic(x, y), whole)
     assert torch.equal(probe.accuracy(whole, x, y), share)
 

@@ -6,6 +6,7 @@
 #include "../core/chi.h"
 #include "../core/fill.h"
 #include "../core/gram.h"
+#include "head.h"
 #include "softmax.h"
 #include "trajectory.h"
 
@@ -120,7 +121,7 @@ PYBIND11_MODULE(_native, m) {
   using py::arg;
   m.doc() =
       "Native core of mmcl_fast: the random stream of docs/stream.md, passes over scores, training "
-      "runs.";
+      "runs, logistic heads.";
   m.def("fill_normal", &fill_normal, "Fill a [runs, samples, dims] buffer with scaled normals.",
         arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
         arg("scale"), arg("threads"), arg("target") = "auto");
@@ -132,6 +133,7 @@ PYBIND11_MODULE(_native, m) {
         arg("scale"), arg("threads"), arg("target") = "auto");
   m.def("fill_chi", &fill_chi, "Fill a [rows] buffer with chi variates; see csrc/core/chi.h.",
         arg("out"), arg("degrees"), py::kw_only(), arg("first_row"), arg("seed"), arg("tag"));
+  bind_heads(m);
   bind_softmax(m);
   bind_trajectories(m);
   m.def("targets", &target_names, "Instruction sets this machine can run, slowest first.");

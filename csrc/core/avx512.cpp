@@ -150,7 +150,7 @@ struct Avx512 {
 
 extern const Target kAvx512Target{"avx512", simd::kKernels<Avx512, false>,
                                   simd::kKernels<Avx512, true>, simd::gram<Avx512>,
-                                  simd::kSoftmax<Avx512>, &kAvx512Lanes};
+                                  simd::kSoftmax<Avx512>, &kAvx512Lanes, &kAvx512Head};
 
 }  // namespace mmcl
 #endif

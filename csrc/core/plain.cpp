@@ -176,10 +176,10 @@ constexpr Kernels kKernels{f32, bf16, f64, words};
 
 #if defined(__aarch64__)
 extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes};
+                                &kPlainLanes, &kPlainHead};
 #else
 extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes};
+                                &kPlainLanes, &kPlainHead};
 #endif
 
 }  // namespace mmcl

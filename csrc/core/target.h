@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "head.h"
 #include "lanes.h"
 
 namespace mmcl {
@@ -55,6 +56,7 @@ struct Target {
   void (*gram)(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out);
   SoftmaxKernels softmax;
   const LanesKernels* lanes;
+  const HeadKernels* head;
 };
 
 // Targets this machine can run, slowest first.

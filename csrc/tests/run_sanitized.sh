@@ -9,13 +9,13 @@ flags="-std=c++17 -g -O1 -Wall -Wextra -Werror -ffp-contract=off -fsanitize=addr
 flags="$flags -fno-sanitize-recover=all -pthread"
 compile() { "${CXX:-g++}" $flags "$@"; }
 
-core="chi embed fill gram inner_products lanes_plain plain softmax target trajectory"
+core="chi embed fill gram head head_plain inner_products lanes_plain plain softmax target trajectory"
 case $(uname -m) in
   x86_64)
-    for file in avx2 lanes_avx2; do
+    for file in avx2 head_avx2 lanes_avx2; do
       compile -mavx2 -mfma -c "csrc/core/$file.cpp" -o "$build/$file.o" &
     done
-    for file in avx512 lanes_avx512; do
+    for file in avx512 head_avx512 lanes_avx512; do
       compile -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl \
         -Wno-uninitialized -Wno-maybe-uninitialized -c "csrc/core/$file.cpp" -o "$build/$file.o" &
     done
