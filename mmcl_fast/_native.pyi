@@ -117,19 +117,23 @@ def embed(
     out: npt.NDArray[np.float32],
     start: npt.NDArray[np.float32],
     labels: npt.NDArray[np.float32],
-    places: Sequence[int],
+    places: npt.NDArray[np.int64] | None = None,
     *,
     q: int,
     moved: npt.NDArray[np.float32] | None = None,
     gram: npt.NDArray[np.float32] | None = None,
+    threads: int,
     target: str = "auto",
 ) -> None: ...
+
+Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]
+
 def inner_products(
-    out: Sequence[npt.NDArray[np.float32]],
-    left: Sequence[tuple[npt.NDArray[np.float32], Sequence[int] | None]],
-    right: Sequence[tuple[npt.NDArray[np.float32], Sequence[int] | None]],
+    jobs: Sequence[
+        tuple[Sequence[npt.NDArray[np.float32]], Sequence[Rows], Sequence[Rows], int]
+    ],
     *,
-    shared: int = 0,
+    threads: int,
     target: str = "auto",
 ) -> None: ...
 def train_trajectories(
@@ -137,13 +141,13 @@ def train_trajectories(
     z: Sequence[npt.NDArray[np.float32]],
     moved: Sequence[npt.NDArray[np.float32]],
     positives: Sequence[int],
+    tau: Sequence[float],
+    eta: Sequence[float],
     curves: npt.NDArray[np.float32],
     *,
     n: int,
     m: int,
     q: int,
-    tau: float,
-    eta: float,
     update: bool,
     threads: int,
     target: str = "auto",

@@ -110,19 +110,26 @@ class TrainConfig:
         for name in FIELD_NAMES:
             # Numbers of NumPy and the like become plain: configs are compared, hashed, written.
             object.__setattr__(self, name, _plain(name, getattr(self, name)))
-        for name, rule in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not rule.holds(value):
-                raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
+        for name in RANGES:
+            _check_range(name, getattr(self, name))
         _check_combinations(self)
         _check_magnitudes(self)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some fields changed, validated again."""
+        if changes.keys() <= SEEDS:
+            return self._reseeded(changes)
         unknown = sorted(set(changes) - set(FIELD_NAMES))
         if unknown:
             raise ConfigError(unknown_setting(unknown[0]))
         return dataclasses.replace(self, **changes)
+
+    def _reseeded(self, seeds: Mapping[str, Any]) -> TrainConfig:
+        # A seed enters no other field's check, so only its own is made: sweeps do this per run.
+        copy = object.__new__(TrainConfig)
+        vars(copy).update(vars(self))
+        vars(copy).update((name, _checked(name, value)) for name, value in seeds.items())
+        return copy
 
     @property
     def tau_value(self) -> float:
@@ -182,6 +189,7 @@ class TrainConfig:
 
 
 FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
+SEEDS = frozenset({"seed", "data_seed", "init_seed"})
 
 
 @dataclass(frozen=True)
@@ -268,6 +276,18 @@ def _plain(name: str, value: object) -> object:
     return int(value)
 
 
+def _check_range(name: str, value: Any) -> None:
+    rule = RANGES[name]
+    if value is not None and not rule.holds(value):
+        raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
+
+
+def _checked(name: str, value: object) -> object:
+    found = _plain(name, value)
+    _check_range(name, found)
+    return found
+
+
 def _check_combinations(cfg: TrainConfig) -> None:
     if cfg.optimizer == "sgd" and cfg.batch_size is None:
         raise ConfigError("batch_size: expected an integer with optimizer sgd, got None")
@@ -318,4 +338,4 @@ def _check_magnitudes(cfg: TrainConfig) -> None:
             )
 
 
-__all__ = ["FIELD_NAMES", "RANGES", "TrainConfig", "unknown_setting"]
+__all__ = ["FIELD_NAMES", "RANGES", "SEEDS", "TrainConfig", "unknown_setting"]

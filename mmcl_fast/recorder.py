@@ -14,7 +14,10 @@ from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
-HELD_BYTES = 1 << 24  # embeddings waiting for the batched head; more costs page faults
+# Heads that wait to be fitted together: enough for any number of threads. More only costs memory
+# that is not in the cache any more.
+HELD_HEADS = 64
+HELD_BYTES = 1 << 24
 DIVERGENCE_EVERY = 16  # epochs between looks at the losses: a look is a synchronisation on a GPU
 
 
@@ -48,7 +51,8 @@ class Recorder:
         cfg = self._cfg
         if _due(epoch, cfg.evaluate_every, cfg.epochs):
             self._waiting.append((epoch, *engine.embeddings()))
-            if sum(t.nbytes + s.nbytes for _, t, s in self._waiting) > HELD_BYTES:
+            held = sum(t.nbytes + s.nbytes for _, t, s in self._waiting)
+            if held > HELD_BYTES or len(self._waiting) * len(self._configs) >= HELD_HEADS:
                 self.evaluate()
         if cfg.coefficients_every and _due(epoch, cfg.coefficients_every, cfg.epochs):
             found = engine.coefficients()
@@ -74,8 +78,7 @@ class Recorder:
         if not self._waiting:
             return
         epochs = [epoch for epoch, _, _ in self._waiting]
-        train = torch.cat([t for _, t, _ in self._waiting]).cpu()
-        test = torch.cat([s for _, _, s in self._waiting]).cpu()
+        train, test = (_joined(parts) for parts in list(zip(*self._waiting, strict=True))[1:])
         k = len(epochs)
         accuracy = ood_accuracy(
             train, self._labels.repeat(k, 1), test, self._test_labels.repeat(k, 1)
@@ -117,41 +120,63 @@ class Recorder:
 
     def runs(self, data: Sequence[SignalNoiseData | None]) -> list[Run]:
         """One `Run` each; `data` is kept where it was given by the user."""
-        return [self._run(r, mine) for r, mine in enumerate(data)]
-
-    def _run(self, r: int, data: SignalNoiseData | None) -> Run:
-        curves = {name: c[r].cpu() for name, c in self.curves.items()}
-        bad = torch.nonzero(~curves["loss"].isfinite()).flatten()
-        diverged_at = int(bad[0]) if len(bad) else None
-        if diverged_at is not None:
+        curves = {name: curve.cpu() for name, curve in self.curves.items()}
+        diverged_at = _first_bad(curves["loss"])
+        for r, epoch in diverged_at.items():
             for curve in curves.values():
-                curve[diverged_at:] = torch.nan
-        span = None if self._last is None else tuple(_pick(c, r) for c in self._last)
-        pairs = [self._lemma(k, c, r) for k, c in enumerate(span or ())]
+                curve[r, epoch:] = torch.nan
+        last = None if self._last is None else _on_cpu(self._last)
+        lemmas = [self._lemma(k, c) for k, c in enumerate(last or ())]
         stored = [
-            [self._lemma(k, _pick(c, r), r) for k, c in enumerate(sides)]
-            for _, sides in self._stored
+            [self._lemma(k, c) for k, c in enumerate(_on_cpu(sides))] for _, sides in self._stored
         ]
-        return Run(
-            config=self._configs[r],
-            **curves,
-            gamma=pairs[0][0] if pairs else None,
-            rho=pairs[0][1] if pairs else None,
-            gamma_b=pairs[1][0] if len(pairs) > 1 else None,
-            rho_b=pairs[1][1] if len(pairs) > 1 else None,
-            coefficient_epochs=[epoch for epoch, _ in self._stored],
-            **_stored_curves(stored),
-            status="finished" if diverged_at is None else "diverged",
-            diverged_at=diverged_at,
-            _span=span,
-            _weights=None if self._weights is None else tuple(w[r].cpu() for w in self._weights),
-            _data=data,
-        )
+        found = []
+        for r, mine in enumerate(data):
+            pairs = [(gamma[r], rho[r]) for gamma, rho in lemmas]
+            run = Run(
+                config=self._configs[r],
+                **{name: curve[r] for name, curve in curves.items()},
+                **_named(pairs),
+                coefficient_epochs=[epoch for epoch, _ in self._stored],
+                **_stored_curves([[(g[r], rho[r]) for g, rho in sides] for sides in stored]),
+                status="diverged" if r in diverged_at else "finished",
+                diverged_at=diverged_at.get(r),
+                _span=None if last is None else tuple(_pick(c, r) for c in last),
+                _weights=None if self._weights is None else tuple(w[r].cpu() for w in self._weights),
+                _data=mine,
+            )
+            found.append(run)
+        return found
 
-    def _lemma(self, side: int, c: Coefficients, r: int) -> tuple[Tensor, Tensor]:
-        """Gamma [m] and rho [m, n] of the decomposition (11)."""
+    def _lemma(self, side: int, c: Coefficients) -> tuple[Tensor, Tensor]:
+        """Gamma [R, m] and rho [R, m, n] of the decomposition (11)."""
         mu, noise = self._norms[side]
-        return c.mu * mu[r], c.noise * noise[r]
+        return c.mu * mu[:, None], c.noise * noise[:, None, :]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return (torch.cat(list(parts)) if len(parts) > 1 else parts[0]).cpu()
+
+
+def _first_bad(loss: Tensor) -> dict[int, int]:
+    """First epoch whose loss is not finite, of the runs [R, epochs + 1] that have one."""
+    bad = ~loss.isfinite()
+    first = bad.int().argmax(1).tolist()  # of equal values the first
+    return {r: first[r] for r in bad.any(1).nonzero().flatten().tolist()}
+
+
+def _on_cpu(sides: tuple[Coefficients, ...]) -> tuple[Coefficients, ...]:
+    return tuple(
+        Coefficients(initial=c.initial.cpu(), mu=c.mu.cpu(), noise=c.noise.cpu()) for c in sides
+    )
+
+
+def _named(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Gamma and rho of each modality, by the names of `Run`'s fields."""
+    found = {}
+    for suffix, (gamma, rho) in zip(("", "_b"), pairs, strict=False):
+        found[f"gamma{suffix}"], found[f"rho{suffix}"] = gamma, rho
+    return found
 
 
 def _stored_curves(stored: list[list[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
@@ -169,7 +194,7 @@ def _due(epoch: int, every: int, last: int) -> bool:
 
 
 def _pick(c: Coefficients, r: int) -> Coefficients:
-    return Coefficients(initial=c.initial[r].cpu(), mu=c.mu[r].cpu(), noise=c.noise[r].cpu())
+    return Coefficients(initial=c.initial[r], mu=c.mu[r], noise=c.noise[r])
 
 
 def _norms(data: Sequence[SignalNoiseData]) -> list[tuple[Tensor, Tensor]]:

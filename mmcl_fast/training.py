@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmcl_fast.checkpoint import Checkpoint
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import FIELD_NAMES, SEEDS, TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, as_data
 from mmcl_fast.engines import (
     ENGINES,
@@ -83,7 +84,10 @@ def train(
 
 
 def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None) -> list[Run]:
-    """Train many runs; runs that differ only in seeds train side by side. Equal to single runs.
+    """Train many runs, side by side where they differ in no more than the engine allows.
+
+    That is seeds in every engine, and in `native` also d, norms, noise levels, tau and eta. Results
+    equal those of single runs to the last bit where `docs/architecture.md` says so of the engine.
 
     Args:
         configs: Settings of each run, in any order and mixture.
@@ -91,19 +95,52 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
 
     Returns: One run per config, in the order given.
     """
-    resolved = [resolve(cfg) for cfg in configs]
-    groups: dict[TrainConfig, list[int]] = {}
+    resolved = _resolve_all(configs)
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for k, cfg in enumerate(resolved):
-        groups.setdefault(cfg.replace(seed=0, data_seed=None, init_seed=None), []).append(k)
+        groups.setdefault(_shape(cfg), []).append(k)
     runs: dict[int, Run] = {}
-    for shape, members in groups.items():
-        width = ENGINES[shape.engine].max_runs(shape)
+    for members in groups.values():
+        # The largest data bound the width of a batch.
+        kind = ENGINES[resolved[members[0]].engine]
+        width = min(kind.max_runs(resolved[k]) for k in _one_of_each(resolved, members))
         for first in range(0, len(members), width):
             batch = members[first : first + width]
             mine = [resolved[k] for k in batch]
             recorder = _train_batch(mine, [as_data(cfg, None) for cfg in mine], on_epoch, None)
             runs |= dict(zip(batch, recorder.runs([None] * len(batch)), strict=True))
     return [runs[k] for k in range(len(configs))]
+
+
+_UNSEEDED = attrgetter(*(name for name in FIELD_NAMES if name not in SEEDS))
+_SHAPES = {
+    name: attrgetter(*(f for f in FIELD_NAMES if f not in SEEDS | kind.may_differ))
+    for name, kind in ENGINES.items()
+}
+
+
+def _shape(cfg: TrainConfig) -> tuple[Any, ...]:
+    """What resolved runs side by side must agree in."""
+    found: tuple[Any, ...] = _SHAPES[cfg.engine](cfg)
+    return found
+
+
+def _one_of_each(configs: Sequence[TrainConfig], members: Sequence[int]) -> list[int]:
+    """A member of each group that differs in seeds alone."""
+    return list({_UNSEEDED(configs[k]): k for k in members}.values())
+
+
+def _resolve_all(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
+    """`resolve` of each; once for those that differ in seeds alone."""
+    known: dict[tuple[Any, ...], TrainConfig] = {}
+    found = []
+    for cfg in configs:
+        key = _UNSEEDED(cfg)
+        if key not in known:
+            known[key] = resolve(cfg)
+        seeds = {name: getattr(cfg, name) for name in SEEDS}
+        found.append(known[key].replace(**seeds))
+    return found
 
 
 def resolve(cfg: TrainConfig) -> TrainConfig:

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "../core/embed.h"
@@ -56,63 +57,109 @@ std::vector<const float*> rows_of(const std::vector<Rows>& groups, std::size_t& 
   return rows;
 }
 
-void products(const std::vector<py::buffer>& out, const std::vector<Rows>& left,
-              const std::vector<Rows>& right, std::size_t shared, const std::string& target_name) {
-  const mmcl::Target& target = mmcl::find_target(target_name);
+// Results, left and right rows, and how many both lists share, of one run.
+using Job = std::tuple<std::vector<py::buffer>, std::vector<Rows>, std::vector<Rows>, std::size_t>;
+
+struct JobRows {
+  std::vector<const float*> left, right;
+  std::vector<float*> out;
   std::size_t dims = 0;
-  const auto rows = rows_of(left, dims, "left"), columns = rows_of(right, dims, "right");
-  std::vector<float*> results;
-  for (const py::buffer& buffer : out) {
-    const py::buffer_info info = buffer.request();
-    const std::size_t count = info.ndim == 2 ? static_cast<std::size_t>(info.shape[0]) : 0;
-    float* const first = floats_of(buffer, {count, columns.size()}, "out", /*writable=*/true);
-    for (std::size_t i = 0; i < count; ++i) results.push_back(first + i * columns.size());
+
+  explicit JobRows(const Job& job) {
+    left = rows_of(std::get<1>(job), dims, "left");
+    right = rows_of(std::get<2>(job), dims, "right");
+    for (const py::buffer& buffer : std::get<0>(job)) {
+      const py::buffer_info info = buffer.request();
+      const std::size_t count = info.ndim == 2 ? static_cast<std::size_t>(info.shape[0]) : 0;
+      float* const first = floats_of(buffer, {count, right.size()}, "out", /*writable=*/true);
+      for (std::size_t i = 0; i < count; ++i) out.push_back(first + i * right.size());
+    }
+    if (out.size() != left.size()) throw py::value_error("out: expected a row for each of left");
   }
-  if (results.size() != rows.size()) throw py::value_error("out: expected a row for each of left");
+};
+
+void products(const std::vector<Job>& jobs, int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const std::vector<JobRows> rows(jobs.begin(), jobs.end());
+  std::vector<mmcl::InnerProducts> all;
+  for (std::size_t k = 0; k < jobs.size(); ++k) {
+    const JobRows& r = rows[k];
+    all.push_back({r.left.data(), r.left.size(), r.right.data(), r.right.size(),
+                   std::get<3>(jobs[k]), r.dims, r.out.data()});
+  }
   const py::gil_scoped_release released;
-  mmcl::inner_products(target, {rows.data(), rows.size(), columns.data(), columns.size(), shared,
-                                dims, results.data()});
+  mmcl::inner_products(target, all, threads);
+}
+
+// Rows of the embeddings for each run's samples, [runs, samples].
+const std::int64_t* places_of(const py::buffer& places, std::size_t runs, std::size_t samples) {
+  const py::buffer_info info = places.request();
+  const auto* const found = static_cast<const std::int64_t*>(info.ptr);
+  const auto size = static_cast<py::ssize_t>(samples);
+  if (!info.item_type_is_equivalent_to<std::int64_t>() || info.ndim != 2 ||
+      info.shape[0] != static_cast<py::ssize_t>(runs) || info.shape[1] != size ||
+      (runs > 1 && info.strides[0] != info.itemsize * size) ||
+      (size > 1 && info.strides[1] != info.itemsize)) {
+    throw py::value_error("places: expected contiguous int64 [runs, samples]");
+  }
+  for (std::size_t i = 0; i < runs * samples; ++i) {
+    if (found[i] < 0 || found[i] >= size) throw py::value_error("places: expected rows of out");
+  }
+  return found;
 }
 
 void embed(const py::buffer& out, const py::buffer& start, const py::buffer& labels,
-           const std::vector<std::size_t>& places, int q, const std::optional<py::buffer>& moved,
-           const std::optional<py::buffer>& gram, const std::string& target_name) {
+           const std::optional<py::buffer>& places, int q, const std::optional<py::buffer>& moved,
+           const std::optional<py::buffer>& gram, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  mmcl::Embedding work{};
   const py::buffer_info info = out.request(), given = start.request();
-  if (info.ndim != 2 || given.ndim != 2) throw py::value_error("out, start: expected two axes");
-  work.samples = static_cast<std::size_t>(info.shape[0]);
-  work.m = static_cast<std::size_t>(info.shape[1]);
-  work.q = q;
-  work.stride = static_cast<std::size_t>(given.shape[1]);
-  if (work.stride <= work.samples) throw py::value_error("start: expected a column for the signal");
-  work.out = floats_of(out, {work.samples, work.m}, "out", /*writable=*/true);
-  work.start = floats_of(start, {work.m, work.stride}, "start", false);
-  work.labels = floats_of(labels, {work.samples}, "labels", false);
-  if (places.size() != work.samples) throw py::value_error("places: expected one for each sample");
-  for (const std::size_t place : places) {
-    if (place >= work.samples) throw py::value_error("places: expected rows of out");
-  }
-  work.places = places.data();
+  if (info.ndim != 3 || given.ndim != 3) throw py::value_error("out, start: expected three axes");
+  const auto axis = [](const py::buffer_info& of, int k) {
+    return static_cast<std::size_t>(of.shape[static_cast<std::size_t>(k)]);
+  };
+  const std::size_t runs = axis(info, 0), samples = axis(info, 1), m = axis(info, 2);
+  mmcl::EmbedShape shape{samples, m, q, axis(given, 2), 0};
+  if (shape.stride <= samples) throw py::value_error("start: expected a column for the signal");
   if (moved.has_value() != gram.has_value()) throw py::value_error("moved: expected with gram");
+  const float *products = nullptr, *coefficients = nullptr;
   if (moved) {
     const py::buffer_info columns = gram->request();
-    work.columns = columns.ndim == 2 ? static_cast<std::size_t>(columns.shape[0]) : 0;
-    work.gram = floats_of(*gram, {work.columns, work.samples + 1}, "gram", false);
-    work.moved = floats_of(*moved, {work.m, work.columns}, "moved", false);
+    shape.columns = columns.ndim == 3 ? axis(columns, 1) : 0;
+    products = floats_of(*gram, {runs, shape.columns, samples + 1}, "gram", false);
+    coefficients = floats_of(*moved, {runs, m, shape.columns}, "moved", false);
+  }
+  const mmcl::Embedding first{floats_of(start, {runs, m, shape.stride}, "start", false),
+                              coefficients,
+                              products,
+                              floats_of(labels, {runs, samples}, "labels", false),
+                              places ? places_of(*places, runs, samples) : nullptr,
+                              floats_of(out, {runs, samples, m}, "out", /*writable=*/true)};
+  std::vector<mmcl::Embedding> all(runs, first);
+  for (std::size_t r = 0; r < runs; ++r) {
+    all[r].start += r * m * shape.stride;
+    all[r].labels += r * samples;
+    all[r].out += r * samples * m;
+    if (places) all[r].places += r * samples;
+    if (!moved) continue;
+    all[r].moved += r * m * shape.columns;
+    all[r].gram += r * shape.columns * (samples + 1);
   }
   const py::gil_scoped_release released;
-  mmcl::embed(target, work);
+  mmcl::embed(target, shape, all, threads);
 }
 
 void train(const std::vector<py::buffer>& gram, const std::vector<py::buffer>& z,
            const std::vector<py::buffer>& moved, const std::vector<std::size_t>& positives,
-           const py::buffer& curves, std::size_t n, std::size_t m, int q, float tau, float eta,
-           bool update, int threads, const std::string& target_name) {
+           const std::vector<float>& tau, const std::vector<float>& eta, const py::buffer& curves,
+           std::size_t n, std::size_t m, int q, bool update, int threads,
+           const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
   const bool multi = gram.size() == 2;
   if (gram.empty() || gram.size() > 2 || z.size() != gram.size() || moved.size() != gram.size()) {
     throw py::value_error("gram, z, moved: expected one or two modalities");
+  }
+  if (tau.size() != positives.size() || eta.size() != positives.size()) {
+    throw py::value_error("tau, eta: expected one for each run");
   }
   const std::size_t runs = positives.size(), vectors = n + 1 + (multi ? 0 : n);
   const py::buffer_info info = curves.request();
@@ -131,12 +178,14 @@ void train(const std::vector<py::buffer>& gram, const std::vector<py::buffer>& z
   for (std::size_t r = 0; r < runs; ++r) {
     float* const first = measured + r * epochs;
     all[r].positives = positives[r];
+    all[r].tau = tau[r];
+    all[r].eta = eta[r];
     all[r].loss = first;
     all[r].signal = first + runs * epochs;
     all[r].noise = first + 2 * runs * epochs;
   }
   const py::gil_scoped_release released;
-  mmcl::train_trajectories(target, {n, m, q, multi, tau, eta, epochs, update}, all, threads);
+  mmcl::train_trajectories(target, {n, m, q, multi, epochs, update}, all, threads);
 }
 
 }  // namespace
@@ -144,13 +193,15 @@ void train(const std::vector<py::buffer>& gram, const std::vector<py::buffer>& z
 void bind_trajectories(py::module_& m) {
   using py::arg;
   m.def("embed", &embed, "Write hbar of samples; see csrc/core/embed.h.", arg("out"), arg("start"),
-        arg("labels"), arg("places"), py::kw_only(), arg("q"), arg("moved") = py::none(),
-        arg("gram") = py::none(), arg("target") = "auto");
+        arg("labels"), arg("places") = py::none(), py::kw_only(), arg("q"),
+        arg("moved") = py::none(), arg("gram") = py::none(), arg("threads"),
+        arg("target") = "auto");
   m.def("inner_products", &products,
-        "Write <left_i, right_j> of float32 rows; see csrc/core/inner_products.h.", arg("out"),
-        arg("left"), arg("right"), py::kw_only(), arg("shared") = 0, arg("target") = "auto");
+        "Write <left_i, right_j> of float32 rows, for jobs (out, left, right, shared); see "
+        "csrc/core/inner_products.h.",
+        arg("jobs"), py::kw_only(), arg("threads"), arg("target") = "auto");
   m.def("train_trajectories", &train, "Train runs in coefficient space; see csrc/core/trajectory.h.",
-        arg("gram"), arg("z"), arg("moved"), arg("positives"), arg("curves"), py::kw_only(),
-        arg("n"), arg("m"), arg("q"), arg("tau"), arg("eta"), arg("update"), arg("threads"),
+        arg("gram"), arg("z"), arg("moved"), arg("positives"), arg("tau"), arg("eta"),
+        arg("curves"), py::kw_only(), arg("n"), arg("m"), arg("q"), arg("update"), arg("threads"),
         arg("target") = "auto");
 }

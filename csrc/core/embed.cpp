@@ -1,18 +1,27 @@
 #include "embed.h"
 
-#include <vector>
+#include <algorithm>
+#include <stdexcept>
 
 #include "default_floats.h"
+#include "embed_workspace.h"
+#include "parallel.h"
 #include "target.h"
-#include "trajectory_workspace.h"
 
 namespace mmcl {
 
-void embed(const Target& target, Embedding work) {
-  std::vector<float> row(padded(work.samples + 1));
-  work.row = row.data();
-  const DefaultFloats environment;
-  target.lanes->embed(work);
+void embed(const Target& target, const EmbedShape& shape, const std::vector<Embedding>& runs,
+           int threads) {
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+  if (shape.m < 1 || shape.q < 1) throw std::invalid_argument("m, q: expected at least 1");
+  const auto parts = std::min<std::uint64_t>(runs.size(), static_cast<std::uint64_t>(threads));
+  // All memory before the first thread: a failed allocation is then an ordinary exception.
+  std::vector<std::vector<float>> memory(parts);
+  for (auto& own : memory) own.resize(embed_floats(shape));
+  for_each_item(parts, runs.size(), [&](std::uint64_t part, std::size_t k) {
+    const DefaultFloats environment;
+    target.lanes->embed(shape, runs[k], memory[part].data());
+  });
 }
 
 }  // namespace mmcl

@@ -3,29 +3,36 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <vector>
 
 namespace mmcl {
 
 struct Target;
 
-// z[r] = start[r] + sum_c moved[r][c] gram[c]; out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
-struct Embedding {
+// What all runs of a call share.
+struct EmbedShape {
   std::size_t samples, m;
   int q;
-  const float* start;      // [m, stride]: a column for each sample, then one for the signal
-  std::size_t stride;      // at least samples + 1
-  const float* moved;      // [m, columns]
-  const float* gram;       // [columns, samples + 1]
-  std::size_t columns;     // 0: start is z
-  const float* labels;     // +1 or -1, [samples]
-  const std::size_t* places;  // rows of out, [samples]
-  float* out;              // [samples, m]
-  float* row;              // room for samples + 1, padded to units of sixteen
+  std::size_t stride;   // of start, at least samples + 1
+  std::size_t columns;  // 0: start is z
 };
 
-using EmbedKernel = void (*)(const Embedding&);
+// z[r] = start[r] + sum_c moved[r][c] gram[c]; out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
+struct Embedding {
+  const float* start;   // [m, stride]: a column for each sample, then one for the signal
+  const float* moved;   // [m, columns]
+  const float* gram;    // [columns, samples + 1]
+  const float* labels;  // +1 or -1, [samples]
+  const std::int64_t* places;  // rows of out, [samples], or null: in order
+  float* out;                  // [samples, m]
+};
 
-// `work.row` is provided here.
-void embed(const Target& target, Embedding work);
+// One run; `memory` has room for [embed_floats].
+using EmbedKernel = void (*)(const EmbedShape&, const Embedding&, float* memory);
+
+// Each run on a single thread, at most `threads` at a time.
+void embed(const Target& target, const EmbedShape& shape, const std::vector<Embedding>& runs,
+           int threads);
 
 }  // namespace mmcl

@@ -1,42 +1,98 @@
 // Embeddings over a wrapper `L`.
 #pragma once
 
-#include "embed.h"
+#include "embed_workspace.h"
 #include "lanes_math.h"
-#include "trajectory_workspace.h"
 
 namespace mmcl {
 namespace lanes {
 
-// Pre-activations of neuron r at sixteen vectors from `first` on.
-template <class L>
-static MMCL_INLINE typename L::Float pre_activations(const Embedding& work, std::size_t r,
-                                                     std::size_t first) {
-  const std::size_t vectors = work.samples + 1, here = vectors - first;
-  auto z = L::load_first(work.start + r * work.stride + first, here);
-  const float* const coefficients = work.moved + r * work.columns;
-  for (std::size_t c = 0; c < work.columns; ++c) {
-    const auto products = L::load_first(work.gram + c * vectors + first, here);
-    z = L::fma(L::broadcast(coefficients[c]), products, z);
+// Pre-activations of kRows neurons from `row` on (of those that exist) at kUnits units of vectors,
+// one chain of multiply-adds each. `load(from, unit)` reads a unit.
+template <class L, int kRows, int kUnits, class Load>
+static MMCL_INLINE void embed_tile(const EmbedShape& s, const Embedding& run, std::size_t row,
+                                   std::size_t first, Load load, float* z) {
+  typename L::Float sum[kRows][kUnits];
+  const float* coefficients[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    // Neurons past the last one repeat it.
+    const std::size_t neuron = row + r < s.m ? row + r : s.m - 1;
+    coefficients[r] = run.moved + neuron * s.columns;
+#pragma GCC unroll 8
+    for (int u = 0; u < kUnits; ++u) {
+      sum[r][u] = load(run.start + neuron * s.stride + first + u * kUnit, u);
+    }
   }
-  return z;
+  const float* products = s.columns > 0 ? run.gram + first : nullptr;
+  for (std::size_t c = 0; c < s.columns; ++c, products += s.samples + 1) {
+    typename L::Float value[kUnits];
+#pragma GCC unroll 8
+    for (int u = 0; u < kUnits; ++u) value[u] = load(products + u * kUnit, u);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const auto factor = L::broadcast(coefficients[r][c]);
+#pragma GCC unroll 8
+      for (int u = 0; u < kUnits; ++u) sum[r][u] = L::fma(factor, value[u], sum[r][u]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int u = 0; u < kUnits; ++u) {
+      L::store(z + (row + r) * embed_width(s) + first + u * kUnit, sum[r][u]);
+    }
+  }
+}
+
+// Whole units from `first` on, and the last one, which ends early, by itself.
+template <class L, int kUnits>
+static MMCL_INLINE std::size_t embed_columns(const EmbedShape& s, const Embedding& run,
+                                             std::size_t first, float* z) {
+  const std::size_t whole = (s.samples + 1) / kUnit * kUnit;
+  for (; first + kUnits * kUnit <= whole; first += kUnits * kUnit) {
+    for (std::size_t row = 0; row < s.m; row += L::score_rows) {
+      embed_tile<L, L::score_rows, kUnits>(
+          s, run, row, first,
+          [](const float* from, int) __attribute__((always_inline)) { return L::load(from); }, z);
+    }
+  }
+  return first;
 }
 
 template <class L>
-static void embed(const Embedding& work) {
-  for (std::size_t r = 0; r < work.m; ++r) {
-    for (std::size_t i = 0; i <= work.samples; i += kUnit) {
-      L::store(work.row + i, pre_activations<L>(work, r, i));
+static void embed(const EmbedShape& s, const Embedding& run, float* memory) {
+  float* const z = memory;
+  const std::size_t width = embed_width(s);
+  std::size_t first = embed_columns<L, L::score_units>(s, run, 0, z);
+  first = embed_columns<L, 1>(s, run, first, z);
+  if (const std::size_t left = s.samples + 1 - first; left > 0) {
+    for (std::size_t row = 0; row < s.m; row += L::score_rows) {
+      embed_tile<L, L::score_rows, 1>(
+          s, run, row, first,
+          [=](const float* from, int)
+              __attribute__((always_inline)) { return L::load_first(from, left); },
+          z);
     }
-    float signal[kUnit + 1], features[kUnit];
-    const auto plus = L::broadcast(work.row[work.samples]);
-    L::store(signal, activation<L>(plus, work.q));
-    L::store(signal + 1, activation<L>(L::subtract(L::broadcast(0.0f), plus), work.q));
-    for (std::size_t i = 0; i < work.samples; i += kUnit) {
-      L::store(features, activation<L>(L::load(work.row + i), work.q));
-      for (std::size_t k = 0; k < kUnit && i + k < work.samples; ++k) {
-        float* const to = work.out + work.places[i + k] * work.m;
-        to[r] = features[k] + (work.labels[i + k] > 0 ? signal[0] : signal[1]);
+  }
+  float* const plus = z + (padded(s.m) + kUnit) * width;
+  float* const minus = plus + padded(s.m);
+  for (std::size_t r = 0; r < padded(s.m); ++r) plus[r] = z[r * width + s.samples];
+  for (std::size_t r = 0; r < s.m; r += kUnit) {
+    const auto signal = L::load(plus + r);
+    L::store(plus + r, activation<L>(signal, s.q));
+    L::store(minus + r, activation<L>(L::subtract(L::broadcast(0.0f), signal), s.q));
+  }
+  alignas(64) float turned[kUnit * kUnit];
+  for (std::size_t i = 0; i < s.samples; i += kUnit) {
+    for (std::size_t r = 0; r < s.m; r += kUnit) {
+      L::transpose(z + r * width + i, width, turned, kUnit);
+      for (std::size_t k = 0; k < kUnit && i + k < s.samples; ++k) {
+        const std::size_t place =
+            run.places == nullptr ? i + k : static_cast<std::size_t>(run.places[i + k]);
+        const auto signal = L::load((run.labels[i + k] > 0 ? plus : minus) + r);
+        const auto feature = activation<L>(L::load(turned + k * kUnit), s.q);
+        L::store_first(run.out + place * s.m + r, L::add(feature, signal), s.m - r);
       }
     }
   }

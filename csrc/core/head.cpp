@@ -1,7 +1,6 @@
 #include "head.h"
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 #include <type_traits>
 #include <vector>
@@ -21,16 +20,6 @@ struct alignas(64) Line {
 std::uint64_t parts_for(std::size_t problems, int threads) {
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
   return std::min<std::uint64_t>(problems, static_cast<std::uint64_t>(threads));
-}
-
-// Calls work(part, problem) for every problem, each on one of `parts` threads.
-template <class Work>
-void for_each_problem(std::uint64_t parts, std::size_t problems, const Work& work) {
-  std::atomic<std::size_t> next{0};
-  for_each_part(parts, [&](std::uint64_t part) {
-    const DefaultFloats environment;
-    for (std::size_t k = next++; k < problems; k = next++) work(part, k);
-  });
 }
 
 template <class T, class Narrow, class Wide>
@@ -53,7 +42,8 @@ void fit_heads(const Target& target, const HeadSettings& s, const HeadBatch<T>& 
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<Line>> memory(parts);
   for (auto& own : memory) own.resize(head_doubles(s) / kDoubles);
-  for_each_problem(parts, batch.problems, [&](std::uint64_t part, std::size_t k) {
+  for_each_item(parts, batch.problems, [&](std::uint64_t part, std::size_t k) {
+    const DefaultFloats environment;
     fit(s,
         {batch.features + k * s.n * s.p, batch.labels + k * s.n, batch.weight + k * s.p,
          batch.bias + k, batch.converged + k, batch.steps + k},
@@ -66,12 +56,13 @@ void score_heads(const Target& target, std::size_t n, std::size_t p, const HeadB
                  int threads) {
   if (n < 1 || p < 1) throw std::invalid_argument("features: expected n, p of at least 1");
   const auto score = pick<T>(target.head->score_narrow, target.head->score_wide);
-  for_each_problem(parts_for(batch.problems, threads), batch.problems,
-                   [&](std::uint64_t, std::size_t k) {
-                     score(n, p,
-                           {batch.features + k * n * p, batch.labels + k * n, batch.weight + k * p,
-                            batch.bias[k], batch.share + k});
-                   });
+  const std::uint64_t parts = parts_for(batch.problems, threads);
+  for_each_item(parts, batch.problems, [&](std::uint64_t, std::size_t k) {
+    const DefaultFloats environment;
+    score(n, p,
+          {batch.features + k * n * p, batch.labels + k * n, batch.weight + k * p, batch.bias[k],
+           batch.share + k});
+  });
 }
 
 template void fit_heads(const Target&, const HeadSettings&, const HeadBatch<float>&, int);

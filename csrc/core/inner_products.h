@@ -21,6 +21,7 @@ struct InnerProducts {
 
 using InnerProductsKernel = void (*)(const InnerProducts&);
 
-void inner_products(const Target& target, const InnerProducts& work);
+// Each on a single thread, at most `threads` at a time.
+void inner_products(const Target& target, const std::vector<InnerProducts>& all, int threads);
 
 }  // namespace mmcl

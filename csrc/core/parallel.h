@@ -1,6 +1,8 @@
 // A loop over parts, each on a thread of its own.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <system_error>
 #include <thread>
@@ -26,6 +28,15 @@ void for_each_part(std::uint64_t parts, const Work& work) {
   work(0);
   for (std::uint64_t part = started; part < parts; ++part) work(part);
   for (std::thread& other : others) other.join();
+}
+
+// Calls work(part, item) for every item, which `parts` threads take one by one.
+template <class Work>
+void for_each_item(std::uint64_t parts, std::size_t items, const Work& work) {
+  std::atomic<std::size_t> next{0};
+  for_each_part(parts, [&](std::uint64_t part) {
+    for (std::size_t k = next++; k < items; k = next++) work(part, k);
+  });
 }
 
 // Where part `part` of `size` items begins; parts differ by at most one item.

@@ -1,7 +1,6 @@
 #include "trajectory.h"
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 
 #include "default_floats.h"
@@ -34,7 +33,6 @@ void train_trajectories(const Target& target, const TrajectorySettings& settings
   check(settings, runs, threads);
   if (settings.epochs == 0) return;
   // Runs share nothing, so it does not matter who trains which.
-  std::atomic<std::size_t> next{0};
   std::size_t most = 0;
   for (const TrajectoryRun& run : runs) {
     most = std::max(most, workspace_floats(settings, run.positives));
@@ -44,14 +42,11 @@ void train_trajectories(const Target& target, const TrajectorySettings& settings
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<Line>> memory(wanted);
   for (auto& own : memory) own.resize(most / kUnit);
-  const auto work = [&](std::vector<Line>& own) {
+  for_each_item(wanted, runs.size(), [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
-    for (std::size_t k = next++; k < runs.size(); k = next++) {
-      std::fill(own.begin(), own.end(), Line{});
-      target.lanes->train_run(settings, runs[k], own[0].values);
-    }
-  };
-  for_each_part(wanted, [&](std::uint64_t part) { work(memory[part]); });
+    std::fill(memory[part].begin(), memory[part].end(), Line{});
+    target.lanes->train_run(settings, runs[k], memory[part][0].values);
+  });
 }
 
 }  // namespace mmcl

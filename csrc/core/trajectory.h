@@ -24,7 +24,6 @@ struct TrajectorySettings {
   std::size_t n, m;  // samples, neurons
   int q;             // power of the activation
   bool multi;        // (9) on two modalities, or (6) on one with augmented views
-  float tau, eta;
   std::size_t epochs;  // updates; what is measured is measured before each
   bool update;         // false: measure once and leave everything as it is (epochs is 1 then)
 };
@@ -38,6 +37,7 @@ struct TrajectorySide {
 
 struct TrajectoryRun {
   std::size_t positives;    // samples of label +1, which come first
+  float tau, eta;           // temperature, learning rate
   TrajectorySide sides[2];  // the second only if multi
   float *loss, *signal, *noise;  // [epochs] each
 };

@@ -25,8 +25,8 @@ class Trajectory {
         run_(run),
         arena_(memory),
         space_(settings, run.positives, arena_),
-        scale_(1.0f / (static_cast<float>(settings.m) * settings.tau)),
-        weight_(settings.eta * (scale_ / static_cast<float>(settings.n))) {
+        scale_(1.0f / (static_cast<float>(settings.m) * run.tau)),
+        weight_(run.eta * (scale_ / static_cast<float>(settings.n))) {
     const std::size_t vectors = vectors_of(s_);
     for (int k = 0; k < sides(); ++k) {
       const SideSpace& side = space_.sides[k];

@@ -52,14 +52,15 @@ struct Problem {
     loss.assign(epochs, 77.0f);
     signal = noise = loss;
     runs[0].positives = shape.positives;
+    runs[0].tau = 0.1f;
+    runs[0].eta = 0.02f;
     for (int k = 0; k < (shape.multi ? 2 : 1); ++k) {
       runs[0].sides[k] = {gram[k].data(), z[k].data(), moved[k].data()};
     }
     runs[0].loss = loss.data();
     runs[0].signal = signal.data();
     runs[0].noise = noise.data();
-    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, 0.1f, 0.02f, epochs,
-                                      update},
+    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, epochs, update},
                              runs, 3);
   }
 };
@@ -81,8 +82,10 @@ void project(const mmcl::Target& target, Problem& p) {
     for (std::size_t i = 0; i < s.m; ++i) left.push_back(weights.data() + i * s.dims);
     for (std::size_t i = 0; i <= s.n; ++i) out.push_back(p.gram[k].data() + i * p.vectors);
     for (std::size_t i = 0; i < s.m; ++i) out.push_back(p.z[k].data() + i * p.vectors);
-    mmcl::inner_products(target, {left.data(), left.size(), right.data(), right.size(), s.n + 1,
-                                  s.dims, out.data()});
+    mmcl::inner_products(target,
+                         {{left.data(), left.size(), right.data(), right.size(), s.n + 1, s.dims,
+                           out.data()}},
+                         2);
     double largest = 0;
     for (std::size_t i = 0; i < left.size(); ++i) {
       for (std::size_t j = 0; j < right.size(); ++j) {
@@ -131,18 +134,11 @@ double exact_loss(const Problem& p) {
 std::vector<float> embedded(const mmcl::Target& target, const Problem& p) {
   const Shape& s = p.shape;
   std::vector<float> labels(s.n, 1.0f), out(s.n * s.m);
-  std::vector<std::size_t> places(s.n);
-  for (std::size_t i = 0; i < s.n; ++i) places[i] = s.n - 1 - i;
-  mmcl::Embedding work{};
-  work.samples = s.n;
-  work.m = s.m;
-  work.q = s.q;
-  work.start = p.z[0].data();
-  work.stride = p.vectors;
-  work.labels = labels.data();
-  work.places = places.data();
-  work.out = out.data();
-  mmcl::embed(target, work);
+  std::vector<std::int64_t> places(s.n);
+  for (std::size_t i = 0; i < s.n; ++i) places[i] = static_cast<std::int64_t>(s.n - 1 - i);
+  const mmcl::Embedding work{p.z[0].data(), nullptr,       nullptr,
+                             labels.data(),  places.data(), out.data()};
+  mmcl::embed(target, {s.n, s.m, s.q, p.vectors, 0}, {work}, 2);
   const float* const row = p.z[0].data() + (s.m - 1) * p.vectors;
   const double last = power_relu(row[0], s.q) + power_relu(row[s.n], s.q);
   expect(std::fabs(out[s.n * s.m - 1] - last) <= 1e-5 * (1 + last), "embedding");

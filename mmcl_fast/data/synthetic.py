@@ -16,7 +16,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data import generate
 from mmcl_fast.data._region import MAX_THREADS
 from mmcl_fast.data.generate import normal, words
-from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.data.reduced import reduced_rows
 from mmcl_fast.errors import DataError
 
@@ -64,8 +64,7 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
     Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
         would not fit into memory.
     """
-    check_drawable(cfg)
-    labels = draw_labels(cfg, "labels", cfg.n)
+    labels = _drawable_labels(cfg)
     noise, weights = _draw_patches(cfg, "a")
     shared: dict[str, Any] = {
         "labels": labels,
@@ -121,12 +120,21 @@ def data_bytes(cfg: TrainConfig) -> int:
 
 def check_drawable(cfg: TrainConfig) -> None:
     """Refuse, before any work, data that `sample` would refuse."""
+    _drawable_labels(cfg)
+
+
+def _drawable_labels(cfg: TrainConfig) -> Tensor:
     _require_memory(cfg)
-    check_both_labels(draw_labels(cfg, "labels", cfg.n), f"seed {cfg.data_key} draws")
+    labels = draw_labels(cfg, "labels", cfg.n)
+    check_both_labels(labels, f"seed {cfg.data_key} draws")
+    return labels
 
 
 def _require_memory(cfg: TrainConfig) -> None:
-    needed, available = data_bytes(cfg), available_bytes()
+    needed = data_bytes(cfg)
+    if needed <= SMALL_BYTES:
+        return
+    available = available_bytes()
     if available is not None and needed > available:
         hint = "a smaller n" if cfg.data == "reduced" else "a smaller d, or data = reduced"
         raise DataError(

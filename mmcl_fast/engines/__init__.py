@@ -30,15 +30,19 @@ class EngineKind:
         build: Makes an instance that trains the runs of a spec.
         why_not: Why it cannot train a config exactly, or None.
         max_runs: Runs to train side by side.
+        may_differ: Settings in which runs side by side may differ, besides seeds.
     """
 
     build: Callable[[Spec], Engine]
     why_not: Callable[[TrainConfig], str | None]
     max_runs: Callable[[TrainConfig], int]
+    may_differ: frozenset[str] = frozenset()
 
 
 ENGINES = {
-    "native": EngineKind(NativeEngine, native.why_not, native.max_runs),
+    "native": EngineKind(
+        NativeEngine, native.why_not, native.max_runs, may_differ=native.MAY_DIFFER
+    ),
     "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
     "primal": EngineKind(PrimalEngine, primal.why_not, primal.max_runs),
     "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),

@@ -31,6 +31,24 @@ AUTO_SAMPLES = 2048
 BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30
 Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and the order to take them in
+Job = tuple[list[npt.NDArray[np.float32]], list[Rows], list[Rows], int]
+# What may differ between runs side by side: scalars of the update, and what shapes the data alone,
+# for in coefficient space no size depends on d.
+MAY_DIFFER = frozenset(
+    {
+        "d",
+        "d_b",
+        "eta",
+        "mu_b_norm",
+        "mu_norm",
+        "nu_norm",
+        "sigma_0",
+        "sigma_eps",
+        "sigma_xi",
+        "sigma_xi_b",
+        "tau",
+    }
+)
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -68,8 +86,11 @@ class NativeEngine:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._cfg = spec, spec.cfg
-        self._orders = [torch.argsort(x.labels, descending=True, stable=True) for x in spec.data]
-        self._positives = [int((x.labels > 0).sum()) for x in spec.data]
+        labels = torch.stack([x.labels for x in spec.data])
+        self._orders = torch.argsort(labels, dim=1, descending=True, stable=True)  # [R, n]
+        self._labels = labels.gather(1, self._orders)
+        self._test_labels = torch.stack([x.test_labels for x in spec.data])
+        self._positives = (labels > 0).sum(1).tolist()
         suffixes = ("", "_b") if self._cfg.is_multi else ("",)
         self._gram, self._z, self._moved = [], [], []
         for suffix in suffixes:
@@ -98,24 +119,28 @@ class NativeEngine:
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        cfg, data = self._cfg, self._spec.data
+        cfg, z = self._cfg, self._z[0]
         gram, start = self._project_test()
-        seen = start.new_empty(len(data), cfg.n, cfg.m)
-        unseen = start.new_empty(len(data), cfg.n_test, cfg.m)
-        everywhere = list(range(cfg.n_test))
-        for r, (x, order) in enumerate(zip(data, self._orders, strict=True)):
-            z, moved = self._z[0][r].numpy(), self._moved[0][r].numpy()
-            sides = x.labels[order].numpy()
-            _native.embed(seen[r].numpy(), z, sides, order.tolist(), q=cfg.q)
-            _native.embed(
-                unseen[r].numpy(),
-                start[r].numpy(),
-                x.test_labels.contiguous().numpy(),
-                everywhere,
-                q=cfg.q,
-                moved=moved,
-                gram=gram[r].numpy(),
-            )
+        seen = z.new_empty(len(z), cfg.n, cfg.m)
+        unseen = z.new_empty(len(z), cfg.n_test, cfg.m)
+        threads = torch.get_num_threads()
+        _native.embed(
+            seen.numpy(),
+            z.numpy(),
+            self._labels.numpy(),
+            self._orders.numpy(),
+            q=cfg.q,
+            threads=threads,
+        )
+        _native.embed(
+            unseen.numpy(),
+            start.numpy(),
+            self._test_labels.numpy(),
+            q=cfg.q,
+            moved=self._moved[0].numpy(),
+            gram=gram.numpy(),
+            threads=threads,
+        )
         return seen, unseen
 
     def coefficients(self) -> tuple[Coefficients, ...]:
@@ -125,7 +150,7 @@ class NativeEngine:
         for moved in self._moved:
             noise = torch.empty_like(moved[:, :, :n])
             for r, order in enumerate(self._orders):
-                noise[r][:, order] = moved[r, :, :n]
+                noise[r].index_copy_(1, order, moved[r, :, :n])
             found.append(
                 Coefficients(
                     initial=moved.new_ones(len(moved)), mu=moved[:, :, n].clone(), noise=noise
@@ -155,12 +180,12 @@ class NativeEngine:
             [z.numpy() for z in self._z],
             [moved.numpy() for moved in self._moved],
             self._positives,
+            [cfg.tau_value for cfg in self._spec.configs],
+            [cfg.eta for cfg in self._spec.configs],
             curves.numpy(),
             n=cfg.n,
             m=cfg.m,
             q=cfg.q,
-            tau=cfg.tau_value,
-            eta=cfg.eta,
             update=update,
             threads=torch.get_num_threads(),
         )
@@ -174,15 +199,14 @@ class NativeEngine:
         n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
         vectors = n + 1 + (0 if self._cfg.is_multi else n)
         gram, z = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
-        for r, (x, order) in enumerate(zip(self._spec.data, self._orders, strict=True)):
+        jobs: list[Job] = []
+        for x, order, *out in zip(
+            self._spec.data, self._orders.tolist(), gram.numpy(), z.numpy(), strict=True
+        ):
             columns, weights = _columns(x, order, suffix)
-            views = [] if x.augmented is None else [(_rows(x.augmented), order.tolist())]
-            _native.inner_products(
-                [gram[r].numpy(), z[r].numpy()],
-                [*columns, (weights, None)],
-                [*columns, *views],
-                shared=n + 1,
-            )
+            views = [] if x.augmented is None else [(_rows(x.augmented), order)]
+            jobs.append((out, [*columns, (weights, None)], [*columns, *views], n + 1))
+        _native.inner_products(jobs, threads=torch.get_num_threads())
         return gram, z
 
     def _project_test(self) -> tuple[Tensor, Tensor]:
@@ -191,22 +215,24 @@ class NativeEngine:
             n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
             vectors = self._cfg.n_test + 1
             gram, start = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
-            for r, (x, order) in enumerate(zip(self._spec.data, self._orders, strict=True)):
+            jobs: list[Job] = []
+            for x, order, *out in zip(
+                self._spec.data, self._orders.tolist(), gram.numpy(), start.numpy(), strict=True
+            ):
                 columns, weights = _columns(x, order, "")
-                test = [(_rows(x.test_noise), None), (_rows(x.nu), None)]
-                _native.inner_products(
-                    [gram[r].numpy(), start[r].numpy()], [*columns, (weights, None)], test
-                )
+                test: list[Rows] = [(_rows(x.test_noise), None), (_rows(x.nu), None)]
+                jobs.append((out, [*columns, (weights, None)], test, 0))
+            _native.inner_products(jobs, threads=torch.get_num_threads())
             self._test = gram, start
         return self._test
 
 
 def _columns(
-    x: SignalNoiseData, order: Tensor, suffix: str
+    x: SignalNoiseData, order: list[int], suffix: str
 ) -> tuple[list[Rows], npt.NDArray[np.float32]]:
     """What a modality's weights are combinations of, but for w(0), and w(0)."""
     noise, mu, weights = (getattr(x, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
-    return [(_rows(noise), order.tolist()), (_rows(mu), None)], _rows(weights)
+    return [(_rows(noise), order), (_rows(mu), None)], _rows(weights)
 
 
 def _rows(tensor: Tensor) -> npt.NDArray[np.float32]:
@@ -215,4 +241,4 @@ def _rows(tensor: Tensor) -> npt.NDArray[np.float32]:
     return rows
 
 
-__all__ = ["NativeEngine", "is_quickest", "max_runs", "why_not"]
+__all__ = ["MAY_DIFFER", "NativeEngine", "is_quickest", "max_runs", "why_not"]

@@ -1,4 +1,4 @@
-"""What a training engine is: R runs of equal settings, trained side by side, epoch by epoch."""
+"""What a training engine is: R runs of like settings, trained side by side, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Spec:
     """What one engine instance trains.
 
     Attributes:
-        configs: Settings of the R runs; equal but for the seeds.
+        configs: Settings of the R runs; equal but for the seeds, and what the engine's
+            `EngineKind.may_differ` names.
         data: Data of each run.
         device: Where to compute.
     """
@@ -44,7 +45,7 @@ class Spec:
 
     @property
     def cfg(self) -> TrainConfig:
-        """The settings all runs share."""
+        """The first run's settings: what all share, unless they may differ in it."""
         return self.configs[0]
 
 

@@ -188,8 +188,8 @@ def run_core(
     gram, z, moved = problem(shape)
     out = np.zeros((3, shape.runs, epochs), np.float32)
     _native.train_trajectories(
-        gram, z, moved, [shape.positives] * shape.runs, out,
-        n=shape.n, m=shape.m, q=shape.q, tau=shape.tau, eta=eta or shape.tau, update=True,
+        gram, z, moved, [shape.positives] * shape.runs, [shape.tau] * shape.runs,
+        [eta or shape.tau] * shape.runs, out, n=shape.n, m=shape.m, q=shape.q, update=True,
         threads=threads, target=target,
     )  # fmt: skip
     return [out, *z, *moved]
@@ -225,8 +225,8 @@ def test_runs_do_not_depend_on_threads_or_neighbours() -> None:
     for r in range(7):
         out = np.zeros((3, 1, 60), np.float32)
         _native.train_trajectories(
-            [gram[0][r : r + 1]], [z[0][r : r + 1]], [moved[0][r : r + 1]], [18], out,
-            n=40, m=11, q=1, tau=0.05, eta=0.05, update=True, threads=1,
+            [gram[0][r : r + 1]], [z[0][r : r + 1]], [moved[0][r : r + 1]], [18], [0.05], [0.05],
+            out, n=40, m=11, q=1, update=True, threads=1,
         )  # fmt: skip
         np.testing.assert_array_equal(out[:, 0], alone[0][:, r])
 
@@ -237,7 +237,7 @@ def test_a_measurement_changes_nothing() -> None:
     before = z[0].copy()
     out = np.zeros((3, 1, 1), np.float32)
     _native.train_trajectories(
-        gram, z, moved, [18], out, n=40, m=11, q=1, tau=0.05, eta=0.05, update=False, threads=1
+        gram, z, moved, [18], [0.05], [0.05], out, n=40, m=11, q=1, update=False, threads=1
     )
     np.testing.assert_array_equal(z[0], before)
     assert not moved[0].any()
@@ -270,8 +270,8 @@ def test_bad_buffers_are_refused(name: str, spoil, message: str) -> None:
     given[name] = spoil(given[name])
     with pytest.raises(ValueError, match=message):
         _native.train_trajectories(
-            *([x] for x in given.values()), [4], np.zeros((3, 1, 2), np.float32),
-            n=7, m=3, q=1, tau=0.1, eta=0.1, update=True, threads=1,
+            *([x] for x in given.values()), [4], [0.1], [0.1], np.zeros((3, 1, 2), np.float32),
+            n=7, m=3, q=1, update=True, threads=1,
         )  # fmt: skip
 
 
@@ -285,10 +285,8 @@ def test_inner_products(n: int, k: int, d: int) -> None:
     found = []
     for name in _native.targets():
         first, second = np.zeros((n, n + k), np.float32), np.zeros((len(y[:2]), n + k), np.float32)
-        _native.inner_products(
-            [first, second], [(x, order), (y[:2], None)], [(x, order), (y, None)],
-            shared=n, target=name,
-        )  # fmt: skip
+        job = ([first, second], [(x, order), (y[:2], None)], [(x, order), (y, None)], n)
+        _native.inner_products([job], threads=1, target=name)
         found.append(np.concatenate([first, second]))
         # A product of d terms is off by at most d eps / 16 of the sum of their sizes here.
         assert np.abs(found[-1] - exact).max() <= 1e-6 * d**0.5 * np.sqrt(d / 16 + 4)
