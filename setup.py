@@ -26,7 +26,9 @@ PACKAGES = [
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
-CORE_NAMES = "chi embed fill gram head head_plain inner_products lanes_plain plain softmax target trajectory"
+CORE_NAMES = (
+    "chi embed fill gram head head_plain inner_products lanes_plain plain softmax target trajectory"
+)
 CORE = [f"csrc/core/{name}.cpp" for name in CORE_NAMES.split()]
 BINDINGS = [f"csrc/bindings/{name}.cpp" for name in ("module", "head", "softmax", "trajectory")]
 AVX2 = ["-mavx2", "-mfma"]

@@ -129,9 +129,7 @@ def embed(
 Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]
 
 def inner_products(
-    jobs: Sequence[
-        tuple[Sequence[npt.NDArray[np.float32]], Sequence[Rows], Sequence[Rows], int]
-    ],
+    jobs: Sequence[tuple[Sequence[npt.NDArray[np.float32]], Sequence[Rows], Sequence[Rows], int]],
     *,
     threads: int,
     target: str = "auto",

@@ -23,7 +23,7 @@ case $(uname -m) in
 esac
 for file in $core; do compile -c "csrc/core/$file.cpp" -o "$build/$file.o" & done
 wait
-for test in test_core test_softmax test_runs; do
+for test in test_core test_softmax test_runs test_head; do
   compile "csrc/tests/$test.cpp" "$build"/*.o -o "$build/$test"
   "$build/$test"
 done
