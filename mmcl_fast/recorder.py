@@ -142,9 +142,7 @@ class Recorder:
                 status="diverged" if r in diverged_at else "finished",
                 diverged_at=diverged_at.get(r),
                 _span=None if last is None else tuple(_pick(c, r) for c in last),
-                _weights=None
-                if self._weights is None
-                else tuple(w[r].cpu() for w in self._weights),
+                _weights=self._weights and tuple(w[r].cpu() for w in self._weights),
                 _data=mine,
             )
             found.append(run)
