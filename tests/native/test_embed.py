@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -86,10 +86,16 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(shape: Shape
     for other in [*others, embed(shape, given, threads=3)]:
         assert other.tobytes() == first.tobytes()
     for r in range(shape.runs):
-        alone = embed(
-            Shape(**(vars(shape) | {"runs": 1})), {k: a[r : r + 1] for k, a in given.items()}
-        )
+        alone = embed(replace(shape, runs=1), {k: a[r : r + 1] for k, a in given.items()})
         assert alone[0].tobytes() == first[r].tobytes()
+
+
+def test_threads_do_not_share_memory() -> None:
+    shape = replace(SHAPES[0], runs=60)
+    given = problem(shape)
+    alone = embed(shape, given)
+    for threads in (2, 5, 100):
+        assert embed(shape, given, threads=threads).tobytes() == alone.tobytes()
 
 
 def test_without_places_rows_are_in_order() -> None:
