@@ -1,15 +1,19 @@
 """Training on the weights with the hand-written one-pass gradient: any data, any optimizer.
 
-`Z = W X^T`, one pass over the scores, `dL/dW = C X + c_mu mu^T` (7), (10). The signal patch is
-never materialised. Beside the weights the engine accumulates their coefficients in the span of the
-data, as long as the optimizer stays in it, so that gamma and rho are the accumulated ones.
+`Z = X W^T`, one pass over the scores, `dL/dW = C^T X + c_mu mu^T` (7), (10). The signal patch is
+never materialised, and activations are kept instead of pre-activations: act' follows from them.
+Beside the weights the engine accumulates their coefficients in the span of the data, as long as the
+optimizer stays in it, so that gamma and rho are the accumulated ones.
 
-Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 4 n^2 m flop single-modal;
-memory n d numbers, and never n x n of them unless M negatives are drawn (`one_pass` works in chunks
-of rows).
+Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop
+single-modal, 2 m d (4 n) + 3 n^2 m multi-modal (`torch_impl.halves`); with M drawn negatives 4 n^2 m
+for each direction. Memory: the data, a few [n, m] arrays, and never n x n numbers unless M
+negatives are drawn.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,21 +21,21 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
-from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.engines.rows import HeldRows, SampleRows
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
+from mmcl_fast.torch_impl.halves import Halves, HalvesGradient, multi_halves, single_halves
 from mmcl_fast.torch_impl.one_pass import (
-    FeatureGradient,
     Features,
     ListedNegatives,
     Negatives,
-    OtherLabel,
     Roles,
     Workspace,
     bias_of,
     one_pass,
 )
+from mmcl_fast.torch_impl.products import product
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -44,35 +48,99 @@ def max_runs(cfg: TrainConfig) -> int:
     return 1
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Samples of a pass, and the order in which their features stand.
+
+    Attributes:
+        samples: Their indices in the order in which they are read, [k]; None: all.
+        places: Where each of those goes, [k]; None: features stand as read.
+        split: Features of label +1, if those stand first.
+    """
+
+    samples: Tensor | None
+    places: Tensor | None
+    split: int
+
+    @classmethod
+    def sorted_batch(cls, labels: Tensor, batch: Tensor) -> _Order:
+        """A minibatch, read label by label."""
+        positive = labels.index_select(0, batch) > 0
+        samples = torch.cat([batch[positive], batch[~positive]])
+        return cls(samples, None, int(positive.sum()))
+
+    @classmethod
+    def sorted_all(cls, labels: Tensor) -> _Order:
+        """All samples, read in their own order."""
+        order = (labels < 0).to(torch.uint8).argsort(stable=True)
+        return cls(None, order.argsort(), int((labels > 0).sum()))
+
+    def to(self, device: torch.device) -> _Order:
+        """On a device."""
+        parts = (None if x is None else x.to(device) for x in (self.samples, self.places))
+        return _Order(*parts, self.split)
+
+    def as_read(self, features: Tensor) -> Tensor:
+        """Features [k, m] in the order in which their samples are read."""
+        return features if self.places is None else features.index_select(0, self.places)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Samples under the encoder.
+
+    Attributes:
+        rectified: max(0, <w_r, xi_i>), [k, m].
+        signal: <w_r, mu> and -<w_r, mu>, [m, 2].
+        largest: max_{r,i} <w_r, xi_i>, 0-d.
+    """
+
+    rectified: Tensor
+    signal: Tensor
+    largest: Tensor
+
+    def features(self, q: int, split: int) -> Halves:
+        """Activations."""
+        noise = self.rectified if q == 1 else self.rectified.pow(q)
+        return Halves(noise, power_relu(self.signal, q), split)
+
+
 class _Modality:
     """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span."""
 
-    def __init__(self, noise: Tensor, mu: Tensor, weights: Tensor) -> None:
-        self.noise, self.mu = noise, mu  # [n, d], [d]
+    def __init__(self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor) -> None:
+        self.rows, self.mu = rows, mu  # [n, d], [d]
         self.weights = weights.clone()  # [m, d]
-        self.moved = weights.new_zeros(weights.shape[0], noise.shape[0] + 1)  # A, [m, n + 1]
+        self.moved = weights.new_zeros(weights.shape[0], n + 1)  # A, [m, n + 1]
         self.kept = weights.new_ones(1)  # a
 
-    def preactivations(self, rows: Tensor, signal: Tensor) -> Tensor:
-        """Of noise rows [k, d], then of plus and minus a signal [d]: [1, m, k + 2]."""
-        k = len(rows)
-        z = self.weights.new_empty(1, len(self.weights), k + 2)
-        torch.mm(self.weights, rows.T, out=z[0, :, :k])
-        z[0, :, k] = self.weights @ signal
-        torch.neg(z[:, :, k], out=z[:, :, k + 1])
-        return z
+    def encode(self, rows: SampleRows, order: _Order, signal: Tensor, count: int) -> _Encoded:
+        """`count` samples of some rows, in the order wanted."""
+        found = self.weights.new_empty(count, len(self.weights))
+        largest = []
+        for part, x in rows.pieces(order.samples):
+            z = product(x, self.weights)
+            largest.append(z.amax())
+            if order.places is None:
+                torch.clamp_min(z, 0.0, out=found[part])
+            else:
+                found.index_copy_(0, order.places[part], z.relu_())
+        along = self.weights @ signal
+        return _Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
 
-    def gradients(
-        self, g: FeatureGradient, z: Tensor, batch: Tensor | None, q: int
-    ) -> list[Tensor]:
+    def gradients(self, g: HalvesGradient, x: _Encoded, order: _Order, q: int) -> list[Tensor]:
         """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
-        k = g.noise.shape[2]
-        c = power_relu_backward(g.noise, z[:, :, :k], q)[0]  # [m, k]
-        c_mu = signal_gradient(g.signal, z[:, :, k:], q)[0, :, 0]
+        c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
+        c_mu = signal_gradient(g.signal[None], x.signal[None], q)[0, :, 0]
         along = torch.zeros_like(self.moved)
-        along[:, :-1] = c if batch is None else along[:, :-1].index_copy(1, batch, c)
+        if order.samples is None:
+            along[:, :-1] = c.T
+        else:
+            along[:, :-1].index_copy_(1, order.samples, c.T)
         along[:, -1] = c_mu
-        to_weights = torch.addr(c @ _rows(self.noise, batch), c_mu, self.mu)
+        to_weights = torch.outer(c_mu, self.mu)
+        for part, rows in self.rows.pieces(order.samples):
+            to_weights.add_(product(c[part].T, rows.T))
         return [to_weights, along, torch.zeros_like(self.kept)]
 
 
@@ -84,21 +152,24 @@ class PrimalEngine:
             raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
         self._spec, self._cfg, device = spec, spec.cfg, spec.device
         data = spec.data[0]
-        self._labels = data.labels.to(device)
-        self._side = one_hot_sides(self._labels.unsqueeze(0))
-        self._pool = NegativePool(spec, self._labels.unsqueeze(0), keep=False)
-        self._modalities = [
-            _Modality(data.noise.to(device), data.mu.to(device), data.weights.to(device))
-        ]
+        self._labels = data.labels
+        self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
+        self._all = self._order(None)
+        sides = [(data.noise, data.mu, data.weights)]
         if self._cfg.is_multi:
-            parts = (data.noise_b, data.mu_b, data.weights_b)
-            self._modalities.append(_Modality(*(p.to(device) for p in parts if p is not None)))
+            sides.append((data.noise_b, data.mu_b, data.weights_b))  # type: ignore[arg-type]
+        self._modalities = []
+        for noise, mu, weights in sides:
+            rows = HeldRows(noise.to(device))
+            held = _Modality(rows, len(noise), mu.to(device), weights.to(device))
+            self._modalities.append(held)
         self._view = None if data.augmented is None else data.augmented.to(device)
+        self._noise = data.noise.to(device)
         self._view_epoch = 0
         self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
-        self._current: list[Tensor] = []
+        self._current: list[_Encoded] = []
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -108,7 +179,7 @@ class PrimalEngine:
             return loss
         loss = self.loss(epoch)
         for batch in draw_minibatches(self._cfg, epoch):
-            self._update(self._pass(epoch, batch.to(self._spec.device))[1])
+            self._update(self._pass(epoch, batch)[1])
         return loss
 
     def loss(self, epoch: int) -> Tensor:
@@ -117,19 +188,20 @@ class PrimalEngine:
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
-        z, n = self._preactivations()[0], self._cfg.n
+        x = self._encoded()[0]
         # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
-        return z[:, :, n:].amax((1, 2)), z[:, :, :n].amax((1, 2))
+        return x.signal.amax().unsqueeze(0), x.largest.unsqueeze(0)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        q = self._cfg.q
+        q, v = self._cfg.q, self._modalities[0]
         noise, labels, nu = self._test
-        unseen = power_relu(self._modalities[0].preactivations(noise, nu), q)
-        seen = Features(power_relu(self._preactivations()[0], q))
+        unseen = v.encode(HeldRows(noise), _Order(None, None, 0), nu, len(noise))
+        seen = self._encoded()[0].features(q, 0)
+        own = self._labels.to(noise.device)
         return (
-            embed(seen, self._side),
-            embed(Features(unseen), one_hot_sides(labels.unsqueeze(0))),
+            _embed(self._all.as_read(seen.noise), seen.signal, own),
+            _embed(unseen.features(q, 0).noise, power_relu(unseen.signal, q), labels),
         )
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
@@ -160,55 +232,83 @@ class PrimalEngine:
             optimizer.load_state(unnest(f"modality_{k}", state))
         self._current = []
 
-    def _preactivations(self) -> list[Tensor]:
-        """Of all samples of each modality, computed once between two updates."""
+    @property
+    def _drawn(self) -> bool:
+        return self._cfg.negatives_per_sample is not None
+
+    def _order(self, batch: Tensor | None) -> _Order:
+        if self._drawn:  # their bias stands in the samples' own order
+            found = _Order(batch, None, 0)
+        elif batch is None:
+            found = _Order.sorted_all(self._labels)
+        else:
+            found = _Order.sorted_batch(self._labels, batch)
+        return found.to(self._spec.device)
+
+    def _encoded(self) -> list[_Encoded]:
+        """All samples of each modality, computed once between two updates."""
         if not self._current:
-            self._current = [v.preactivations(v.noise, v.mu) for v in self._modalities]
+            n = self._cfg.n
+            self._current = [v.encode(v.rows, self._all, v.mu, n) for v in self._modalities]
         return self._current
 
     def _pass(
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
     ) -> tuple[Tensor, list[tuple[list[Tensor], float]]]:
         """Loss [1], and per modality the gradients and their common weight."""
-        cfg, q = self._cfg, self._cfg.q
+        q = self._cfg.q
         if batch is None:
-            z = self._preactivations()
+            order, encoded = self._all, self._encoded()
         else:
-            z = [v.preactivations(v.noise[batch], v.mu) for v in self._modalities]
-        active = [Features(power_relu(x, q)) for x in z]
-        if cfg.is_multi:
-            a, b = active
-            passes = [Roles(a, b, b), Roles(b, a, a)]
-        else:
+            order = self._order(batch)
+            encoded = [v.encode(v.rows, order, v.mu, len(batch)) for v in self._modalities]
+        active = [x.features(q, order.split) for x in encoded]
+        if not self._cfg.is_multi:
             first = self._modalities[0]
-            view = first.preactivations(_rows(self._augmented(epoch), batch), first.mu)
-            passes = [Roles(active[0], active[0], Features(power_relu(view, q)))]
-        side = self._side if batch is None else self._side[:, batch]
-        negatives = self._negatives(epoch, batch)
+            rows = HeldRows(self._augmented(epoch))
+            view = first.encode(rows, order, first.mu, len(active[0].noise))
+            active.append(view.features(q, order.split))
+        if self._drawn:
+            loss, found = self._listed(active, self._negatives(epoch, batch), batch, want_gradient)
+        else:
+            both = multi_halves if self._cfg.is_multi else single_halves
+            loss, found = both(*active, self._cfg.tau_value, want_gradient=want_gradient)
+        gradients = [
+            (v.gradients(g, x, order, q), g.weight)
+            for v, x, g in zip(self._modalities, encoded, found, strict=False)
+        ]
+        return loss.reshape(1), gradients
+
+    def _listed(
+        self,
+        active: list[Halves],
+        negatives: Negatives,
+        batch: Tensor | None,
+        want_gradient: bool,  # noqa: FBT001  passed on
+    ) -> tuple[Tensor, list[HalvesGradient]]:
+        """The same loss over the drawn negatives, as an n x n bias."""
+        a, b = (Features(torch.cat([x.noise.T, x.signal], 1).unsqueeze(0)) for x in active)
+        passes = [Roles(a, b, b), Roles(b, a, a)] if self._cfg.is_multi else [Roles(a, a, b)]
+        labels = self._labels if batch is None else self._labels[batch]
+        side = one_hot_sides(labels.to(self._spec.device).unsqueeze(0))
         done = [
             one_pass(
                 roles,
                 side,
                 negatives,
-                tau=cfg.tau_value,
+                tau=self._cfg.tau_value,
                 workspace=self._workspace,
                 want_gradient=want_gradient,
             )
             for roles in passes
         ]
-        loss = sum((value for value, _ in done[1:]), start=done[0][0])
-        gradients = [
-            (v.gradients(g, x, batch, q), g.weight)
-            for v, x, (_, g) in zip(self._modalities, z, done, strict=True)
-            if g is not None
-        ]
-        return loss, gradients
+        found = [HalvesGradient(g.noise[0].T, g.signal[0], g.weight) for _, g in done if g]
+        return torch.stack([value for value, _ in done]).sum(0), found
 
     def _negatives(self, epoch: int, batch: Tensor | None) -> Negatives:
         if batch is None:
             return self._pool.at(epoch)
-        if self._cfg.negatives_per_sample is None:
-            return OtherLabel(self._labels[batch].unsqueeze(0))
+        batch = batch.to(self._spec.device)
         chosen = self._pool.chosen(epoch)[:, batch][:, :, batch]
         return ListedNegatives(bias_of(chosen, 0, self._labels.dtype))
 
@@ -216,7 +316,7 @@ class PrimalEngine:
         if self._view is None:
             raise ValueError("augmented: expected a view in single-modal training, got None")
         if self._cfg.augment == "per_epoch" and epoch != self._view_epoch:
-            self._view = draw_augmented(self._cfg, self._modalities[0].noise, epoch)
+            self._view = draw_augmented(self._cfg, self._noise, epoch)
             self._view_epoch = epoch
         return self._view
 
@@ -224,6 +324,11 @@ class PrimalEngine:
         for optimizer, (g, weight) in zip(self._optimizers, gradients, strict=True):
             optimizer.step(g, weight)
         self._current = []
+
+
+def _embed(noise: Tensor, signal: Tensor, labels: Tensor) -> Tensor:
+    """`hbar` (3) of noise features [k, m] and signal features [m, 2], [1, k, m]."""
+    return torch.where(labels[:, None] > 0, signal[:, 0], signal[:, 1]).add_(noise).unsqueeze(0)
 
 
 class _Adam:
@@ -250,10 +355,6 @@ class _Adam:
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
-
-
-def _rows(x: Tensor, batch: Tensor | None) -> Tensor:
-    return x if batch is None else x[batch]
 
 
 def _optimizer(cfg: TrainConfig, v: _Modality) -> LinearDescent | _Adam:
