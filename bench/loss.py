@@ -28,7 +28,7 @@ from mmcl_fast.torch_impl.products import product
 from . import loss_peers as peers
 from . import record
 from .loss_peers import Loss, T
-from .measure import Quantiles, interleaved, paired_ratio, single_thread
+from .measure import Quantiles, added_mib, interleaved, paired_ratio, single_thread
 
 OURS, DENSE, LINEAR, COMPILED = "mmcl_fast", "dense", "linear_cross_entropy", "dense, compiled"
 ROUNDS, GATE_N = 15, 512
@@ -200,15 +200,7 @@ def peak_mib(loss: Loss, case: Case) -> float:
     """Largest resident memory of this process above what it had with its inputs (Linux)."""
     step(loss, make_inputs(case, 64))  # libraries are loaded, code is compiled
     inputs = make_inputs(case, case.n)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
-    before = _resident("VmRSS")
-    step(loss, inputs)
-    return (_resident("VmHWM") - before) / 1024
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    return added_mib(lambda: step(loss, inputs))
 
 
 def memory(index: int, variant: str) -> Row:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 SINGLE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -103,6 +104,19 @@ def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
+def added_mib(call: Callable[[], object]) -> float:
+    """How far a call raises this process's resident memory while it runs, in MiB (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    before = _resident_kib("VmRSS")
+    call()
+    return (_resident_kib("VmHWM") - before) / 1024
+
+
+def _resident_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
 def peak_rss_mib() -> float:
     """Largest resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -112,6 +126,7 @@ def peak_rss_mib() -> float:
 __all__ = [
     "SINGLE_THREAD",
     "Quantiles",
+    "added_mib",
     "interleaved",
     "paired_ratio",
     "peak_rss_mib",

@@ -23,6 +23,8 @@ from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData
 
+EagerLoss = Callable[[list[Tensor]], Tensor]
+
 
 def textbook_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     """Losses before each of `cfg.epochs` updates by autograd of `mmcl_fast.reference`, [epochs]."""
@@ -46,12 +48,31 @@ def textbook_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     return torch.stack(losses)
 
 
-def eager_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
-    """The same for q = 1 without waste, still eager autograd, [epochs]."""
+def eager_losses(
+    cfg: TrainConfig, data: SignalNoiseData, loss_of: EagerLoss | None = None
+) -> Tensor:
+    """The same for q = 1 without waste, still eager autograd, [epochs].
+
+    `loss_of`: what `eager_loss` gave, or that compiled; default: made anew.
+    """
+    loss_of = loss_of or eager_loss(cfg, data)
+    weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
+    losses = []
+    for _ in range(cfg.epochs):
+        loss = loss_of(weights)
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            for w, g in zip(weights, gradients, strict=True):
+                w.sub_(g, alpha=cfg.eta)
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def eager_loss(cfg: TrainConfig, data: SignalNoiseData) -> EagerLoss:
+    """The loss that `eager_losses` trains with, as a function of each modality's weights."""
     scale = 1.0 / (cfg.m * cfg.tau_value)
     side = (data.labels < 0).long()
     bias = torch.where(data.labels[:, None] != data.labels, 0.0, -torch.inf)
-    weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
     pairs = ((data.noise, data.mu), (data.noise_b, data.mu_b))
     # The signal as one more row: its part of the gradient comes out of the same product.
     rows = [torch.cat([x, u[None]]) for x, u in pairs if x is not None and u is not None]
@@ -71,23 +92,17 @@ def eager_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
         gap = by_label[side] - (h * match).sum(1)
         return F.softplus(torch.add(pool, gap, alpha=scale)).mean()
 
-    losses = []
-    for _ in range(cfg.epochs):
+    def loss_of(weights: list[Tensor]) -> Tensor:
         a = encode(weights[0], rows[0])
         if cfg.is_multi:
             b = encode(weights[1], rows[1])
-            loss = direction(a, b, b) + direction(b, a, a)
-        else:
-            assert data.augmented is not None
-            with torch.no_grad():
-                view = torch.relu(data.augmented @ weights[0].T)
-            loss = direction(a, a, (view, a[1]))
-        gradients = torch.autograd.grad(loss, weights)
+            return direction(a, b, b) + direction(b, a, a)
+        assert data.augmented is not None
         with torch.no_grad():
-            for w, g in zip(weights, gradients, strict=True):
-                w.sub_(g, alpha=cfg.eta)
-        losses.append(loss.detach())
-    return torch.stack(losses)
+            view = torch.relu(data.augmented @ weights[0].T)
+        return direction(a, a, (view, a[1]))
+
+    return loss_of
 
 
 def jax_losses(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[], Tensor]:
@@ -141,4 +156,4 @@ def jax_scan(cfg: TrainConfig) -> Callable[..., Any]:
     return jax.jit(run)  # type: ignore[no-any-return]
 
 
-__all__ = ["eager_losses", "jax_losses", "jax_scan", "textbook_losses"]
+__all__ = ["EagerLoss", "eager_loss", "eager_losses", "jax_losses", "jax_scan", "textbook_losses"]
