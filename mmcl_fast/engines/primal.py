@@ -6,8 +6,8 @@ Beside the weights the engine accumulates their coefficients in the span of the 
 optimizer stays in it, so that gamma and rho are the accumulated ones.
 
 Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop
-single-modal, 2 m d (4 n) + 3 n^2 m multi-modal (`torch_impl.halves`); with M drawn negatives 4 n^2 m
-for each direction. Memory: the data, a few [n, m] arrays, and never n x n numbers unless M
+single-modal, 2 m d (4 n) + 3 n^2 m multi-modal (`torch_impl.halves`); with M drawn negatives 4 n^2
+m for each direction. Memory: the data, a few [n, m] arrays, and never n x n numbers unless M
 negatives are drawn.
 """
 
@@ -77,8 +77,9 @@ class _Order:
 
     def to(self, device: torch.device) -> _Order:
         """On a device."""
-        parts = (None if x is None else x.to(device) for x in (self.samples, self.places))
-        return _Order(*parts, self.split)
+        samples = None if self.samples is None else self.samples.to(device)
+        places = None if self.places is None else self.places.to(device)
+        return _Order(samples, places, self.split)
 
     def as_read(self, features: Tensor) -> Tensor:
         """Features [k, m] in the order in which their samples are read."""
@@ -271,8 +272,9 @@ class PrimalEngine:
         if self._drawn:
             loss, found = self._listed(active, self._negatives(epoch, batch), batch, want_gradient)
         else:
-            both = multi_halves if self._cfg.is_multi else single_halves
-            loss, found = both(*active, self._cfg.tau_value, want_gradient=want_gradient)
+            (a, b), loss_of = active, multi_halves if self._cfg.is_multi else single_halves
+            loss, given = loss_of(a, b, self._cfg.tau_value, want_gradient=want_gradient)
+            found = list(given)
         gradients = [
             (v.gradients(g, x, order, q), g.weight)
             for v, x, g in zip(self._modalities, encoded, found, strict=False)

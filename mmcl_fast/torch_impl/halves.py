@@ -2,8 +2,9 @@
 
 For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a noise patch),
 
-    loss_i = -log( e^{s_ii} / (e^{s_ii} + sum_{y_j != y_i} e^{s_ij}) ),   s_ij = <H_i, K_j> / (m tau)
-    dL/dH_i = ( -(1 - p_ii) P_i + sum_{y_j != y_i} p_ij K_j ) / (n m tau)
+    loss_i = -log( e^{s_ii} / (e^{s_ii} + sum_{y_j != y_i} e^{s_ij}) )
+    dL/dH_i = ( -(1 - p_ii) P_i + sum_{y_j != y_i} p_ij K_j ) / (n m tau),
+    s_ij = <H_i, K_j> / (m tau)
 
 by equation (8), because the similarity stops the gradient at its second argument (4). Rows are
 sorted by label, so that the pairs that count are whole blocks, and a block of scores serves the
@@ -45,11 +46,8 @@ class Halves:
     signal: Tensor
     split: int
 
-    def half(self, label: int) -> Tensor:
-        """Noise features of the samples of a label, 0 for +1 and 1 for -1."""
-        return self.noise[self._part(label)]
-
-    def _part(self, label: int) -> slice:
+    def part(self, label: int) -> slice:
+        """The samples of a label, 0 for +1 and 1 for -1."""
         return slice(None, self.split) if label == 0 else slice(self.split, None)
 
 
@@ -85,17 +83,21 @@ class _Queries:
 
     def half(self, label: int) -> _Half:
         """The queries of a label, 0 for +1 and 1 for -1."""
-        part = self.query._part(label)
-        pull = None if self.pull is None else self.pull[part]
-        parts = (x[part] for x in (self.query.noise, self.matched, self.losses, self.miss))
-        return _Half(*parts, pull)
+        part = self.query.part(label)
+        return _Half(
+            self.query.noise[part],
+            self.matched[part],
+            self.losses[part],
+            self.miss[part],
+            None if self.pull is None else self.pull[part],
+        )
 
     def gradient(self, weight: float) -> HalvesGradient | None:
         """After all halves have met their negatives."""
         if self.pull is None:
             return None
         self.pull.addcmul_(self.positive.noise, self.miss[:, None], value=-1)
-        by_label = torch.stack([self.miss[self.query._part(k)].sum() for k in (0, 1)])
+        by_label = torch.stack([self.miss[self.query.part(k)].sum() for k in (0, 1)])
         signal = (self.key.signal.flip(1) - self.positive.signal).mul_(by_label)
         return HalvesGradient(self.pull, signal, weight)
 
