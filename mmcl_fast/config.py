@@ -21,7 +21,7 @@ from mmcl_fast.errors import ConfigError
 
 Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
-DataMode = Literal["explicit", "reduced"]
+DataMode = Literal["explicit", "reduced", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
 EngineName = Literal["auto", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -78,7 +78,7 @@ class TrainConfig:
     augment: Augment = "fixed"
     """One augmented view for the whole run, or a fresh one in each epoch (modality single)."""
     data: DataMode = "explicit"
-    """Vectors in R^d, or their exact reduction in distribution."""
+    """Vectors in R^d, their exact reduction in distribution, or vectors drawn whenever needed."""
     optimizer: Optimizer = "gd"
     """Full-batch gradient descent (the paper), heavy-ball momentum, minibatch SGD, or Adam."""
     momentum: float | None = None
@@ -152,7 +152,7 @@ class TrainConfig:
         return self._stored(self.d_b_value)
 
     def _stored(self, d: int) -> int:
-        if self.data == "explicit":
+        if self.data != "reduced":
             return d
         return EXPLICIT_COORDINATES + min(self.n + self.m, d - EXPLICIT_COORDINATES)
 
@@ -312,8 +312,8 @@ def _check_combinations(cfg: TrainConfig) -> None:
             "of the data would change the run), got 'reduced'"
         )
     for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
-        if cfg.data == "explicit" and d > MAX_DIM + 1:
-            raise ConfigError(f"{name}: expected at most 2^34 with data explicit, got {d}")
+        if cfg.data != "reduced" and d > MAX_DIM + 1:
+            raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
 
 
 def _check_magnitudes(cfg: TrainConfig) -> None:

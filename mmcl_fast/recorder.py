@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.synthetic import SignalNoiseData
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
 from mmcl_fast.probe import ood_accuracy
@@ -43,7 +45,7 @@ class Recorder:
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
         self._last: tuple[Coefficients, ...] | None = None
         self._weights: tuple[Tensor, ...] | None = None
-        self._norms = _norms(data)
+        self._norms = _norms(configs, data)
         self._looked = -1
 
     def observe(self, epoch: int, engine: Engine) -> None:
@@ -197,16 +199,31 @@ def _pick(c: Coefficients, r: int) -> Coefficients:
     return Coefficients(initial=c.initial[r], mu=c.mu[r], noise=c.noise[r])
 
 
-def _norms(data: Sequence[SignalNoiseData]) -> list[tuple[Tensor, Tensor]]:
+def _norms(
+    configs: Sequence[TrainConfig], data: Sequence[SignalNoiseData]
+) -> list[tuple[Tensor, Tensor]]:
     """|mu|^2 [R] and |xi_i|^2 [R, n] of each modality."""
-    names = [("mu", "noise")] + ([("mu_b", "noise_b")] if data[0].mu_b is not None else [])
+    kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
     return [
         (
-            torch.stack([getattr(x, mu).square().sum() for x in data]),
-            torch.stack([torch.linalg.vector_norm(getattr(x, xi), dim=1) for x in data]).square_(),
+            torch.stack([getattr(x, f"mu{suffix}").square().sum() for x in data]),
+            torch.stack(
+                [
+                    _squares(cfg, getattr(x, f"noise{suffix}"), kind)
+                    for cfg, x in zip(configs, data, strict=True)
+                ]
+            ),
         )
-        for mu, xi in names
+        for suffix, kind in kinds[: 1 + configs[0].is_multi]
     ]
+
+
+def _squares(cfg: TrainConfig, noise: Tensor | None, kind: Literal["a", "b"]) -> Tensor:
+    """|xi_i|^2 of the rows of a modality, [n]."""
+    rows: SampleRows
+    rows = StreamedRows(cfg, kind, torch.device("cpu")) if noise is None else HeldRows(noise)
+    norms = [torch.linalg.vector_norm(x, dim=1) for _, x in rows.pieces(None)]
+    return torch.cat(norms).square_()
 
 
 __all__ = ["CURVES", "Recorder"]

@@ -74,7 +74,7 @@ def _write(run: Run, out: Path) -> list[str]:
     plotting.save(plotting.run_curves(run), out / "curves.png")
     names = ["curves.npz", "curves.png", "run.json"]
     (out / WEIGHTS).unlink(missing_ok=True)
-    if run.status == "finished" and run.config.data == "explicit":
+    if run.status == "finished" and run.config.data != "reduced":
         names.append(WEIGHTS)
         weights = {"weights": run.weights("a")}
         if run.config.is_multi:

@@ -31,20 +31,21 @@ class SignalNoiseData:
         labels: y, +1 or -1, both present, [n].
         mu: Signal of modality A, [d].
         nu: Signal of the out-of-distribution test data, [d].
-        noise: Noise patches xi_i of modality A, [n, d].
-        augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal.
+        noise: Noise patches xi_i of modality A, [n, d]; None if data are streamed (`data.rows`).
+        augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal or
+            streamed.
         weights: w_r(0), [m, d].
         test_labels: +1 or -1, [n_test].
         test_noise: Noise patches zeta_i of the test data, [n_test, d].
         mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
-        noise_b: Noise patches of modality B, [n, d_b].
+        noise_b: Noise patches of modality B, [n, d_b]; None also if streamed.
         weights_b: Weights of modality B's encoder at the start, [m, d_b].
     """
 
     labels: Tensor
     mu: Tensor
     nu: Tensor
-    noise: Tensor
+    noise: Tensor | None
     augmented: Tensor | None
     weights: Tensor
     test_labels: Tensor
@@ -60,7 +61,8 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
     Args:
         cfg: Sizes, strengths, `data_key` and `init_key`.
 
-    Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates.
+    Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
+        streamed data have no noise patches of training samples, which are drawn when needed.
     Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
         would not fit into memory.
     """
@@ -76,7 +78,8 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
         "test_noise": _draw(cfg, "test_noise", (cfg.n_test, cfg.columns), cfg.sigma_xi),
     }
     if not cfg.is_multi:
-        return SignalNoiseData(**shared, augmented=draw_augmented(cfg, noise, 0))
+        view = None if noise is None else draw_augmented(cfg, noise, 0)
+        return SignalNoiseData(**shared, augmented=view)
     noise_b, weights_b = _draw_patches(cfg, "b")
     # The paper's mu~ lies along the second axis; reduced data keep the one axis that matters.
     axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
@@ -97,8 +100,8 @@ def _draw(
     return normal(key, stream, (1, *shape), scale=scale, dtype=cfg.dtype, threads=threads)[0]
 
 
-def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
-    """Noise patches [n, columns] and initial weights [m, columns] of a modality."""
+def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor | None, Tensor]:
+    """Noise patches [n, columns], unless streamed, and initial weights [m, columns]."""
     is_a = modality == "a"
     sigma = cfg.sigma_xi if is_a else cfg.sigma_xi_b_value
     if cfg.data == "reduced":
@@ -106,10 +109,10 @@ def _draw_patches(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
         dtype = TORCH_DTYPES[cfg.dtype]
         return (noise * sigma).to(dtype), (weights * cfg.sigma_0).to(dtype)
     d, suffix = (cfg.d, "") if is_a else (cfg.d_b_value, "_b")
-    return (
-        _draw(cfg, f"noise{suffix}", (cfg.n, d), sigma),
-        _draw(cfg, f"init{suffix}", (cfg.m, d), cfg.sigma_0, cfg.init_key),
-    )
+    weights = _draw(cfg, f"init{suffix}", (cfg.m, d), cfg.sigma_0, cfg.init_key)
+    if cfg.data == "streamed":
+        return None, weights
+    return _draw(cfg, f"noise{suffix}", (cfg.n, d), sigma), weights
 
 
 def data_bytes(cfg: TrainConfig) -> int:
@@ -136,7 +139,9 @@ def _require_memory(cfg: TrainConfig) -> None:
         return
     available = available_bytes()
     if available is not None and needed > available:
-        hint = "a smaller n" if cfg.data == "reduced" else "a smaller d, or data = reduced"
+        hint = "a smaller d, or data = reduced" if cfg.data != "reduced" else "a smaller n"
+        if cfg.data == "explicit":
+            hint += " or streamed"
         raise DataError(
             f"d: expected data that fit into {available / 2**30:.1f} GiB of free memory, got "
             f"{needed / 2**30:.1f} GiB at n = {cfg.n}, d = {cfg.d}; take {hint}"
@@ -222,6 +227,11 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
     """
     if data is None:
         return sample(cfg)
+    if cfg.data == "streamed":
+        raise DataError(
+            "data: expected none of your own with data = streamed, which draws them from the "
+            "stream, got some; take data = explicit"
+        )
     given = dict(vars(data)) if isinstance(data, SignalNoiseData) else dict(data)
     names = {f.name for f in dataclasses.fields(SignalNoiseData)}
     if extra := sorted(set(given) - names):
@@ -246,19 +256,21 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
 
 def _shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     d = cfg.columns
+    b = cfg.columns_b
     shapes: dict[str, tuple[int, ...]] = {
         "labels": (cfg.n,),
         "mu": (d,),
         "nu": (d,),
-        "noise": (cfg.n, d),
         "weights": (cfg.m, d),
         "test_labels": (cfg.n_test,),
         "test_noise": (cfg.n_test, d),
     }
-    if not cfg.is_multi:
-        return shapes | {"augmented": (cfg.n, d)}
-    b = cfg.columns_b
-    return shapes | {"mu_b": (b,), "noise_b": (cfg.n, b), "weights_b": (cfg.m, b)}
+    if cfg.is_multi:
+        shapes |= {"mu_b": (b,), "weights_b": (cfg.m, b)}
+    if cfg.data == "streamed":
+        return shapes
+    shapes["noise"] = cfg.n, d
+    return shapes | ({"noise_b": (cfg.n, b)} if cfg.is_multi else {"augmented": (cfg.n, d)})
 
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.rows import piece_rows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.errors import DataError
 from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
@@ -67,6 +68,8 @@ def _gram(cfg: TrainConfig) -> int:
 def _primal(cfg: TrainConfig) -> int:
     coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
     held = 4 * cfg.m * coordinates + 10 * cfg.n * cfg.m
+    if cfg.data == "streamed":  # a view is a piece of its sample and one of what is added to it
+        held += 2 * max(piece_rows(cfg.n, d) * d for d in (cfg.columns, cfg.columns_b))
     # Scores, weights, bias and mask of a chunk, and of the shorter last one.
     return held + 6 * min(cfg.n**2, CHUNK_SCORES)
 
@@ -92,6 +95,8 @@ def check_memory(cfg: TrainConfig, engine: str) -> None:
     hints = ["a smaller n or d"]
     if cfg.data == "explicit" and data_bytes(cfg) > available / 2:
         hints.append("data = reduced")
+        if memory_bytes(cfg.replace(data="streamed"), "primal") <= available:
+            hints.append("data = streamed with engine = primal")
     if engine != "primal" and memory_bytes(cfg, "primal") <= available:
         hints.append("engine = primal")
     raise DataError(

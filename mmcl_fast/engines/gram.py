@@ -41,6 +41,8 @@ def why_not(cfg: TrainConfig) -> str | None:
         return "optimizer adam rescales coordinates and leaves the span of the data; use primal"
     if cfg.optimizer not in SPAN_OPTIMIZERS:
         return f"optimizer {cfg.optimizer} draws minibatches, which only primal and reference do"
+    if cfg.data == "streamed":
+        return "data streamed: no vectors are held to take inner products of; use primal"
     return None
 
 

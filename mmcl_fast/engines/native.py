@@ -64,6 +64,8 @@ def why_not(cfg: TrainConfig) -> str | None:
         return "negatives_per_sample: the native core takes all of the other label; use gram"
     if cfg.augment == "per_epoch":
         return "augment per_epoch would change its inner products in every epoch; use gram"
+    if cfg.data == "streamed":
+        return "data streamed: no vectors are held to take inner products of; use primal"
     if cfg.device == "cuda":
         return "device cuda: the native core runs on the CPU; use gram"
     return None

@@ -14,16 +14,17 @@ negatives are drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
+from mmcl_fast.data.rows import AddedRows, HeldRows, SampleRows, StreamedRows
+from mmcl_fast.data.synthetic import SignalNoiseData, draw_augmented, draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.engines.rows import HeldRows, SampleRows
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.halves import Halves, HalvesGradient, multi_halves, single_halves
 from mmcl_fast.torch_impl.one_pass import (
@@ -106,6 +107,37 @@ class _Encoded:
         return Halves(noise, power_relu(self.signal, q), split)
 
 
+class _Sources:
+    """Where noise patches come from: arrays, or the stream."""
+
+    def __init__(self, cfg: TrainConfig, data: SignalNoiseData, device: torch.device) -> None:
+        self._cfg, self._device = cfg, device
+        self._noise = None if data.noise is None else data.noise.to(device)
+        self._view = None if data.augmented is None else data.augmented.to(device)
+        self._view_epoch = 0
+        self.rows: list[SampleRows] = []
+        kinds: list[tuple[Literal["a", "b"], Tensor | None]] = [("a", self._noise)]
+        if cfg.is_multi:
+            kinds.append(("b", data.noise_b))
+        for kind, noise in kinds:
+            if noise is None:
+                self.rows.append(StreamedRows(cfg, kind, device))
+            else:
+                self.rows.append(HeldRows(noise.to(device)))
+
+    def views(self, epoch: int) -> SampleRows:
+        """Noise patches of the augmented view of an epoch."""
+        cfg = self._cfg
+        if self._noise is None:
+            return AddedRows(StreamedRows(cfg, "epsilon", self._device, epoch=epoch), self.rows[0])
+        if cfg.augment == "per_epoch" and epoch != self._view_epoch:
+            self._view = draw_augmented(cfg, self._noise, epoch)
+            self._view_epoch = epoch
+        if self._view is None:
+            raise ValueError("augmented: expected a view in single-modal training, got None")
+        return HeldRows(self._view)
+
+
 class _Modality:
     """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span."""
 
@@ -156,17 +188,13 @@ class PrimalEngine:
         self._labels = data.labels
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._all = self._order(None)
-        sides = [(data.noise, data.mu, data.weights)]
-        if self._cfg.is_multi:
-            sides.append((data.noise_b, data.mu_b, data.weights_b))  # type: ignore[arg-type]
-        self._modalities = []
-        for noise, mu, weights in sides:
-            rows = HeldRows(noise.to(device))
-            held = _Modality(rows, len(noise), mu.to(device), weights.to(device))
-            self._modalities.append(held)
-        self._view = None if data.augmented is None else data.augmented.to(device)
-        self._noise = data.noise.to(device)
-        self._view_epoch = 0
+        self._sources = _Sources(self._cfg, data, device)
+        n, starts = self._cfg.n, ((data.mu, data.weights), (data.mu_b, data.weights_b))
+        self._modalities = [
+            _Modality(rows, n, mu.to(device), weights.to(device))
+            for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
+            if mu is not None and weights is not None
+        ]
         self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
@@ -266,7 +294,7 @@ class PrimalEngine:
         active = [x.features(q, order.split) for x in encoded]
         if not self._cfg.is_multi:
             first = self._modalities[0]
-            rows = HeldRows(self._augmented(epoch))
+            rows = self._sources.views(epoch)
             view = first.encode(rows, order, first.mu, len(active[0].noise))
             active.append(view.features(q, order.split))
         if self._drawn:
@@ -313,14 +341,6 @@ class PrimalEngine:
         batch = batch.to(self._spec.device)
         chosen = self._pool.chosen(epoch)[:, batch][:, :, batch]
         return ListedNegatives(bias_of(chosen, 0, self._labels.dtype))
-
-    def _augmented(self, epoch: int) -> Tensor:
-        if self._view is None:
-            raise ValueError("augmented: expected a view in single-modal training, got None")
-        if self._cfg.augment == "per_epoch" and epoch != self._view_epoch:
-            self._view = draw_augmented(self._cfg, self._noise, epoch)
-            self._view_epoch = epoch
-        return self._view
 
     def _update(self, gradients: list[tuple[list[Tensor], float]]) -> None:
         for optimizer, (g, weight) in zip(self._optimizers, gradients, strict=True):

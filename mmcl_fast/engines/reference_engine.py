@@ -20,6 +20,8 @@ from mmcl_fast.engines.protocol import Coefficients, Spec
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the reference engine cannot train this, or None."""
+    if cfg.data == "streamed":
+        return "data streamed: no vectors are held to differentiate through; use primal"
     return None
 
 
@@ -38,12 +40,10 @@ class ReferenceEngine:
         self._data = data = spec.data[0]
         self._labels = data.labels.to(device)
         self._pool = NegativePool(spec, self._labels.unsqueeze(0), keep=False)
-        sides = [(data.noise, data.mu, data.weights)]
-        if self._cfg.is_multi:
-            sides.append((data.noise_b, data.mu_b, data.weights_b))  # type: ignore[arg-type]
-        self._noise = [noise.to(device) for noise, _, _ in sides]
-        self._mu = [mu.to(device) for _, mu, _ in sides]
-        self._weights = [w.to(device).clone().requires_grad_() for _, _, w in sides]
+        noise, mu = (data.noise, data.noise_b), (data.mu, data.mu_b)
+        weights = (data.weights, data.weights_b)
+        self._noise, self._mu = ([x.to(device) for x in xs if x is not None] for xs in (noise, mu))
+        self._weights = [w.to(device).clone().requires_grad_() for w in weights if w is not None]
         self._signal = [reference.signal_patches(self._labels, mu) for mu in self._mu]
         self._optimizer = _optimizer(self._cfg, self._weights)
         # (A, a) of each modality: parameters of a second optimizer of the same kind.
