@@ -8,6 +8,7 @@ from mmcl_fast.data.rows import piece_rows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.errors import DataError
 from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
+from mmcl_fast.torch_impl.scores import chunk_rows
 
 GIB = 2**30
 SPAN_ENGINES = ("native", "gram")
@@ -67,11 +68,15 @@ def _gram(cfg: TrainConfig) -> int:
 
 def _primal(cfg: TrainConfig) -> int:
     coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
-    held = 4 * cfg.m * coordinates + 10 * cfg.n * cfg.m
-    if cfg.data == "streamed":  # a view is a piece of its sample and one of what is added to it
-        held += 2 * max(piece_rows(cfg.n, d) * d for d in (cfg.columns, cfg.columns_b))
-    # Scores, weights, bias and mask of a chunk, and of the shorter last one.
-    return held + 6 * min(cfg.n**2, CHUNK_SCORES)
+    held = 4 * cfg.m * coordinates + (10 + 3 * cfg.is_multi) * cfg.n * cfg.m
+    # A product packs one factor; of streamed data, a view is a piece of its sample and one of what
+    # is added to it, and freed pieces are given back late.
+    pieces = 3 if cfg.data == "streamed" else 0.5
+    held += int(pieces * max(piece_rows(cfg.n, d) * d for d in (cfg.columns, cfg.columns_b)))
+    if cfg.negatives_per_sample is not None:
+        # Scores, weights, bias and mask of a chunk, and of the shorter last one.
+        return held + 6 * min(cfg.n**2, CHUNK_SCORES)
+    return held + 2 * chunk_rows(cfg.n, cfg.n) * cfg.n  # scores and their powers
 
 
 def _reference(cfg: TrainConfig) -> int:

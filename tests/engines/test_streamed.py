@@ -81,7 +81,7 @@ def test_pieces_are_the_rows(small_pieces) -> None:
 
 
 def test_pieces_are_of_bounded_size_and_of_aligned_rows() -> None:
-    for count, d in ((100, 2000), (10**6, 4096), (10**6, 10**6), (5, 3), (5000, 1)):
+    for count, d in ((100, 2000), (10**5, 2000), (10**6, 4096), (10**6, 10**6), (5, 3), (5000, 1)):
         size = rows.piece_rows(count, d)
         assert size == count or size % 256 == 0
         assert size <= 256 or size * d <= 1 << 22
@@ -113,7 +113,7 @@ def test_memory_is_that_of_pieces_and_a_larger_run_is_refused_before_work_starts
         n=10**6, d=10**6, m=4, engine="primal", evaluate_every=0, n_test=1, device="cpu"
     )
     assert memory_bytes(large, "primal") > 8e12
-    assert memory_bytes(large.replace(data="streamed"), "primal") < 4e9
+    assert memory_bytes(large.replace(data="streamed"), "primal") < 5e9
     with pytest.raises(DataError, match=r"memory: .* or data = streamed"):
         train(large)
 
@@ -129,12 +129,12 @@ def peak():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 small = TrainConfig(n=20, d=20, epochs=1, data="streamed", engine="primal")
 train(small)
-cfg = small.replace(n=4000, d=12000, m=40, evaluate_every=0)
+cfg = small.replace(n=4000, d=20000, m=20, evaluate_every=0)
 start = peak()
 train(cfg)
 print((peak() - start) / memory_bytes(cfg, "primal"), (peak() - start) / (cfg.n * cfg.d * 4))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     of_predicted, of_data = map(float, done.stdout.split())
-    assert 0.3 < of_predicted <= 1.1
+    assert 0.5 < of_predicted <= 1.1
     assert of_data < 0.5
