@@ -79,7 +79,7 @@ def train(
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(Path(checkpoint), resolved, mine[0], checkpoint_every)
-    recorder = _train_batch([resolved], mine, on_epoch, saved)
+    recorder = train_batch([resolved], mine, on_epoch, saved)
     return recorder.runs(mine if data is not None else [None])[0]
 
 
@@ -107,7 +107,7 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
         for first in range(0, len(members), width):
             batch = members[first : first + width]
             mine = [resolved[k] for k in batch]
-            recorder = _train_batch(mine, [as_data(cfg, None) for cfg in mine], on_epoch, None)
+            recorder = train_batch(mine, [as_data(cfg, None) for cfg in mine], on_epoch, None)
             runs |= dict(zip(batch, recorder.runs([None] * len(batch)), strict=True))
     return [runs[k] for k in range(len(configs))]
 
@@ -144,7 +144,14 @@ def _resolve_all(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
 
 
 def resolve(cfg: TrainConfig) -> TrainConfig:
-    """The config with `auto` and defaults replaced by what will be used."""
+    """The config with `auto` and defaults replaced by what will be used; it fits into memory."""
+    cfg = settle(cfg)
+    check_memory(cfg, cfg.engine)
+    return cfg
+
+
+def settle(cfg: TrainConfig) -> TrainConfig:
+    """The same without a look at memory."""
     device = cfg.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -152,20 +159,30 @@ def resolve(cfg: TrainConfig) -> TrainConfig:
         raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
     cfg = cfg.replace(device=device, tau=cfg.tau_value)
     engine = resolve_engine(cfg)
-    check_memory(cfg, engine)
     return cfg if engine == cfg.engine else cfg.replace(engine=engine)
 
 
-def _train_batch(
+def train_batch(
     configs: Sequence[TrainConfig],
     data: Sequence[SignalNoiseData],
-    on_epoch: Callback | None,
-    saved: Checkpoint | None,
+    on_epoch: Callback | None = None,
+    saved: Checkpoint | None = None,
+    build: Callable[[Spec], Engine] | None = None,
 ) -> Recorder:
+    """Train runs of equal, settled settings side by side.
+
+    Args:
+        configs: Their settings.
+        data: Their data.
+        on_epoch: As for `train`.
+        saved: A single run's checkpoint.
+        build: Makes the engine; default: that of the settings.
+    """
     cfg = configs[0]
+    build = build or ENGINES[cfg.engine].build
     recorder = Recorder(configs, data)
     with compute_threads(cfg):
-        engine = ENGINES[cfg.engine].build(Spec(configs, data, torch.device(cfg.device)))
+        engine = build(Spec(configs, data, torch.device(cfg.device)))
         first = saved.resume(engine, recorder) if saved else 0
         epoch = first
         while epoch <= cfg.epochs:
@@ -217,4 +234,4 @@ def compute_threads(cfg: TrainConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-__all__ = ["EpochInfo", "resolve", "train", "train_many"]
+__all__ = ["EpochInfo", "resolve", "settle", "train", "train_batch", "train_many"]

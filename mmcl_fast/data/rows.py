@@ -70,9 +70,9 @@ class StreamedRows:
         self._cfg, self._device = cfg, device
         self._samples = range(cfg.n) if samples is None else samples
         self._stream, self._scale, self._d = {
-            "a": ("noise", cfg.sigma_xi, cfg.d),
-            "b": ("noise_b", cfg.sigma_xi_b_value, cfg.d_b_value),
-            "epsilon": ("augment", cfg.sigma_eps, cfg.d),
+            "a": ("noise", cfg.sigma_xi, cfg.columns),
+            "b": ("noise_b", cfg.sigma_xi_b_value, cfg.columns_b),
+            "epsilon": ("augment", cfg.sigma_eps, cfg.columns),
         }[kind]
         self._epoch = epoch if kind == "epsilon" and cfg.augment == "per_epoch" else 0
 

@@ -21,12 +21,19 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.rows import AddedRows, HeldRows, SampleRows, StreamedRows
-from mmcl_fast.data.synthetic import SignalNoiseData, draw_augmented, draw_minibatches
+from mmcl_fast.data.synthetic import SignalNoiseData, draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
+from mmcl_fast.engines.peers import Alone, Peers
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
-from mmcl_fast.torch_impl.halves import Halves, HalvesGradient, multi_halves, single_halves
+from mmcl_fast.torch_impl.halves import (
+    Halves,
+    HalvesGradient,
+    multi_halves,
+    one_way_halves,
+    single_halves,
+)
 from mmcl_fast.torch_impl.one_pass import (
     Features,
     ListedNegatives,
@@ -108,34 +115,31 @@ class _Encoded:
 
 
 class _Sources:
-    """Where noise patches come from: arrays, or the stream."""
+    """Where noise patches come from: arrays of them, or the stream."""
 
-    def __init__(self, cfg: TrainConfig, data: SignalNoiseData, device: torch.device) -> None:
-        self._cfg, self._device = cfg, device
-        self._noise = None if data.noise is None else data.noise.to(device)
-        self._view = None if data.augmented is None else data.augmented.to(device)
-        self._view_epoch = 0
-        self.rows: list[SampleRows] = []
-        kinds: list[tuple[Literal["a", "b"], Tensor | None]] = [("a", self._noise)]
+    def __init__(
+        self, cfg: TrainConfig, data: SignalNoiseData, samples: range, device: torch.device
+    ) -> None:
+        self._cfg, self._samples, self._device = cfg, samples, device
+        kinds: list[tuple[Literal["a", "b"], Tensor | None]] = [("a", data.noise)]
         if cfg.is_multi:
             kinds.append(("b", data.noise_b))
+        self.rows: list[SampleRows] = []
         for kind, noise in kinds:
             if noise is None:
-                self.rows.append(StreamedRows(cfg, kind, device))
+                self.rows.append(StreamedRows(cfg, kind, device, samples=samples))
             else:
                 self.rows.append(HeldRows(noise.to(device)))
+        self._view: SampleRows | None = None
+        if cfg.augment == "fixed" and data.augmented is not None:
+            self._view = HeldRows(data.augmented.to(device))
 
     def views(self, epoch: int) -> SampleRows:
         """Noise patches of the augmented view of an epoch."""
-        cfg = self._cfg
-        if self._noise is None:
-            return AddedRows(StreamedRows(cfg, "epsilon", self._device, epoch=epoch), self.rows[0])
-        if cfg.augment == "per_epoch" and epoch != self._view_epoch:
-            self._view = draw_augmented(cfg, self._noise, epoch)
-            self._view_epoch = epoch
-        if self._view is None:
-            raise ValueError("augmented: expected a view in single-modal training, got None")
-        return HeldRows(self._view)
+        if self._view is not None:
+            return self._view
+        added = StreamedRows(self._cfg, "epsilon", self._device, epoch=epoch, samples=self._samples)
+        return AddedRows(added, self.rows[0])
 
 
 class _Modality:
@@ -161,35 +165,45 @@ class _Modality:
         along = self.weights @ signal
         return _Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
 
-    def gradients(self, g: HalvesGradient, x: _Encoded, order: _Order, q: int) -> list[Tensor]:
+    def gradients(
+        self, g: HalvesGradient, x: _Encoded, order: _Order, q: int, peers: Peers
+    ) -> list[Tensor]:
         """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
         c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
-        c_mu = signal_gradient(g.signal[None], x.signal[None], q)[0, :, 0]
+        c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         along = torch.zeros_like(self.moved)
         if order.samples is None:
             along[:, :-1] = c.T
         else:
             along[:, :-1].index_copy_(1, order.samples, c.T)
         along[:, -1] = c_mu
-        to_weights = torch.outer(c_mu, self.mu)
+        to_weights = torch.zeros_like(self.weights)
         for part, rows in self.rows.pieces(order.samples):
             to_weights.add_(product(c[part].T, rows.T))
+        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
         return [to_weights, along, torch.zeros_like(self.kept)]
 
 
 class PrimalEngine:
-    """One run; see the module's documentation and `protocol.Engine`."""
+    """One run; see the module's documentation and `protocol.Engine`.
 
-    def __init__(self, spec: Spec) -> None:
+    Args:
+        spec: The run; the noise patches among its data are those of this process's samples.
+        peers: Who trains it with this process; default: nobody.
+    """
+
+    def __init__(self, spec: Spec, peers: Peers | None = None) -> None:
         if len(spec.configs) != 1:
             raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
         self._spec, self._cfg, device = spec, spec.cfg, spec.device
         data = spec.data[0]
-        self._labels = data.labels
+        self._peers = peers or Alone(self._cfg.n)
+        self._samples = samples = self._peers.samples
+        self._labels = data.labels[samples.start : samples.stop]
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._all = self._order(None)
-        self._sources = _Sources(self._cfg, data, device)
-        n, starts = self._cfg.n, ((data.mu, data.weights), (data.mu_b, data.weights_b))
+        self._sources = _Sources(self._cfg, data, samples, device)
+        n, starts = len(samples), ((data.mu, data.weights), (data.mu_b, data.weights_b))
         self._modalities = [
             _Modality(rows, n, mu.to(device), weights.to(device))
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
@@ -219,7 +233,7 @@ class PrimalEngine:
         """See `Engine.signal_and_noise`."""
         x = self._encoded()[0]
         # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
-        return x.signal.amax().unsqueeze(0), x.largest.unsqueeze(0)
+        return x.signal.amax().unsqueeze(0), self._peers.largest(x.largest.unsqueeze(0))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
@@ -227,10 +241,10 @@ class PrimalEngine:
         noise, labels, nu = self._test
         unseen = v.encode(HeldRows(noise), _Order(None, None, 0), nu, len(noise))
         seen = self._encoded()[0].features(q, 0)
-        own = self._labels.to(noise.device)
+        own = _embed(self._all.as_read(seen.noise), seen.signal, self._labels.to(noise.device))
         return (
-            _embed(self._all.as_read(seen.noise), seen.signal, own),
-            _embed(unseen.features(q, 0).noise, power_relu(unseen.signal, q), labels),
+            self._peers.rows(own).unsqueeze(0),
+            _embed(unseen.features(q, 0).noise, power_relu(unseen.signal, q), labels).unsqueeze(0),
         )
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
@@ -241,7 +255,7 @@ class PrimalEngine:
             Coefficients(
                 initial=v.kept.clone(),
                 mu=v.moved[:, -1].unsqueeze(0).clone(),
-                noise=v.moved[:, :-1].unsqueeze(0).clone(),
+                noise=self._peers.rows(v.moved[:, :-1].T).T.unsqueeze(0).clone(),
             )
             for v in self._modalities
         )
@@ -277,8 +291,8 @@ class PrimalEngine:
     def _encoded(self) -> list[_Encoded]:
         """All samples of each modality, computed once between two updates."""
         if not self._current:
-            n = self._cfg.n
-            self._current = [v.encode(v.rows, self._all, v.mu, n) for v in self._modalities]
+            count = len(self._samples)
+            self._current = [v.encode(v.rows, self._all, v.mu, count) for v in self._modalities]
         return self._current
 
     def _pass(
@@ -300,14 +314,35 @@ class PrimalEngine:
         if self._drawn:
             loss, found = self._listed(active, self._negatives(epoch, batch), batch, want_gradient)
         else:
-            (a, b), loss_of = active, multi_halves if self._cfg.is_multi else single_halves
-            loss, given = loss_of(a, b, self._cfg.tau_value, want_gradient=want_gradient)
-            found = list(given)
+            a, b = active
+            loss, found = self._halves(a, b, want_gradient)
         gradients = [
-            (v.gradients(g, x, order, q), g.weight)
+            (v.gradients(g, x, order, q, self._peers), g.weight)
             for v, x, g in zip(self._modalities, encoded, found, strict=False)
         ]
         return loss.reshape(1), gradients
+
+    def _halves(
+        self,
+        a: Halves,
+        b: Halves,
+        want_gradient: bool,  # noqa: FBT001  passed on
+    ) -> tuple[Tensor, list[HalvesGradient]]:
+        """The loss over all negatives; `b` is modality B or the view of `a`."""
+        tau, peers = self._cfg.tau_value, self._peers
+        if isinstance(peers, Alone):
+            loss_of = multi_halves if self._cfg.is_multi else single_halves
+            loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient)
+            return loss, list(gradients)
+        passes = [(a, peers.keys(a), b)]
+        if self._cfg.is_multi:
+            passes = [(a, peers.keys(b), b), (b, peers.keys(a), a)]
+        done = [
+            one_way_halves(*roles, tau, total=self._cfg.n, want_gradient=want_gradient)
+            for roles in passes
+        ]
+        loss = peers.sum(torch.stack([value for value, _ in done]).sum())
+        return loss, [g for _, found in done for g in found]
 
     def _listed(
         self,
@@ -349,8 +384,8 @@ class PrimalEngine:
 
 
 def _embed(noise: Tensor, signal: Tensor, labels: Tensor) -> Tensor:
-    """`hbar` (3) of noise features [k, m] and signal features [m, 2], [1, k, m]."""
-    return torch.where(labels[:, None] > 0, signal[:, 0], signal[:, 1]).add_(noise).unsqueeze(0)
+    """`hbar` (3) of noise features [k, m] and signal features [m, 2], [k, m]."""
+    return torch.where(labels[:, None] > 0, signal[:, 0], signal[:, 1]).add_(noise)
 
 
 class _Adam:

@@ -130,7 +130,8 @@ def single_halves(
     """
     n, m = own.noise.shape
     queries = _Queries(own, own, view, gradient=want_gradient)
-    _meet(queries.half(0), queries.half(1), 1.0 / (m * tau))
+    first, second = queries.half(0), queries.half(1)
+    _meet(first, second.features, second, 1.0 / (m * tau))
     gradients = (queries.gradient(1.0 / (n * m * tau)),)
     return queries.losses.mean(), tuple(g for g in gradients if g is not None)
 
@@ -153,10 +154,42 @@ def multi_halves(
     ours = _Queries(a, b, b, gradient=want_gradient)
     theirs = _Queries(b, a, a, gradient=want_gradient)
     for label in (0, 1):
-        _meet(ours.half(label), theirs.half(1 - label), 1.0 / (m * tau))
+        right = theirs.half(1 - label)
+        _meet(ours.half(label), right.features, right, 1.0 / (m * tau))
     gradients = (q.gradient(1.0 / (n * m * tau)) for q in (ours, theirs))
     loss = ours.losses.mean() + theirs.losses.mean()
     return loss, tuple(g for g in gradients if g is not None)
+
+
+def one_way_halves(
+    query: Halves,
+    key: Halves,
+    positive: Halves,
+    tau: float,
+    *,
+    total: int,
+    want_gradient: bool = True,
+) -> tuple[Tensor, tuple[HalvesGradient, ...]]:
+    """One direction for some of the queries, against the keys of all samples.
+
+    Args:
+        query: Features of those samples.
+        key: Features of all samples, as keys.
+        positive: Features of the queries' positives.
+        tau: Temperature.
+        total: Samples in all, over which the loss is a mean.
+        want_gradient: False computes the loss alone.
+
+    Returns: These queries' share of the mean loss, 0-d, and its gradient with respect to `query`,
+        if wanted.
+    """
+    m = query.noise.shape[1]
+    queries = _Queries(query, key, positive, gradient=want_gradient)
+    for label in (0, 1):
+        negatives = key.noise[key.part(1 - label)]
+        _meet(queries.half(label), negatives, None, 1.0 / (m * tau))
+    gradient = queries.gradient(1.0 / (total * m * tau))
+    return queries.losses.sum() / total, () if gradient is None else (gradient,)
 
 
 def _matched(query: Halves, key: Halves, positive: Halves) -> Tensor:
@@ -171,41 +204,59 @@ def _matched(query: Halves, key: Halves, positive: Halves) -> Tensor:
     return matched
 
 
-def _meet(left: _Half, right: _Half, scale: float) -> None:
-    """Queries of both halves, each the negatives of the other: one product for their scores.
+def _meet(left: _Half, keys: Tensor, right: _Half | None, scale: float) -> None:
+    """Queries against the features of their negatives, whose queries may be answered as well.
 
-    The rows of a block meet all their negatives at once; columns keep a running mixture of the
-    left half, which is rescaled whenever a column's largest score rises.
+    One product gives the scores of both. The rows of a block meet all their negatives at once;
+    columns keep a running mixture of the left half, which is rescaled whenever a column's largest
+    score rises.
     """
     factor = scale / LOG2
     rows = Side.start("softmax", left.matched * factor)
-    columns = Side.start("softmax", right.matched * factor)
-    mixture = None if right.pull is None else right.pull.new_zeros(right.pull.T.shape)
     rows.include_positive()
-    size = chunk_rows(len(left.features), len(right.features))
-    for start in range(0, len(left.features) if len(right.features) else 0, size):
+    columns = None if right is None else _Columns(right, factor)
+    size = chunk_rows(len(left.features), len(keys))
+    for start in range(0, len(left.features) if len(keys) else 0, size):
         part = slice(start, min(start + size, len(left.features)))
-        own = left.features[part]
-        scores = product(own * factor, right.features)
-        tops = rows.top[part].clone(), columns.top.clone()
-        if left.pull is None or mixture is None:
-            totals = passes.softmax_both(scores, *tops)
-            rows.merge(part, tops[0], totals[0])
-            columns.merge(slice(None), tops[1], totals[1])
-            continue
-        terms = torch.empty_like(scores)
-        rows.merge(part, tops[0], passes.softmax_rows(scores, tops[0], terms))
-        pull = product(terms, right.features.T)
-        torch.mul(pull, rows.rows(part).scale()[:, None], out=left.pull[part])
-        total = passes.softmax_columns(scores, tops[1], scores)
-        mixture.mul_(columns.merge(slice(None), tops[1], total)).add_(product(own.T, scores.T))
-    raised = columns.include_positive()
+        own, top = left.features[part], rows.top[part].clone()
+        scores = product(own * factor, keys)
+        terms = None if left.pull is None else torch.empty_like(scores)
+        rows.merge(part, top, passes.softmax_rows(scores, top, terms))
+        if left.pull is not None and terms is not None:
+            pull = product(terms, keys.T)
+            torch.mul(pull, rows.rows(part).scale()[:, None], out=left.pull[part])
+        if columns is not None:
+            columns.add(own, scores)
     left.finish(rows)
-    right.finish(columns)
-    if left.pull is not None and not len(right.features):
+    if left.pull is not None and not len(keys):
         left.pull.zero_()
-    if right.pull is not None and mixture is not None:
-        right.pull.copy_(mixture.mul_(raised * columns.scale()).T)
+    if columns is not None:
+        columns.finish()
 
 
-__all__ = ["Halves", "HalvesGradient", "multi_halves", "single_halves"]
+class _Columns:
+    """Queries whose negatives come block by block, each a row of scores."""
+
+    def __init__(self, queries: _Half, factor: float) -> None:
+        self._queries = queries
+        self._side = Side.start("softmax", queries.matched * factor)
+        pull = queries.pull
+        self._mixture = None if pull is None else pull.new_zeros(pull.T.shape)
+
+    def add(self, keys: Tensor, scores: Tensor) -> None:
+        """Some negatives [c, m] and their scores [c, queries], which are overwritten."""
+        top = self._side.top.clone()
+        wanted = None if self._mixture is None else scores
+        shrink = self._side.merge(slice(None), top, passes.softmax_columns(scores, top, wanted))
+        if self._mixture is not None:
+            self._mixture.mul_(shrink).add_(product(keys.T, scores.T))
+
+    def finish(self) -> None:
+        """After all negatives."""
+        raised = self._side.include_positive()
+        self._queries.finish(self._side)
+        if self._mixture is not None and self._queries.pull is not None:
+            self._queries.pull.copy_(self._mixture.mul_(raised * self._side.scale()).T)
+
+
+__all__ = ["Halves", "HalvesGradient", "multi_halves", "one_way_halves", "single_halves"]

@@ -34,6 +34,9 @@ ARROWS: dict[str, set[str]] = {
     "losses.compat.open_clip": {"losses", "distributed"},
     "triton_impl": {"contrast", "errors", "kernels", "row_statistics"},
     "distributed": {"contrast", "losses", "torch_impl"},
+    "distributed.training_run": {
+        "config", "data", "engines", "errors", "run", "torch_impl", "training",
+    },
     "data": {"config", "errors", "_native"},
     "newton": set(),
     "probe": {"errors", "newton", "_native"},

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss
 from tests.distributed.cases import (
     CASES,
@@ -32,6 +34,7 @@ from tests.distributed.cases import (
     pictures,
     tensors_of,
 )
+from tests.distributed.train_cases import REFUSED, SINGLE_PRECISION, TRAIN_CASES, trained
 
 FEATURES = ("query", "key")
 OF_OPEN_CLIP = {"gather": "gather", "ring": "bidir"}
@@ -167,7 +170,7 @@ def refusals(rank: int) -> dict[str, Callable[[], object]]:
 def message(call: Callable[[], object]) -> str:
     try:
         call()
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, MmclError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was raised"
 
@@ -197,6 +200,11 @@ def on_cpus(rank: int) -> dict[str, Any]:
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
     for name, call in refusals(rank).items():
         found[f"refusal/{name}"] = message(call)
+    for case in (*TRAIN_CASES, *SINGLE_PRECISION):
+        if rank in case.group:
+            found[f"train/{case.id}/{case.cfg.seed}"] = trained(case, groups[case.group])
+    for name, refused in REFUSED.items():
+        found[f"train/refusal/{name}"] = message(partial(refused, rank))
     return found
 
 

@@ -1,0 +1,209 @@
+"""One training run on the weights, its samples spread over the processes of a group.
+
+Each process holds, or draws when needed, the noise patches of its own samples, and all weights.
+Features travel, as keys of everyone's queries; gradients of the weights are added up. Every sum is
+taken in the order of ranks, so weights stay the same in every process, bit for bit.
+
+Cost of a step and process, n_r of n samples: 2 m d (3 n_r) + 2 n_r n m flop single-modal, twice the
+second term and 4 n_r multi-modal; n m numbers of features and m d of gradient travel for each
+modality.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.rows import AddedRows, SampleRows, StreamedRows
+from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData, sample
+from mmcl_fast.distributed.members import Group, Members, group_of
+from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
+from mmcl_fast.errors import ConfigError, DataError, MmclError
+from mmcl_fast.run import Run
+from mmcl_fast.torch_impl.halves import Halves
+from mmcl_fast.training import Callback, settle, train_batch
+
+
+def train(
+    cfg: TrainConfig,
+    group: Group | None = None,
+    *,
+    samples: Sequence[int] | None = None,
+    on_epoch: Callback | None = None,
+) -> Run:
+    """Train one run by all processes of a group together; a collective call.
+
+    Equal to `mmcl_fast.train(cfg)` with engine primal but for rounding: sums are split.
+
+    Args:
+        cfg: The same settings in every process; engine auto or primal, data explicit or streamed,
+            a full-batch optimizer, all negatives.
+        group: The processes; default: all.
+        samples: How many samples each rank has, >= 1 and n in all; default: as equal as can be.
+        on_epoch: As in `mmcl_fast.train`; called in this process.
+
+    Returns: The same run in every process.
+    Raises: ConfigError, DataError: in every process, if any refuses, before work starts.
+        RuntimeError, ValueError: there is no group, or this process is not in it.
+    """
+    group = group_of(group)
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    problem: MmclError | None = None
+    resolved, shares = cfg, [0] * size
+    try:
+        resolved = _resolve(cfg)
+        shares = _shares(resolved, size, samples)
+        _check_memory(resolved, shares)
+        shared = sample(resolved.replace(data="streamed"))
+    except (ConfigError, DataError) as error:
+        problem = error
+    _agree(group, resolved, shares, problem)
+    members = Members(group, rank, tuple(shares))
+    peers = _GroupPeers(members, shared.labels)
+    mine = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
+
+    def build(spec: Spec) -> Engine:
+        return PrimalEngine(Spec(spec.configs, [mine], spec.device), peers)
+
+    return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
+
+
+class _GroupPeers:
+    """See `engines.peers.Peers`."""
+
+    def __init__(self, members: Members, labels: Tensor) -> None:
+        self._members = members
+        ends = torch.tensor(members.rows).cumsum(0).tolist()
+        starts = [0, *ends[:-1]]
+        self.samples = range(starts[members.rank], ends[members.rank])
+        self._splits = [int((labels[a:b] > 0).sum()) for a, b in zip(starts, ends, strict=True)]
+
+    def keys(self, own: Halves) -> Halves:
+        """See `Peers.keys`."""
+        parts = list(zip(self._everyones(own.noise), self._splits, strict=True))
+        first, other = [x[:split] for x, split in parts], [x[split:] for x, split in parts]
+        return Halves(torch.cat([*first, *other]), own.signal, sum(self._splits))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """See `Peers.sum`."""
+        return self._members.shared_sum(x)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """See `Peers.largest`."""
+        found = x.clone()
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._members.group)
+        return found
+
+    def rows(self, own: Tensor) -> Tensor:
+        """See `Peers.rows`."""
+        return torch.cat(self._everyones(own))
+
+    def _everyones(self, own: Tensor) -> list[Tensor]:
+        """Rows of each rank; ranks may have different numbers of them, so one after the other."""
+        found = []
+        for rank, count in enumerate(self._members.rows):
+            mine = rank == self._members.rank
+            x = own.contiguous() if mine else own.new_empty(count, own.shape[1])
+            source = dist.get_global_rank(self._members.group, rank)
+            dist.broadcast(x, source, group=self._members.group)
+            found.append(x)
+        return found
+
+
+def _resolve(cfg: TrainConfig) -> TrainConfig:
+    """Settings as used; refuse what several processes cannot do."""
+    wanted = {
+        "engine": (cfg.engine in ("auto", "primal"), "auto or primal"),
+        "data": (cfg.data != "reduced", "explicit or streamed"),
+        "optimizer": (cfg.optimizer != "sgd", "a full-batch one"),
+        "negatives_per_sample": (cfg.negatives_per_sample is None, "None"),
+    }
+    for name, (able, expected) in wanted.items():
+        if not able:
+            raise ConfigError(
+                f"{name}: expected {expected} in training by several processes, "
+                f"got {getattr(cfg, name)}"
+            )
+    return settle(cfg.replace(engine="primal"))
+
+
+def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[int]:
+    if samples is None:
+        if cfg.n < size:
+            raise ConfigError(f"n: expected a sample for each of {size} processes, got {cfg.n}")
+        return [cfg.n // size + (rank < cfg.n % size) for rank in range(size)]
+    shares = list(samples)
+    if len(shares) != size or sum(shares) != cfg.n or min(shares) < 1:
+        raise ConfigError(
+            f"samples: expected {size} numbers >= 1 that add up to n = {cfg.n}, got {shares}"
+        )
+    return shares
+
+
+def _check_memory(cfg: TrainConfig, shares: Sequence[int]) -> None:
+    """Of the largest share: its own part of the run, and everyone's features."""
+    available = available_bytes()
+    features = 3 * (1 + cfg.is_multi) * cfg.n * cfg.m * TORCH_DTYPES[cfg.dtype].itemsize
+    needed = memory_bytes(cfg.replace(n=max(2, *shares)), "primal") + features
+    if available is not None and needed > available:
+        raise DataError(
+            f"memory: expected a share of at most {available / 2**30:.2f} GiB (free now), got "
+            f"{needed / 2**30:.2f} GiB for {max(shares)} of n = {cfg.n} samples at d = {cfg.d}, "
+            f"m = {cfg.m}; take more processes or data = streamed"
+        )
+
+
+def _agree(
+    group: Group, cfg: TrainConfig, shares: Sequence[int], problem: MmclError | None
+) -> None:
+    """Refuse in every process what one refuses, and settings that differ."""
+    text = json.dumps([cfg.to_dict(), list(shares)])
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+    found: list[tuple[int, str]] = [(0, "")] * dist.get_world_size(group)
+    dist.all_gather_object(found, (digest, str(problem or "")), group=group)
+    if problem is not None:
+        raise problem
+    for rank, (_, message) in enumerate(found):
+        if message:
+            raise ConfigError(
+                f"arguments: expected valid ones on every rank, rank {rank}: {message}"
+            )
+    differing = [rank for rank, (other, _) in enumerate(found) if other != found[0][0]]
+    if differing:
+        raise ConfigError(
+            f"cfg, samples: expected the same on every rank, got others on rank {differing[0]} "
+            "than on rank 0"
+        )
+
+
+def _held(cfg: TrainConfig, shared: SignalNoiseData, samples: range) -> SignalNoiseData:
+    """The data with the noise patches of some samples."""
+    stream = partial(StreamedRows, cfg, device=torch.device("cpu"), samples=samples)
+    fields = dict(vars(shared))
+    fields["noise"] = _collected(stream("a"), cfg.columns, samples)
+    if cfg.is_multi:
+        fields["noise_b"] = _collected(stream("b"), cfg.columns_b, samples)
+    else:
+        view = AddedRows(stream("epsilon"), stream("a"))
+        fields["augmented"] = _collected(view, cfg.columns, samples)
+    return SignalNoiseData(**fields)
+
+
+def _collected(rows: SampleRows, d: int, samples: range) -> Tensor:
+    whole: Tensor | None = None
+    for part, x in rows.pieces(None):
+        whole = x.new_empty(len(samples), d) if whole is None else whole
+        whole[part] = x
+    assert whole is not None
+    return whole
+
+
+__all__ = ["train"]

@@ -1,0 +1,61 @@
+"""Who else trains the same run: nobody, or processes that each have some of its samples."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from mmcl_fast.torch_impl.halves import Halves
+
+
+class Peers(Protocol):
+    """What a process that has some of the samples needs of the others; all calls are collective.
+
+    Attributes:
+        samples: Those of this process.
+    """
+
+    samples: range
+
+    def keys(self, own: Halves) -> Halves:
+        """Everyone's features, those of label +1 first."""
+        ...
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Everyone's `x` added up, with the same bits in every process."""
+        ...
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest of everyone's `x`, elementwise."""
+        ...
+
+    def rows(self, own: Tensor) -> Tensor:
+        """Everyone's rows [n, k] from one's own, in the order of the samples."""
+        ...
+
+
+class Alone:
+    """One process has all samples."""
+
+    def __init__(self, n: int) -> None:
+        self.samples = range(n)
+
+    def keys(self, own: Halves) -> Halves:
+        """See `Peers.keys`."""
+        return own
+
+    def sum(self, x: Tensor) -> Tensor:
+        """See `Peers.sum`."""
+        return x
+
+    def largest(self, x: Tensor) -> Tensor:
+        """See `Peers.largest`."""
+        return x
+
+    def rows(self, own: Tensor) -> Tensor:
+        """See `Peers.rows`."""
+        return own
+
+
+__all__ = ["Alone", "Peers"]
