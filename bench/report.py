@@ -286,6 +286,35 @@ def loss_table() -> str:
     return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
 
 
+def primal_table() -> str:
+    """A training step on the weights at scale, against eager PyTorch and torch.compile."""
+    rows = last_run("primal")
+    variants: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        variants.setdefault(row["variant"], {})[row["settings"]["modality"]] = row
+    peers = {f"times {name}": f"× {name}" for name in variants if name != "primal"}
+    lines = []
+    for variant, sides in variants.items():
+        cells = [variant]
+        for modality in ("single", "multi"):
+            row = sides[modality]
+            cells += [f"{row['cpu_ms']['p50']:.0f}", f"{row['of_product_rate']:.0%}"]
+            cells += [*(f"{row[key]:.2f}" for key in peers), f"{row['peak_mib']:.0f}"]
+        lines.append(cells)
+    head = [""]
+    for modality in ("single", "multi"):
+        head += [f"{modality}-modal, ms a step", "of the product's rate", *peers.values(), "MiB"]
+    n, d, m = (rows[0]["settings"][k] for k in "ndm")
+    best = max(rate for row in rows for rate in row["product_gflop_s"].values())
+    text = (
+        f"One full-batch step at n = {n:,}, d = {d:,}, m = {m}, float32, data given. *Of the "
+        "product's rate*: the products that the step cannot do without (`docs/performance.md`) at "
+        f"the best measured rate of a plain product ({best:.0f} GFLOP/s), over the time taken. "
+        "MiB: memory that a step adds to its data and weights."
+    )
+    return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
+
+
 def startup_table() -> str:
     """What a user waits for."""
     rows = last_run("startup")
@@ -306,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "table1_claims": table1_claims,
     "train": train_table,
     "loss": loss_table,
+    "primal": primal_table,
     "data": data_table,
     "startup": startup_table,
 }
