@@ -16,6 +16,7 @@ PACKAGES = [
     "mmcl_fast.engines",
     "mmcl_fast.experiments",
     "mmcl_fast.experiments.table1",
+    "mmcl_fast.experiments.theory_checks",
     "mmcl_fast.losses",
     "mmcl_fast.losses.compat",
     "mmcl_fast.reference",

@@ -20,6 +20,7 @@ import tyro
 from mmcl_fast.config import Device, DType, EngineName, TrainConfig
 from mmcl_fast.errors import ConfigError, MmclError
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
+from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES, CheckName
 from mmcl_fast.presets import PRESETS
 
 USER_ERROR = 2
@@ -209,6 +210,27 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Theory:
+    """Check the paper's lemmas and theorems on runs: leaves theory.json, theory.md, theory.png."""
+
+    checks: tuple[CheckName, ...] = CHECK_NAMES
+    """What to check: growth rates, T1, sizes at T1, signs, the threshold C_mu, the test error."""
+    seeds: int = 10
+    """Number of seeds (data and weights), from --first-seed upwards. At least 2."""
+    out: Path = Path()
+    """Directory of the results."""
+    first_seed: int = 0
+    """First seed."""
+    threads: int = 1
+    """Processor threads; the numbers do not depend on it. Runs this short gain little by more."""
+
+    def run(self) -> int:
+        """Do it."""
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return _command("theory", self.threads)(self.checks, seeds, self.out)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """Versions, devices, and what can run here and why the rest cannot."""
 
@@ -223,6 +245,7 @@ COMMANDS = {
     "train": Train,
     "sweep": Sweep,
     "status": Status,
+    "theory": Theory,
     "info": Info,
 }
 

@@ -20,7 +20,14 @@ def flags(command: str) -> set[str]:
 
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 OTHER_FLAGS = {"--slow"}  # pytest's
-MADE_BY_COMMANDS = {"figure1.json", "run.json", "table1.json", "table1.md"}
+MADE_BY_COMMANDS = {
+    "figure1.json",
+    "run.json",
+    "table1.json",
+    "table1.md",
+    "theory.json",
+    "theory.md",
+}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)

@@ -56,14 +56,29 @@ ARROWS: dict[str, set[str]] = {
         "config", "data", "environment", "errors", "experiments.table1.protocol", "files", "losses",
     },
     "experiments.table1.protocol": {"data.colour_rule", "data.tags", "errors"},
+    "experiments.scaling": {"config", "errors"},
+    "experiments.theory_checks": {
+        "config", "data", "environment", "experiments.scaling", "experiments.theory_checks.names",
+        "run", "theory", "training",
+    },
+    "experiments.theory_checks.names": set(),
     "plotting": {"experiments", "files", "run"},
     "plotting_table1": {"data", "experiments.table1", "experiments.table1.protocol", "plotting"},
+    "plotting_theory": {"experiments.theory_checks", "plotting"},
     "commands": {
         "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
+<<<<<<< HEAD
         "files", "plotting", "plotting_table1", "progress", "run", "sweep", "training",
     },
     "cli": {
         "config", "errors", "experiments.table1.protocol", "presets", "commands", "sweep",
+=======
+        "files", "plotting", "plotting_table1", "plotting_theory", "progress", "run", "training",
+    },
+    "cli": {
+        "config", "errors", "experiments.table1.protocol", "experiments.theory_checks.names",
+        "presets", "commands",
+>>>>>>> a49f0a2 (mmcl theory: statements of the lemmas and theorems against runs, with criteria stated first)
     },
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Statements of the paper's theory against training runs, one file a check (`docs/claims.md`)."""

@@ -1,0 +1,150 @@
+"""End of the first stage, T1, of Lemmas 5.2 and 5.4, against the measured epoch.
+
+The lemmas say that at T1 the winner, noise in single-modal and signal in multi-modal training, is
+of order 1. "Order 1" is read as 1/2: the measured epoch is the first at which min_i max_r rho_{r,i}
+(single) or max_r |gamma_r| (multi) is at least 1/2.
+
+Criteria. By T1: agrees if every run has reached 1/2 at T1. In order: agrees if measured / T1 is
+within 1/3 .. 1 in every setting and its largest is at most 1.5 times its smallest, over a grid of
+growth rates and initial scales.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
+from mmcl_fast.experiments.theory_checks.finding import (
+    Finding,
+    Floats,
+    Panel,
+    Row,
+    Series,
+    measured_series,
+)
+from mmcl_fast.run import Run
+from mmcl_fast.theory import t1_multi, t1_single
+from mmcl_fast.training import train_many
+
+ORDER_ONE = 0.5
+RATIOS = (1 / 3, 1.0)
+STEADY = 1.5
+LEMMA = {"single": "Lemma 5.2", "multi": "Lemma 5.4"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained."""
+
+    n: int = 100
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    starts: tuple[float, ...] = (FIGURE_1_START, FIGURE_1_START / 10, FIGURE_1_START / 100)
+
+
+def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+    """Train over growth rates and initial scales, both modalities.
+
+    Args:
+        seeds: Seeds of data and weights.
+        sizes: What is trained.
+    """
+    sizes = sizes or Sizes()
+    rows: list[Row] = []
+    series: list[Series] = []
+    longest = 0.0
+    for modality in ("single", "multi"):
+        predicted, measured = [], []
+        for rate, start in itertools.product(sizes.rates, sizes.starts):
+            cfg = Scaled(n=sizes.n, noise_rate=rate, noise_start=start).config(modality=modality)
+            t1 = predicted_t1(cfg)
+            cfg = cfg.replace(epochs=math.ceil(t1), evaluate_every=0, coefficients_every=1)
+            runs = train_many([cfg.replace(seed=s) for s in seeds])
+            predicted.append(t1)
+            measured.append([epoch_reaching(winner(run), ORDER_ONE) for run in runs])
+        epochs = np.array(measured)
+        rows += judge(modality, np.array(predicted), epochs)
+        order = np.argsort(predicted)
+        series.append(
+            measured_series(
+                f"{modality}-modal", modality, np.array(predicted)[order].tolist(), epochs[order]
+            )
+        )
+        longest = max(longest, *predicted)
+    series.append(Series(label="T1", modality=None, x=(0.0, longest), mean=(0.0, longest)))
+    panel = Panel(
+        title="End of the first stage",
+        xlabel="T1 of the lemma, epochs",
+        ylabel="epoch reaching 1/2",
+        series=tuple(series),
+    )
+    return Finding(name="first_stage", rows=tuple(rows), panel=panel, settings=asdict(sizes))
+
+
+def predicted_t1(cfg: TrainConfig) -> float:
+    """T1 of Lemma 5.2 or 5.4 at a run's settings, in epochs."""
+    shared = {"sigma_0": cfg.sigma_0, "eta": cfg.eta, "m": cfg.m, "tau": cfg.tau_value}
+    if cfg.is_multi:
+        return t1_multi(mu_norm=cfg.mu_norm, c_mu=cfg.mu_b_norm / cfg.mu_norm, **shared)
+    return t1_single(sigma_xi=cfg.sigma_xi, d=cfg.d, n=cfg.n, **shared)
+
+
+def winner(run: Run) -> Floats:
+    """The curve that the lemma says is of order 1 at T1."""
+    assert run.gamma_curve is not None
+    assert run.rho_curve is not None
+    if run.config.is_multi:
+        curve: Floats = run.gamma_curve.abs().amax(1).double().numpy()
+        return curve
+    curve = run.rho_curve.amax(1).amin(1).double().numpy()
+    return curve
+
+
+def epoch_reaching(curve: Floats, level: float) -> float:
+    """First epoch at which a curve is at least a level; infinity if it never is."""
+    there = np.flatnonzero(curve >= level)
+    return float(there[0]) if len(there) else math.inf
+
+
+def judge(modality: str, predicted: Floats, measured: Floats) -> list[Row]:
+    """The rows of one modality: T1 as a bound, and as an order.
+
+    Args:
+        modality: "single" or "multi".
+        predicted: T1 of each setting, [settings].
+        measured: Epochs, [settings, seeds].
+    """
+    ratios = measured / predicted[:, None]
+    means = ratios.mean(1)
+    low, high = RATIOS
+    what = "max_r rho_{r,i} of every i" if modality == "single" else "max_r |gamma_r|"
+    return [
+        Row(
+            statement=f"{modality}-modal: {what} is of order 1 at T1",
+            source=LEMMA[modality],
+            predicted="by T1",
+            quantity="epoch reaching 1/2, over T1",
+            per_seed=tuple(ratios.mean(0).tolist()),
+            criterion="at most 1 in every run",
+            agrees=bool((ratios <= 1).all()),
+            note=f"latest run at {ratios.max():.2f} T1",
+        ),
+        Row(
+            statement=f"{modality}-modal: the first stage lasts of order T1",
+            source=LEMMA[modality],
+            predicted="proportional to T1",
+            quantity="epoch reaching 1/2, over T1",
+            per_seed=tuple(ratios.mean(0).tolist()),
+            criterion=f"{low:.2f} .. 1 in every setting, largest <= {STEADY} x smallest",
+            agrees=bool(low <= means.min() and means.max() <= min(high, STEADY * means.min())),
+            note=f"settings from {means.min():.2f} to {means.max():.2f}",
+        ),
+    ]
+
+
+__all__ = ["Sizes", "check", "epoch_reaching", "judge", "predicted_t1", "winner"]

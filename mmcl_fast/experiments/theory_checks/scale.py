@@ -1,0 +1,178 @@
+"""Sizes of gamma and rho at T1, as n grows with n SNR^2 fixed (Lemmas 5.2 and 5.4).
+
+Criteria. Omega(1): agrees if the quantity is at least 0.1 at every n and its exponent in n is
+within -0.1 .. 0.1. O~(1 / sqrt(n)): agrees if the exponent is at most -0.4, which leaves 0.1 to
+the logarithm. Small at the start, small at the end: rho of multi-modal training at T1 as sigma_0
+falls at one n; agrees if the exponent in sigma_0 is at least 0.2. Exponents are of least squares
+through the means over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
+from mmcl_fast.experiments.theory_checks.finding import (
+    Finding,
+    Floats,
+    Panel,
+    Row,
+    Series,
+    log_slope,
+    measured_series,
+)
+from mmcl_fast.experiments.theory_checks.first_stage import LEMMA, predicted_t1
+from mmcl_fast.run import Run
+from mmcl_fast.training import train_many
+
+LEAST = 0.1
+FLAT = 0.1
+FALLING = -0.4
+RISING = 0.2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained."""
+
+    n: tuple[int, ...] = (50, 100, 200, 400, 800)
+    starts: tuple[float, ...] = tuple(FIGURE_1_START / 10**k for k in range(5))
+    starts_n: int = 100
+
+
+def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+    """Train to T1 at every n, both modalities.
+
+    Args:
+        seeds: Seeds of data and weights.
+        sizes: What is trained.
+    """
+    sizes = sizes or Sizes()
+    rows: list[Row] = []
+    series: list[Series] = []
+    for modality in ("single", "multi"):
+        gammas, rhos = [], []
+        for n in sizes.n:
+            runs = _runs_to_t1(Scaled(n=n), modality, seeds)
+            gammas.append([_largest(run.gamma) for run in runs])
+            rhos.append([_rho(run, modality) for run in runs])
+        gamma, rho = np.array(gammas), np.array(rhos)
+        stays, falls = (rho, gamma) if modality == "single" else (gamma, rho)
+        names = ("gamma", "rho") if modality == "single" else ("rho", "gamma")
+        rows += [of_order_one(sizes.n, stays, modality), vanishing(sizes.n, falls, modality)]
+        small, large = names
+        series += [
+            measured_series(f"{large}, {modality}", modality, sizes.n, stays),
+            measured_series(f"{small}, {modality}", modality, sizes.n, falls, faint=True),
+        ]
+    rows.append(_over_starts(sizes, seeds))
+    guide = tuple(2.0 / math.sqrt(n) for n in sizes.n)
+    series.append(
+        Series(label="slope -1/2", modality=None, x=tuple(map(float, sizes.n)), mean=guide)
+    )
+    panel = Panel(
+        title="Coefficients at T1",
+        xlabel="n",
+        ylabel="gamma, rho",
+        series=tuple(series),
+        log_x=True,
+        log_y=True,
+    )
+    return Finding(name="scale", rows=tuple(rows), panel=panel, settings=asdict(sizes))
+
+
+def of_order_one(n: Sequence[int], values: Floats, modality: str) -> Row:
+    """The row of the coefficient that is to be Omega(1): `values` is [n, seeds]."""
+    means = values.mean(1)
+    exponent = log_slope(n, means)
+    what = "max_r rho_{r,i} of every i" if modality == "single" else "max_r |gamma_r|"
+    return Row(
+        statement=f"{modality}-modal: {what} = Omega(1) at T1",
+        source=LEMMA[modality],
+        predicted="exponent 0",
+        quantity="exponent in n, seed by seed",
+        per_seed=_exponents(n, values),
+        criterion=f"at least {LEAST} at every n, exponent within {-FLAT} .. {FLAT}",
+        agrees=bool(means.min() >= LEAST and abs(exponent) <= FLAT),
+        note=_between(n, means, exponent),
+    )
+
+
+def vanishing(n: Sequence[int], values: Floats, modality: str) -> Row:
+    """The row of the coefficient that is to be O~(1 / sqrt(n)): `values` is [n, seeds]."""
+    means = values.mean(1)
+    exponent = log_slope(n, means)
+    what = "max_r |gamma_r|" if modality == "single" else "max_{r,i} |rho_{r,i}|"
+    return Row(
+        statement=f"{modality}-modal: {what} = O~(1 / sqrt(n)) at T1",
+        source=LEMMA[modality],
+        predicted="exponent <= -0.5, up to logarithms",
+        quantity="exponent in n, seed by seed",
+        per_seed=_exponents(n, values),
+        criterion=f"exponent at most {FALLING}",
+        agrees=exponent <= FALLING,
+        note=_between(n, means, exponent),
+    )
+
+
+def with_sigma_0(starts: Sequence[float], values: Floats, n: int) -> Row:
+    """The row of rho over initial scales, at one n: `values` is [starts, seeds]."""
+    means = values.mean(1)
+    return Row(
+        statement="multi-modal: max_{r,i} |rho_{r,i}| at T1 vanishes with sigma_0",
+        source="rates of Lemmas 5.2, 5.4",
+        predicted="exponent > 0",
+        quantity=f"exponent in sigma_0, seed by seed, n = {n}",
+        per_seed=_exponents(starts, values),
+        criterion=f"exponent at least {RISING}",
+        agrees=log_slope(starts, means) >= RISING,
+        note=f"{means[0]:.3f} at Figure 1's sigma_0, {means[-1]:.3f} at "
+        f"{starts[-1] / starts[0]:.0e} of it",
+    )
+
+
+def _over_starts(sizes: Sizes, seeds: Sequence[int]) -> Row:
+    n = sizes.starts_n
+    values = [
+        [_rho(run, "multi") for run in _runs_to_t1(Scaled(n=n, noise_start=s), "multi", seeds)]
+        for s in sizes.starts
+    ]
+    return with_sigma_0(sizes.starts, np.array(values), n)
+
+
+def _runs_to_t1(point: Scaled, modality: str, seeds: Sequence[int]) -> list[Run]:
+    cfg = point.config(modality=modality, evaluate_every=0)
+    cfg = cfg.replace(epochs=math.ceil(predicted_t1(cfg)))
+    return train_many([cfg.replace(seed=s) for s in seeds])
+
+
+def _between(n: Sequence[int], means: Floats, exponent: float) -> str:
+    return (
+        f"exponent of the means {exponent:.2f}: "
+        f"{means[0]:.2f} at n = {n[0]}, {means[-1]:.2f} at n = {n[-1]}"
+    )
+
+
+def _exponents(x: Sequence[float], values: Floats) -> tuple[float, ...]:
+    return tuple(log_slope(x, column) for column in values.T)
+
+
+def _largest(coefficients: torch.Tensor | None) -> float:
+    assert coefficients is not None
+    return float(coefficients.abs().max())
+
+
+def _rho(run: Run, modality: str) -> float:
+    """What the lemma bounds: from below for every sample (single), from above for all (multi)."""
+    assert run.rho is not None
+    if modality == "single":
+        return float(run.rho.amax(0).min())
+    return _largest(run.rho)
+
+
+__all__ = ["Sizes", "check", "of_order_one", "vanishing", "with_sigma_0"]

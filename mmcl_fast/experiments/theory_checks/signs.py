@@ -1,0 +1,153 @@
+"""Signs of <w_r, mu>: kept for ever in single-modal, synchronised in multi-modal training.
+
+The theory's statements are about the limit of large d. With <w_r, mu> = <w_r(0), mu> + gamma_r +
+sum_i rho_{r,i} <xi_i, mu> / |xi_i|^2, the last term is a sum of n terms of order SNR rho / sqrt(d)
+|xi|, which the theory drops; so the sign of the first two terms is reported as well.
+
+Criteria. Kept: agrees if at most 1 % of the signs have flipped at the end of training at the
+largest d. Synchronised: agrees if at least 99 % of the neurons have equal signs of <w_r, mu> and
+<w~_r, mu~> at the end, at every d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.synthetic import SignalNoiseData, sample
+from mmcl_fast.experiments.scaling import Scaled
+from mmcl_fast.experiments.theory_checks.finding import (
+    Finding,
+    Floats,
+    Panel,
+    Row,
+    measured_series,
+    spread,
+)
+from mmcl_fast.run import Run
+from mmcl_fast.training import train_many
+
+KEPT = 0.01
+SYNCHRONISED = 0.99
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained."""
+
+    n: int = 100
+    d: tuple[int, ...] = (2000, 10**4, 10**5, 10**6, 10**7, 10**9)
+    epochs: int = 200
+
+
+def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+    """Count signs at the end of training over d, both modalities.
+
+    Args:
+        seeds: Seeds of data and weights.
+        sizes: What is trained.
+    """
+    sizes = sizes or Sizes()
+    flips, kernel_flips, before, after = [], [], [], []
+    for d in sizes.d:
+        cfg = Scaled(n=sizes.n, d=d).config(epochs=sizes.epochs, evaluate_every=0)
+        single = [_signals(run) for run in _train(cfg, seeds)]
+        flips.append([disagreement(start, end) for start, _, end in single])
+        kernel_flips.append([disagreement(start, moved) for start, moved, _ in single])
+        multi = _train(cfg.replace(modality="multi"), seeds)
+        pairs = [(_signals(run), _signals(run, "_b")) for run in multi]
+        before.append([1 - disagreement(a[0], b[0]) for a, b in pairs])
+        after.append([1 - disagreement(a[2], b[2]) for a, b in pairs])
+    values = [np.array(x) for x in (flips, kernel_flips, before, after)]
+    panel = Panel(
+        title="Signs after training",
+        xlabel="d",
+        ylabel="fraction of neurons",
+        series=(
+            measured_series("flipped, single", "single", sizes.d, values[0]),
+            measured_series("the same, without xi", "single", sizes.d, values[1], faint=True),
+            measured_series("synchronised, multi", "multi", sizes.d, values[3]),
+            measured_series("the same, at the start", "multi", sizes.d, values[2], faint=True),
+        ),
+        log_x=True,
+    )
+    rows = judge(sizes.d, *values)
+    return Finding(name="signs", rows=rows, panel=panel, settings=asdict(sizes))
+
+
+def judge(
+    d: Sequence[int], flips: Floats, kernel_flips: Floats, before: Floats, after: Floats
+) -> tuple[Row, ...]:
+    """The rows of the check; the fractions are [d, seeds]."""
+    return (
+        _kept("<w_r, mu>", d, flips),
+        _kept("<w_r(0), mu> + gamma_r", d, kernel_flips),
+        Row(
+            statement="multi-modal: signs of <w_r, mu> and <w~_r, mu~> synchronise",
+            source="section 5.2",
+            predicted="1",
+            quantity=f"equal signs at the end, d = {d[-1]:g}",
+            per_seed=tuple(after[-1].tolist()),
+            criterion=f"at least {SYNCHRONISED} at every d",
+            agrees=bool(after.mean(1).min() >= SYNCHRONISED),
+            note=f"{spread(before[-1])[0]:.2f} at the start; "
+            f"least over d at the end {after.mean(1).min():.3f}",
+        ),
+    )
+
+
+def _kept(what: str, d: Sequence[int], flips: Floats) -> Row:
+    means = flips.mean(1)
+    return Row(
+        statement=f"single-modal: signs of {what} keep for ever",
+        source="section 5.1",
+        predicted="0",
+        quantity=f"fraction flipped at the end, d = {d[-1]:g}",
+        per_seed=tuple(flips[-1].tolist()),
+        criterion=f"at most {KEPT} at the largest d",
+        agrees=bool(means[-1] <= KEPT),
+        note="; ".join(f"{mean:.3f} at d = {at:g}" for at, mean in zip(d, means, strict=True)),
+    )
+
+
+def disagreement(one: Tensor, other: Tensor) -> float:
+    """Fraction of entries whose signs differ."""
+    return float((torch.sign(one) != torch.sign(other)).double().mean())
+
+
+def signal_parts(
+    run: Run, data: SignalNoiseData, suffix: str = ""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """<w_r(0), mu>, the same plus gamma_r, and <w_r, mu> at the end, each [m], float64.
+
+    Args:
+        run: The trained run.
+        data: Its data.
+        suffix: "" for modality A, "_b" for B.
+    """
+    mu, noise, weights, gamma, rho = (
+        getattr(owner, name + suffix).double()
+        for owner, name in (
+            *((data, name) for name in ("mu", "noise", "weights")),
+            *((run, name) for name in ("gamma", "rho")),
+        )
+    )
+    start = weights @ mu
+    overlap = (noise @ mu) / noise.square().sum(1)
+    return start, start + gamma, start + gamma + rho @ overlap
+
+
+def _signals(run: Run, suffix: str = "") -> tuple[Tensor, Tensor, Tensor]:
+    return signal_parts(run, sample(run.config), suffix)
+
+
+def _train(cfg: TrainConfig, seeds: Sequence[int]) -> list[Run]:
+    return train_many([cfg.replace(seed=s) for s in seeds])
+
+
+__all__ = ["Sizes", "check", "disagreement", "judge", "signal_parts"]
