@@ -19,7 +19,7 @@ COLUMNS = 3
 PANEL_SIZE = (3.9, 3.1)
 THEORY_STYLES = ("--", ":", "-.")
 FAINT_STYLES = (":", "-.")
-MOST_TICKS = 6  # more labels of single values would overlap
+NARROW = 100.0  # a logarithmic axis below this range labels too much or too little
 
 
 def theory(findings: Sequence[Finding], seeds: int) -> Figure:
@@ -51,22 +51,21 @@ def _draw(axis: Axes, panel: Panel) -> None:
     axis.set_xscale("log" if panel.log_x else "linear")
     axis.set_yscale("log" if panel.log_y else "linear")
     places = sorted({x for series in panel.series for x in series.x})
-    if panel.log_x and len(places) <= MOST_TICKS:
+    if panel.log_x and places[-1] < NARROW * places[0]:
         axis.set_xticks(places, [f"{x:g}" for x in places])
         axis.xaxis.set_minor_locator(NullLocator())
     # Lines of one modality share its colour, so their styles tell them apart.
-    styles = {
-        None: itertools.cycle(THEORY_STYLES),
-        **{modality: itertools.cycle(FAINT_STYLES) for modality in COLOURS},
-    }
+    styles = {modality: itertools.cycle(FAINT_STYLES) for modality in COLOURS}
+    black = itertools.cycle(THEORY_STYLES)
     for series in panel.series:
         if series.modality is None:
-            style = next(styles[None])
-            axis.plot(series.x, series.mean, color="black", lw=1, ls=style, label=series.label)
+            axis.plot(
+                series.x, series.mean, color="black", lw=1, ls=next(black), label=series.label
+            )
         else:
             faint = next(styles[series.modality]) if series.faint else "-"
             _measured(axis, series, COLOURS[series.modality], faint)
-    axis.legend(fontsize=6.5)
+    axis.legend(fontsize=6.5, loc=panel.legend)
 
 
 def _measured(axis: Axes, series: Series, colour: str, style: str) -> None:

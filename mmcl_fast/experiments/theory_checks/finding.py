@@ -80,6 +80,7 @@ class Panel:
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
+    legend: str | tuple[float, float] = "best"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from mmcl_fast.experiments.theory_checks.finding import (
     Series,
     measured_series,
 )
+from mmcl_fast.experiments.theory_checks.growth import LEMMA
 from mmcl_fast.run import Run
 from mmcl_fast.theory import t1_multi, t1_single
 from mmcl_fast.training import train_many
@@ -35,7 +36,6 @@ from mmcl_fast.training import train_many
 ORDER_ONE = 0.5
 RATIOS = (1 / 3, 1.0)
 STEADY = 1.5
-LEMMA = {"single": "Lemma 5.2", "multi": "Lemma 5.4"}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from mmcl_fast.training import train_many
 FALLEN = 0.9
 ORDER_ONE = (0.25, 1.0)
 STEADY = 1.5
+LEMMA = {"single": "Lemma 5.2", "multi": "Lemma 5.4"}
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,25 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
         values = [_constants(sizes, start, rate, modality, seeds) for start, rate in grid]
         found[modality, "signal"] = np.array([[v[0] for v in row] for row in values])
         found[modality, "noise"] = np.array([[v[1] for v in row] for row in values])
-    rows = (
-        _bound(found["single", "noise"], SINGLE_RATE, "single", "noise", "Lemma 5.2", grid),
-        _bound(found["multi", "signal"], MULTI_RATE, "multi", "signal", "Lemma 5.4", grid),
+    rows = judge(found, sizes)
+    return Finding(name="growth", rows=rows, panel=_panel(found, sizes), settings=asdict(sizes))
+
+
+def judge(found: dict[tuple[str, str], Floats], sizes: Sizes) -> tuple[Row, ...]:
+    """The rows of the check.
+
+    Args:
+        found: Constants [starts x rates, seeds] by modality and quantity ("signal", "noise").
+        sizes: What was trained.
+    """
+    return (
+        _bound(found["single", "noise"], SINGLE_RATE, "single", "noise", sizes),
+        _bound(found["multi", "signal"], MULTI_RATE, "multi", "signal", sizes),
         _order(found["single", "signal"], "single", "signal", "Lemma 5.1"),
         _order(found["multi", "noise"], "multi", "noise", "Lemma 5.3"),
         _faster(found, sizes, "single"),
         _faster(found, sizes, "multi"),
     )
-    return Finding(name="growth", rows=rows, panel=_panel(found, sizes), settings=asdict(sizes))
 
 
 def growth_factor(curve: Floats, first: int, last: int) -> float:
@@ -126,28 +137,21 @@ def _constants(
     return [((g - 1) / signal, (r - 1) / noise) for g, r in pairs]
 
 
-def _bound(
-    values: Floats,
-    lemma: float,
-    modality: str,
-    what: str,
-    source: str,
-    grid: list[tuple[float, float]],
-) -> Row:
-    smallest = min(start for start, _ in grid)
-    mine = values[[start == smallest for start, _ in grid]].mean(0)
+def _bound(values: Floats, lemma: float, modality: str, what: str, sizes: Sizes) -> Row:
+    by_start = values.reshape(len(sizes.starts), len(sizes.rates), -1).mean(1)
+    mine = by_start[int(np.argmin(sizes.starts))]
     mean, sd = spread(mine)
-    largest = max(start for start, _ in grid)
-    at_largest, _ = spread(values[[start == largest for start, _ in grid]].mean(0))
+    at_largest = by_start[int(np.argmax(sizes.starts))].mean()
+    times = max(sizes.starts) / min(sizes.starts)
     return Row(
         statement=f"{modality}-modal: {what} grows by 1 + {lemma} x rate an epoch",
-        source=source,
+        source=LEMMA[modality],
         predicted=f">= {lemma}",
         quantity="fitted constant at the smallest sigma_0",
         per_seed=tuple(mine.tolist()),
         criterion=f"not below {lemma} by more than two standard errors",
         agrees=mean + 2 * sd / math.sqrt(len(mine)) >= lemma,
-        note=f"{at_largest:.3f} at Figure 1's sigma_0, {largest / smallest:.0f} times larger",
+        note=f"{at_largest:.3f} where sigma_0 is {times:.0f} times as large",
     )
 
 
@@ -203,4 +207,4 @@ def _panel(found: dict[tuple[str, str], Floats], sizes: Sizes) -> Panel:
     )
 
 
-__all__ = ["Sizes", "check", "growth_factor", "run_factors", "window"]
+__all__ = ["Sizes", "check", "growth_factor", "judge", "run_factors", "window"]

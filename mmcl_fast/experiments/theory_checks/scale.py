@@ -26,7 +26,8 @@ from mmcl_fast.experiments.theory_checks.finding import (
     log_slope,
     measured_series,
 )
-from mmcl_fast.experiments.theory_checks.first_stage import LEMMA, predicted_t1
+from mmcl_fast.experiments.theory_checks.first_stage import predicted_t1
+from mmcl_fast.experiments.theory_checks.growth import LEMMA
 from mmcl_fast.run import Run
 from mmcl_fast.training import train_many
 

@@ -75,6 +75,7 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
             measured_series("the same, at the start", "multi", sizes.d, values[2], faint=True),
         ),
         log_x=True,
+        legend=(0.5, 0.22),
     )
     rows = judge(sizes.d, *values)
     return Finding(name="signs", rows=rows, panel=panel, settings=asdict(sizes))
