@@ -67,18 +67,12 @@ ARROWS: dict[str, set[str]] = {
     "plotting_theory": {"experiments.theory_checks", "plotting"},
     "commands": {
         "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
-<<<<<<< HEAD
-        "files", "plotting", "plotting_table1", "progress", "run", "sweep", "training",
-    },
-    "cli": {
-        "config", "errors", "experiments.table1.protocol", "presets", "commands", "sweep",
-=======
-        "files", "plotting", "plotting_table1", "plotting_theory", "progress", "run", "training",
+        "files", "plotting", "plotting_table1", "plotting_theory", "progress", "run", "sweep",
+        "training",
     },
     "cli": {
         "config", "errors", "experiments.table1.protocol", "experiments.theory_checks.names",
-        "presets", "commands",
->>>>>>> a49f0a2 (mmcl theory: statements of the lemmas and theorems against runs, with criteria stated first)
+        "presets", "commands", "sweep",
     },
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,7 @@ class Panel:
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
-    legend: str | tuple[float, float] = "best"
+    legend: Literal["best"] | tuple[float, float] = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
