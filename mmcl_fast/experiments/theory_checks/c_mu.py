@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.experiments.theory_checks.finding import (
     Finding,
@@ -118,20 +119,11 @@ def judge(c_mu: Sequence[float], found: dict[float, Floats]) -> tuple[Row, ...]:
     )
 
 
-def crossing(x: Sequence[float], y: Sequence[float] | Floats, level: float) -> float:
-    """Where a sampled curve first rises through a level, linear between samples; NaN if nowhere."""
-    for k in range(1, len(x)):
-        if y[k - 1] < level <= y[k]:
-            share = (level - y[k - 1]) / (y[k] - y[k - 1])
-            return float(x[k - 1] + share * (x[k] - x[k - 1]))
-    return math.nan
-
-
 def _crossings(c_mu: Sequence[float], accuracy: Floats) -> tuple[float, ...]:
     """Half-way C_mu of each seed; the level is half-way between the means' extremes."""
     means = accuracy.mean(1)
     level = 0.5 * float(means.min() + means.max())
-    return tuple(crossing(c_mu, column, level) for column in accuracy.T)
+    return tuple(first_crossing(c_mu, column, level) for column in accuracy.T)
 
 
 def _accuracy(sizes: Sizes, n_snr2: float, seeds: Sequence[int]) -> Floats:
@@ -149,4 +141,4 @@ def _accuracy(sizes: Sizes, n_snr2: float, seeds: Sequence[int]) -> Floats:
     return np.array(rows)
 
 
-__all__ = ["Sizes", "check", "crossing", "judge"]
+__all__ = ["Sizes", "check", "judge"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmcl_fast import Run, TrainConfig
+from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
     first_stage,
@@ -209,9 +210,9 @@ def test_sign_verdicts(
 
 
 def test_crossing_is_interpolated() -> None:
-    assert c_mu.crossing([1, 2, 4], [0.5, 0.6, 1.0], 0.7) == pytest.approx(2.5)
-    assert c_mu.crossing([1, 2, 4], [0.5, 0.7, 1.0], 0.7) == 2.0
-    assert math.isnan(c_mu.crossing([1, 2, 4], [0.8, 0.9, 1.0], 0.7)), "above from the start"
+    assert first_crossing([1, 2, 4], [0.5, 0.6, 1.0], 0.7) == pytest.approx(2.5)
+    assert first_crossing([1, 2, 4], [0.5, 0.7, 1.0], 0.7) == 2.0
+    assert math.isnan(first_crossing([1, 2, 4], [0.8, 0.9, 1.0], 0.7)), "above from the start"
 
 
 def steps(at: float, places: tuple[float, ...]) -> np.ndarray:

@@ -1,0 +1,102 @@
+"""The picture of a phase diagram: accuracy of both modalities, the theory's boundaries on it."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from mmcl_fast.experiments.figure1 import MODALITIES
+from mmcl_fast.experiments.phase import HALF_WAY, Phase
+from mmcl_fast.experiments.phase_planes import overlay
+from mmcl_fast.plotting import NAMES, STYLE
+from mmcl_fast.plotting_sweep import ACCURACY, edges, heat_panel, label
+from mmcl_fast.theory import MIN_C_MU
+
+FINE = 120  # points along an axis for the theory's curves
+GUIDES = (0.1, 1.0, 10.0)
+HALO = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
+
+
+def phase(result: Phase) -> Figure:
+    """Two maps side by side, one scale of colours.
+
+    Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
+    was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 4.1), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, modality in zip(axes, MODALITIES, strict=True):
+            mesh = heat_panel(axis, result.xs, result.ys, result.maps[modality].mean, ACCURACY)
+            _theory(axis, result, modality)
+            axis.plot(
+                result.xs,
+                result.maps[modality].measured,
+                ls="",
+                marker="o",
+                ms=3.5,
+                mfc="white",
+                mec="black",
+            )
+            axis.set(title=NAMES[modality], xlabel=label(result.plane.x.name))
+            axis.set_xlim(*edges(result.xs)[[0, -1]])
+            axis.set_ylim(*edges(result.ys)[[0, -1]])
+        axes[0].set_ylabel(label(result.plane.y.name))
+        figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
+        figure.legend(
+            handles=_handles(result), loc="outside lower center", ncols=2, fontsize=7.5
+        )
+    return figure
+
+
+def _theory(axis: Axes, result: Phase, modality: str) -> None:
+    plane = result.plane
+    xs = np.geomspace(*edges(result.xs)[[0, -1]], FINE)
+    ys = np.geomspace(*edges(result.ys)[[0, -1]], FINE)
+    ratios, holds = overlay(plane, xs.tolist(), ys.tolist(), modality)
+    if ratios.min() < 0 < ratios.max():
+        drawn = axis.contour(xs, ys, ratios, levels=[0.0], colors="black", linewidths=1.8)
+        drawn.set_path_effects(HALO)
+    if holds.any() and not holds.all():
+        border = axis.contour(
+            xs, ys, holds.astype(float), levels=[0.5], colors="black", linewidths=1.0
+        )
+        border.set_linestyle("--")
+        border.set_path_effects(HALO)
+    if plane.y.name == "snr":
+        for guide in GUIDES:
+            axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
+    if "c_mu" in (plane.x.name, plane.y.name) and modality == "multi":
+        line = axis.axvline(MIN_C_MU, color="black", ls="-.", lw=1.2)
+        line.set_path_effects(HALO)
+
+
+def _handles(result: Phase) -> list[Line2D]:
+    count = len(result.seeds)
+    handles = [
+        Line2D([], [], color="black", lw=1.8, label="T1 of signal = T1 of noise (Lemmas 5.2, 5.4)"),
+        Line2D([], [], color="black", lw=1, ls="--", label="border of Assumption 4.1"),
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker="o",
+            ms=3.5,
+            mfc="white",
+            mec="black",
+            label=f"measured: mean over {count} seeds passes {HALF_WAY}",
+        ),
+    ]
+    if result.plane.y.name == "snr":
+        told = ", ".join(f"{g:g}" for g in GUIDES)
+        handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))
+    if result.plane.x.name == "c_mu":
+        handles.append(Line2D([], [], color="black", ls="-.", lw=1.2, label=f"$C_\\mu$ = {MIN_C_MU}"))
+    return handles
+
+
+__all__ = ["phase"]

@@ -1,0 +1,157 @@
+"""Mean and spread over seeds of the rows of a sweep, refusing to average over settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.errors import ConfigError
+
+SEEDS = ("seed", "data_seed", "init_seed")
+SETTINGS = tuple(name for name in FIELD_NAMES if name not in SEEDS)
+DIGITS = 12  # derived columns differ in the last bits where the same value was asked for
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Statistics of groups of runs that differ in their seeds only.
+
+    Attributes:
+        keys: Value of each key column in each cell; cells are sorted by them.
+        count: Finished runs of each cell, [cells].
+        left_out: Runs that diverged or failed, [cells].
+        mean: Mean over the finished runs, [cells], or [cells, epochs + 1] for curves; NaN where
+            there is none.
+        sd: Sample standard deviation (0 for one run), of the same shape.
+    """
+
+    keys: dict[str, list[Any]]
+    count: Integers
+    left_out: Integers
+    mean: Floats
+    sd: Floats
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def where(self, **values: Any) -> Integers:
+        """Indices of the cells whose keys have these values."""
+        chosen = [
+            k
+            for k in range(len(self))
+            if all(self.keys[name][k] == value for name, value in values.items())
+        ]
+        return np.array(chosen, np.int64)
+
+
+def over_seeds(table: pa.Table, keys: Sequence[str], value: str) -> Cells:
+    """Group rows by key columns and take the mean over seeds of a column.
+
+    Args:
+        table: Rows of a store (`sweep.load`): the keys, the value, status, every setting.
+        keys: Columns that tell the cells apart, of settings or derived quantities.
+        value: A number or a curve.
+
+    Raises: ConfigError: a setting that is no key takes several values inside a cell, curves of one
+        cell differ in length, or there are no rows.
+    """
+    if not len(table):
+        raise ConfigError("store: expected rows to draw, got none")
+    codes = {name: _codes(table[name]) for name in dict.fromkeys([*keys, *SETTINGS])}
+    joint = np.zeros(len(table), np.int64)
+    for name in keys:
+        index, values = codes[name]
+        joint = np.unique(joint * len(values) + index, return_inverse=True)[1].astype(np.int64)
+    first = np.unique(joint, return_index=True)[1]
+    _check_settings(table, codes, joint, first)
+    finished = np.array(table["status"].to_pylist()) == "finished"
+    cells = len(first)
+    column = table[value].combine_chunks()
+    if pa.types.is_list(column.type):
+        mean, sd = _curves(column, joint, finished, cells)
+    else:
+        mean, sd = _numbers(column.to_numpy(zero_copy_only=False), joint[finished], finished, cells)
+    return Cells(
+        keys={name: [codes[name][1][codes[name][0][k]] for k in first] for name in keys},
+        count=np.bincount(joint[finished], minlength=cells).astype(np.int64),
+        left_out=np.bincount(joint[~finished], minlength=cells).astype(np.int64),
+        mean=mean,
+        sd=sd,
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Integers, list[Any]]:
+    """Index of each row's value among the sorted values of a column, and the values."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    given = encoded.dictionary.to_pylist()
+    rounded = [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in given]
+    values = sorted(set(rounded), key=lambda v: (v is not None, v))
+    place = {v: k for k, v in enumerate(values)}
+    index = np.array([place[v] for v in rounded], np.int64)
+    return index[encoded.indices.to_numpy(zero_copy_only=False)], values
+
+
+def _check_settings(
+    table: pa.Table, codes: dict[str, tuple[Integers, list[Any]]], joint: Integers, first: Integers
+) -> None:
+    """Refuse a setting that varies inside a cell: its average would be of different experiments."""
+    # Several may vary together; the one of most values is most likely what was swept.
+    mixed = [
+        name
+        for name in SETTINGS
+        if len(codes[name][1]) > 1 and (codes[name][0] != codes[name][0][first][joint]).any()
+    ]
+    if not mixed:
+        return
+    name = max(mixed, key=lambda n: len(codes[n][1]))
+    values = codes[name][1]
+    shown = ", ".join(f"{v}" for v in values[:4]) + (", ..." if len(values) > 4 else "")
+    raise ConfigError(
+        f"{name}: expected one value in each point of the picture, got {shown}; fix it with "
+        f"--where {name}={values[0]}, or make it an axis or the --hue"
+    )
+
+
+def _numbers(
+    values: Floats, groups: Integers, finished: npt.NDArray[np.bool_], cells: int
+) -> tuple[Floats, Floats]:
+    """Mean and sample standard deviation of the finished rows of each group."""
+    mine = values[finished].astype(float)
+    count = np.bincount(groups, minlength=cells)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(groups, mine, cells) / count
+        squares = np.bincount(groups, (mine - mean[groups]) ** 2, cells)
+        sd = np.sqrt(squares / np.maximum(count - 1, 1))
+    return mean, np.where(count > 0, sd, np.nan)
+
+
+def _curves(
+    column: pa.ListArray, groups: Integers, finished: npt.NDArray[np.bool_], cells: int
+) -> tuple[Floats, Floats]:
+    """The same of curves, which must be of one length."""
+    lengths = np.unique(np.diff(column.offsets.to_numpy())[finished])
+    if len(lengths) != 1:
+        told = ", ".join(str(k - 1) for k in lengths) or "no finished run"
+        raise ConfigError(f"epochs: expected curves of one length, got {told}")
+    rows = column.filter(pa.array(finished)).flatten().to_numpy(zero_copy_only=False)
+    curves = rows.reshape(-1, lengths[0]).astype(float)
+    mean = np.full((cells, lengths[0]), np.nan)
+    sd = mean.copy()
+    mine = groups[finished]
+    for cell in np.unique(mine):
+        chosen = curves[mine == cell]
+        mean[cell] = chosen.mean(0)
+        sd[cell] = chosen.std(0, ddof=1) if len(chosen) > 1 else 0.0 * chosen[0]
+    return mean, sd
+
+
+__all__ = ["SETTINGS", "Cells", "over_seeds"]
