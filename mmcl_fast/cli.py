@@ -19,6 +19,7 @@ import tyro
 
 from mmcl_fast.config import Device, DType, EngineName, TrainConfig
 from mmcl_fast.errors import ConfigError, MmclError
+from mmcl_fast.experiments.phase_names import PlaneName
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES, CheckName
 from mmcl_fast.presets import PRESETS
@@ -210,6 +211,72 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Draw the rows of a sweep: curves over epochs, lines over a setting, a heat map of two."""
+
+    store: tyro.conf.Positional[Path]
+    """Directory of the store."""
+    kind: Literal["curves", "lines", "heat"] = "curves"
+    """Curves over epochs, lines over --x, or a map over --x and --y; bands: 1 s.d. over seeds."""
+    x: str | None = None
+    """Horizontal axis: a setting, or snr, n_snr2, c_mu, noise_rate, noise_start."""
+    y: str | None = None
+    """Vertical axis of a map: as --x."""
+    value: str | None = None
+    """Loss, ood_accuracy, signal or noise; final_... of it. Default: all, or final_ood_accuracy."""
+    hue: str = "modality"
+    """What tells lines, or maps, apart: as --x."""
+    where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Rows to draw: m=16. What varies and is no axis must be fixed so; nothing is averaged over."""
+    out: Path
+    """The picture, .png or .pdf."""
+
+    def run(self) -> int:
+        """Do it."""
+        return _command("plot", None)(  # type: ignore[no-any-return]
+            self.store,
+            self.kind,
+            x=self.x,
+            y=self.y,
+            value=self.value,
+            hue=self.hue,
+            where=self.where,
+            out=self.out,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Map OOD accuracy of both modalities with the theory's boundaries; run again = resume."""
+
+    plane: PlaneName = "cmu-nsnr2"
+    """Axes: n and SNR, C_mu and n SNR^2, d and n SNR^2, or m and n SNR^2."""
+    seeds: int = 5
+    """Seeds of each cell, from --first-seed upwards. At least 1."""
+    points: int = 16
+    """Values of each axis. 2 to 512."""
+    epochs: int = 200
+    """Epochs of training; accuracy is taken at their end. At least 1."""
+    first_seed: int = 0
+    """First seed."""
+    workers: int | None = None
+    """Runs side by side, one thread each. Default: one per core."""
+    out: Path = Path("phase")
+    """Directory of the results: phase.png, phase.pdf, phase.json, store."""
+
+    def run(self) -> int:
+        """Do it."""
+        return _command("phase", None)(  # type: ignore[no-any-return]
+            self.plane,
+            seeds=range(self.first_seed, self.first_seed + self.seeds),
+            points=self.points,
+            epochs=self.epochs,
+            workers=self.workers,
+            out=self.out,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Theory:
     """Check the paper's lemmas and theorems on runs: leaves theory.json, theory.md, theory.png."""
 
@@ -245,6 +312,8 @@ COMMANDS = {
     "train": Train,
     "sweep": Sweep,
     "status": Status,
+    "plot": Plot,
+    "phase": Phase,
     "theory": Theory,
     "info": Info,
 }

@@ -7,18 +7,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase import HALF_WAY, Phase
 from mmcl_fast.experiments.phase_planes import overlay
 from mmcl_fast.plotting import NAMES, STYLE
-from mmcl_fast.plotting_sweep import ACCURACY, edges, heat_panel, label
+from mmcl_fast.plotting_sweep import ACCURACY, Floats, edges, heat_panel, label
 from mmcl_fast.theory import MIN_C_MU
 
 FINE = 120  # points along an axis for the theory's curves
+MARK = "#D55E00"
 GUIDES = (0.1, 1.0, 10.0)
-HALO = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
 
 
 def phase(result: Phase) -> Figure:
@@ -47,16 +48,14 @@ def phase(result: Phase) -> Figure:
             axis.set_ylim(*edges(result.ys)[[0, -1]])
         axes[0].set_ylabel(label(result.plane.y.name))
         figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
-        figure.legend(
-            handles=_handles(result), loc="outside lower center", ncols=2, fontsize=7.5
-        )
+        figure.legend(handles=_handles(result), loc="outside lower center", ncols=2, fontsize=7.5)
     return figure
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
     plane = result.plane
-    xs = np.geomspace(*edges(result.xs)[[0, -1]], FINE)
-    ys = np.geomspace(*edges(result.ys)[[0, -1]], FINE)
+    xs = _fine(result.xs)
+    ys = _fine(result.ys)
     ratios, holds = overlay(plane, xs.tolist(), ys.tolist(), modality)
     if ratios.min() < 0 < ratios.max():
         drawn = axis.contour(xs, ys, ratios, levels=[0.0], colors="black", linewidths=1.8)
@@ -71,8 +70,12 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
     if "c_mu" in (plane.x.name, plane.y.name) and modality == "multi":
-        line = axis.axvline(MIN_C_MU, color="black", ls="-.", lw=1.2)
-        line.set_path_effects(HALO)
+        axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
+
+
+def _fine(centres: list[float]) -> Floats:
+    ends = edges(centres)
+    return np.geomspace(float(ends[0]), float(ends[-1]), FINE)
 
 
 def _handles(result: Phase) -> list[Line2D]:
@@ -95,7 +98,9 @@ def _handles(result: Phase) -> list[Line2D]:
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))
     if result.plane.x.name == "c_mu":
-        handles.append(Line2D([], [], color="black", ls="-.", lw=1.2, label=f"$C_\\mu$ = {MIN_C_MU}"))
+        handles.append(
+            Line2D([], [], color="black", ls="-.", lw=1.2, label=f"$C_\\mu$ = {MIN_C_MU}")
+        )
     return handles
 
 

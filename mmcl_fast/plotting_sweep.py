@@ -7,7 +7,7 @@ caption of each picture says what its band is and how many seeds it is of.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mmcl_fast.plotting import COLOURS, NAMES, PANELS, STYLE
 from mmcl_fast.seed_statistics import Cells
@@ -24,6 +25,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 MAP = "cividis"  # even in lightness, and the same to colour-blind eyes
 ACCURACY = (0.5, 1.0)
 LOG_RANGE = 20.0  # a positive axis wider than this is logarithmic
+FEW_DECADES = 2e3
 LABELS = {
     "n_snr2": "n SNR²",
     "snr": "SNR",
@@ -88,8 +90,7 @@ def sweep_lines(cells: Cells, x: str, hue: str, value: str) -> Figure:
                 marker="o",
             )
         axis.set(xlabel=label(x), ylabel=label(value))
-        if is_logarithmic([float(v) for v in cells.keys[x]]):
-            axis.set_xscale("log")
+        scale_axis(axis, "x", [float(v) for v in cells.keys[x]])
         if value == "final_ood_accuracy":
             axis.axhline(0.5, color="black", lw=0.6, ls=":")
         axis.legend(fontsize=7)
@@ -136,8 +137,8 @@ def heat_panel(
     limits: tuple[float, float],
 ) -> QuadMesh:
     """Draw one map, `grid` [ys, xs]; cells without a value stay hatched."""
-    for values, scale in ((xs, axis.set_xscale), (ys, axis.set_yscale)):
-        scale("log" if is_logarithmic(values) else "linear")
+    scale_axis(axis, "x", xs)
+    scale_axis(axis, "y", ys)
     axis.set_facecolor("0.9")
     axis.patch.set_hatch("////")
     axis.patch.set_edgecolor("0.7")
@@ -171,6 +172,18 @@ def edges(centres: Sequence[float]) -> Floats:
 def is_logarithmic(values: Sequence[float]) -> bool:
     """Whether an axis of these values is drawn logarithmically."""
     return len(set(values)) > 2 and min(values) > 0 and max(values) >= LOG_RANGE * min(values)
+
+
+def scale_axis(axis: Axes, which: Literal["x", "y"], values: Sequence[float]) -> None:
+    """Linear or logarithmic; over few decades with ticks at 1, 2 and 5 in plain numbers."""
+    if not is_logarithmic(values):
+        return
+    getattr(axis, f"set_{which}scale")("log")
+    ticks = getattr(axis, f"{which}axis")
+    ticks.set_minor_formatter(NullFormatter())
+    if max(values) < FEW_DECADES * min(values):
+        ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ticks.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
 def colour_limits(value: str, means: Floats) -> tuple[float, float]:
@@ -247,6 +260,7 @@ __all__ = [
     "hue_label",
     "is_logarithmic",
     "label",
+    "scale_axis",
     "sweep_curves",
     "sweep_heat",
     "sweep_lines",

@@ -155,7 +155,10 @@ MISTAKES = [
     (["train", "--momentum", "0.5"], "momentum: expected None with optimizer gd, got 0.5"),
     (["train", "--negatives-draw", "per_epoch"], "negatives_draw: expected fixed where all"),
     (["train", "--n", "60000", "--d", "2", "--engine", "reference"], "memory: expected a run of"),
-    (["figure2"], "figure2: expected a command: figure1, table1, train, sweep, status, theory, info"),
+    (
+        ["figure2"],
+        "figure2: expected a command: figure1, table1, train, sweep, status, plot, phase, theory,",
+    ),
     ([], ""),
 ]
 

@@ -15,7 +15,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase import Phase, run_phase
 from mmcl_fast.experiments.phase_names import PlaneName
-from mmcl_fast.experiments.phase_planes import PLANES
+from mmcl_fast.experiments.phase_planes import PLANES, Floats
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.driver import Start, SweepResult
@@ -51,7 +51,9 @@ def phase_command(
     if not seeds:
         raise ConfigError(f"seeds: expected an integer >= 1, got {len(seeds)}")
     if not MIN_POINTS <= points <= MAX_POINTS:
-        raise ConfigError(f"points: expected an integer in {MIN_POINTS} .. {MAX_POINTS}, got {points}")
+        raise ConfigError(
+            f"points: expected an integer in {MIN_POINTS} .. {MAX_POINTS}, got {points}"
+        )
     if epochs < 1:
         raise ConfigError(f"epochs: expected an integer >= 1, got {epochs}")
     for seed in (seeds[0], seeds[-1]):
@@ -106,15 +108,22 @@ def _report(result: Phase, swept: SweepResult) -> None:
     table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
     table.add_row(
         "its range over the plane",
-        *(f"{m.offsets.min():.2f} .. {m.offsets.max():.2f}" if len(m.offsets) else "-" for m in maps),
+        *(
+            f"{m.offsets.min():.2f} .. {m.offsets.max():.2f}" if len(m.offsets) else "-"
+            for m in maps
+        ),
     )
     Console(markup=False).print(table)
     if result.left_out:
         sys.stderr.write(f"mmcl: {result.left_out} diverged or failed runs are left out\n")
 
 
-def _median(offsets: np.ndarray) -> str:
+def _median(offsets: Floats) -> str:
     return f"{np.median(offsets):.2f} ({len(offsets)} places)" if len(offsets) else "-"
+
+
+def _range(offsets: Floats) -> str:
+    return f"{offsets.min():.2f} .. {offsets.max():.2f}" if len(offsets) else "-"
 
 
 __all__ = ["phase_command"]

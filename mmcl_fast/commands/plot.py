@@ -125,7 +125,9 @@ def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Tabl
         chosen = table.filter(kept)
         if not len(chosen):
             there = ", ".join(f"{v}" for v in sorted(set(column.drop_null().to_pylist()))[:8])
-            raise ConfigError(f"where: expected a value of {name} in the store ({there}), got {text}")
+            raise ConfigError(
+                f"where: expected a value of {name} in the store ({there}), got {text}"
+            )
         table = chosen
     return table
 

@@ -45,7 +45,7 @@ class Map:
 
     @property
     def offsets(self) -> Floats:
-        """measured / predicted where both are within the plane."""
+        """Measured / predicted where both are within the plane."""
         ratio = self.measured / self.predicted
         return ratio[np.isfinite(ratio)]
 
@@ -78,8 +78,11 @@ class Phase:
         """Plain values; what is not finite is None."""
         checks = {
             m: [
-                [[c.condition for c in conditions(cfg, m) if not c.holds] for cfg in row]
-                for row in self._cells()
+                [
+                    [c.condition for c in conditions(self.plane.at(x, y), m) if not c.holds]
+                    for x in self.xs
+                ]
+                for y in self.ys
             ]
             for m in MODALITIES
         }
@@ -104,9 +107,6 @@ class Phase:
             "environment": environment(),
         }
 
-    def _cells(self) -> list[list[Any]]:
-        return [[self.plane.point(x, y).config() for x in self.xs] for y in self.ys]
-
 
 def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
     """Every run of a plane: cells times both modalities times seeds, reduced data.
@@ -117,9 +117,7 @@ def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
         seeds: Seeds of each cell.
         epochs: Epochs of training; accuracy is evaluated at their end.
     """
-    cells = [
-        plane.point(x, y).config() for y in plane.y.values(points) for x in plane.x.values(points)
-    ]
+    cells = [plane.cell(x, y) for y in plane.y.values(points) for x in plane.x.values(points)]
     base = cells[0].replace(epochs=epochs, evaluate_every=max(1, epochs), n_test=500)
     zipped = {name: [getattr(cfg, name) for cfg in cells] for name in SWEPT}
     return make_plan(

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,8 @@ from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
+SIGMA_XI = 1.0
+WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
 
 
@@ -41,8 +42,8 @@ class Range:
 
     def values(self, points: int) -> list[float]:
         """About this many values from end to end; whole numbers are not repeated."""
-        found = np.geomspace(self.low, self.high, points).tolist()
-        if self.name in ("n", "d", "m"):
+        found: list[float] = np.geomspace(self.low, self.high, points).tolist()
+        if self.name in WHOLE:
             return [float(v) for v in dict.fromkeys(round(v) for v in found)]
         return found
 
@@ -55,48 +56,51 @@ class Plane:
     y: Range
     base: Scaled = BASE
 
-    def point(self, x: float, y: float) -> Scaled:
-        """The settings of a cell."""
+    def at(self, x: float, y: float) -> Scaled:
+        """The settings at a place, whole or not."""
         given = {self.x.name: x, self.y.name: y}
-        changes: dict[str, Any] = {k: v for k, v in given.items() if k != "snr"}
-        changes |= {k: round(v) for k, v in changes.items() if k in ("n", "d", "m")}
-        point = replace(self.base, **changes)
+        point = replace(self.base, **{k: v for k, v in given.items() if k != "snr"})
         return replace(point, n_snr2=point.n * given["snr"] ** 2) if "snr" in given else point
+
+    def cell(self, x: float, y: float) -> TrainConfig:
+        """The settings of the runs of a cell, whose sizes are whole."""
+        sizes = {k: round(v) for k, v in ((self.x.name, x), (self.y.name, y)) if k in WHOLE}
+        return replace(self.at(x, y), **sizes).config()
 
 
 PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
     {
         "n-snr": Plane(Range("n", 16, 512), Range("snr", 0.03, 0.8)),
-        "cmu-nsnr2": Plane(Range("c_mu", 0.25, 8), Range("n_snr2", 0.1, 10)),
-        "d": Plane(Range("d", 200, 1e9), Range("n_snr2", 0.1, 10)),
-        "m": Plane(Range("m", 2, 512), Range("n_snr2", 0.1, 10)),
+        "cmu-nsnr2": Plane(Range("c_mu", 0.25, 8), Range("n_snr2", 0.05, 20)),
+        "d": Plane(Range("d", 200, 1e9), Range("n_snr2", 0.05, 20)),
+        "m": Plane(Range("m", 2, 512), Range("n_snr2", 0.05, 20)),
     }
 )
 
 
-def log_t1_ratio(cfg: TrainConfig, modality: str) -> float:
-    """log of T1 of the noise (Lemma 5.2) over T1 of the signal (Lemma 5.4); > 0: signal is first.
+def log_t1_ratio(point: Scaled, modality: str) -> float:
+    """Log of T1 of the noise (Lemma 5.2) over T1 of the signal (Lemma 5.4); > 0: signal is first.
 
     Single-modal training is Lemma 5.4's rate with C_mu = 1: its signal meets only itself.
     """
-    shared = {"sigma_0": cfg.sigma_0, "eta": cfg.eta, "m": cfg.m, "tau": cfg.tau_value}
-    noise = t1_single(sigma_xi=cfg.sigma_xi, d=cfg.d, n=cfg.n, **shared)
-    c_mu = cfg.mu_b_norm / cfg.mu_norm if modality == "multi" else 1.0
-    return math.log(noise / t1_multi(mu_norm=cfg.mu_norm, c_mu=c_mu, **shared))
+    shared = {"sigma_0": point.sigma_0, "eta": point.eta, "m": point.m, "tau": point.tau}
+    noise = t1_single(sigma_xi=SIGMA_XI, d=point.d, n=point.n, **shared)
+    c_mu = point.c_mu if modality == "multi" else 1.0
+    return math.log(noise / t1_multi(mu_norm=point.mu_norm, c_mu=c_mu, **shared))
 
 
-def conditions(cfg: TrainConfig, modality: str) -> list[Check]:
-    """Assumption 4.1 at a cell; what it asks of modality B only where there is one."""
+def conditions(point: Scaled, modality: str) -> list[Check]:
+    """Assumption 4.1 at a place; what it asks of modality B only where there is one."""
     found = assumption_4_1(
-        n=cfg.n,
-        d=cfg.d,
-        m=cfg.m,
-        eta=cfg.eta,
-        sigma_0=cfg.sigma_0,
-        sigma_xi=cfg.sigma_xi,
-        sigma_eps=cfg.sigma_eps,
-        mu_norm=cfg.mu_norm,
-        mu_b_norm=cfg.mu_b_norm,
+        n=point.n,
+        d=point.d,
+        m=point.m,
+        eta=point.eta,
+        sigma_0=point.sigma_0,
+        sigma_xi=SIGMA_XI,
+        sigma_eps=TrainConfig().sigma_eps,
+        mu_norm=point.mu_norm,
+        mu_b_norm=point.c_mu * point.mu_norm,
     )
     return [c for c in found if modality == "multi" or not c.condition.startswith("C_mu")]
 
@@ -104,10 +108,10 @@ def conditions(cfg: TrainConfig, modality: str) -> list[Check]:
 def overlay(
     plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
 ) -> tuple[Floats, Booleans]:
-    """`log_t1_ratio` and whether Assumption 4.1 holds at each cell, each [ys, xs]."""
-    cells = [[plane.point(x, y).config() for x in xs] for y in ys]
-    ratios = [[log_t1_ratio(cfg, modality) for cfg in row] for row in cells]
-    holds = [[all(c.holds for c in conditions(cfg, modality)) for cfg in row] for row in cells]
+    """`log_t1_ratio` and whether Assumption 4.1 holds at each place, each [ys, xs]."""
+    places = [[plane.at(x, y) for x in xs] for y in ys]
+    ratios = [[log_t1_ratio(point, modality) for point in row] for row in places]
+    holds = [[all(c.holds for c in conditions(point, modality)) for point in row] for row in places]
     return np.array(ratios), np.array(holds)
 
 

@@ -25,9 +25,9 @@ class Scaled:
     """A point of the theory; defaults are Figure 1's values, at a d that meets Assumption 4.1.
 
     Attributes:
-        n: Training samples.
+        n: Training samples; whole for a run, any for the theory's curves, as the next two.
         d: Dimension; data are reduced, so it costs nothing.
-        m: Neurons; tau = 1 / m.
+        m: Neurons.
         n_snr2: n |mu|^2 / (sigma_xi^2 d), > 0; sets |mu|.
         c_mu: |mu~| / |mu|.
         noise_rate: Growth of noise memorisation in an epoch of the first stage, > 0; sets eta.
@@ -35,9 +35,9 @@ class Scaled:
         nu_share: |nu| / |mu|, which is 0.4 in Figure 1.
     """
 
-    n: int = 100
-    d: int = 10**9
-    m: int = 50
+    n: float = 100
+    d: float = 10**9
+    m: float = 50
     n_snr2: float = 1.25
     c_mu: float = 3.0
     noise_rate: float = 0.2
@@ -55,8 +55,26 @@ class Scaled:
         """|mu| with sigma_xi = 1."""
         return math.sqrt(self.n_snr2 * self.d / self.n)
 
+    @property
+    def tau(self) -> float:
+        """Temperature: 1 / m, as in Figure 1."""
+        return 1.0 / self.m
+
+    @property
+    def eta(self) -> float:
+        """Learning rate."""
+        return self.noise_rate * self.n * self.m * self.tau / self.d
+
+    @property
+    def sigma_0(self) -> float:
+        """Standard deviation of the initial weights."""
+        return self.noise_start / math.sqrt(self.d)
+
     def config(self, **changes: Any) -> TrainConfig:
-        """The settings of a run: reduced data, sigma_xi = 1, fields changed as told."""
+        """The settings of a run: reduced data, sigma_xi = 1, fields changed as told.
+
+        Raises: ConfigError: n, d or m is not whole, or a setting is out of range.
+        """
         settings: dict[str, Any] = {
             "n": self.n,
             "d": self.d,
@@ -64,9 +82,9 @@ class Scaled:
             "mu_norm": self.mu_norm,
             "mu_b_norm": self.c_mu * self.mu_norm,
             "nu_norm": self.nu_share * self.mu_norm,
-            "sigma_0": self.noise_start / math.sqrt(self.d),
-            "tau": 1.0 / self.m,
-            "eta": self.noise_rate * self.n / self.d,  # m tau = 1
+            "sigma_0": self.sigma_0,
+            "tau": self.tau,
+            "eta": self.eta,
             "data": "reduced",
         }
         return TrainConfig(**settings | changes)

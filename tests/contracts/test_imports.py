@@ -57,22 +57,37 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.table1.protocol": {"data.colour_rule", "data.tags", "errors"},
     "experiments.scaling": {"config", "errors"},
+    "experiments.crossing": set(),
+    "experiments.phase_names": set(),
+    "experiments.phase_planes": {
+        "config", "experiments.phase_names", "experiments.scaling", "theory",
+    },
+    "experiments.phase": {
+        "environment", "experiments.crossing", "experiments.figure1", "experiments.phase_names",
+        "experiments.phase_planes", "seed_statistics", "sweep",
+    },
+    "seed_statistics": {"config", "errors"},
     "experiments.theory_checks": {
-        "config", "data", "environment", "experiments.scaling", "experiments.theory_checks.names",
-        "run", "theory", "training",
+        "config", "data", "environment", "experiments.crossing", "experiments.scaling",
+        "experiments.theory_checks.names", "run", "theory", "training",
     },
     "experiments.theory_checks.names": set(),
     "plotting": {"experiments", "files", "run"},
     "plotting_table1": {"data", "experiments.table1", "experiments.table1.protocol", "plotting"},
     "plotting_theory": {"experiments.theory_checks", "plotting"},
+    "plotting_sweep": {"plotting", "seed_statistics"},
+    "plotting_phase": {
+        "experiments.figure1", "experiments.phase", "experiments.phase_planes", "plotting",
+        "plotting_sweep", "theory",
+    },
     "commands": {
         "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
-        "files", "plotting", "plotting_table1", "plotting_theory", "progress", "run", "sweep",
-        "training",
+        "files", "plotting", "plotting_phase", "plotting_sweep", "plotting_table1",
+        "plotting_theory", "progress", "run", "seed_statistics", "sweep", "training",
     },
     "cli": {
-        "config", "errors", "experiments.table1.protocol", "experiments.theory_checks.names",
-        "presets", "commands", "sweep",
+        "config", "errors", "experiments.phase_names", "experiments.table1.protocol",
+        "experiments.theory_checks.names", "presets", "commands", "sweep",
     },
 }  # fmt: skip
 
