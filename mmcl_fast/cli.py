@@ -254,7 +254,7 @@ class Phase:
     seeds: int = 5
     """Seeds of each cell, from --first-seed upwards. At least 1."""
     points: int = 16
-    """Values of each axis. 2 to 512."""
+    """Values of each axis. 3 to 512."""
     epochs: int = 200
     """Epochs of training; accuracy is taken at their end. At least 1."""
     first_seed: int = 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +21,7 @@ from mmcl_fast.theory import MIN_C_MU
 
 FINE = 120  # points along an axis for the theory's curves
 MARK = "#D55E00"
+FIGURE_1 = SimpleNamespace(n=100, d=2000, m=50, snr=math.sqrt(1.25 / 100), n_snr2=1.25, c_mu=3.0)
 GUIDES = (0.1, 1.0, 10.0)
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
 
@@ -27,6 +31,7 @@ def phase(result: Phase) -> Figure:
 
     Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
     was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
+    Star: Figure 1's values of the two axes.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.1), layout="constrained")
@@ -48,7 +53,7 @@ def phase(result: Phase) -> Figure:
             axis.set_ylim(*edges(result.ys)[[0, -1]])
         axes[0].set_ylabel(label(result.plane.y.name))
         figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
-        figure.legend(handles=_handles(result), loc="outside lower center", ncols=2, fontsize=7.5)
+        figure.legend(handles=_handles(result), loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
 
 
@@ -56,16 +61,15 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
     plane = result.plane
     xs = _fine(result.xs)
     ys = _fine(result.ys)
-    ratios, holds = overlay(plane, xs.tolist(), ys.tolist(), modality)
-    if ratios.min() < 0 < ratios.max():
-        drawn = axis.contour(xs, ys, ratios, levels=[0.0], colors="black", linewidths=1.8)
-        drawn.set_path_effects(HALO)
-    if holds.any() and not holds.all():
-        border = axis.contour(
-            xs, ys, holds.astype(float), levels=[0.5], colors="black", linewidths=1.0
-        )
-        border.set_linestyle("--")
-        border.set_path_effects(HALO)
+    values = overlay(plane, xs.tolist(), ys.tolist(), modality)
+    for grid, width, dashes in zip(values, (1.8, 1.0), ("-", "--"), strict=True):
+        if grid.min() < 0 < grid.max():
+            line = axis.contour(
+                xs, ys, grid, levels=[0.0], colors="black", linewidths=width, linestyles=dashes
+            )
+            line.set_path_effects(HALO)
+    place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
+    axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
     if plane.y.name == "snr":
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
@@ -94,6 +98,8 @@ def _handles(result: Phase) -> list[Line2D]:
             label=f"measured: mean over {count} seeds passes {HALF_WAY}",
         ),
     ]
+    star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
+    handles.append(star)
     if result.plane.y.name == "snr":
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))

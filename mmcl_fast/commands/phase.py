@@ -21,7 +21,7 @@ from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.driver import Start, SweepResult
 from mmcl_fast.sweep.pool import Done, Event
 
-MIN_POINTS, MAX_POINTS = 2, 512
+MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be drawn linearly
 INCOMPLETE = 1
 
 

@@ -20,8 +20,8 @@ from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
 
 Floats = npt.NDArray[np.float64]
-Booleans = npt.NDArray[np.bool_]
 SIGMA_XI = 1.0
+ORDER_ONE = 10.0  # n SNR^2 = Theta(1) is taken to hold within this factor
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
 
@@ -101,18 +101,33 @@ def conditions(point: Scaled, modality: str) -> list[Check]:
         sigma_eps=TrainConfig().sigma_eps,
         mu_norm=point.mu_norm,
         mu_b_norm=point.c_mu * point.mu_norm,
+        order_one=ORDER_ONE,
     )
     return [c for c in found if modality == "multi" or not c.condition.startswith("C_mu")]
 
 
+def margin(point: Scaled, modality: str) -> float:
+    """How far Assumption 4.1 holds: log of the factor to its nearest border, < 0 outside."""
+    found = []
+    for check in conditions(point, modality):
+        ratio = math.log(check.left / check.right)
+        if ">=" in check.condition:
+            found.append(ratio)
+        elif "<=" in check.condition:
+            found.append(-ratio)
+        else:
+            found.append(math.log(ORDER_ONE) - abs(ratio))
+    return min(found)
+
+
 def overlay(
     plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
-) -> tuple[Floats, Booleans]:
-    """`log_t1_ratio` and whether Assumption 4.1 holds at each place, each [ys, xs]."""
+) -> tuple[Floats, Floats]:
+    """`log_t1_ratio` and `margin` at each place, each [ys, xs]; borders are where they are 0."""
     places = [[plane.at(x, y) for x in xs] for y in ys]
     ratios = [[log_t1_ratio(point, modality) for point in row] for row in places]
-    holds = [[all(c.holds for c in conditions(point, modality)) for point in row] for row in places]
-    return np.array(ratios), np.array(holds)
+    margins = [[margin(point, modality) for point in row] for row in places]
+    return np.array(ratios), np.array(margins)
 
 
-__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "overlay"]
+__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay"]

@@ -13,11 +13,11 @@ from mmcl_fast.cli import run as mmcl
 from mmcl_fast.experiments import phase as phase_module
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.phase import Map, Phase, boundary, phase_plan, run_phase
-from mmcl_fast.experiments.phase_planes import PLANES, Plane, Range, conditions, overlay
+from mmcl_fast.experiments.phase_planes import PLANES, Plane, Range, conditions, margin, overlay
 from mmcl_fast.experiments.scaling import Scaled
 
 NAMES = list(PLANES)
-SMALL = Plane(Range("n", 8, 16), Range("snr", 0.05, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
+SMALL = Plane(Range("n", 8, 16), Range("snr", 0.02, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,11 +80,29 @@ def test_overlay_is_the_lemmas() -> None:
 def test_overlay_of_the_assumption() -> None:
     plane = Plane(Range("n", 10, 1000), Range("snr", 0.01, 1), Scaled(d=10**7))
     xs, ys = [20.0, 200.0], [0.01, 0.1, 1.0]
-    _, holds = overlay(plane, xs, ys, "multi")
+    _, margins = overlay(plane, xs, ys, "multi")
     # n SNR^2 in 0.1 .. 10, and d >= n / (sigma_0 sigma_xi), that is n <= start sqrt(d) = 141.
-    assert holds.tolist() == [[False, False], [True, False], [False, False]]
+    assert (margins >= 0).tolist() == [[False, False], [True, False], [False, False]]
+    assert margins[0, 1] == pytest.approx(math.log(200 * 0.01**2 / 0.1))
+    # At n = 20, SNR = 0.1: a factor 2 from n SNR^2 = 0.1, and 3 / 2.66 from the least C_mu.
+    assert margins[1, 0] == pytest.approx(math.log(3 / 2.66))
+    _, margins = overlay(plane, xs, ys, "single")
+    assert margins[1, 0] == pytest.approx(math.log(20 * 0.1**2 / 0.1))
     failing = [c.condition for c in conditions(plane.at(200.0, 0.1), "multi") if not c.holds]
     assert failing == ["d >= n / (sigma_0 sigma_xi)"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_the_margin_is_that_of_the_conditions(name: str, modality: str) -> None:
+    plane = PLANES[name]
+    inside = []
+    for x in plane.x.values(5):
+        for y in plane.y.values(5):
+            point = plane.at(x, y)
+            inside.append(margin(point, modality) >= 0)
+            assert inside[-1] == all(c.holds for c in conditions(point, modality))
+    assert 0 < sum(inside) < len(inside)
 
 
 def test_single_modal_training_is_not_asked_for_c_mu() -> None:
@@ -231,19 +249,19 @@ def test_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
 
     monkeypatch.setattr(phase_module, "PLANES", {"d": SMALL})
     monkeypatch.setattr(command, "PLANES", {"d": SMALL})
-    flags = ["--plane", "d", "--points", "2", "--seeds", "1", "--epochs", "5", "--workers", "1"]
+    flags = ["--plane", "d", "--points", "3", "--seeds", "1", "--epochs", "5", "--workers", "1"]
     assert mmcl(["phase", *flags, "--first-seed", "3", "--out", str(tmp_path)]) == 0
     left = ["phase.json", "phase.pdf", "phase.png", "store"]
     assert sorted(p.name for p in tmp_path.iterdir()) == left
     assert json.loads((tmp_path / "phase.json").read_text())["seeds"] == [3]
-    assert "8 computed now" in capsys.readouterr().out
+    assert "18 computed now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
-        (["--points", "1"], "points: expected an integer in 2 .. 512, got 1"),
+        (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),
         (["--epochs", "0"], "epochs: expected an integer >= 1, got 0"),
         (["--first-seed", "-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),
         (["--plane", "n-snr2"], "n-snr2"),
