@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.patheffects import withStroke
 
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase import HALF_WAY, Phase
@@ -23,7 +23,10 @@ FINE = 120  # points along an axis for the theory's curves
 MARK = "#D55E00"
 FIGURE_1 = SimpleNamespace(n=100, d=2000, m=50, snr=math.sqrt(1.25 / 100), n_snr2=1.25, c_mu=3.0)
 GUIDES = (0.1, 1.0, 10.0)
-HALO: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
+LINES = (
+    SimpleNamespace(colour="black", halo="white", width=1.8, dashes="-"),
+    SimpleNamespace(colour="white", halo="black", width=1.2, dashes="--"),
+)
 
 
 def phase(result: Phase) -> Figure:
@@ -62,12 +65,18 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
     xs = _fine(result.xs)
     ys = _fine(result.ys)
     values = overlay(plane, xs.tolist(), ys.tolist(), modality)
-    for grid, width, dashes in zip(values, (1.8, 1.0), ("-", "--"), strict=True):
+    for grid, style in zip(values, LINES, strict=True):
         if grid.min() < 0 < grid.max():
             line = axis.contour(
-                xs, ys, grid, levels=[0.0], colors="black", linewidths=width, linestyles=dashes
+                xs,
+                ys,
+                grid,
+                levels=[0.0],
+                colors=style.colour,
+                linewidths=style.width,
+                linestyles=style.dashes,
             )
-            line.set_path_effects(HALO)
+            line.set_path_effects([withStroke(linewidth=style.width + 1.4, foreground=style.halo)])
     place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
     axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
     if plane.y.name == "snr":
@@ -86,7 +95,15 @@ def _handles(result: Phase) -> list[Line2D]:
     count = len(result.seeds)
     handles = [
         Line2D([], [], color="black", lw=1.8, label="T1 of signal = T1 of noise (Lemmas 5.2, 5.4)"),
-        Line2D([], [], color="black", lw=1, ls="--", label="border of Assumption 4.1"),
+        Line2D(
+            [],
+            [],
+            color="white",
+            lw=1.2,
+            ls="--",
+            path_effects=[withStroke(linewidth=2.6, foreground="black")],
+            label="border of Assumption 4.1",
+        ),
         Line2D(
             [],
             [],
@@ -104,8 +121,10 @@ def _handles(result: Phase) -> list[Line2D]:
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))
     if result.plane.x.name == "c_mu":
+        handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
+    if result.left_out:
         handles.append(
-            Line2D([], [], color="black", ls="-.", lw=1.2, label=f"$C_\\mu$ = {MIN_C_MU}")
+            Line2D([], [], ls="", label=f"{result.left_out} runs that diverged left out")
         )
     return handles
 
