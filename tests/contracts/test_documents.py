@@ -22,6 +22,7 @@ ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 OTHER_FLAGS = {"--slow"}  # pytest's
 MADE_BY_COMMANDS = {
     "figure1.json",
+    "phase.json",
     "run.json",
     "table1.json",
     "table1.md",
