@@ -106,7 +106,8 @@ void bind_heads(py::module_& m) {
   m.def("fit_heads", &fit, "Fit logistic heads; see csrc/core/head.h.", arg("features"),
         arg("labels"), arg("weight"), arg("bias"), arg("converged"), arg("steps"), py::kw_only(),
         arg("l2"), arg("tolerance"), arg("most_steps"), arg("threads"), arg("target") = "auto");
-  m.def("score_heads", &score, "Share of samples that heads classify rightly; see csrc/core/head.h.",
+  m.def("score_heads", &score,
+        "Write the share of samples that heads classify rightly; see csrc/core/head.h.",
         arg("features"), arg("labels"), arg("weight"), arg("bias"), arg("share"), py::kw_only(),
         arg("threads"), arg("target") = "auto");
 }

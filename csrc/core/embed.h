@@ -18,7 +18,8 @@ struct EmbedShape {
   std::size_t columns;  // 0: start is z
 };
 
-// z[r] = start[r] + sum_c moved[r][c] gram[c]; out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
+// z[r] = start[r] + sum_c moved[r][c] gram[c];
+// out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
 struct Embedding {
   const float* start;   // [m, stride]: a column for each sample, then one for the signal
   const float* moved;   // [m, columns]

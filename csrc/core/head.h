@@ -38,7 +38,9 @@ struct HeadScore {
   const float* labels;  // [n]
   const double* weight;  // [p]
   double bias;
-  double* share;  // of samples with y (<w, f> + b) right, 0 counting as -1; not-a-number if one is not finite
+  // Of samples whose label is the sign of <w, f> + b, 0 counting as -1; not-a-number if a feature or
+  // score is not finite.
+  double* share;
 };
 
 // `memory` begins at a multiple of 64 bytes, [head_doubles]. By instruction set.

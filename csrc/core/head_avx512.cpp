@@ -34,7 +34,9 @@ struct Avx512Doubles {
   static MMCL_INLINE Float larger(Float a, Float b) { return _mm512_max_pd(a, b); }
   static MMCL_INLINE Float smaller(Float a, Float b) { return _mm512_min_pd(a, b); }
   static MMCL_INLINE Mask less(Float a, Float b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
-  static MMCL_INLINE Float select(Mask m, Float a, Float b) { return _mm512_mask_blend_pd(m, b, a); }
+  static MMCL_INLINE Float select(Mask m, Float a, Float b) {
+    return _mm512_mask_blend_pd(m, b, a);
+  }
   static MMCL_INLINE Float drop(Mask m, Float a) {
     return _mm512_maskz_mov_pd(static_cast<Mask>(~m), a);
   }
