@@ -310,7 +310,7 @@ def primal_table() -> str:
         f"One full-batch step at n = {n:,}, d = {d:,}, m = {m}, float32, data given. *Of the "
         "product's rate*: the products that the step cannot do without (`docs/performance.md`) at "
         f"the best measured rate of a plain product ({best:.0f} GFLOP/s), over the time taken. "
-        "MiB: memory that a step adds to its data and weights."
+        "MiB: memory that a step adds to its data and initial weights."
     )
     return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
 

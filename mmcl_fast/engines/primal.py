@@ -13,20 +13,18 @@ negatives are drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.rows import AddedRows, HeldRows, SampleRows, StreamedRows
-from mmcl_fast.data.synthetic import SignalNoiseData, draw_minibatches
+from mmcl_fast.data.rows import HeldRows
+from mmcl_fast.data.synthetic import draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
+from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.peers import Alone, Peers
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
+from mmcl_fast.model import power_relu
 from mmcl_fast.torch_impl.halves import (
     Halves,
     HalvesGradient,
@@ -43,7 +41,6 @@ from mmcl_fast.torch_impl.one_pass import (
     bias_of,
     one_pass,
 )
-from mmcl_fast.torch_impl.products import product
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -54,134 +51,6 @@ def why_not(cfg: TrainConfig) -> str | None:
 def max_runs(cfg: TrainConfig) -> int:
     """1: on a CPU, batching runs in weight space buys nothing (each has its own data)."""
     return 1
-
-
-@dataclass(frozen=True)
-class _Order:
-    """Samples of a pass, and the order in which their features stand.
-
-    Attributes:
-        samples: Their indices in the order in which they are read, [k]; None: all.
-        places: Where each of those goes, [k]; None: features stand as read.
-        split: Features of label +1, if those stand first.
-    """
-
-    samples: Tensor | None
-    places: Tensor | None
-    split: int
-
-    @classmethod
-    def sorted_batch(cls, labels: Tensor, batch: Tensor) -> _Order:
-        """A minibatch, read label by label."""
-        positive = labels.index_select(0, batch) > 0
-        samples = torch.cat([batch[positive], batch[~positive]])
-        return cls(samples, None, int(positive.sum()))
-
-    @classmethod
-    def sorted_all(cls, labels: Tensor) -> _Order:
-        """All samples, read in their own order."""
-        order = (labels < 0).to(torch.uint8).argsort(stable=True)
-        return cls(None, order.argsort(), int((labels > 0).sum()))
-
-    def to(self, device: torch.device) -> _Order:
-        """On a device."""
-        samples = None if self.samples is None else self.samples.to(device)
-        places = None if self.places is None else self.places.to(device)
-        return _Order(samples, places, self.split)
-
-    def as_read(self, features: Tensor) -> Tensor:
-        """Features [k, m] in the order in which their samples are read."""
-        return features if self.places is None else features.index_select(0, self.places)
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Samples under the encoder.
-
-    Attributes:
-        rectified: max(0, <w_r, xi_i>), [k, m].
-        signal: <w_r, mu> and -<w_r, mu>, [m, 2].
-        largest: max_{r,i} <w_r, xi_i>, 0-d.
-    """
-
-    rectified: Tensor
-    signal: Tensor
-    largest: Tensor
-
-    def features(self, q: int, split: int) -> Halves:
-        """Activations."""
-        noise = self.rectified if q == 1 else self.rectified.pow(q)
-        return Halves(noise, power_relu(self.signal, q), split)
-
-
-class _Sources:
-    """Where noise patches come from: arrays of them, or the stream."""
-
-    def __init__(
-        self, cfg: TrainConfig, data: SignalNoiseData, samples: range, device: torch.device
-    ) -> None:
-        self._cfg, self._samples, self._device = cfg, samples, device
-        kinds: list[tuple[Literal["a", "b"], Tensor | None]] = [("a", data.noise)]
-        if cfg.is_multi:
-            kinds.append(("b", data.noise_b))
-        self.rows: list[SampleRows] = []
-        for kind, noise in kinds:
-            if noise is None:
-                self.rows.append(StreamedRows(cfg, kind, device, samples=samples))
-            else:
-                self.rows.append(HeldRows(noise.to(device)))
-        self._view: SampleRows | None = None
-        if cfg.augment == "fixed" and data.augmented is not None:
-            self._view = HeldRows(data.augmented.to(device))
-
-    def views(self, epoch: int) -> SampleRows:
-        """Noise patches of the augmented view of an epoch."""
-        if self._view is not None:
-            return self._view
-        added = StreamedRows(self._cfg, "epsilon", self._device, epoch=epoch, samples=self._samples)
-        return AddedRows(added, self.rows[0])
-
-
-class _Modality:
-    """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span."""
-
-    def __init__(self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor) -> None:
-        self.rows, self.mu = rows, mu  # [n, d], [d]
-        self.weights = weights.clone()  # [m, d]
-        self.moved = weights.new_zeros(weights.shape[0], n + 1)  # A, [m, n + 1]
-        self.kept = weights.new_ones(1)  # a
-
-    def encode(self, rows: SampleRows, order: _Order, signal: Tensor, count: int) -> _Encoded:
-        """`count` samples of some rows, in the order wanted."""
-        found = self.weights.new_empty(count, len(self.weights))
-        largest = []
-        for part, x in rows.pieces(order.samples):
-            z = product(x, self.weights)
-            largest.append(z.amax())
-            if order.places is None:
-                torch.clamp_min(z, 0.0, out=found[part])
-            else:
-                found.index_copy_(0, order.places[part], z.relu_())
-        along = self.weights @ signal
-        return _Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
-
-    def gradients(
-        self, g: HalvesGradient, x: _Encoded, order: _Order, q: int, peers: Peers
-    ) -> list[Tensor]:
-        """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
-        c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
-        c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
-        along = torch.zeros_like(self.moved)
-        if order.samples is None:
-            along[:, :-1] = c.T
-        else:
-            along[:, :-1].index_copy_(1, order.samples, c.T)
-        along[:, -1] = c_mu
-        to_weights = torch.zeros_like(self.weights)
-        for part, rows in self.rows.pieces(order.samples):
-            to_weights.add_(product(c[part].T, rows.T))
-        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
-        return [to_weights, along, torch.zeros_like(self.kept)]
 
 
 class PrimalEngine:
@@ -202,17 +71,17 @@ class PrimalEngine:
         self._labels = data.labels[samples.start : samples.stop]
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._all = self._order(None)
-        self._sources = _Sources(self._cfg, data, samples, device)
+        self._sources = Sources(self._cfg, data, samples, device)
         n, starts = len(samples), ((data.mu, data.weights), (data.mu_b, data.weights_b))
         self._modalities = [
-            _Modality(rows, n, mu.to(device), weights.to(device))
+            Modality(rows, n, mu.to(device), weights.to(device))
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
             if mu is not None and weights is not None
         ]
         self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
-        self._current: list[_Encoded] = []
+        self._current: list[Encoded] = []
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -239,7 +108,7 @@ class PrimalEngine:
         """See `Engine.embeddings`."""
         q, v = self._cfg.q, self._modalities[0]
         noise, labels, nu = self._test
-        unseen = v.encode(HeldRows(noise), _Order(None, None, 0), nu, len(noise))
+        unseen = v.encode(HeldRows(noise), Order(None, None, 0), nu, len(noise))
         seen = self._encoded()[0].features(q, 0)
         own = _embed(self._all.as_read(seen.noise), seen.signal, self._labels.to(noise.device))
         return (
@@ -279,16 +148,16 @@ class PrimalEngine:
     def _drawn(self) -> bool:
         return self._cfg.negatives_per_sample is not None
 
-    def _order(self, batch: Tensor | None) -> _Order:
+    def _order(self, batch: Tensor | None) -> Order:
         if self._drawn:  # their bias stands in the samples' own order
-            found = _Order(batch, None, 0)
+            found = Order(batch, None, 0)
         elif batch is None:
-            found = _Order.sorted_all(self._labels)
+            found = Order.sorted_all(self._labels)
         else:
-            found = _Order.sorted_batch(self._labels, batch)
+            found = Order.sorted_batch(self._labels, batch)
         return found.to(self._spec.device)
 
-    def _encoded(self) -> list[_Encoded]:
+    def _encoded(self) -> list[Encoded]:
         """All samples of each modality, computed once between two updates."""
         if not self._current:
             count = len(self._samples)
@@ -414,7 +283,7 @@ class _Adam:
             tensor.copy_(state[name])
 
 
-def _optimizer(cfg: TrainConfig, v: _Modality) -> LinearDescent | _Adam:
+def _optimizer(cfg: TrainConfig, v: Modality) -> LinearDescent | _Adam:
     if cfg.optimizer == "adam":
         return _Adam(cfg, v.weights)
     return LinearDescent(cfg, [v.weights, v.moved, v.kept])
