@@ -132,15 +132,18 @@ class Modality:
         """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
         c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
         c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
-        along = torch.zeros_like(self.moved)
         if order.samples is None:
+            along = torch.empty_like(self.moved)
             along[:, :-1] = c.T
         else:
+            along = torch.zeros_like(self.moved)
             along[:, :-1].index_copy_(1, order.samples, c.T)
         along[:, -1] = c_mu
-        to_weights = torch.zeros_like(self.weights)
+        to_weights: Tensor | None = None
         for part, rows in self.rows.pieces(order.samples):
-            to_weights.add_(product(c[part].T, rows.T))
+            share = product(c[part].T, rows.T)
+            to_weights = share if to_weights is None else to_weights.add_(share)
+        assert to_weights is not None  # n > 0
         to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
         return [to_weights, along, torch.zeros_like(self.kept)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
-from mmcl_fast.engines import ENGINES, memory_bytes
+from mmcl_fast.engines import ENGINES, memory_bytes, primal
 
 SMALL: dict[str, Any] = {"n": 30, "d": 80, "m": 12, "epochs": 40, "n_test": 20, "dtype": "float64"}
 
@@ -61,9 +61,12 @@ CURVES = ("loss", "ood_accuracy", "signal", "noise")
 TOLERANCE = 1e-12
 
 
-@pytest.mark.parametrize("engine", ["primal", "gram"])
+@pytest.mark.parametrize("engine", ["primal", "primal, label halves", "gram"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
-def test_engine_equals_reference(case: Case, engine: str) -> None:
+def test_engine_equals_reference(case: Case, engine: str, monkeypatch) -> None:
+    if engine == "primal, label halves":  # which larger runs take
+        engine = "primal"
+        monkeypatch.setattr(primal, "_HALVES_FROM", 1)
     cfg = TrainConfig(**(SMALL | case.settings))
     mine = cfg.replace(engine=engine)
     if ENGINES[engine].why_not(mine):
