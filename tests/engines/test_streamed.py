@@ -60,6 +60,16 @@ def test_a_streamed_run_is_the_explicit_run_bit_for_bit(case: Case, small_pieces
     assert explicit.loss[-1] != explicit.loss[0]
 
 
+def test_a_run_in_pieces_is_the_run_in_one(monkeypatch) -> None:
+    cfg = BASE.replace(dtype="float64")
+    whole = train(cfg)
+    monkeypatch.setattr(rows, "_PIECE_NUMBERS", 256 * 48)
+    pieces = train(cfg)
+    # As between engines: tests/engines/test_agreement.py.
+    torch.testing.assert_close(pieces.weights(), whole.weights(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(pieces.loss, whole.loss, rtol=0, atol=1e-12)
+
+
 def test_pieces_are_the_rows(small_pieces) -> None:
     cfg = BASE.replace(n=600)
     whole = sample(cfg).noise
