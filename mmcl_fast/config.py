@@ -107,9 +107,12 @@ class TrainConfig:
     """Epochs between stored gamma and rho. 0: only the final ones."""
 
     def __post_init__(self) -> None:
-        for name in FIELD_NAMES:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if type(value) is kind.exact and (not kind.words or value in kind.words):
+                continue
             # Numbers of NumPy and the like become plain: configs are compared, hashed, written.
-            object.__setattr__(self, name, _plain(name, getattr(self, name)))
+            object.__setattr__(self, name, plain_value(name, value))
         for name in RANGES:
             _check_range(name, getattr(self, name))
         _check_combinations(self)
@@ -185,7 +188,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, in the order of the fields, for JSON."""
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in FIELD_NAMES}  # asdict copies deeply
 
 
 FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
@@ -254,20 +257,39 @@ def unknown_setting(name: str) -> str:
     return f"{name}: unknown setting{hint}"
 
 
-_HINTS = get_type_hints(TrainConfig)
+@dataclass(frozen=True)
+class _Kind:
+    """What a field holds, read from its annotation once: a plan makes 10^5 configs."""
+
+    exact: type
+    words: tuple[str, ...]
+    optional: bool
 
 
-def _plain(name: str, value: object) -> object:
-    """The value as str, int or float, whichever the field holds; refuse what is none of them."""
-    hint = _HINTS[name]
+def _kind(hint: Any) -> _Kind:
     if get_origin(hint) is Literal:
-        if not isinstance(value, str) or value not in get_args(hint):
-            raise ConfigError(f"{name}: expected one of {', '.join(get_args(hint))}, got {value!r}")
-        return str(value)
+        return _Kind(str, get_args(hint), optional=False)
     kinds = get_args(hint) or (hint,)
-    if value is None and type(None) in kinds:
+    return _Kind(float if float in kinds else int, (), optional=type(None) in kinds)
+
+
+_KINDS = {name: _kind(hint) for name, hint in get_type_hints(TrainConfig).items()}
+_FLOATS = tuple(name for name, kind in _KINDS.items() if kind.exact is float)
+
+
+def plain_value(name: str, value: object) -> str | int | float | None:
+    """A setting's value as str, int or float, whichever its field holds; None where it may be.
+
+    Raises: ConfigError: it is none of them.
+    """
+    kind = _KINDS[name]
+    if kind.words:
+        if not isinstance(value, str) or value not in kind.words:
+            raise ConfigError(f"{name}: expected one of {', '.join(kind.words)}, got {value!r}")
+        return str(value)
+    if value is None and kind.optional:
         return None
-    if float in kinds:
+    if kind.exact is float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise ConfigError(f"{name}: expected a number, got {value!r}")
         return float(value)
@@ -283,7 +305,7 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def _checked(name: str, value: object) -> object:
-    found = _plain(name, value)
+    found = plain_value(name, value)
     _check_range(name, found)
     return found
 
@@ -320,9 +342,7 @@ def _check_magnitudes(cfg: TrainConfig) -> None:
     """Refuse settings that overflow the arithmetic before the first step."""
     largest = FLOAT_MAX[cfg.dtype]
     products = {
-        name: (abs(value), name)
-        for name in FIELD_NAMES
-        if isinstance(value := getattr(cfg, name), float)
+        name: (abs(value), name) for name in _FLOATS if (value := getattr(cfg, name)) is not None
     }
     for name, d in (("sigma_xi", cfg.d), ("sigma_xi_b", cfg.d_b_value)):
         sigma = cfg.sigma_xi if name == "sigma_xi" else cfg.sigma_xi_b_value
@@ -338,4 +358,4 @@ def _check_magnitudes(cfg: TrainConfig) -> None:
             )
 
 
-__all__ = ["FIELD_NAMES", "RANGES", "SEEDS", "TrainConfig", "unknown_setting"]
+__all__ = ["FIELD_NAMES", "RANGES", "SEEDS", "TrainConfig", "plain_value", "unknown_setting"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import get_args, get_type_hints
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.config import FIELD_NAMES, TrainConfig, plain_value
 from mmcl_fast.errors import ConfigError
 
 Value = int | float | str | None
+Values = Sequence[Value] | Value
 DERIVED = {
     "snr": "mu_norm",
     "n_snr2": "mu_norm",
@@ -27,10 +29,8 @@ INTEGERS = frozenset(
     for name, hint in get_type_hints(TrainConfig).items()
     if int in (get_args(hint) or (hint,)) and float not in get_args(hint)
 )
-OPTIONAL = frozenset(
-    name for name, hint in get_type_hints(TrainConfig).items() if type(None) in get_args(hint)
-)
 MAX_VALUES = 10**6
+EXACT = 2**53  # integers up to here are floating-point numbers
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ class Axis:
     rows: tuple[tuple[Value, ...], ...]
 
 
-def make_axes(
-    grid: Mapping[str, Sequence[Value]], zipped: Mapping[str, Sequence[Value]]
-) -> tuple[Axis, ...]:
+def make_axes(grid: Mapping[str, Values], zipped: Mapping[str, Values]) -> tuple[Axis, ...]:
     """Axes of a grid, and one more of everything that is zipped.
 
     Raises: ConfigError: an unknown name (with the nearest valid one), no values, equal values,
@@ -57,23 +55,24 @@ def make_axes(
     names = [*grid, *zipped]
     for name in names:
         _check_name(name)
-        values = _checked(name, (grid if name in grid else zipped)[name])
-        if name in grid and len(set(values)) < len(values):
-            twice = next(v for v in values if values.count(v) > 1)
-            raise ConfigError(f"{name}: expected different values, got {twice!r} twice")
     targets = [DERIVED.get(name, name) for name in names]
     for k, target in enumerate(targets):
         if target in targets[:k]:
             other = names[targets.index(target)]
             raise ConfigError(f"{names[k]}: expected one axis that sets {target}, got {other} too")
-    axes = [Axis((name,), tuple((v,) for v in _checked(name, v_))) for name, v_ in grid.items()]
+    axes = []
+    for name, given in grid.items():
+        values = _checked(name, given)
+        if len(set(values)) < len(values):
+            twice = next(v for v in values if values.count(v) > 1)
+            raise ConfigError(f"{name}: expected different values, got {twice!r} twice")
+        axes.append(Axis((name,), tuple((v,) for v in values)))
     if zipped:
-        columns = [_checked(name, values) for name, values in zipped.items()]
-        lengths = {name: len(c) for name, c in zip(zipped, columns, strict=True)}
-        if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} of {count}" for name, count in lengths.items())
+        columns = {name: _checked(name, given) for name, given in zipped.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            told = ", ".join(f"{name} of {len(values)}" for name, values in columns.items())
             raise ConfigError(f"zip: expected lists of one length, got {told}")
-        axes.append(Axis(tuple(zipped), tuple(zip(*columns, strict=True))))
+        axes.append(Axis(tuple(zipped), tuple(zip(*columns.values(), strict=True))))
     return tuple(axes)
 
 
@@ -113,42 +112,60 @@ def range_values(name: str, kind: str, numbers: Sequence[float]) -> list[Value]:
     """The values of a range, rounded and without repetition for an integer setting."""
     if kind not in RANGE_KINDS:
         raise ConfigError(f"{name}: expected one of {', '.join(RANGE_KINDS)}, got {kind}")
-    if len(numbers) != 3 or numbers[2] != int(numbers[2]) or not 1 <= numbers[2] <= MAX_VALUES:
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or not numbers[2].is_integer():
         raise ConfigError(f"{name}: expected {kind}(first, last, count), got {list(numbers)}")
     first, last, count = numbers[0], numbers[1], int(numbers[2])
+    if not 1 <= count <= MAX_VALUES:
+        raise ConfigError(f"{name}: expected a range of 1 .. {MAX_VALUES} values, got {count}")
     if kind == "geomspace" and not (first > 0 and last > 0):
         raise ConfigError(f"{name}: expected geomspace between numbers > 0, got {first}, {last}")
     fractions = [k / (count - 1) if count > 1 else 0.0 for k in range(count)]
-    values = [RANGE_KINDS[kind](first, last, f) for f in fractions]
-    if count > 1 and kind != "logspace":
-        values[-1] = last
-    if name in INTEGERS:
-        return list(dict.fromkeys(round(v) for v in values))
-    return list(values)
+    try:
+        values = [RANGE_KINDS[kind](first, last, f) for f in fractions]
+    except OverflowError:
+        raise ConfigError(f"{name}: expected a range of finite numbers, got {kind}") from None
+    if kind != "logspace":
+        values[0] = first
+        values[-1] = last if count > 1 else first
+    if name not in INTEGERS:
+        return list(values)
+    if max(map(abs, values)) > EXACT:
+        raise ConfigError(f"{name}: expected a range below 2^53; list larger integers one by one")
+    return list(dict.fromkeys(round(v) for v in values))
 
 
 RANGE_KINDS: Mapping[str, Callable[[float, float, float], float]] = {
     "linspace": lambda a, b, f: a + (b - a) * f,
-    "geomspace": lambda a, b, f: math.exp(math.log(a) + (math.log(b) - math.log(a)) * f),
+    # By powers of ten, which hits 1, 10, 100 exactly.
+    "geomspace": lambda a, b, f: 10.0 ** (math.log10(a) + (math.log10(b) - math.log10(a)) * f),
     "logspace": lambda a, b, f: 10.0 ** (a + (b - a) * f),
 }
 
 
-def _checked(name: str, values: Sequence[Value]) -> list[Value]:
-    """Values in the setting's type; both modalities for `both`."""
-    found = list(values)
+def _checked(name: str, given: Values) -> list[Value]:
+    """Values in the setting's own type; both modalities for `both`; one value is a list of one."""
+    if given is None or isinstance(given, str | Real):
+        found: list[Value] = [given]  # type: ignore[list-item]
+    elif isinstance(given, Iterable):
+        found = list(given)
+    else:
+        raise ConfigError(f"{name}: expected a list of values, got {given!r}")
     if not found:
         raise ConfigError(f"{name}: expected at least one value, got none")
     if name == "modality" and found == ["both"]:
         return list(BOTH)
-    for k, value in enumerate(found):
-        if value is None and name not in OPTIONAL:
-            raise ConfigError(f"{name}: expected a value, got none")
-        if name in INTEGERS and isinstance(value, float) and value.is_integer():
-            found[k] = int(value)
-        if name in DERIVED and not isinstance(value, int | float):
-            raise ConfigError(f"{name}: expected a number, got {value!r}")
-    return found
+    return [_plain(name, value) for value in found]
+
+
+def _plain(name: str, value: Value) -> Value:
+    if name in DERIVED:
+        number = plain_value(DERIVED[name], value)
+        if not isinstance(number, float) or not math.isfinite(number) or number < 0:
+            raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")
+        return number
+    if name in INTEGERS and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return plain_value(name, value)
 
 
 def _check_name(name: str) -> None:
@@ -180,4 +197,13 @@ def _number(name: str, text: str) -> float:
         raise ConfigError(f"{name}: expected a number, got {text.strip()!r}") from None
 
 
-__all__ = ["DERIVED", "Axis", "Value", "axis_from_table", "make_axes", "parse_axis", "range_values"]
+__all__ = [
+    "DERIVED",
+    "Axis",
+    "Value",
+    "Values",
+    "axis_from_table",
+    "make_axes",
+    "parse_axis",
+    "range_values",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmcl_fast.errors import BackendUnavailableError, DataError
-from mmcl_fast.sweep.axes import Axis
+from mmcl_fast.sweep.axes import Value
 from mmcl_fast.sweep.columns import CURVES
+from mmcl_fast.sweep.placing import position
+from mmcl_fast.sweep.plan import Plan
 from mmcl_fast.sweep.plan_file import read_plan
 from mmcl_fast.sweep.table import load
 
@@ -32,8 +36,10 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
     Returns: A dataset with one dimension per swept setting (settings that were zipped share one,
         named after the first, and the others are coordinates along it), `seed`, and `epoch`.
         Variables: loss, ood_accuracy, signal, noise, their final_ values, status, diverged_at (-1:
-        did not). What is not computed yet is NaN, with status "".
-    Raises: DataError: runs have different numbers of epochs, so curves have no common dimension.
+        did not). What is not computed yet, or is no run of the plan, is NaN, with status "". A
+        coordinate is NaN where a number was left at its default (`tau=none`).
+    Raises: DataError: runs have different numbers of epochs, so curves have no common dimension;
+        or a cell of the cube has several runs.
         BackendUnavailableError: xarray is not installed.
     """
     try:
@@ -42,13 +48,12 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
         raise BackendUnavailableError(
             "to_xarray: expected the package xarray (pip install 'mmcl-fast[xarray]'), got none"
         ) from error
+    chosen = [*SCALARS, *(CURVES if curves else ())]
+    table = load(store, ["run_id", *chosen])
     plan = read_plan(Path(store))
-    table = load(store)
     seeds = np.unique(plan.seeds[:, 0])
+    index, shape = _index(plan, seeds, table["run_id"].to_numpy())
     dims = [axis.names[0] for axis in plan.axes] + ["seed"]
-    index = tuple(_positions(axis, table) for axis in plan.axes)
-    index += (np.searchsorted(seeds, table["seed"].to_numpy()),)
-    shape = (*(len(axis.rows) for axis in plan.axes), len(seeds))
     data: dict[str, Any] = {}
     for name in SCALARS:
         values, fill = _scalar(table, name)
@@ -58,7 +63,7 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
     coords: dict[str, Any] = {"seed": seeds}
     for axis in plan.axes:
         for k, name in enumerate(axis.names):
-            coords[name] = (axis.names[0], [row[k] for row in axis.rows])
+            coords[name] = (axis.names[0], _labels([row[k] for row in axis.rows]))
     if curves:
         lengths = {cfg.epochs for cfg in plan.points}
         if len(lengths) > 1:
@@ -75,16 +80,26 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
     return xr.Dataset(data, coords)
 
 
-def _positions(axis: Axis, table: pa.Table) -> npt.NDArray[np.int64]:
-    """Where each row lies along an axis."""
-    known = {tuple(map(_key, row)): k for k, row in enumerate(axis.rows)}
-    columns = [table[name].to_pylist() for name in axis.names]
-    return np.array([known[tuple(map(_key, row))] for row in zip(*columns, strict=True)])
+def _index(
+    plan: Plan, seeds: npt.NDArray[np.uint64], runs: npt.NDArray[np.int64]
+) -> tuple[tuple[npt.NDArray[np.int64], ...], tuple[int, ...]]:
+    """The cell of each run, and the shape of the cube."""
+    index = [position(axis, plan)[runs] for axis in plan.axes]
+    index.append(np.searchsorted(seeds, plan.seeds[runs, 0]))
+    shape = (*(len(axis.rows) for axis in plan.axes), len(seeds))
+    cells = np.ravel_multi_index(tuple(index), shape)
+    if len(np.unique(cells)) < len(cells):
+        raise DataError(
+            "to_xarray: expected one run per combination and seed, got several; the plan's axes "
+            "do not tell them apart: take load()"
+        )
+    return tuple(index), shape
 
 
-def _key(value: object) -> object:
-    """Derived values come back from settings with a rounding; everything else is exact."""
-    return f"{value:.12g}" if isinstance(value, float | int) else value
+def _labels(values: Sequence[Value]) -> list[Value]:
+    """Values as a coordinate: numbers stay numbers."""
+    words = any(isinstance(v, str) for v in values)
+    return list(values) if words else [math.nan if v is None else v for v in values]
 
 
 def _scalar(table: pa.Table, name: str) -> tuple[npt.NDArray[Any], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from mmcl_fast.sweep.numerics import numerics_of
 from mmcl_fast.sweep.plan import Plan
 from mmcl_fast.sweep.plan_file import PLAN_FILE, read_plan, write_plan
 from mmcl_fast.sweep.pool import Event, Job, Pool, drive
-from mmcl_fast.sweep.store import PartInfo, Store, part_info
+from mmcl_fast.sweep.store import PartInfo, Store, foreign, part_info
 
 ExecutorName = Literal["local", "ray"]
 GIB = 2**30
@@ -111,15 +111,17 @@ def run_sweep(
     """
     policy = policy or Policy()
     tell = told or (lambda event: None)
+    _check_policy(policy)
+    workers = _workers(plan, policy)
     store = Store(Path(out))
-    plan = _adopt(plan, store, policy)
+    store.prepare()
+    there = store.present()  # before the plan, which is written before its parts
+    plan = _adopt(plan, store, policy, there)
     _check_numerics(plan, policy)
     mine = _chosen(plan, policy.part)
-    infos = {k: part_info(path, plan) for k, path in store.present().items()}
-    present = [infos[k] for k in mine if k in infos]
+    present = [part_info(there[k], plan) for k in mine if k in there]
     again = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
-    missing = [k for k in mine if k not in infos or k in again]
-    workers = _workers(plan, policy)
+    missing = [k for k in mine if k not in there or k in again]
     started = time.monotonic()
     sizes = np.bincount(plan.shard_of)
     tell(Start(int(sizes[mine].sum()), sum(p.runs for p in present if p.shard not in again)))
@@ -129,6 +131,7 @@ def run_sweep(
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in missing]
         with _pool(plan, policy, min(workers, len(jobs))) as pool:
             seen = _Counting(tell)
+            workers = pool.slots
             away = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=seen)
             busy = seen.seconds
     after = [part_info(store.part(k), plan) for k in mine if k not in away]
@@ -155,23 +158,26 @@ class _Counting:
         self._tell(event)
 
 
-def _adopt(plan: Plan, store: Store, policy: Policy) -> Plan:
+def _adopt(plan: Plan, store: Store, policy: Policy, there: Mapping[int, Path]) -> Plan:
     """The store's plan if it holds the same runs; else write this one, or refuse."""
     if not (store.path / PLAN_FILE).exists():
-        store.prepare()
-        if any(store.present()):
+        if there:
             raise OutputError(f"store: expected {PLAN_FILE} beside the parts, got none")
         _check_disk(len(plan), plan, store)
         if write_plan(plan, store.path):
             return plan
     stored = read_plan(store.path)
-    store.prepare()
-    if same_runs(stored, plan):
+    if there and max(there) >= stored.shards:
+        raise foreign(there[max(there)], f"shard {max(there)} of {stored.shards}")
+    if same_runs(stored, plan, anywhere=policy.any_engine):
         return stored
     if not policy.extend:
+        hint = "take another --out, or --extend to add runs"
+        if same_runs(stored, plan, anywhere=True):
+            hint = "--allow-other-engine goes on here, and marks the rows"
         raise ConfigError(
             f"plan: expected the one of the store {str(store.path)!r}, got another: "
-            f"{difference(stored, plan)}; take another --out, or --extend to add runs"
+            f"{difference(stored, plan)}; {hint}"
         )
     longer = extend_plan(stored, plan)
     _check_disk(len(longer) - len(stored), longer, store)
@@ -192,22 +198,25 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
             )
 
 
-def _chosen(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    shards = np.arange(plan.shards)
-    if part is None:
-        return list(map(int, shards))
-    index, count = part
+def _check_policy(policy: Policy) -> None:
+    for name in ("workers", "max_deaths"):
+        value = getattr(policy, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}: expected an integer >= 1, got {value}")
+    index, count = policy.part or (1, 1)
     if not 1 <= index <= count:
         raise ConfigError(f"shard: expected i/N with 1 <= i <= N, got {index}/{count}")
-    return list(map(int, np.array_split(shards, count)[index - 1]))
+
+
+def _chosen(plan: Plan, part: tuple[int, int] | None) -> list[int]:
+    """The shards of a part: each shard is in exactly one of N."""
+    index, count = part or (1, 1)
+    first, last = (plan.shards * k // count for k in (index - 1, index))
+    return list(range(first, last))
 
 
 def _workers(plan: Plan, policy: Policy) -> int:
     """Jobs at a time; refused where they would not fit into memory together."""
-    if policy.workers is not None and policy.workers < 1:
-        raise ConfigError(f"workers: expected an integer >= 1, got {policy.workers}")
-    if policy.max_deaths < 1:
-        raise ConfigError(f"max_deaths: expected an integer >= 1, got {policy.max_deaths}")
     if policy.executor == "ray":
         return policy.workers or 1
     workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.sweep.axes import Axis, Value
-from mmcl_fast.sweep.plan import Plan
+from mmcl_fast.sweep.axes import Value
+from mmcl_fast.sweep.plan import SEED_FIELDS, Plan
 from mmcl_fast.sweep.sharding import cut
 
 SHOWN = 6
 
 
-def same_runs(stored: Plan, asked: Plan) -> bool:
-    """Whether both hold the same runs; where they are computed does not matter."""
-    have, want = _keys(stored, asked)
-    return len(have) == len(want) and bool(np.array_equal(_sorted(have), _sorted(want)))
+def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
+    """Whether both hold the same runs, in whatever order.
+
+    Args:
+        stored: The store's plan.
+        asked: Another.
+        anywhere: Also take runs as equal that name another device or engine.
+    """
+    if len(stored) != len(asked):
+        return False
+    have, want = _numbered(stored, asked, anywhere=anywhere)
+    return bool(np.array_equal(np.sort(have), np.sort(want)))
 
 
 def extend_plan(stored: Plan, asked: Plan) -> Plan:
@@ -27,9 +33,8 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
 
     Raises: ConfigError: a stored run is not in `asked`, naming the difference.
     """
-    have, want = _keys(stored, asked)
-    known = {key.tobytes() for key in have}
-    new = np.array([key.tobytes() not in known for key in want], bool)
+    have, want = _numbered(stored, asked)
+    new = ~np.isin(want, have)
     if len(want) - int(new.sum()) < len(have):
         raise ConfigError(
             f"extend: expected a plan with every run of the store, got one without some of them "
@@ -51,7 +56,7 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
         np.concatenate([stored.point_of, point_of]),
         np.concatenate([stored.seeds, asked.seeds[new]]),
         np.concatenate([stored.shard_of, cut(points, point_of, stored.shards)]),
-        _joined(stored.axes, asked.axes),
+        asked.axes,  # every run of the store is one of `asked`, so these place all of them
         tuple(numerics),
     )
 
@@ -60,13 +65,16 @@ def difference(stored: Plan, asked: Plan) -> str:
     """What differs between two plans, in one line."""
     told = []
     for name in TrainConfig.__dataclass_fields__:
-        if name in ("seed", "data_seed", "init_seed"):
+        if name in SEED_FIELDS:
             continue
         have = {getattr(cfg, name) for cfg in stored.points}
         want = {getattr(cfg, name) for cfg in asked.points}
         if have != want:
-            told.append(f"{name}: {_shown(have)} in the store, {_shown(want)} asked for")
-    for column, name in enumerate(("data_seed", "init_seed"), start=1):
+            told.append(
+                f"{name}: {_shown(have - want)} only in the store, {_shown(want - have)} only "
+                "asked for"
+            )
+    for column, name in enumerate(SEED_FIELDS[1:], start=1):
         have_seeds, want_seeds = (_span(plan.seeds[:, column]) for plan in (stored, asked))
         if have_seeds != want_seeds:
             told.append(f"{name}: {have_seeds} in the store, {want_seeds} asked for")
@@ -75,41 +83,31 @@ def difference(stored: Plan, asked: Plan) -> str:
     return "; ".join(told)
 
 
-def with_numerics_of(stored: Plan, asked: Plan) -> Plan:
-    """The stored plan, with what decides the bits here where `asked` names the same point."""
-    here = dict(zip(asked.points, asked.numerics, strict=True))
-    return replace(
-        stored,
-        numerics=tuple(
-            here.get(cfg, how) for cfg, how in zip(stored.points, stored.numerics, strict=True)
-        ),
-    )
-
-
-def _keys(stored: Plan, asked: Plan) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Point, data_seed, init_seed of each run, points numbered alike in both."""
+def _numbered(
+    stored: Plan, asked: Plan, *, anywhere: bool = False
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A number for each run of both plans; equal runs (settings, data and init seed) share one."""
     index: dict[TrainConfig, int] = {}
-    found = []
+    keys = []
     for plan in (stored, asked):
-        number = np.array([index.setdefault(cfg, len(index)) for cfg in plan.points], np.uint64)
-        found.append(np.column_stack([number[plan.point_of], plan.seeds[:, 1:]]))
-    return found[0], found[1]
+        points = map(_placeless, plan.points) if anywhere else plan.points
+        number = np.array([index.setdefault(cfg, len(index)) for cfg in points], np.uint64)
+        keys.append(np.column_stack([number[plan.point_of], plan.seeds[:, 1:]]))
+    both = np.concatenate(keys)
+    order = np.lexsort(both.T)
+    changes = (both[order[1:]] != both[order[:-1]]).any(axis=1)
+    numbers = np.empty(len(both), np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(changes)])
+    return numbers[: len(stored)], numbers[len(stored) :]
 
 
-def _sorted(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    return keys[np.lexsort(keys.T)]
-
-
-def _joined(stored: tuple[Axis, ...], asked: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Axes of both: values of the same axis one after the other, without repetition."""
-    joined = {axis.names: axis for axis in stored}
-    for axis in asked:
-        rows = joined[axis.names].rows if axis.names in joined else ()
-        joined[axis.names] = Axis(axis.names, tuple(dict.fromkeys((*rows, *axis.rows))))
-    return tuple(joined.values())
+def _placeless(cfg: TrainConfig) -> TrainConfig:
+    return cfg.replace(device="auto", engine="auto")
 
 
 def _shown(values: set[Value]) -> str:
+    if not values:
+        return "nothing"
     texts = [str(v) for v in sorted(values, key=lambda v: (isinstance(v, str), v is None, v or 0))]
     return ", ".join(texts if len(texts) <= SHOWN else [*texts[: SHOWN - 1], "...", texts[-1]])
 
@@ -118,4 +116,4 @@ def _span(seeds: npt.NDArray[np.uint64]) -> str:
     return f"{seeds.min()} .. {seeds.max()}"
 
 
-__all__ = ["difference", "extend_plan", "same_runs", "with_numerics_of"]
+__all__ = ["difference", "extend_plan", "same_runs"]

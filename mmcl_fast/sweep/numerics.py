@@ -24,7 +24,8 @@ def numerics_of(cfg: TrainConfig) -> str:
     if cfg.engine in SAME_BITS_EVERYWHERE:
         return ours
     if cfg.device == "cuda":
-        return f"{ours}, torch {torch.__version__}, {torch.cuda.get_device_name()}"
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        return f"{ours}, torch {torch.__version__}, {gpu}"
     return f"{ours}, torch {torch.__version__}, {processor()}"
 
 

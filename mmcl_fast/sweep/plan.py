@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.sweep.axes import Axis, Value, make_axes
+from mmcl_fast.sweep.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.numerics import numerics_of
 from mmcl_fast.sweep.points import expand, settle
 from mmcl_fast.sweep.sharding import cut
 
 SCHEMA = 1
 """Version of the store's format; another one is refused."""
-MAX_RUNS = 10**8
+MAX_RUNS = 10**7  # 2 GiB while they are planned
 SEED_FIELDS = ("seed", "data_seed", "init_seed")
 
 
@@ -56,19 +57,28 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Hash of everything that decides the results: equal plans have equal rows."""
-        return _digest(self._lines, self.point_of, self.seeds, self.shard_of)
+        return _digest(self._texts, self.point_of, self.seeds, self.shard_of)
+
+    @property
+    def dtype(self) -> str:
+        """Floating-point type of the store's curves: that of the widest run."""
+        return "float64" if any(cfg.dtype == "float64" for cfg in self.points) else "float32"
 
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
         """Ids of a shard's runs, in order."""
         first, last = np.searchsorted(self._sorted_shards, [shard, shard + 1])
         return np.sort(self._by_shard[first:last])
 
+    def shard_size(self, shard: int) -> int:
+        """Number of a shard's runs."""
+        return len(self.runs_of(shard))
+
     def shard_digest(self, shard: int) -> str:
         """Hash of a shard's runs, the same in every plan that has this shard."""
         runs = self.runs_of(shard)
         used, index = np.unique(self.point_of[runs], return_inverse=True)
-        lines = [self._lines[k] for k in used]
-        return _digest(lines, index.astype(np.int32), self.seeds[runs], runs)
+        texts = [self._texts[k] for k in used]
+        return _digest(texts, index.astype(np.int32), self.seeds[runs], runs)
 
     def config(self, run: int) -> TrainConfig:
         """Settings of one run."""
@@ -84,10 +94,11 @@ class Plan:
         ]
 
     @cached_property
-    def _lines(self) -> list[str]:
+    def _texts(self) -> list[str]:
         """Each point's settings as text, and what decides their bits."""
+        encode = json.JSONEncoder().encode  # the arguments of json.dumps cost more than the work
         return [
-            json.dumps([cfg.to_dict(), how], sort_keys=True)
+            encode([*_settings(cfg), how])
             for cfg, how in zip(self.points, self.numerics, strict=True)
         ]
 
@@ -103,8 +114,8 @@ class Plan:
 def make_plan(
     base: TrainConfig,
     *,
-    grid: Mapping[str, Sequence[Value]] | None = None,
-    zipped: Mapping[str, Sequence[Value]] | None = None,
+    grid: Mapping[str, Values] | None = None,
+    zipped: Mapping[str, Values] | None = None,
     seeds: int = 1,
     first_seed: int | None = None,
 ) -> Plan:
@@ -124,31 +135,43 @@ def make_plan(
     Raises: ConfigError, EngineRefusedError: a setting is unknown, out of range, or cannot be
         trained exactly; the message names the combination.
     """
-    if seeds < 1:
-        raise ConfigError(f"seeds: expected an integer >= 1, got {seeds}")
+    chosen = _chosen(seeds, base.seed if first_seed is None else first_seed)
     axes = make_axes(grid or {}, zipped or {})
     if any("seed" in axis.names for axis in axes):
         raise ConfigError("seed: expected seeds and first_seed instead of an axis, got one")
-    device = _device(base)
-    combinations = expand(axes)
-    if len(combinations) * seeds > MAX_RUNS:
+    for axis in axes:
+        for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True):
+            if name in SEED_FIELDS:
+                for value in values:
+                    base.replace(**{name: value})  # refuses what is no seed
+    count = math.prod(len(axis.rows) for axis in axes)
+    if count * seeds > MAX_RUNS:
         raise ConfigError(
-            f"grid: expected at most {MAX_RUNS} runs, got {len(combinations)} x {seeds} seeds"
+            f"grid: expected at most {MAX_RUNS} runs, got {count} combinations x {seeds} seeds"
         )
-    first = base.seed if first_seed is None else first_seed
     points: dict[TrainConfig, int] = {}
-    point_of = np.empty((len(combinations), seeds), np.int32)
-    table = np.empty((len(combinations), seeds, 3), np.uint64)
-    chosen = np.arange(seeds, dtype=np.uint64) + np.uint64(first)
-    for k, combination in enumerate(combinations):
-        cfg = settle(base, combination, device)
-        table[k, :, 0] = chosen
-        table[k, :, 1] = chosen if cfg.data_seed is None else cfg.data_seed
-        table[k, :, 2] = chosen if cfg.init_seed is None else cfg.init_seed
-        bare = cfg.replace(seed=0, data_seed=0, init_seed=0)
-        point_of[k] = points.setdefault(bare, len(points))
-    base.replace(seed=first + seeds - 1)  # refuses seeds beyond 2^64
+    point_of = np.empty((count, seeds), np.int32)
+    table = np.empty((count, seeds, 3), np.uint64)
+    table[:, :, 0] = chosen
+    own = {name: getattr(base, name) for name in SEED_FIELDS[1:]}
+    bare = base.replace(**dict.fromkeys(SEED_FIELDS, 0))
+    for k, combination in enumerate(expand(axes)):
+        for column, (name, default) in enumerate(own.items(), start=1):
+            value = combination.pop(name, default)
+            table[k, :, column] = chosen if value is None else value
+        point_of[k] = points.setdefault(settle(bare, combination), len(points))
     return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes)
+
+
+def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
+    """The seeds of every combination."""
+    for name, value, least in (("seeds", seeds, 1), ("first_seed", first, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ConfigError(f"{name}: expected an integer >= {least}, got {value!r}")
+    if seeds > MAX_RUNS:
+        raise ConfigError(f"seeds: expected at most {MAX_RUNS}, got {seeds}")
+    TrainConfig(seed=int(first) + int(seeds) - 1)  # refuses what is beyond 2^64
+    return np.arange(seeds, dtype=np.uint64) + np.uint64(first)
 
 
 def assemble(
@@ -161,32 +184,27 @@ def assemble(
 
     Raises: ConfigError: the same run twice.
     """
-    keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])
-    if len(np.unique(keys, axis=0)) < len(keys):
-        raise ConfigError("grid: expected different runs, got two with equal settings and seeds")
+    order = np.lexsort((seeds[:, 2], seeds[:, 1], point_of))
+    keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])[order]
+    same = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
+    if len(same):
+        one, two = sorted(order[same[0] : same[0] + 2].tolist())
+        raise ConfigError(
+            f"grid: expected different runs, got equal settings, data_seed and init_seed in runs "
+            f"{one} and {two} (of {len(same) + 1} or more)"
+        )
     numerics = tuple(map(numerics_of, points))
     return Plan(points, point_of, seeds, cut(points, point_of), axes, numerics)
 
 
-def without_numerics(plan: Plan) -> Plan:
-    """The plan with nothing said about machines, to compare what is to be computed."""
-    return replace(plan, numerics=("",) * len(plan.points))
+_settings = attrgetter(*FIELD_NAMES)
 
 
-def _device(base: TrainConfig) -> str:
-    """Where `auto` trains here; a plan names it, so that resuming elsewhere is noticed."""
-    if base.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
-    if base.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return base.device
-
-
-def _digest(lines: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
-    found = hashlib.sha256(json.dumps([SCHEMA, *lines]).encode())
+def _digest(texts: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
+    found = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
     for array in arrays:
         found.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return found.hexdigest()
 
 
-__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan", "without_numerics"]
+__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import resolve_engine
@@ -12,18 +15,16 @@ from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.sweep.axes import DERIVED, Axis, Value
 
 
-def expand(axes: Sequence[Axis]) -> list[dict[str, Value]]:
+def expand(axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:
     """Values of every combination, the last axis fastest."""
-    found = []
     for rows in itertools.product(*(axis.rows for axis in axes)):
         point: dict[str, Value] = {}
         for axis, row in zip(axes, rows, strict=True):
             point |= zip(axis.names, row, strict=True)
-        found.append(point)
-    return found
+        yield point
 
 
-def settle(base: TrainConfig, point: Mapping[str, Value], device: str) -> TrainConfig:
+def settle(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
     """Settings of one point, resolved: nothing is left to a default or to `auto`.
 
     Derived axes are applied in the order in which they need each other: what sets |mu| before what
@@ -32,38 +33,59 @@ def settle(base: TrainConfig, point: Mapping[str, Value], device: str) -> TrainC
     Raises: ConfigError, EngineRefusedError: naming the point.
     """
     try:
-        settings = base.to_dict() | {k: v for k, v in point.items() if k not in DERIVED}
-        cfg = TrainConfig(**settings | {"device": device})
-        cfg = cfg.replace(tau=cfg.tau_value, d_b=cfg.d_b_value, sigma_xi_b=cfg.sigma_xi_b_value)
+        settings = {k: v for k, v in point.items() if k not in DERIVED}
+        cfg = base.replace(**settings | {"device": _device(settings.get("device", base.device))})
+        told: dict[str, Any] = cfg.to_dict() | {
+            "engine": resolve_engine(cfg),  # by sizes and kinds alone, not by strengths
+            "tau": cfg.tau_value,
+            "d_b": cfg.d_b_value,
+            "sigma_xi_b": cfg.sigma_xi_b_value,
+        }
+        if cfg.optimizer == "momentum":
+            told["momentum"] = cfg.momentum_value
         for name, target in DERIVED.items():
             if name in point:
-                cfg = cfg.replace(**{target: _RULES[name](cfg, float(point[name] or 0.0))})
-        if cfg.optimizer == "momentum":
-            cfg = cfg.replace(momentum=cfg.momentum_value)
-        engine = resolve_engine(cfg)
-        return cfg if engine == cfg.engine else cfg.replace(engine=engine)
+                told[target] = _RULES[name](told, float(point[name] or 0.0))
+        return TrainConfig(**told)
     except (ConfigError, EngineRefusedError) as error:
         where = ", ".join(f"{k} = {v}" for k, v in point.items())
         raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
 
 def derived(cfg: TrainConfig) -> dict[str, float]:
-    """The derived quantities of a run; NaN where one is undefined."""
+    """The derived quantities of a run; c_mu is NaN without a signal."""
+    # Products and quotients of at most two factors at a time stay clear of 0 and of overflow errors
+    # for every valid setting.
+    root = math.sqrt(cfg.d)
+    snr = cfg.mu_norm / (cfg.sigma_xi * root)
+    start = cfg.sigma_xi * root
     return {
-        "snr": cfg.mu_norm / (cfg.sigma_xi * math.sqrt(cfg.d)),
-        "n_snr2": cfg.n * cfg.mu_norm**2 / (cfg.sigma_xi**2 * cfg.d),
+        "snr": snr,
+        "n_snr2": cfg.n * snr * snr,
         "c_mu": cfg.mu_b_norm / cfg.mu_norm if cfg.mu_norm else math.nan,
-        "noise_rate": cfg.eta * cfg.sigma_xi**2 * cfg.d / (cfg.n * cfg.m * cfg.tau_value),
-        "noise_start": cfg.sigma_0 * cfg.sigma_xi * math.sqrt(cfg.d),
+        "noise_rate": cfg.eta * start * start / (cfg.n * cfg.m * cfg.tau_value),
+        "noise_start": cfg.sigma_0 * start,
     }
 
 
-_RULES: dict[str, Callable[[TrainConfig, float], float]] = {
-    "snr": lambda cfg, x: x * cfg.sigma_xi * math.sqrt(cfg.d),
-    "n_snr2": lambda cfg, x: math.sqrt(x * cfg.sigma_xi**2 * cfg.d / cfg.n) if x >= 0 else math.nan,
-    "c_mu": lambda cfg, x: x * cfg.mu_norm,
-    "noise_rate": lambda cfg, x: x * cfg.n * cfg.m * cfg.tau_value / (cfg.sigma_xi**2 * cfg.d),
-    "noise_start": lambda cfg, x: x / (cfg.sigma_xi * math.sqrt(cfg.d)),
+def _device(device: Value) -> Value:
+    """Where `auto` trains here; a plan names it, so that resuming elsewhere is noticed."""
+    if device not in ("auto", "cuda"):
+        return device
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
+    return "cuda" if there else "cpu"
+
+
+_RULES: dict[str, Callable[[dict[str, Any], float], float]] = {
+    "snr": lambda told, x: x * told["sigma_xi"] * math.sqrt(told["d"]),
+    "n_snr2": lambda told, x: math.sqrt(x / told["n"]) * told["sigma_xi"] * math.sqrt(told["d"]),
+    "c_mu": lambda told, x: x * told["mu_norm"],
+    "noise_rate": lambda told, x: (
+        x * told["n"] * told["m"] * told["tau"] / told["sigma_xi"] / told["sigma_xi"] / told["d"]
+    ),
+    "noise_start": lambda told, x: x / (told["sigma_xi"] * math.sqrt(told["d"])),
 }
 
 __all__ = ["derived", "expand", "settle"]

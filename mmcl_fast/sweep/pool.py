@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mmcl_fast.errors import OutputError
+from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep.plan import Plan
 from mmcl_fast.sweep.plan_file import read_plan
 from mmcl_fast.sweep.store import Store, provenance
@@ -148,7 +148,7 @@ def perform(job: Job) -> Done | Broken:
             plan = _PLANS[job.store] = read_plan(store.path)
         rows = compute(plan, job.shard, any_engine=job.any_engine)
         store.publish(plan, job.shard, rows, provenance(job.attempt))
-    except OutputError as error:
+    except (OutputError, ConfigError) as error:  # runs that raise are rows, no exceptions
         return Broken(str(error))
     statuses: Counter[str] = Counter(rows.table["status"].to_pylist())
     return Done(job.shard, dict(statuses), rows.seconds)

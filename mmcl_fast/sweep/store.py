@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from mmcl_fast.errors import OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.sweep.columns import CURVES
 from mmcl_fast.sweep.plan import SCHEMA, Plan
-from mmcl_fast.sweep.plan_file import KEY
+from mmcl_fast.sweep.plan_file import KEY, PLAN_FILE, Outline
 from mmcl_fast.sweep.work import Rows
 
 STALE_SECONDS = 24 * 3600.0  # a temporary file this old has no living writer
@@ -76,25 +78,35 @@ class Store:
         for folder in (self.path, self.parts):
             prepare_directory(folder)
         horizon = time.time() - STALE_SECONDS
-        for leftover in self.parts.glob(".*"):
-            if leftover.stat().st_mtime < horizon:
-                leftover.unlink(missing_ok=True)
+        for leftover in [*self.path.glob(f".*{PLAN_FILE}*"), *self.parts.glob(".part-*")]:
+            # Other processes write and rename theirs meanwhile.
+            with suppress(FileNotFoundError):
+                if leftover.stat().st_mtime < horizon:
+                    leftover.unlink()
 
     def part(self, shard: int) -> Path:
         """File of a shard's rows."""
         return self.parts / f"part-{shard:06d}.parquet"
 
+    def listing(self) -> tuple[dict[int, Path], list[Path]]:
+        """Files among the parts: those named as parts, by shard, and all others."""
+        found, others = {}, []
+        for path in sorted(self.parts.glob("[!.]*")):
+            number = re.fullmatch(r"part-([0-9]{6,})\.parquet", path.name)
+            if number and path == self.part(int(number[1])):
+                found[int(number[1])] = path
+            else:
+                others.append(path)
+        return found, others
+
     def present(self) -> dict[int, Path]:
-        """Files that are there, by shard.
+        """Parts that are there, by shard.
 
         Raises: OutputError: a file among the parts is none of ours.
         """
-        found = {}
-        for path in sorted(self.parts.glob("[!.]*")):
-            number = path.stem.removeprefix("part-")
-            if not number.isdigit() or path != self.part(int(number)):
-                raise _foreign(path, "a name that no part has")
-            found[int(number)] = path
+        found, others = self.listing()
+        if others:
+            raise foreign(others[0], "a name that no part has")
         return found
 
     def publish(self, plan: Plan, shard: int, rows: Rows, provenance: dict[str, Any]) -> Path:
@@ -113,7 +125,7 @@ class Store:
         table = rows.table.replace_schema_metadata({KEY: json.dumps(told)})
         curves = [f"{name}.list.element" for name in CURVES]
         plain = [name for name in table.column_names if name not in CURVES]
-        return write_atomically(
+        part = write_atomically(
             self.part(shard),
             lambda path: pq.write_table(
                 table,
@@ -124,6 +136,12 @@ class Store:
                 write_page_checksum=True,
             ),
         )
+        if self.failures.exists():
+            mended = {str(k) for k in table["run_id"].to_pylist() if k not in rows.tracebacks}
+            for path in self.failures.glob("run-*.txt"):
+                if path.stem.removeprefix("run-") in mended:
+                    path.unlink(missing_ok=True)  # it failed in an earlier attempt
+        return part
 
     def put_away(self, shard: int, deaths: int, reason: str) -> None:
         """Remember that a shard's workers died again and again."""
@@ -138,8 +156,9 @@ class Store:
 
     def quarantined(self) -> list[int]:
         """Shards that were put away and have no part."""
-        numbers = [int(p.stem.removeprefix("shard-")) for p in self.quarantine.glob("shard-*.json")]
-        return sorted(k for k in numbers if not self.part(k).exists())
+        names = [p.stem.removeprefix("shard-") for p in self.quarantine.glob("shard-*.json")]
+        numbers = sorted(int(name) for name in names if name.isdecimal())
+        return [k for k in numbers if not self.part(k).exists()]
 
     def _quarantined(self, shard: int) -> Path:
         return self.quarantine / f"shard-{shard}.json"
@@ -149,57 +168,61 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def part_info(path: Path, plan: Plan) -> PartInfo:
+def part_info(path: Path, plan: Plan | Outline) -> PartInfo:
     """What a part says of itself, checked against the plan.
 
     Raises: OutputError: the file is corrupt, or of another plan or version; it is named.
     """
-    return checked_info(path, plan, _footer(path))
+    with readable(path):
+        footer = pq.read_metadata(path)
+    return checked_info(path, plan, footer)
 
 
-def checked_info(path: Path, plan: Plan, footer: pq.FileMetaData) -> PartInfo:
+def checked_info(path: Path, plan: Plan | Outline, footer: pq.FileMetaData) -> PartInfo:
     """The same of a footer that has been read."""
     try:
         told = json.loads(footer.metadata[KEY])
-        schema, shard, digest = told["schema"], told["shard"], told["digest"]
+        schema = told["schema"]
         info = PartInfo(
-            shard=shard,
-            digest=digest,
+            shard=int(told["shard"]),
+            digest=str(told["digest"]),
             runs=footer.num_rows,
-            counts=told["counts"],
-            seconds=told["seconds"],
-            finished=told["finished"],
-            attempt=told["attempt"],
+            counts={str(k): int(v) for k, v in told["counts"].items()},
+            seconds=float(told["seconds"]),
+            finished=float(told["finished"]),
+            attempt=int(told["attempt"]),
             provenance=told,
         )
-    except (TypeError, KeyError, ValueError) as error:
-        raise _foreign(path, f"one without our metadata ({error!r})") from error
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise foreign(path, f"one without our metadata ({error!r})") from error
     if schema != SCHEMA:
-        raise _foreign(path, f"one of store format {schema}")
-    name = path.stem.removeprefix("part-")
-    if int(name) != shard or shard >= plan.shards or digest != plan.shard_digest(shard):
-        raise _foreign(path, "the rows of another plan")
-    if info.runs != len(plan.runs_of(shard)):
-        raise _foreign(path, f"{info.runs} rows for {len(plan.runs_of(shard))} runs")
+        raise foreign(path, f"one of store format {schema}")
+    shard = info.shard
+    if int(path.stem.removeprefix("part-")) != shard or not 0 <= shard < plan.shards:
+        raise foreign(path, f"shard {shard} of {plan.shards}")
+    if info.digest != plan.shard_digest(shard):
+        raise foreign(path, "the rows of another plan")
+    if info.runs != plan.shard_size(shard):
+        raise foreign(path, f"{info.runs} rows for {plan.shard_size(shard)} runs")
     return info
 
 
-def _footer(path: Path) -> pq.FileMetaData:
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Name the part in the error where it cannot be read."""
     try:
-        return pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise corrupt(path, error) from error
+        yield
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"{path.name}: expected a whole Parquet file, got a corrupt one in {path.parent} "
+            f"({error}); remove it, and the same sweep computes it again"
+        ) from error
 
 
-def corrupt(path: Path, error: Exception) -> OutputError:
-    """The error for a part that cannot be read."""
-    return OutputError(
-        f"{path.name}: expected a whole Parquet file, got a corrupt one in {path.parent} "
-        f"({error}); remove it, and the same sweep computes it again"
-    )
-
-
-def _foreign(path: Path, got: str) -> OutputError:
+def foreign(path: Path, got: str) -> OutputError:
+    """The error for a file that is no part of the store's plan."""
     return OutputError(
         f"{path.name}: expected a part of this store's plan in {path.parent}, got {got}; "
         "move it away"
@@ -223,4 +246,4 @@ def provenance(attempt: int) -> dict[str, Any]:
     }
 
 
-__all__ = ["PartInfo", "Store", "checked_info", "corrupt", "part_info", "provenance"]
+__all__ = ["PartInfo", "Store", "checked_info", "foreign", "part_info", "provenance", "readable"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.plan_file import read_plan
-from mmcl_fast.sweep.store import PartInfo, Store, part_info
+from mmcl_fast.sweep.plan_file import read_outline
+from mmcl_fast.sweep.store import PartInfo, Store, foreign, part_info
 
 RECENT_SECONDS = 600.0
 
@@ -53,9 +53,11 @@ def read_status(store: str | Path) -> Status:
     Raises: OutputError: there is no store, or its plan cannot be read.
     """
     folder = Store(Path(store))
-    plan = read_plan(folder.path)
-    infos, bad = [], {}
-    for path in folder.present().values():
+    parts, others = folder.listing()  # before the plan, which another process may extend
+    plan = read_outline(folder.path)
+    bad = {path.name: str(foreign(path, "a name that no part has")) for path in others}
+    infos = []
+    for path in parts.values():
         try:
             infos.append(part_info(path, plan))
         except OutputError as error:
@@ -67,7 +69,7 @@ def read_status(store: str | Path) -> Status:
         for status, count in info.counts.items():
             counts[status] = counts.get(status, 0) + count
     return Status(
-        runs=len(plan),
+        runs=plan.runs,
         done=done,
         shards=plan.shards,
         parts=len(infos),
@@ -76,7 +78,7 @@ def read_status(store: str | Path) -> Status:
         put_away=folder.quarantined(),
         bad=bad,
         rate=rate,
-        seconds_left=None if rate is None else (len(plan) - done) / rate,
+        seconds_left=None if rate is None else (plan.runs - done) / rate,
         busy_seconds=sum(info.seconds for info in infos),
         machines=sorted({_machine(info) for info in infos}),
     )
@@ -97,8 +99,9 @@ def _rate(infos: list[PartInfo]) -> float | None:
 
 
 def _machine(info: PartInfo) -> str:
-    made = info.provenance["environment"]
-    return str(made.get("gpu", f"{made['cpu']}, {info.provenance['instruction_set']}"))
+    made = info.provenance.get("environment", {})
+    known = [made.get("cpu"), info.provenance.get("instruction_set")]
+    return str(made.get("gpu", ", ".join(map(str, filter(None, known))) or "unknown"))
 
 
 __all__ = ["Status", "read_status"]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.columns import part_schema
-from mmcl_fast.sweep.plan import Plan
-from mmcl_fast.sweep.plan_file import read_plan
-from mmcl_fast.sweep.store import Store, checked_info, corrupt
+from mmcl_fast.sweep.plan_file import read_outline
+from mmcl_fast.sweep.store import Store, checked_info, readable
 
 READERS = 4
 
@@ -35,32 +35,28 @@ def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
         ConfigError: an unknown column, with the nearest that exists.
     """
     folder = Store(Path(store))
-    plan = read_plan(folder.path)
-    schema = part_schema(dtype_of(plan))
+    paths = list(folder.present().values())  # before the plan, which another process may extend
+    plan = read_outline(folder.path)
+    schema = part_schema(plan.dtype)
     wanted = list(schema.names if columns is None else columns)
     for name in wanted:
         check_column(name, schema.names)
-    read = list(dict.fromkeys([*wanted, "run_id"]))
-    paths = list(folder.present().values())
+    kept = pa.schema([schema.field(name) for name in dict.fromkeys([*wanted, "run_id"])])
 
     def one(path: Path) -> pa.Table:
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                checked_info(path, plan, file.metadata)
-                return file.read(columns=read, use_threads=False).replace_schema_metadata(None)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise corrupt(path, error) from error
+        with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            checked_info(path, plan, file.metadata)
+            # A part from before the plan was extended to float64 has shorter numbers.
+            found = file.read(columns=kept.names, use_threads=False)
+            return found.select(kept.names).cast(kept)
 
     with ThreadPoolExecutor(READERS) as readers:
         tables = list(readers.map(one, paths))
-    kept = pa.schema([schema.field(name) for name in read])
     whole = pa.concat_tables([kept.empty_table(), *tables])
-    return whole.take(pa.compute.sort_indices(whole["run_id"])).select(wanted)
-
-
-def dtype_of(plan: Plan) -> str:
-    """Floating-point type of a store's curves: that of the widest run."""
-    return "float64" if any(cfg.dtype == "float64" for cfg in plan.points) else "float32"
+    runs = whole["run_id"].to_numpy()
+    if (np.diff(runs) < 0).any():
+        whole = whole.take(np.argsort(runs, kind="stable"))
+    return whole.select(wanted)
 
 
 def check_column(name: str, known: Sequence[str]) -> None:
@@ -71,4 +67,4 @@ def check_column(name: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{name}: unknown column; {hint}")
 
 
-__all__ = ["check_column", "dtype_of", "load"]
+__all__ = ["check_column", "load"]

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import memory_bytes
-from mmcl_fast.errors import ConfigError
+from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.run import Run
 from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
 from mmcl_fast.sweep.numerics import numerics_of
@@ -38,6 +39,15 @@ class Rows:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a row keeps of a run, whose coefficients may take a thousand times the memory."""
+
+    status: str
+    diverged_at: int | None
+    curves: dict[str, npt.NDArray[np.floating]]
+
+
 def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
     """Train the runs of a shard.
 
@@ -52,7 +62,7 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
     if any_engine:
         configs = [_possible(cfg) for cfg in configs]
     started = time.perf_counter()
-    done: list[Run | str] = []
+    done: list[_Result | str] = []
     for chunk in _chunks(configs):
         done += _train_all(chunk)
     seconds = time.perf_counter() - started
@@ -60,7 +70,7 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
     columns = setting_columns(plan, runs)
     for name in ("engine", "device"):
         columns[name] = pa.array([getattr(cfg, name) for cfg in configs])
-    schema = part_schema("float64" if any(c.dtype == "float64" for c in plan.points) else "float32")
+    schema = part_schema(plan.dtype)
     columns |= _results(done, schema)
     columns["error"] = pa.array(
         [text.strip().splitlines()[-1] if isinstance(text, str) else None for text in done],
@@ -74,18 +84,23 @@ def _possible(cfg: TrainConfig) -> TrainConfig:
     """The config as it is, or as this machine can train it."""
     try:
         return resolve(cfg)
-    except (ConfigError, ValueError):
+    except (ConfigError, EngineRefusedError):  # not for want of memory: that is a failed row
         return resolve(cfg.replace(device="auto", engine="auto"))
 
 
-def _train_all(configs: Sequence[TrainConfig]) -> list[Run | str]:
+def _train_all(configs: Sequence[TrainConfig]) -> list[_Result | str]:
     """Runs, or the traceback of those that raise: each is then trained by itself."""
     try:
-        return list(train_many(configs))
+        return [_result(run) for run in train_many(configs)]
     except Exception:  # noqa: BLE001 - whatever a run raises becomes its row; the others go on
         if len(configs) == 1:
             return [traceback.format_exc()]
         return [found for cfg in configs for found in _train_all([cfg])]
+
+
+def _result(run: Run) -> _Result:
+    curves = {name: curve.numpy() for name, curve in run.curves().items()}
+    return _Result(run.status, run.diverged_at, curves)
 
 
 def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
@@ -95,15 +110,15 @@ def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
         yield configs[first : first + width]
 
 
-def _results(done: Sequence[Run | str], schema: pa.Schema) -> dict[str, pa.Array]:
+def _results(done: Sequence[_Result | str], schema: pa.Schema) -> dict[str, pa.Array]:
     """Status and curves of each run."""
-    given = [r if isinstance(r, Run) else None for r in done]
+    given = [r if isinstance(r, _Result) else None for r in done]
     columns: dict[str, pa.Array] = {
         "status": pa.array(["failed" if r is None else r.status for r in given]),
         "diverged_at": pa.array([None if r is None else r.diverged_at for r in given], pa.int32()),
     }
     for name in CURVES:
-        curves = [None if r is None else getattr(r, name).numpy() for r in given]
+        curves = [None if r is None else r.curves[name] for r in given]
         columns[name] = list_column(curves, schema.field(name).type)
         columns[f"final_{name}"] = pa.array(
             [np.nan if c is None else float(c[-1]) for c in curves], pa.float64()
