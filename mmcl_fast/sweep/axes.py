@@ -145,7 +145,7 @@ RANGE_KINDS: Mapping[str, Callable[[float, float, float], float]] = {
 def _checked(name: str, given: Values) -> list[Value]:
     """Values in the setting's own type; both modalities for `both`; one value is a list of one."""
     if given is None or isinstance(given, str | Real):
-        found: list[Value] = [given]  # type: ignore[list-item]
+        found: list[Value] = [given]
     elif isinstance(given, Iterable):
         found = list(given)
     else:
@@ -159,10 +159,11 @@ def _checked(name: str, given: Values) -> list[Value]:
 
 def _plain(name: str, value: Value) -> Value:
     if name in DERIVED:
-        number = plain_value(DERIVED[name], value)
-        if not isinstance(number, float) or not math.isfinite(number) or number < 0:
-            raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")
-        return number
+        if not (value is None or isinstance(value, str | bool)):
+            number = float(value)
+            if math.isfinite(number) and number >= 0:
+                return number
+        raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")
     if name in INTEGERS and isinstance(value, float) and value.is_integer():
         return int(value)
     return plain_value(name, value)
