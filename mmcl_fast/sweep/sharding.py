@@ -16,6 +16,7 @@ from mmcl_fast.engines import flop
 SHARD_SECONDS = 8.0
 """Work of a shard: long beside starting it and writing its part, short beside losing it."""
 SHARD_RUNS = 1024
+SHARD_BYTES = 1 << 28  # of curves, which a worker holds until the shard is done
 LEAST_SHARDS = 16  # a short sweep is cut finer, for several workers
 LEAST_SECONDS = 0.25
 # Rough rates of one core, flop/s, only to balance shards.
@@ -60,12 +61,19 @@ def cut(
         cost = seconds[point_of[members]]
         # The middle of each run decides, so shards of a class differ by one run at most.
         place = np.cumsum(cost) - cost / 2
-        pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // SHARD_RUNS))
+        most = _most_runs(points[point_of[members[0]]])
+        pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // most))
         index = np.minimum((place / cost.sum() * pieces).astype(np.int32), pieces - 1)
         used, index = np.unique(index, return_inverse=True)
         shard_of[members] = shard + index.astype(np.int32)
         shard, start = shard + len(used), stop
     return shard_of
+
+
+def _most_runs(cfg: TrainConfig) -> int:
+    """Runs of a shard, at most: four curves each."""
+    curves = 4 * (cfg.epochs + 1) * (4 if cfg.dtype == "float32" else 8)
+    return min(SHARD_RUNS, max(1, SHARD_BYTES // curves))
 
 
 def _shape(cfg: TrainConfig) -> tuple[object, ...]:
