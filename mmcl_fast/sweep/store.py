@@ -29,7 +29,7 @@ from mmcl_fast.errors import OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.sweep.columns import CURVES
 from mmcl_fast.sweep.plan import SCHEMA, Plan
-from mmcl_fast.sweep.plan_file import KEY, PLAN_FILE, Outline
+from mmcl_fast.sweep.plan_file import KEY, Outline
 from mmcl_fast.sweep.work import Rows
 
 STALE_SECONDS = 24 * 3600.0  # a temporary file this old has no living writer
@@ -78,7 +78,7 @@ class Store:
         for folder in (self.path, self.parts):
             prepare_directory(folder)
         horizon = time.time() - STALE_SECONDS
-        for leftover in [*self.path.glob(f".*{PLAN_FILE}*"), *self.parts.glob(".part-*")]:
+        for leftover in [*self.path.glob(".*plan.*parquet"), *self.parts.glob(".part-*")]:
             # Other processes write and rename theirs meanwhile.
             with suppress(FileNotFoundError):
                 if leftover.stat().st_mtime < horizon:
@@ -212,7 +212,7 @@ def readable(path: Path) -> Iterator[None]:
     """Name the part in the error where it cannot be read."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, KeyError) as error:  # KeyError: a column is missing
         if isinstance(error, OutputError):
             raise
         raise OutputError(
