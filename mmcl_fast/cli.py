@@ -28,6 +28,7 @@ USER_ERROR = 2
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 MAX_THREADS = 4096
+SPEC_SUFFIX = ".toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,8 @@ class Sweep:
 
     def run(self) -> int:
         """Do it."""
+        if self.spec is not None and self.spec.suffix != SPEC_SUFFIX:
+            raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(self.spec)!r}")
         part = None if self.shard is None else _part(self.shard)
         run = _command("sweep", None)
         home = import_module("mmcl_fast.commands.sweep")
@@ -389,8 +392,14 @@ def _subcommand(name: str, arguments: Sequence[str]) -> Any:
 
 def _spec_file(arguments: Sequence[str]) -> Path | None:
     """The TOML file on the command line of `mmcl sweep`, whose [base] flags change."""
-    found = [a for a in arguments[1:] if not a.startswith("-") and a.endswith(".toml")]
-    return Path(found[0]) if found else None
+    switches = [
+        f"--{name.replace('_', '-')}" for name, t in get_type_hints(Sweep).items() if t is bool
+    ]
+    for before, word in itertools.pairwise(arguments):
+        value = before.startswith("--") and "=" not in before and before not in switches
+        if word.endswith(SPEC_SUFFIX) and not word.startswith("-") and not value:
+            return Path(word)
+    return None
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +17,14 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
 from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.axes import Value, parse_axis
-from mmcl_fast.sweep.driver import Policy, Start, SweepResult, disk_bytes, run_sweep
+from mmcl_fast.sweep.driver import (
+    Policy,
+    Start,
+    SweepResult,
+    chosen_shards,
+    disk_bytes,
+    run_sweep,
+)
 from mmcl_fast.sweep.plan import Plan, make_plan
 from mmcl_fast.sweep.pool import Died, Done, Event, PutAway
 from mmcl_fast.sweep.sharding import run_seconds
@@ -83,7 +91,8 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
         return 0
     if slurm is not None:
         return _script(plan, out, policy, slurm)
-    with progress(len(plan), "runs") as shown:
+    mine = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
+    with progress(mine, "runs") as shown:
         result = run_sweep(plan, out, policy=policy, told=_Teller(shown))
     _report(result)
     missing = bool(result.put_away) or result.counts.get("failed", 0) > 0
@@ -101,8 +110,7 @@ def _axes(kind: str, texts: Sequence[str]) -> dict[str, list[Value]]:
 
 
 def _described(plan: Plan) -> str:
-    each = [run_seconds(cfg) for cfg in plan.points]
-    hours = sum(each[k] for k in plan.point_of) / 3600
+    hours = _core_seconds(plan) / 3600
     engines = ", ".join(sorted({cfg.engine for cfg in plan.points}))
     return (
         f"plan {plan.digest[:12]}: {len(plan)} runs ({len(plan.points)} settings), "
@@ -111,11 +119,16 @@ def _described(plan: Plan) -> str:
     )
 
 
+def _core_seconds(plan: Plan) -> float:
+    counts = np.bincount(plan.point_of)
+    return float(np.dot([run_seconds(cfg) for cfg in plan.points], counts))
+
+
 def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:
     if request.jobs < 1:
         raise ConfigError(f"slurm: expected an integer >= 1, got {request.jobs}")
     prepare_directory(out)
-    seconds = sum(run_seconds(plan.points[k]) for k in plan.point_of)
+    seconds = _core_seconds(plan)
     cores = policy.workers or 1
     array = Array(
         jobs=min(request.jobs, plan.shards),

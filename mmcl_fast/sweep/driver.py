@@ -112,13 +112,14 @@ def run_sweep(
     policy = policy or Policy()
     tell = told or (lambda event: None)
     _check_policy(policy)
+    chosen_shards(plan, policy.part)
     workers = _workers(plan, policy)
     store = Store(Path(out))
     store.prepare()
     there = store.present()  # before the plan, which is written before its parts
     plan = _adopt(plan, store, policy, there)
     _check_numerics(plan, policy)
-    mine = _chosen(plan, policy.part)
+    mine = chosen_shards(plan, policy.part)
     present = [part_info(there[k], plan) for k in mine if k in there]
     again = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
     missing = [k for k in mine if k not in there or k in again]
@@ -203,14 +204,16 @@ def _check_policy(policy: Policy) -> None:
         value = getattr(policy, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}: expected an integer >= 1, got {value}")
-    index, count = policy.part or (1, 1)
+
+
+def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
+    """The shards of part (i, N) of a sweep: each shard is in exactly one of the N.
+
+    Raises: ConfigError: it is no part.
+    """
+    index, count = part or (1, 1)
     if not 1 <= index <= count:
         raise ConfigError(f"shard: expected i/N with 1 <= i <= N, got {index}/{count}")
-
-
-def _chosen(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """The shards of a part: each shard is in exactly one of N."""
-    index, count = part or (1, 1)
     first, last = (plan.shards * k // count for k in (index - 1, index))
     return list(range(first, last))
 
@@ -279,4 +282,12 @@ def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
     return found
 
 
-__all__ = ["ExecutorName", "Policy", "Start", "SweepResult", "disk_bytes", "run_sweep"]
+__all__ = [
+    "ExecutorName",
+    "Policy",
+    "Start",
+    "SweepResult",
+    "chosen_shards",
+    "disk_bytes",
+    "run_sweep",
+]

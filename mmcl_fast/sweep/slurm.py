@@ -45,7 +45,7 @@ def write_script(command: Sequence[str], array: Array, store: Path, options: Seq
         options: Further `#SBATCH` options, such as `--partition=gpu`.
 
     Returns: The script.
-    Raises: ConfigError: an option that is none.
+    Raises: ConfigError: an option that is none, or a path that the script cannot hold.
     """
     for option in options:
         if not re.fullmatch(r"--?[a-zA-Z][\w-]*([= ]\S.*)?", option) or "\n" in option:
@@ -57,7 +57,7 @@ def write_script(command: Sequence[str], array: Array, store: Path, options: Seq
         f"#SBATCH --array=1-{array.jobs}",
         f"#SBATCH --cpus-per-task={array.cores}",
         f"#SBATCH --time={minutes}",
-        f"#SBATCH --output={store.resolve() / 'slurm-%A-%a.log'}",
+        f"#SBATCH --output={_log(store)}",
         *(["#SBATCH --gres=gpu:1"] if array.gpus else []),
         *(f"#SBATCH {option}" for option in options),
         "# Submit again to finish what was killed: parts that are there are skipped.",
@@ -68,6 +68,14 @@ def write_script(command: Sequence[str], array: Array, store: Path, options: Seq
         "",
     ]
     return write_atomically(store / SCRIPT, lambda path: path.write_text("\n".join(lines)))
+
+
+def _log(store: Path) -> str:
+    """File name pattern of the jobs' output, as sbatch reads it: in quotes, % doubled."""
+    folder = str(store.resolve())
+    if any(c in folder for c in '"\\\n'):
+        raise ConfigError(f"out: expected a path without quotes and backslashes, got {folder!r}")
+    return '"' + folder.replace("%", "%%") + '/slurm-%A-%a.log"'
 
 
 __all__ = ["SCRIPT", "Array", "write_script"]

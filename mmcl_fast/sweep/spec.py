@@ -50,7 +50,7 @@ def read_spec(path: Path) -> Spec:
         if name not in TABLES:
             raise ConfigError(f"{path.name}: expected {', '.join(TABLES)}, got {name}")
     preset = found.get("preset", "figure1")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     return Spec(
         base=PRESETS[preset].replace(**_table(found, "base")),

@@ -5,7 +5,7 @@ import pytest
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.sweep import make_plan
-from mmcl_fast.sweep.driver import _chosen
+from mmcl_fast.sweep.driver import chosen_shards
 from mmcl_fast.sweep.sharding import SHARD_RUNS, SHARD_SECONDS, run_seconds
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=6, n_test=10, data="reduced")
@@ -50,8 +50,8 @@ def test_curves_of_a_shard_fit_into_memory() -> None:
 def test_parts_of_an_array_cover_each_shard_once(count: int) -> None:
     plan = make_plan(BASE.replace(epochs=200), grid={"m": [4, 8], "n": [12, 20]}, seeds=100)
     assert 1 < plan.shards < 40
-    parts = [_chosen(plan, (k, count)) for k in range(1, count + 1)]
+    parts = [chosen_shards(plan, (k, count)) for k in range(1, count + 1)]
     assert [shard for part in parts for shard in part] == list(range(plan.shards))
     sizes = list(map(len, parts))
     assert max(sizes) - min(sizes) <= 1
-    assert _chosen(plan, None) == list(range(plan.shards))
+    assert chosen_shards(plan, None) == list(range(plan.shards))

@@ -55,7 +55,7 @@ SWEEPS = {
         {"grid": {"optimizer": ["gd", "momentum", "adam"]}},
     ),
     "negatives": (BASE, {"grid": {"negatives_per_sample": [None, 2]}, "seeds": 2}),
-    "diverging": (BASE.replace(**DIVERGING), {"grid": {"eta": [0.001, 1000.0]}, "seeds": 2}),
+    "diverging": (BASE.replace(**DIVERGING), {"grid": {"eta": [1e-9, 1000.0]}, "seeds": 2}),
     "no epochs": (BASE.replace(epochs=0), {"seeds": 2}),
     "never evaluated": (BASE.replace(evaluate_every=0), {"seeds": 2}),
 }
