@@ -135,7 +135,8 @@ def run_sweep(
             workers = pool.slots
             away = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=seen)
             busy = seen.seconds
-    after = [part_info(store.part(k), plan) for k in mine if k not in away]
+    after = [p for p in present if p.shard not in again]
+    after += [part_info(store.part(k), plan) for k in missing if k not in away]
     return SweepResult(
         store=store.path,
         runs=int(sizes[mine].sum()),

@@ -24,6 +24,14 @@ def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
     """
     if len(stored) != len(asked):
         return False
+    if stored.points == asked.points and all(
+        np.array_equal(have, want)
+        for have, want in (
+            (stored.point_of, asked.point_of),
+            (stored.seeds[:, 1:], asked.seeds[:, 1:]),
+        )
+    ):
+        return True  # the same command again; sorting 10^6 runs takes a second
     have, want = _numbered(stored, asked, anywhere=anywhere)
     return bool(np.array_equal(np.sort(have), np.sort(want)))
 

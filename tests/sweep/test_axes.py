@@ -1,5 +1,6 @@
 """Axes: how they are written, what they become, and one clear message for every mistake."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -32,9 +33,11 @@ def test_axes_of_a_command_line(text: str, expected: tuple[str, list]) -> None:
 
 @pytest.mark.parametrize("kind", ["linspace", "geomspace"])
 def test_ranges_begin_and_end_exactly(kind: str) -> None:
-    _, values = parse_axis(f"eta={kind}(0.1,0.7,7)")
-    assert (values[0], values[-1], len(values)) == (0.1, 0.7, 7)
-    np.testing.assert_allclose(values, getattr(np, kind)(0.1, 0.7, 7), rtol=1e-14)
+    first, last = 0.2, 3.3  # neither is a power of ten of its rounded logarithm
+    assert 10 ** math.log10(first) != first
+    _, values = parse_axis(f"eta={kind}({first},{last},7)")
+    assert (values[0], values[-1], len(values)) == (first, last, 7)
+    np.testing.assert_allclose(values, getattr(np, kind)(first, last, 7), rtol=1e-14)
 
 
 def test_axes_of_a_file() -> None:
