@@ -15,6 +15,7 @@ import torch
 import triton
 
 INTERPRETER = "interpreter"
+PRECISIONS = ("ieee", "tf32x3", "tf32")  # of products of float32, as `tl.dot` names them
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Tile:
     num_warps: int
     block_m: int = 1
     num_stages: int = 1
+    block_k: int = 1  # of a product's sum at a time
 
 
 _DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
@@ -51,6 +53,14 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
     ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
+}
+# Whole runs in one program: samples, neurons, summed at a time. Not yet measured: chosen so that
+# nothing spills and two programs fit on a multiprocessor (`tests/kernels/test_trajectory_aot.py`).
+_TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
+    **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
+    ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
+    ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
+    ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 64, 1, 16),
 }
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
@@ -81,6 +91,7 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         ("normal_fill", "sm_80", 8, "few"): Tile(block_n=1, num_warps=1),
         ("normal_fill", "sm_80", 8, "many"): Tile(block_n=4, num_warps=4),
         **_CONTRAST,
+        **_TRAJECTORY,
     }
 )
 # An architecture without rows of its own runs the rows of the newest one before it.
@@ -127,4 +138,13 @@ def _newest(kernel: str, arch: str, archs: Iterable[str]) -> str:
     return f"sm_{max(older)}"
 
 
-__all__ = ["ARCHS", "INTERPRETER", "TILES", "Tile", "arch_of", "fused_features", "tile_for"]
+__all__ = [
+    "ARCHS",
+    "INTERPRETER",
+    "PRECISIONS",
+    "TILES",
+    "Tile",
+    "arch_of",
+    "fused_features",
+    "tile_for",
+]

@@ -132,13 +132,18 @@ def sigmoid(x):
 
 
 @triton.jit
-def softplus(x):
-    """log(1 + 2^x), natural logarithm, to float32's relative accuracy at both ends."""
-    y = tl.exp2(-tl.abs(x))
-    p = tl.full(x.shape, _LOG1P[9], tl.float32)
+def log1p_unit(y):
+    """log(1 + y) for y in 0..1, to float32's relative accuracy."""
+    p = tl.full(y.shape, _LOG1P[9], tl.float32)
     for k in tl.static_range(9):
         p = p * y + _LOG1P[8 - k]
-    return tl.where(x > 0, x * _LN2, 0.0) + y * p
+    return y * p
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + 2^x), natural logarithm, to float32's relative accuracy at both ends."""
+    return tl.where(x > 0, x * _LN2, 0.0) + log1p_unit(tl.exp2(-tl.abs(x)))
 
 
 @triton.jit

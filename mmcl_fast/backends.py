@@ -6,7 +6,6 @@ A backend asked for by name never falls back to another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.environment import triton_interpreted
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -69,7 +69,7 @@ def _torch_why_not(problem: Problem) -> str | None:
 def _triton_why_not(problem: Problem) -> str | None:
     cpu = problem.device.type == "cpu"
     dtype = str(problem.dtype).removeprefix("torch.")
-    if not (problem.device.type == "cuda" or (cpu and _interpreted())):
+    if not (problem.device.type == "cuda" or (cpu and triton_interpreted())):
         return (
             "expected tensors on CUDA (on the CPU in a process started with TRITON_INTERPRET=1), "
             f"got device {problem.device}"
@@ -91,11 +91,6 @@ def _triton_why_not(problem: Problem) -> str | None:
 
 _TRITON_INSTALLED = find_spec("triton") is not None  # looked for, not imported
 _TRITON_MAX_ROWS = 2**31 - 2**16  # kernels count rows, and rows to the end of a tile, in 32 bits
-
-
-def _interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def _compute_capability(device: torch.device) -> tuple[int, int]:

@@ -23,10 +23,10 @@ Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
 DataMode = Literal["explicit", "reduced", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
-EngineName = Literal["auto", "native", "gram", "primal", "reference"]
+EngineName = Literal["auto", "triton", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
-Precision = Literal["ieee"]
+Precision = Literal["ieee", "tf32x3", "tf32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,13 @@ class TrainConfig:
     weight_decay: float = 0.0
     """L2 coefficient lambda: lambda w is added to the gradient. >= 0."""
     engine: EngineName = "auto"
-    """How: native (C++) or gram (coefficients), primal (weights), reference (autograd); or auto."""
+    """How: triton (GPU), native (C++), gram (coefficients), primal (weights), reference, auto."""
     device: Device = "auto"
     """Where to train; auto takes CUDA when there is one."""
     dtype: DType = "float32"
     """Floating-point type of data, weights and losses."""
     precision: Precision = "ieee"
-    """Precision of matrix products; ieee: that of dtype, no reduced formats."""
+    """Precision of matrix products: ieee (that of dtype), or tf32x3, tf32 (engine triton)."""
     seed: int = 0
     """Seed of everything random. 0 to 2^64 - 1."""
     data_seed: int | None = None

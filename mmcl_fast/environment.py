@@ -34,6 +34,11 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
+def triton_interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
 def cpu_name() -> str:
     """The processor's name as the system tells it."""
     info = Path("/proc/cpuinfo")
@@ -58,4 +63,4 @@ def source_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-__all__ = ["cpu_name", "environment", "source_commit"]
+__all__ = ["cpu_name", "environment", "source_commit", "triton_interpreted"]

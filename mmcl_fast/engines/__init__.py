@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines import gram, native, primal, reference_engine
+from mmcl_fast.engines import gram, native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
 from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
@@ -19,6 +19,8 @@ from mmcl_fast.engines.protocol import Measured as Measured
 from mmcl_fast.engines.protocol import Spec as Spec
 from mmcl_fast.engines.protocol import StretchEngine as StretchEngine
 from mmcl_fast.engines.reference_engine import ReferenceEngine as ReferenceEngine
+from mmcl_fast.engines.triton import TritonEngine as TritonEngine
+from mmcl_fast.engines.whole_runs import MAY_DIFFER
 from mmcl_fast.errors import EngineRefusedError
 
 
@@ -28,21 +30,31 @@ class EngineKind:
 
     Attributes:
         build: Makes an instance that trains the runs of a spec.
-        why_not: Why it cannot train a config exactly, or None.
+        why_not_at_all: Why it cannot train a config exactly, or None; precision apart.
         max_runs: Runs to train side by side.
         may_differ: Settings in which runs side by side may differ, besides seeds.
+        precisions: Of matrix products.
     """
 
     build: Callable[[Spec], Engine]
-    why_not: Callable[[TrainConfig], str | None]
+    why_not_at_all: Callable[[TrainConfig], str | None]
     max_runs: Callable[[TrainConfig], int]
     may_differ: frozenset[str] = frozenset()
+    precisions: tuple[str, ...] = ("ieee",)
+
+    def why_not(self, cfg: TrainConfig) -> str | None:
+        """Why it cannot train a config exactly, or None."""
+        if cfg.precision not in self.precisions:
+            able = [name for name, kind in ENGINES.items() if cfg.precision in kind.precisions]
+            return f"precision {cfg.precision}: it has {', '.join(self.precisions)}; use {able[0]}"
+        return self.why_not_at_all(cfg)
 
 
 ENGINES = {
-    "native": EngineKind(
-        NativeEngine, native.why_not, native.max_runs, may_differ=native.MAY_DIFFER
+    "triton": EngineKind(
+        TritonEngine, triton.why_not, triton.max_runs, MAY_DIFFER, ("ieee", "tf32x3", "tf32")
     ),
+    "native": EngineKind(NativeEngine, native.why_not, native.max_runs, MAY_DIFFER),
     "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
     "primal": EngineKind(PrimalEngine, primal.why_not, primal.max_runs),
     "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),
@@ -52,19 +64,26 @@ ENGINES = {
 def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
-    `auto` takes native for small runs, and otherwise the engine of least `flop` among gram and
-    primal, of those that can train it exactly; what memory is free does not enter, so a config
-    means the same on every machine. An engine asked for by name is never replaced.
+    `auto` takes triton on CUDA and native on a CPU for small runs, and otherwise the engine of
+    least `flop` among gram and primal, of those that can train it exactly; what memory is free does
+    not enter, so a config means the same on every machine. An engine asked for by name is never
+    replaced.
 
-    Raises: EngineRefusedError: the named engine cannot do exactly what is asked.
+    Raises: EngineRefusedError: the named engine, or none, can do exactly what is asked.
     """
     if cfg.engine != "auto":
         if reason := ENGINES[cfg.engine].why_not(cfg):
             raise EngineRefusedError(f"engine {cfg.engine}: {reason}")
         return cfg.engine
-    if native.is_quickest(cfg) and native.why_not(cfg) is None:
+    reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
+    if cfg.device == "cuda" and reasons["triton"] is None:
+        return "triton"
+    if native.is_quickest(cfg) and reasons["native"] is None:
         return "native"
-    able = [name for name in ("gram", "primal") if ENGINES[name].why_not(cfg) is None]
+    able = [name for name in ("gram", "primal") if reasons[name] is None]
+    if not able:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+        raise EngineRefusedError(f"engine auto: expected one that can train this, got {listed}")
     return min(able, key=lambda name: flop(cfg, name))
 
 
@@ -80,6 +99,7 @@ __all__ = [
     "ReferenceEngine",
     "Spec",
     "StretchEngine",
+    "TritonEngine",
     "check_memory",
     "flop",
     "memory_bytes",

@@ -6,12 +6,13 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.rows import piece_rows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
+from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError
 from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
 from mmcl_fast.torch_impl.scores import chunk_rows
 
 GIB = 2**30
-SPAN_ENGINES = ("native", "gram")
+SPAN_ENGINES = ("triton", "native", "gram")
 
 
 def flop(cfg: TrainConfig, engine: str) -> float:
@@ -58,6 +59,11 @@ def _native(cfg: TrainConfig) -> int:
     return held + sides * n * n // 2
 
 
+def _triton(cfg: TrainConfig) -> int:
+    # And inner products once more, before they are put in place.
+    return held_numbers(cfg) + (3 - cfg.is_multi) * (cfg.n + 1) * (cfg.n + 2 + cfg.m)
+
+
 def _gram(cfg: TrainConfig) -> int:
     n, sides = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * (n + 2)
@@ -85,7 +91,13 @@ def _reference(cfg: TrainConfig) -> int:
     return 4 * (cfg.m + cfg.n) * coordinates + 20 * cfg.n * cfg.m + 12 * cfg.n**2
 
 
-_NUMBERS = {"native": _native, "gram": _gram, "primal": _primal, "reference": _reference}
+_NUMBERS = {
+    "triton": _triton,
+    "native": _native,
+    "gram": _gram,
+    "primal": _primal,
+    "reference": _reference,
+}
 
 
 def check_memory(cfg: TrainConfig, engine: str) -> None:

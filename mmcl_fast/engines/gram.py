@@ -57,7 +57,7 @@ CACHE_NUMBERS = 1 << 19  # 2 MiB of float32
 BATCH_DATA_BYTES = 1 << 30  # of the data of runs side by side
 
 
-class _Columns:
+class Columns:
     """What one modality's weights are combinations of, run by run: noise patches, signal, w(0)."""
 
     def __init__(self, noise: list[Tensor], mu: list[Tensor], weights: list[Tensor]) -> None:
@@ -93,7 +93,7 @@ class _Modality:
     Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu.
     """
 
-    def __init__(self, columns: _Columns, views: list[Tensor] | None) -> None:
+    def __init__(self, columns: Columns, views: list[Tensor] | None) -> None:
         self.columns = columns
         parts = [columns.project(x, columns.mu) for x in (columns.noise, views) if x is not None]
         self.gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, n + 1, columns]
@@ -260,8 +260,8 @@ class GramEngine:
         v.z[:, :, here] = v.at(gram, start, decayed=self._decays)
         self._view_epoch = epoch
 
-    def _columns(self, suffix: str) -> _Columns:
-        return _Columns(*(self._each(f"{name}{suffix}") for name in ("noise", "mu", "weights")))
+    def _columns(self, suffix: str) -> Columns:
+        return Columns(*(self._each(f"{name}{suffix}") for name in ("noise", "mu", "weights")))
 
     def _each(self, name: str) -> list[Tensor]:
         return [getattr(data, name).to(self._spec.device) for data in self._spec.data]
@@ -272,4 +272,4 @@ def embed(features: Features, side: Tensor) -> Tensor:
     return torch.baddbmm(features.noise, features.signal, side.mT).mT.contiguous()
 
 
-__all__ = ["GramEngine", "embed", "max_runs", "why_not"]
+__all__ = ["Columns", "GramEngine", "embed", "max_runs", "why_not"]

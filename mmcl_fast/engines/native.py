@@ -23,7 +23,8 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, data_bytes
-from mmcl_fast.engines.protocol import Coefficients, Measured, Spec
+from mmcl_fast.engines.protocol import Measured, Spec
+from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
 
 # Beyond this nothing was measured, and more cores help `gram` alone. Two cores of an AMD Zen 5, one
 # run, ms an epoch, native against gram: n = 512, m = 50: 0.8, 2.3; n = 2048: 15, 148.
@@ -32,43 +33,13 @@ BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30
 Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and the order to take them in
 Job = tuple[list[npt.NDArray[np.float32]], list[Rows], list[Rows], int]
-# What may differ between runs side by side: scalars of the update, and what shapes the data alone,
-# for in coefficient space no size depends on d.
-MAY_DIFFER = frozenset(
-    {
-        "d",
-        "d_b",
-        "eta",
-        "mu_b_norm",
-        "mu_norm",
-        "nu_norm",
-        "sigma_0",
-        "sigma_eps",
-        "sigma_xi",
-        "sigma_xi_b",
-        "tau",
-    }
-)
 
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native engine cannot train this exactly, or None."""
-    if cfg.optimizer != "gd":
-        able = "gram or primal" if cfg.optimizer == "momentum" else "primal"
-        return f"optimizer {cfg.optimizer} is not in the native core, which does gd; use {able}"
-    if cfg.weight_decay:
-        return "weight_decay is not in the native core; use gram"
-    if cfg.dtype != "float32":
-        return f"dtype {cfg.dtype}: the native core computes in float32; use gram"
-    if cfg.negatives_per_sample is not None:
-        return "negatives_per_sample: the native core takes all of the other label; use gram"
-    if cfg.augment == "per_epoch":
-        return "augment per_epoch would change its inner products in every epoch; use gram"
-    if cfg.data == "streamed":
-        return "data streamed: no vectors are held to take inner products of; use primal"
     if cfg.device == "cuda":
-        return "device cuda: the native core runs on the CPU; use gram"
-    return None
+        return "device cuda: the native core runs on the CPU; use triton or gram"
+    return beyond_plain_descent(cfg, "the native core")
 
 
 def is_quickest(cfg: TrainConfig) -> bool:
@@ -83,16 +54,13 @@ def max_runs(cfg: TrainConfig) -> int:
     return max(1, min(BATCH_RUNS, BATCH_BYTES // (data_bytes(cfg) + 4 * numbers)))
 
 
-class NativeEngine:
+class NativeEngine(WholeRuns):
     """See the module's documentation, `protocol.Engine` and `protocol.StretchEngine`."""
 
     def __init__(self, spec: Spec) -> None:
-        self._spec, self._cfg = spec, spec.cfg
-        labels = torch.stack([x.labels for x in spec.data])
-        self._orders = torch.argsort(labels, dim=1, descending=True, stable=True)  # [R, n]
-        self._labels = labels.gather(1, self._orders)
+        super().__init__(spec)
+        self._labels = torch.stack([x.labels for x in spec.data]).gather(1, self._orders)
         self._test_labels = torch.stack([x.test_labels for x in spec.data])
-        self._positives = (labels > 0).sum(1).tolist()
         suffixes = ("", "_b") if self._cfg.is_multi else ("",)
         self._gram, self._z, self._moved = [], [], []
         for suffix in suffixes:
@@ -101,18 +69,6 @@ class NativeEngine:
             self._z.append(z)
             self._moved.append(z.new_zeros(len(spec.data), self._cfg.m, self._cfg.n + 1))
         self._test: tuple[Tensor, Tensor] | None = None
-
-    def train_epochs(self, epoch: int, count: int) -> Measured:
-        """See `StretchEngine.train_epochs`."""
-        return self._run(count, update=True)
-
-    def train_epoch(self, epoch: int) -> Tensor:
-        """See `Engine.train_epoch`."""
-        return self._run(1, update=True).loss[:, 0]
-
-    def loss(self, epoch: int) -> Tensor:
-        """See `Engine.loss`."""
-        return self._run(1, update=False).loss[:, 0]
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
@@ -145,36 +101,24 @@ class NativeEngine:
         )
         return seen, unseen
 
-    def coefficients(self) -> tuple[Coefficients, ...]:
-        """See `Engine.coefficients`."""
+    def moved(self) -> list[tuple[Tensor, Tensor]]:
+        """See `WholeRuns.moved`."""
         n = self._cfg.n
         found = []
         for moved in self._moved:
             noise = torch.empty_like(moved[:, :, :n])
             for r, order in enumerate(self._orders):
                 noise[r].index_copy_(1, order, moved[r, :, :n])
-            found.append(
-                Coefficients(
-                    initial=moved.new_ones(len(moved)), mu=moved[:, :, n].clone(), noise=noise
-                )
-            )
-        return tuple(found)
-
-    def weights(self) -> None:
-        """None: weights are not held; they follow from the coefficients and the data."""
-        return
+            found.append((noise, moved[:, :, n]))
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
         named = {f"z_{k}": z for k, z in enumerate(self._z)}
         return named | {f"moved_{k}": moved for k, moved in enumerate(self._moved)}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """See `Engine.load_state`."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
-
-    def _run(self, count: int, *, update: bool) -> Measured:
+    def run(self, count: int, *, update: bool) -> Measured:
+        """See `WholeRuns.run`."""
         cfg = self._cfg
         curves = self._z[0].new_empty(3, len(self._spec.data), count)
         _native.train_trajectories(
@@ -243,4 +187,4 @@ def _rows(tensor: Tensor) -> npt.NDArray[np.float32]:
     return rows
 
 
-__all__ = ["MAY_DIFFER", "NativeEngine", "is_quickest", "max_runs", "why_not"]
+__all__ = ["NativeEngine", "is_quickest", "max_runs", "why_not"]

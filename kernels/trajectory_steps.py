@@ -1,0 +1,252 @@
+"""The steps of an epoch of `trajectory.py`, each for one modality of one run.
+
+A step reads what earlier ones left in memory and writes something else; between steps all threads
+of the program wait for each other. Rows of a matrix are `stride` numbers apart. Sums over neurons
+and samples run over blocks of zeros at the end of each, so no load needs a mask. NaN passes through
+every step: what is not finite reaches the loss.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels.pairs import log1p_unit
+
+SMALLEST = tl.constexpr(2.0**-60)  # of e^(positive - top); below, a quotient could overflow
+
+
+@triton.jit
+def tile_at(ptr, row, column, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Pointers to a block of a matrix, [ROWS, COLUMNS]."""
+    rows = (row + tl.arange(0, ROWS)).to(tl.int64)
+    return ptr + (rows[:, None] * stride + (column + tl.arange(0, COLUMNS))[None, :])
+
+
+@triton.jit
+def vector_at(ptr, first, COUNT: tl.constexpr):
+    """Pointers to neighbours, [COUNT]."""
+    return ptr + (first + tl.arange(0, COUNT)).to(tl.int64)
+
+
+@triton.jit
+def activation(z, Q: tl.constexpr):
+    """max(0, z)^Q; not-a-number stays what it is."""
+    base = tl.where(z <= 0.0, 0.0, z)
+    power = base
+    for _ in tl.static_range(Q - 1):
+        power *= base
+    return power
+
+
+@triton.jit
+def times_slope(g, z, Q: tl.constexpr):
+    """G act'(z), 0 at z = 0."""
+    return tl.where(z > 0.0, g, 0.0) if Q == 1 else g * (activation(z, Q - 1) * Q)
+
+
+@triton.jit
+def match_positives(  # noqa: PLR0913  (inlined: no API)
+    z, z_positive, signal, signal_key, matched, scale, positives, negatives, slots, split,
+    neurons, stride, M, Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Scores of the positives, and what is measured: max <w_r, xi_i> and max |<w_r, mu>|.
+
+    Less the signal's part in the scores of the query's negatives, which depends on its label alone.
+    """
+    plus, minus, most_signal = 0.0, 0.0, 0.0
+    for r in range(0, M, BLOCK_M):
+        s = tl.load(vector_at(signal, r, BLOCK_M))
+        k = tl.load(vector_at(signal_key, r, BLOCK_M))
+        gap = activation(k, Q) - activation(-k, Q)
+        plus += tl.sum(activation(s, Q) * gap, 0)
+        minus -= tl.sum(activation(-s, Q) * gap, 0)
+        most_signal = tl.maximum(most_signal, tl.max(tl.abs(s), 0))
+    most_noise = float("-inf")
+    for i in range(0, slots, BLOCK_N):
+        slot = i + tl.arange(0, BLOCK_N)
+        valid = (slot < positives) | ((slot >= split) & (slot < split + negatives))
+        along = tl.zeros([BLOCK_N], tl.float32)
+        for r in range(0, M, BLOCK_M):
+            x = tl.load(tile_at(z, r, i, stride, BLOCK_M, BLOCK_N))
+            y = tl.load(tile_at(z_positive, r, i, stride, BLOCK_M, BLOCK_N))
+            along += tl.sum(activation(x, Q) * activation(y, Q), 0)
+            real = ((r + tl.arange(0, BLOCK_M)) < neurons)[:, None] & valid[None, :]
+            most = tl.max(tl.where(real, x, float("-inf")), 0)
+            most_noise = tl.maximum(most_noise, tl.max(most, 0))
+        both = (along + tl.where(slot < split, plus, minus)) * scale
+        tl.store(vector_at(matched, i, BLOCK_N), both)
+    return most_signal, most_noise
+
+
+@triton.jit
+def settle(  # noqa: PLR0913  (inlined: no API)
+    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
+):
+    """Losses and what the gradient takes of queries whose scores have been seen; their sums.
+
+    `negatives` is the sum of e^(s - top). With p the softmax, pull e^(s - top) = weight p_negative
+    and push = weight (1 - p_positive). log(1 + negatives / positive) keeps the digits of a small
+    loss; where the positive underflows, the loss is the gap in scores.
+    """
+    positive = tl.exp(own - top)
+    total = negatives + positive
+    inverse = tl.div_rn(1.0, total)
+    gone = positive < SMALLEST
+    ratio = tl.div_rn(negatives, tl.where(gone, SMALLEST, positive))
+    above = tl.where(ratio > 1.0, ratio, 1.0)
+    near = log1p_unit(tl.where(ratio > 1.0, tl.div_rn(1.0, above), ratio)) + tl.log(above)
+    loss = tl.where(gone, (top - own) + tl.log(total), near)
+    push = weight * (negatives * inverse)
+    tl.store(vector_at(statistics + S.to(tl.int64), at, BLOCK_N), top)
+    tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), weight * inverse)
+    tl.store(vector_at(statistics + S.to(tl.int64) * 3, at, BLOCK_N), push)
+    return tl.sum(tl.where(valid, loss, 0.0), 0), tl.sum(tl.where(valid, push, 0.0), 0)
+
+
+@triton.jit
+def score_rows(  # noqa: PLR0913  (inlined: no API)
+    z, z_key, statistics, scores, scale, weight, positives, negatives, slots, split, stride, M, S,
+    Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Scores of queries of label +1 with keys of label -1, kept, and the queries' softmax."""
+    loss, missing = 0.0, 0.0
+    for i in range(0, split, BLOCK_N):
+        own = tl.load(vector_at(statistics, i, BLOCK_N))
+        top = own
+        total = tl.zeros([BLOCK_N], tl.float32)
+        for j in range(split, slots, BLOCK_N):
+            acc = tl.zeros([BLOCK_N, BLOCK_N], tl.float32)
+            for r in range(0, M, BLOCK_K):
+                x = activation(tl.load(tile_at(z, r, i, stride, BLOCK_K, BLOCK_N)), Q)
+                y = activation(tl.load(tile_at(z_key, r, j, stride, BLOCK_K, BLOCK_N)), Q)
+                acc = tl.dot(tl.trans(x), y, acc, input_precision=PRECISION)
+            s = acc * scale
+            tl.store(tile_at(scores, i, j - split, S, BLOCK_N, BLOCK_N), s)
+            seen = (j - split + tl.arange(0, BLOCK_N)) < negatives
+            s = tl.where(seen[None, :], s, float("-inf"))
+            raised = tl.maximum(top, tl.max(s, 1))
+            terms = tl.sum(tl.exp(s - raised[:, None]), 1)
+            total = total * tl.exp(top - raised) + terms
+            top = raised
+        valid = (i + tl.arange(0, BLOCK_N)) < positives
+        more, push = settle(own, top, total, weight, valid, statistics, i, S, BLOCK_N)
+        loss += more
+        missing += push
+    return loss, missing
+
+
+@triton.jit
+def score_columns(  # noqa: PLR0913  (inlined: no API)
+    statistics, scores, weight, positives, negatives, slots, split, S, BLOCK_N: tl.constexpr
+):
+    """The softmax of queries of label -1 over keys of label +1: columns of the same scores."""
+    loss, missing = 0.0, 0.0
+    for j in range(split, slots, BLOCK_N):
+        own = tl.load(vector_at(statistics, j, BLOCK_N))
+        top = own
+        total = tl.zeros([BLOCK_N], tl.float32)
+        for i in range(0, split, BLOCK_N):
+            s = tl.load(tile_at(scores, i, j - split, S, BLOCK_N, BLOCK_N))
+            seen = (i + tl.arange(0, BLOCK_N)) < positives
+            s = tl.where(seen[:, None], s, float("-inf"))
+            raised = tl.maximum(top, tl.max(s, 0))
+            terms = tl.sum(tl.exp(s - raised[None, :]), 0)
+            total = total * tl.exp(top - raised) + terms
+            top = raised
+        valid = (j - split + tl.arange(0, BLOCK_N)) < negatives
+        more, push = settle(own, top, total, weight, valid, statistics, j, S, BLOCK_N)
+        loss += more
+        missing += push
+    return loss, missing
+
+
+@triton.jit
+def change_queries(  # noqa: PLR0913  (inlined: no API)
+    z, z_key, z_positive, statistics, scores, change, moved, first, last, first_key, last_key, keys,
+    stride, M, S, OF_ROWS: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Minus eta times the gradient in the coefficients of queries first..last, all of one label.
+
+    They are rows of the scores, or columns; their keys are first_key.., `keys` of them.
+    """
+    for i in range(first, last, BLOCK_N):
+        top = tl.load(vector_at(statistics + S.to(tl.int64), i, BLOCK_N))
+        pull = tl.load(vector_at(statistics + S.to(tl.int64) * 2, i, BLOCK_N))
+        push = tl.load(vector_at(statistics + S.to(tl.int64) * 3, i, BLOCK_N))
+        for r in range(0, M, BLOCK_M):
+            acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+            for j in range(0, last_key - first_key, BLOCK_K):
+                key = tl.load(tile_at(z_key, r, first_key + j, stride, BLOCK_M, BLOCK_K))
+                if OF_ROWS:
+                    s = tl.trans(tl.load(tile_at(scores, i - first, j, S, BLOCK_N, BLOCK_K)))
+                else:
+                    s = tl.load(tile_at(scores, j, i - first, S, BLOCK_K, BLOCK_N))
+                seen = (j + tl.arange(0, BLOCK_K)) < keys
+                e = tl.where(seen[:, None], tl.exp(s - top[None, :]), 0.0)
+                acc = tl.dot(activation(key, Q), e, acc, input_precision=PRECISION)
+            positive = tl.load(tile_at(z_positive, r, i, stride, BLOCK_M, BLOCK_N))
+            g = push[None, :] * activation(positive, Q) - pull[None, :] * acc
+            x = tl.load(tile_at(z, r, i, stride, BLOCK_M, BLOCK_N))
+            c = times_slope(g, x, Q)
+            tl.store(tile_at(change, r, i, S, BLOCK_M, BLOCK_N), c)
+            coefficients = tile_at(moved, r, i, S, BLOCK_M, BLOCK_N)
+            tl.store(coefficients, tl.load(coefficients) + c)
+
+
+@triton.jit
+def change_signal(  # noqa: PLR0913  (inlined: no API)
+    signal, signal_key, change, moved, missing_plus, missing_minus, M, Q: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """The same in the coefficient of mu, through the signal patch."""
+    up, down = tl.load(missing_plus), tl.load(missing_minus)
+    for r in range(0, M, BLOCK_M):
+        s = tl.load(vector_at(signal, r, BLOCK_M))
+        k = tl.load(vector_at(signal_key, r, BLOCK_M))
+        gap = activation(k, Q) - activation(-k, Q)
+        c = times_slope(gap * up, s, Q) + times_slope(gap * down, -s, Q)
+        tl.store(vector_at(change, r, BLOCK_M), c)
+        coefficients = vector_at(moved, r, BLOCK_M)
+        tl.store(coefficients, tl.load(coefficients) + c)
+
+
+@triton.jit
+def move(  # noqa: PLR0913  (inlined: no API)
+    z, gram, along_mu, change, change_signal, first, slots, stride, M, S,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Z <- Z + C K for the vectors first.. of the samples or their views.
+
+    C K is summed by itself: it is small, and Z is rounded once in an epoch.
+    """
+    for v in range(first, first + slots, BLOCK_N):
+        mu = tl.load(vector_at(along_mu, v, BLOCK_N))
+        for r in range(0, M, BLOCK_M):
+            by_signal = tl.load(vector_at(change_signal, r, BLOCK_M))
+            acc = by_signal[:, None] * mu[None, :]
+            for j in range(0, slots, BLOCK_K):
+                c = tl.load(tile_at(change, r, j, S, BLOCK_M, BLOCK_K))
+                k = tl.load(tile_at(gram, j, v, stride, BLOCK_K, BLOCK_N))
+                acc = tl.dot(c, k, acc, input_precision=PRECISION)
+            at = tile_at(z, r, v, stride, BLOCK_M, BLOCK_N)
+            tl.store(at, tl.load(at) + acc)
+
+
+@triton.jit
+def move_signal(  # noqa: PLR0913  (inlined: no API)
+    signal, along_mu, norm, change, change_signal, slots, M, S,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """The same for <w_r, mu>."""
+    for r in range(0, M, BLOCK_M):
+        acc = tl.load(vector_at(change_signal, r, BLOCK_M)) * norm
+        for j in range(0, slots, BLOCK_N):
+            c = tl.load(tile_at(change, r, j, S, BLOCK_M, BLOCK_N))
+            acc += tl.sum(c * tl.load(vector_at(along_mu, j, BLOCK_N))[None, :], 1)
+        at = vector_at(signal, r, BLOCK_M)
+        tl.store(at, tl.load(at) + acc)
+
+
+__all__: list[str] = []

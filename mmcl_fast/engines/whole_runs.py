@@ -1,0 +1,106 @@
+"""What engines share that train whole runs in one call: plain descent, samples by label."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines.protocol import Coefficients, Measured, Spec
+
+# What may differ between runs side by side: scalars of the update, and what shapes the data alone,
+# for in coefficient space no size depends on d.
+MAY_DIFFER = frozenset(
+    {
+        "d",
+        "d_b",
+        "eta",
+        "mu_b_norm",
+        "mu_norm",
+        "nu_norm",
+        "sigma_0",
+        "sigma_eps",
+        "sigma_xi",
+        "sigma_xi_b",
+        "tau",
+    }
+)
+
+
+def beyond_plain_descent(cfg: TrainConfig, who: str) -> str | None:
+    """What a config asks for beyond float32 gradient descent on fixed data, or None.
+
+    Args:
+        cfg: All settings.
+        who: Does nothing else, as the reader knows it.
+    """
+    if cfg.optimizer != "gd":
+        able = "gram or primal" if cfg.optimizer == "momentum" else "primal"
+        return f"optimizer {cfg.optimizer} is not in {who}, which does gd; use {able}"
+    if cfg.weight_decay:
+        return f"weight_decay is not in {who}; use gram"
+    if cfg.dtype != "float32":
+        return f"dtype {cfg.dtype}: {who} computes in float32; use gram"
+    if cfg.negatives_per_sample is not None:
+        return f"negatives_per_sample: {who} takes all of the other label; use gram"
+    if cfg.augment == "per_epoch":
+        return "augment per_epoch would change its inner products in every epoch; use gram"
+    if cfg.data == "streamed":
+        return "data streamed: no vectors are held to take inner products of; use primal"
+    return None
+
+
+class WholeRuns(ABC):
+    """An engine whose samples are sorted by label, +1 first; see `protocol.StretchEngine`."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._cfg = spec, spec.cfg
+        labels = torch.stack([x.labels for x in spec.data])
+        self._orders = torch.argsort(labels, dim=1, descending=True, stable=True)  # [R, n]
+        self._positives = (labels > 0).sum(1).tolist()
+
+    @abstractmethod
+    def run(self, count: int, *, update: bool) -> Measured:
+        """Train `count` epochs and measure before each; without `update`, measure once."""
+
+    @abstractmethod
+    def moved(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Coefficients of each modality: of the samples [R, m, n] in their order, of mu [R, m]."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """See `Engine.state`."""
+
+    def train_epochs(self, epoch: int, count: int) -> Measured:
+        """See `StretchEngine.train_epochs`."""
+        return self.run(count, update=True)
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """See `Engine.train_epoch`."""
+        return self.run(1, update=True).loss[:, 0]
+
+    def loss(self, epoch: int) -> Tensor:
+        """See `Engine.loss`."""
+        return self.run(1, update=False).loss[:, 0]
+
+    def coefficients(self) -> tuple[Coefficients, ...]:
+        """See `Engine.coefficients`."""
+        return tuple(
+            Coefficients(initial=mu.new_ones(len(mu)), mu=mu.clone(), noise=noise)
+            for noise, mu in self.moved()
+        )
+
+    def weights(self) -> None:
+        """None: weights are not held; they follow from the coefficients and the data."""
+        return
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See `Engine.load_state`."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+__all__ = ["MAY_DIFFER", "WholeRuns", "beyond_plain_descent"]

@@ -1,0 +1,85 @@
+"""Which runs the triton engine takes, and what it says of the others; runs: tests/kernels."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mmcl_fast import EngineRefusedError, TrainConfig
+from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
+
+CFG = TrainConfig(device="cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that says it has one: nothing is launched."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_takes_it_for_small_runs_on_a_gpu() -> None:
+    assert resolve_engine(CFG) == "triton"
+    assert resolve_engine(CFG.replace(modality="multi", n=256, m=128)) == "triton"
+    assert resolve_engine(CFG.replace(n=257)) == "gram"
+    assert resolve_engine(CFG.replace(optimizer="momentum")) == "gram"
+    assert resolve_engine(CFG.replace(device="cpu")) == "native"
+    assert resolve_engine(CFG.replace(precision="tf32x3")) == "triton"
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"n": 257}, "n: a run in one program takes up to 256, got 257; use gram"),
+    ({"m": 129}, "m: a run in one program takes up to 128, got 129; use gram"),
+    ({"dtype": "float64"}, "float32; use gram"),
+    ({"optimizer": "momentum"}, "momentum .* use gram"),
+    ({"optimizer": "adam"}, "adam .* use primal"),
+    ({"weight_decay": 0.1}, "weight_decay .* use gram"),
+    ({"negatives_per_sample": 3}, "negatives_per_sample.* use gram"),
+    ({"augment": "per_epoch"}, "augment .* use gram"),
+    ({"device": "cpu"}, "expected a CUDA device .* got device cpu; use native or gram"),
+]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("settings", "reason"), REFUSED, ids=lambda x: str(x)[:25])
+def test_what_it_cannot_do_is_refused_with_the_reason(
+    settings: dict[str, Any], reason: str
+) -> None:
+    cfg = CFG.replace(**settings)
+    with pytest.raises(EngineRefusedError, match=f"engine triton: .*{reason}"):
+        resolve_engine(cfg.replace(engine="triton"))
+    assert resolve_engine(cfg) != "triton"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_old_or_foreign_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert "compute capability 8.0" in str(ENGINES["triton"].why_not(CFG))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "NVIDIA" in str(ENGINES["triton"].why_not(CFG))
+
+
+def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ENGINES["triton"].why_not(CFG.replace(device="cpu")) is None
+    monkeypatch.setattr("mmcl_fast.engines.triton.find_spec", lambda name: None)
+    assert "expected Triton to be installed" in str(ENGINES["triton"].why_not(CFG))
+
+
+@pytest.mark.parametrize("engine", ["native", "gram", "primal", "reference"])
+def test_reduced_precision_is_its_own(engine: str) -> None:
+    cfg = TrainConfig(device="cpu", precision="tf32", engine=engine)
+    with pytest.raises(EngineRefusedError, match="precision tf32: it has ieee; use triton"):
+        resolve_engine(cfg)
+    with pytest.raises(EngineRefusedError, match=r"engine auto: .* native: precision tf32"):
+        resolve_engine(cfg.replace(engine="auto"))
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_memory_counts_the_padded_state(modality: str) -> None:
+    cfg = TrainConfig(modality=modality)
+    assert memory_bytes(cfg, "triton") > memory_bytes(cfg, "native")
+    assert ENGINES["triton"].max_runs(cfg) > 500
+    assert ENGINES["triton"].max_runs(cfg.replace(d=10**7)) < 10
