@@ -22,6 +22,7 @@ PACKAGES = [
     "mmcl_fast.reference",
     "mmcl_fast.sweep",
     "mmcl_fast.torch_impl",
+    "mmcl_fast.triton_impl",
     "mmcl_fast.kernels",
     "mmcl_fast.bench",
 ]
