@@ -62,6 +62,23 @@ _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
     ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 64, 1, 16),
 }
+# Products with an activation; block_n is of samples (fwd) or of coordinates (bwd). Not yet
+# measured: three stages of both factors, and no spills (`tests/kernels/test_encoder_aot.py`).
+_ENCODER: dict[tuple[str, str, int, str | int], Tile] = {
+    **{
+        (kernel, INTERPRETER, itemsize, "any"): Tile(32, 1, 32, 1, 32)
+        for kernel in ("encoder_fwd", "encoder_bwd", "encoder_signal")
+        for itemsize in (2, 4)
+    },
+    ("encoder_fwd", "sm_80", 2, "any"): Tile(128, 8, 128, 3, 64),
+    ("encoder_bwd", "sm_80", 2, "any"): Tile(128, 8, 128, 3, 32),
+    ("encoder_fwd", "sm_90", 2, "any"): Tile(128, 8, 256, 3, 64),
+    ("encoder_bwd", "sm_90", 2, "any"): Tile(256, 8, 128, 3, 32),
+    ("encoder_fwd", "sm_80", 4, "any"): Tile(64, 8, 64, 2, 16),
+    ("encoder_bwd", "sm_80", 4, "any"): Tile(64, 8, 64, 2, 16),
+    ("encoder_signal", "sm_80", 2, "any"): Tile(1, 4, 16, 1, 128),
+    ("encoder_signal", "sm_80", 4, "any"): Tile(1, 4, 16, 1, 128),
+}
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
 # traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
@@ -92,6 +109,7 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         ("normal_fill", "sm_80", 8, "many"): Tile(block_n=4, num_warps=4),
         **_CONTRAST,
         **_TRAJECTORY,
+        **_ENCODER,
     }
 )
 # An architecture without rows of its own runs the rows of the newest one before it.

@@ -145,7 +145,6 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
                         change + a * of_moved, moved + a * of_moved,
                         0 if label == 0 else split, split if label == 0 else slots,
                         split if label == 0 else 0, slots if label == 0 else split,
-                        negatives if label == 0 else positives,
                         stride, M, S, label == 0, Q, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
                     )  # fmt: skip
                 change_signal(

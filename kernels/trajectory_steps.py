@@ -163,13 +163,13 @@ def score_columns(  # noqa: PLR0913  (inlined: no API)
 
 @triton.jit
 def change_queries(  # noqa: PLR0913  (inlined: no API)
-    z, z_key, z_positive, statistics, scores, change, moved, first, last, first_key, last_key, keys,
+    z, z_key, z_positive, statistics, scores, change, moved, first, last, first_key, last_key,
     stride, M, S, OF_ROWS: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Minus eta times the gradient in the coefficients of queries first..last, all of one label.
 
-    They are rows of the scores, or columns; their keys are first_key.., `keys` of them.
+    They are rows of the scores, or columns; their keys are first_key..last_key.
     """
     for i in range(first, last, BLOCK_N):
         top = tl.load(vector_at(statistics + S.to(tl.int64), i, BLOCK_N))
@@ -183,8 +183,9 @@ def change_queries(  # noqa: PLR0913  (inlined: no API)
                     s = tl.trans(tl.load(tile_at(scores, i - first, j, S, BLOCK_N, BLOCK_K)))
                 else:
                     s = tl.load(tile_at(scores, j, i - first, S, BLOCK_K, BLOCK_N))
-                seen = (j + tl.arange(0, BLOCK_K)) < keys
-                e = tl.where(seen[:, None], tl.exp(s - top[None, :]), 0.0)
+                # Where there are keys their scores are not negative, nor is then the top; what is
+                # no key has the score 0, and its features are 0.
+                e = tl.exp(s - top[None, :])
                 acc = tl.dot(activation(key, Q), e, acc, input_precision=PRECISION)
             positive = tl.load(tile_at(z_positive, r, i, stride, BLOCK_M, BLOCK_N))
             g = push[None, :] * activation(positive, Q) - pull[None, :] * acc

@@ -193,6 +193,27 @@ def test_dead_neurons_and_exact_zeros_stay(device: torch.device) -> None:
         assert run.noise[0] == (data["noise"] @ weights.T).max()  # of samples, not of padding
 
 
+def test_a_pre_activation_of_exactly_zero_has_no_slope(device: torch.device) -> None:
+    cfg = TrainConfig(**(SMALL | {"epochs": 1}), engine="triton", device=device.type)
+    data = float32_data(cfg)
+    data["noise"][0] = 0.0
+    data["noise"][0, 0], data["weights"][:, 0] = 3.0, 0.0
+    run = train(cfg, data)
+    assert not run.rho[:, 0].any()
+    assert run.rho[:, 1:].any(), "premise"
+
+
+@pytest.mark.parametrize("name", ["z", "signal"])
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_what_is_not_finite_shows_in_the_loss(
+    device: torch.device, modality: str, name: str
+) -> None:
+    engine = engine_of([TrainConfig(**SMALL, device=device.type, modality=modality)], device)
+    assert engine.loss(0).isfinite().all()
+    engine.state()[name].view(-1)[0] = torch.nan
+    assert not engine.loss(0).isfinite().any()
+
+
 @pytest.mark.parametrize("modality", ["single", "multi"])
 @pytest.mark.parametrize("label", [-1.0, 1.0])
 def test_without_the_other_label_there_is_nothing_to_learn(
