@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def environment() -> dict[str, Any]:
     """Machine, versions, commit, date and command of this process."""
-    versions = {p: _version(p) for p in PACKAGES}
-    versions |= {p: v for p in PEERS_IF_INSTALLED if (v := _version(p))}
+    versions = {p: version_of(p) for p in PACKAGES}
+    versions |= {p: v for p in PEERS_IF_INSTALLED if (v := version_of(p))}
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -57,7 +57,8 @@ def cpu_model() -> str:
     return f"{name} (family {fields['cpu family']}, model {fields['model']}{wide})"
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -87,4 +88,4 @@ def _command() -> str:
     return shlex.join([Path(name).name, *rest])
 
 
-__all__ = ["append", "cpu_model", "environment"]
+__all__ = ["append", "cpu_model", "environment", "version_of"]

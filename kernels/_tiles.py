@@ -60,7 +60,7 @@ _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
     ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
     ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
-    ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 64, 1, 16),
+    ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 32, 1, 16),
 }
 # Products with an activation; block_n is of samples (fwd) or of coordinates (bwd). Not yet
 # measured: three stages of both factors, and no spills (`tests/kernels/test_encoder_aot.py`).

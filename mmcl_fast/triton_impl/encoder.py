@@ -36,8 +36,8 @@ def encode(
         raise ValueError("noise, mu: expected data without gradient, got requires_grad")
     if weights.dtype not in (noise.dtype, torch.float32):
         raise TypeError(f"weights: expected {noise.dtype} or float32, got {weights.dtype}")
-    found: tuple[Tensor, Tensor] = _Encode.apply(noise, weights, mu.to(noise.dtype), q, precision)
-    return found
+    low = mu.to(noise.dtype)
+    return _Encode.apply(noise, weights, low, q, precision)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Encode(torch.autograd.Function):

@@ -12,8 +12,8 @@ from torch import Tensor
 from mmcl_fast import reference
 from mmcl_fast.kernels import encoder
 from mmcl_fast.kernels.encoder import SignalGradient, encoder_bwd, encoder_fwd, encoder_signal_fwd
-from mmcl_fast.triton_impl.encoder import encode
 from mmcl_fast.reference.encoder import patch_features
+from mmcl_fast.triton_impl.encoder import encode
 from tests.support.budget import assert_within_budget, value_and_grads
 
 UNIT = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # of rounding
