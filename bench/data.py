@@ -1,21 +1,21 @@
 """How fast the random stream is, as ratios taken in one run; output into a given buffer.
 
-`python -m bench.data [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.data`.
+`python -m bench.data [--json FILE] [--short | --quick] [--peers A,B]`; where installed, `python -m
+mmcl_fast.bench.data`.
 
-One thread, CPU time, variants interleaved. Only the two-thread scaling is wall time, of the
-quickest repeat of each: other jobs can but slow it down, and where they never pause it says
-nothing. It comes first, while the process still has all CPUs.
+One thread, CPU time, variants interleaved; nothing is timed unless every instruction set gives the
+bits of the oracle in NumPy and the Gram matrix is that of its data. Only the two-thread scaling is
+wall time, of the quickest repeat of each: other jobs can but slow it down, and where they never
+pause it says nothing. It comes first, while the process still has all CPUs.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,21 @@ import torch
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data import normal, streaming_gram
+from mmcl_fast.data import normal, stream_numpy, streaming_gram
 from mmcl_fast.data.reduced import reduced_rows
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
 from . import _mkl, record
+from .arguments import make_parser
 from .measure import Quantiles, interleaved, paired_ratio, pin, single_thread
+from .optional_peers import usable
 
 ROUNDS = 15
 GRAM_SAMPLES = 100
 REDUCED_CALLS = 20  # one is too short to be timed alone
 MEMSET, NUMPY, TORCH = "memset", "numpy PCG64", "torch normal_"
 STREAMING, REDUCED = "streaming_gram", "reduced data"
+RANDOMGEN = ("Romu", "SFC64", "Xoshiro256", "MWC128X", "AESCounter", "Philox")
 Floats = npt.NDArray[np.float32]
 Variants = Mapping[str, Callable[[], object]]
 Row = dict[str, Any]
@@ -54,15 +57,48 @@ def fast_targets() -> list[str]:
 
 
 def best_of_mkl(out: Floats) -> Variants:
-    """The fastest of all MKL paths, found on 4M values; or none, with the reason printed."""
-    try:
-        trial = _mkl.paths(out[: 2**22])
-    except _mkl.MklMissingError as missing:
-        print(f"MKL skipped: {missing}")
-        return {}
-    seconds = interleaved(trial, 7)
-    best = min(seconds, key=lambda name: min(seconds[name]))
-    return {best: _mkl.paths(out)[best]}
+    """The fastest of all MKL paths, found on 4M values."""
+    return best(_mkl.paths, out)
+
+
+def best_of_randomgen(out: Floats) -> Variants:
+    """The fastest of randomgen's bit generators under NumPy's float32 transform."""
+    import randomgen
+
+    kinds = {f"randomgen {name}": getattr(randomgen, name) for name in RANDOMGEN}
+
+    def fillers(part: Floats) -> Variants:
+        generators = {name: np.random.Generator(kind(1)) for name, kind in kinds.items()}
+        return {
+            name: partial(g.standard_normal, dtype=np.float32, out=part)
+            for name, g in generators.items()
+        }
+
+    return best(fillers, out)
+
+
+def best(fillers: Callable[[Floats], Variants], out: Floats) -> Variants:
+    """The fastest of several ways to fill `out`, found on its first 4M values."""
+    seconds = interleaved(fillers(out[: 2**22]), 7)
+    name = min(seconds, key=lambda k: min(seconds[k]))
+    return {name: fillers(out)[name]}
+
+
+def wrong_data() -> list[str]:
+    """What is not bit-equal to the oracle, or is not the Gram matrix of its own data."""
+    shape = (1, 3, 5000)
+    oracle = stream_numpy.standard_normal(1, "noise", shape, (0, 0, 0), epoch=0)
+    found = []
+    for target in _native.targets():
+        out = np.empty(shape, np.float32)
+        ours(out, target)()
+        if not np.array_equal(out, oracle):
+            found.append(f"normals of {target}")
+    rows = normal(1, shape=(1, 20, 3000))[0].double()
+    gram = streaming_gram(1, "noise", 20, 3000).double()
+    if not torch.allclose(gram, rows @ rows.T, rtol=0, atol=1e-6 * 3000):
+        found.append(STREAMING)
+    return found
 
 
 def cpu_row(op: str, variant: str, samples: Sequence[float], settings: Mapping[str, Any]) -> Row:
@@ -80,35 +116,36 @@ def billions(values: int, row: Mapping[str, Any]) -> float:
     return round(values / float(row["cpu_ms"]["p50"]) / 1e6, 4)
 
 
-def normals(values: int, rounds: int) -> list[Row]:
+def normals(values: int, rounds: int, peers: Sequence[str] | None) -> list[Row]:
     """All generators on one buffer: billions per second, and how many times faster each is."""
     tensor = torch.zeros(1, 1, values)
     out = tensor.numpy()
     flat = out.reshape(-1)
     numpy_generator = np.random.Generator(np.random.PCG64(1))
-    mkl = best_of_mkl(flat)
+    libraries = usable({"MKL": best_of_mkl, "randomgen": best_of_randomgen}, peers)
+    found = {kind: find(flat) for kind, find in libraries.items()}
     variants: Variants = {
         MEMSET: lambda: ctypes.memset(out.ctypes.data, 0, out.nbytes),
         NUMPY: lambda: numpy_generator.standard_normal(dtype=np.float32, out=flat),
         TORCH: lambda: tensor.normal_(),
-        **mkl,
+        **{name: call for each in found.values() for name, call in each.items()},
         **{target: ours(out, target) for target in fast_targets()},
     }
-    seconds = interleaved(variants, rounds)
-    peers = {"times_numpy": NUMPY, "times_torch": TORCH}
-    if mkl:
-        (peers["times_mkl"],) = mkl
+    seconds = interleaved(usable(variants, peers), rounds)
+    compared = {"times_numpy": NUMPY, "times_torch": TORCH}
+    compared |= {f"times_{kind.lower()}": next(iter(each)) for kind, each in found.items()}
+    compared = {key: name for key, name in compared.items() if name in seconds}
     rows = []
     for name, samples in seconds.items():
         row = cpu_row("normals", name, samples, {"values": values, "dtype": "float32"})
         row["giga_per_s"] = billions(values, row)
-        row |= {k: round(paired_ratio(seconds[peer], samples), 2) for k, peer in peers.items()}
+        row |= {k: round(paired_ratio(seconds[peer], samples), 2) for k, peer in compared.items()}
         row["of_memset"] = round(paired_ratio(seconds[MEMSET], samples), 4)
         rows.append(row)
     print(f"\n{values:,} float32 normals, one thread, CPU time")
-    print(f"{'':24}{'G/s':>8}" + "".join(f"{k:>14}" for k in (*peers, "of memset")))
+    print(f"{'':24}{'G/s':>8}" + "".join(f"{k:>14}" for k in (*compared, "of memset")))
     for row in rows:
-        times = "".join(f"{row[k]:14.2f}" for k in peers)
+        times = "".join(f"{row[k]:14.2f}" for k in compared)
         print(f"{row['variant']:24}{row['giga_per_s']:8.3f}{times}{row['of_memset']:14.1%}")
     return rows
 
@@ -194,6 +231,7 @@ def gram(dims: int, rounds: int) -> list[Row]:
         row = cpu_row("gram", name, samples, {"n": GRAM_SAMPLES, "d": dims})
         row["settings"]["calls"] = REDUCED_CALLS if name == REDUCED else 1
         row["of_best_bare"] = round(paired_ratio(samples, seconds[best]), 6)
+        row["times bare product"] = round(paired_ratio(seconds[best], samples), 2)
         row["times_streaming"] = round(paired_ratio(seconds[STREAMING], samples), 2)
         rows.append(row)
         columns = f"{row['of_best_bare']:14.4f}{row['times_streaming']:14.2f}"
@@ -202,19 +240,19 @@ def gram(dims: int, rounds: int) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; confines the process to one CPU on its way."""
-    parser = argparse.ArgumentParser(prog="bench.data", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="small sizes, 3 rounds: a trial")
-    args = parser.parse_args(arguments)
+    """Command line; confines the process to one CPU on its way; 1 if data are wrong."""
+    args = make_parser("data", __doc__).parse_args(arguments)
     torch.set_num_threads(1)
     before = record.environment()
+    if bad := wrong_data():
+        print(f"data: wrong: {', '.join(bad)}", file=sys.stderr)
+        return 1
     small = args.quick
-    rounds = 3 if small else ROUNDS
+    rounds = 3 if small or args.short else ROUNDS
     rows = scaling(2**22 if small else 2**25, rounds)
     pin()
     for values in (2**18, 2**20) if small else (2**20, 2**26):
-        rows += normals(values, max(3, rounds // 3) if values > 2**24 else rounds)
+        rows += normals(values, max(3, rounds // 3) if values > 2**24 else rounds, args.peers)
     rows += outputs(2**20, rounds)
     rows += gram(10**5 if small else 10**6, rounds)
     print(f"\nload before {before['load_1min']}")
@@ -223,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["gram", "main", "normals", "outputs", "scaling"]
+__all__ = ["gram", "main", "normals", "outputs", "scaling", "wrong_data"]
 
 if __name__ == "__main__":
     single_thread(pinned=False)

@@ -10,7 +10,7 @@ outside the gradient, masks are prepared once and updates are in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -22,8 +22,6 @@ from torch import Tensor
 from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData
-
-EagerLoss = Callable[[list[Tensor]], Tensor]
 
 
 def textbook_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
@@ -48,6 +46,10 @@ def textbook_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     return torch.stack(losses)
 
 
+EagerLoss = Callable[[list[Tensor]], Tensor]
+Fields = dict[str, Tensor]
+
+
 def eager_losses(
     cfg: TrainConfig, data: SignalNoiseData, loss_of: EagerLoss | None = None
 ) -> Tensor:
@@ -70,15 +72,51 @@ def eager_losses(
 
 def eager_loss(cfg: TrainConfig, data: SignalNoiseData) -> EagerLoss:
     """The loss that `eager_losses` trains with, as a function of each modality's weights."""
-    scale = 1.0 / (cfg.m * cfg.tau_value)
-    side = (data.labels < 0).long()
-    bias = torch.where(data.labels[:, None] != data.labels, 0.0, -torch.inf)
-    pairs = ((data.noise, data.mu), (data.noise_b, data.mu_b))
-    # The signal as one more row: its part of the gradient comes out of the same product.
-    rows = [torch.cat([x, u[None]]) for x, u in pairs if x is not None and u is not None]
+    x = _tuned_fields(data)
+    return lambda weights: _tuned_loss(cfg, weights, x)
 
-    def encode(w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = x @ w.T
+
+def vmap_losses(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Tensor:
+    """Runs side by side: `torch.func.vmap` of the gradient of the same loss, [R, epochs]."""
+    each = [_tuned_fields(run) for run in data]
+    x = {name: torch.stack([fields[name] for fields in each]) for name in each[0]}
+    starts = [[w for w in (run.weights, run.weights_b) if w is not None] for run in data]
+    weights = [torch.stack(ws) for ws in zip(*starts, strict=True)]
+
+    def loss_of(ws: list[Tensor], fields: Fields) -> Tensor:
+        return _tuned_loss(cfg, ws, fields)
+
+    step = torch.func.vmap(torch.func.grad_and_value(loss_of))
+    losses = []
+    for _ in range(cfg.epochs):
+        gradients, loss = step(weights, x)
+        for w, g in zip(weights, gradients, strict=True):
+            w.sub_(g, alpha=cfg.eta)
+        losses.append(loss)
+    return torch.stack(losses, dim=1)
+
+
+def _tuned_fields(data: SignalNoiseData) -> Fields:
+    """Everything of a run that training does not change."""
+    x = {
+        "side": (data.labels < 0).long(),
+        "bias": torch.where(data.labels[:, None] != data.labels, 0.0, -torch.inf),
+    }
+    pairs = {"rows": (data.noise, data.mu), "rows_b": (data.noise_b, data.mu_b)}
+    for name, (noise, mu) in pairs.items():
+        if noise is not None and mu is not None:
+            # The signal as one more row: its part of the gradient comes out of the same product.
+            x[name] = torch.cat([noise, mu[None]])
+    if data.augmented is not None:
+        x["augmented"] = data.augmented
+    return x
+
+
+def _tuned_loss(cfg: TrainConfig, weights: Sequence[Tensor], x: Fields) -> Tensor:
+    scale = 1.0 / (cfg.m * cfg.tau_value)
+
+    def encode(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        z = rows @ w.T
         return torch.relu(z[:-1]), torch.relu(torch.stack([z[-1], -z[-1]]))
 
     def direction(
@@ -86,42 +124,53 @@ def eager_loss(cfg: TrainConfig, data: SignalNoiseData) -> EagerLoss:
     ) -> Tensor:
         h, s = query
         keys, (match, sign) = key[0].detach(), (p.detach() for p in positive)
-        pool = torch.addmm(bias, h, keys.T, alpha=scale).logsumexp(1)
+        pool = torch.addmm(x["bias"], h, keys.T, alpha=scale).logsumexp(1)
         # What the signal adds to s_ij - s_ii; the negatives all have the other label.
         by_label = (s * (key[1].detach().flip(0) - sign)).sum(1)
-        gap = by_label[side] - (h * match).sum(1)
+        gap = by_label[x["side"]] - (h * match).sum(1)
         return F.softplus(torch.add(pool, gap, alpha=scale)).mean()
 
-    def loss_of(weights: list[Tensor]) -> Tensor:
-        a = encode(weights[0], rows[0])
-        if cfg.is_multi:
-            b = encode(weights[1], rows[1])
-            return direction(a, b, b) + direction(b, a, a)
-        assert data.augmented is not None
-        with torch.no_grad():
-            view = torch.relu(data.augmented @ weights[0].T)
-        return direction(a, a, (view, a[1]))
-
-    return loss_of
+    a = encode(weights[0], x["rows"])
+    if cfg.is_multi:
+        b = encode(weights[1], x["rows_b"])
+        return direction(a, b, b) + direction(b, a, a)
+    with torch.no_grad():
+        view = torch.relu(x["augmented"] @ weights[0].T)
+    return direction(a, a, (view, a[1]))
 
 
 def jax_losses(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[], Tensor]:
     """The same by JAX: moves the data there; returns a call that trains and waits."""
+    start, fields = _jax_fields(data)
+    return _waiting(lambda: jax_scan(cfg)(start, fields)[1])
+
+
+def jax_vmap_losses(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
+    """Runs side by side by `jax.vmap` of the same loop."""
     jax, jnp = import_module("jax"), import_module("jax.numpy")
+    start, fields = jax.tree.map(lambda *xs: jnp.stack(xs), *map(_jax_fields, data))
+    return _waiting(lambda: jax_scan(cfg, runs=True)(start, fields)[1])
+
+
+def _jax_fields(data: SignalNoiseData) -> tuple[list[Any], dict[str, Any]]:
+    jnp = import_module("jax.numpy")
     fields = {k: jnp.asarray(v.numpy()) for k, v in vars(data).items() if v is not None}
-    start = [fields[k] for k in ("weights", "weights_b") if k in fields]
-    run = jax_scan(cfg)
+    return [fields[k] for k in ("weights", "weights_b") if k in fields], fields
 
-    def losses() -> Tensor:
-        values = jax.block_until_ready(run(start, fields))[1]
-        return torch.tensor(values.__array__())
 
-    return losses
+def _waiting(call: Callable[[], Any]) -> Callable[[], Tensor]:
+    jax = import_module("jax")
+    return lambda: torch.tensor(jax.block_until_ready(call()).__array__())
 
 
 @cache
-def jax_scan(cfg: TrainConfig) -> Callable[..., Any]:
-    """The compiled loop of all epochs; weights and data give the weights and losses at its end."""
+def jax_scan(cfg: TrainConfig, *, runs: bool = False) -> Callable[..., Any]:
+    """The compiled loop of all epochs; weights and data give the weights and losses at its end.
+
+    Args:
+        cfg: Settings.
+        runs: Whether all arguments have a leading axis of runs.
+    """
     jax, jnp = import_module("jax"), import_module("jax.numpy")
     scale = 1.0 / (cfg.m * cfg.tau_value)
 
@@ -153,7 +202,16 @@ def jax_scan(cfg: TrainConfig) -> Callable[..., Any]:
 
         return jax.lax.scan(step, weights, None, length=cfg.epochs)
 
-    return jax.jit(run)  # type: ignore[no-any-return]
+    return jax.jit(jax.vmap(run) if runs else run)  # type: ignore[no-any-return]
 
 
-__all__ = ["EagerLoss", "eager_loss", "eager_losses", "jax_losses", "jax_scan", "textbook_losses"]
+__all__ = [
+    "EagerLoss",
+    "eager_loss",
+    "eager_losses",
+    "jax_losses",
+    "jax_scan",
+    "jax_vmap_losses",
+    "textbook_losses",
+    "vmap_losses",
+]

@@ -14,15 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .optional_peers import PEERS
+
 PACKAGES = ("torch", "jax", "numpy", "mmcl-fast")
-PEERS_IF_INSTALLED = ("mkl",)  # not in an extra
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, Any]:
     """Machine, versions, commit, date and command of this process."""
     versions = {p: version_of(p) for p in PACKAGES}
-    versions |= {p: v for p in PEERS_IF_INSTALLED if (v := version_of(p))}
+    versions |= {p.package: v for p in PEERS.values() if (v := p.version())}
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -73,6 +74,8 @@ def _dirty() -> bool | None:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the checkout, or None where there is no git or no checkout."""
+    if not (ROOT / ".git").exists():  # an installation inside somebody else's checkout
+        return None
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False

@@ -1,11 +1,10 @@
 """How long a user waits: start of the command line, import, and the figure; wall time.
 
-`python -m bench.startup [--json FILE] [--quick]`; fresh processes, interleaved.
+`python -m bench.startup [--json FILE] [--short | --quick]`; fresh processes, interleaved.
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 # Relative, so that it runs from a checkout and as mmcl_fast.bench alike.
 from . import record
+from .arguments import make_parser
 from .measure import Quantiles, interleaved
 
 COMMANDS = {
@@ -65,14 +65,9 @@ def measure(rounds: int, figures: int) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="bench.startup", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 11")
-    args = parser.parse_args(arguments)
+    args = make_parser("startup", __doc__).parse_args(arguments)
     before = record.environment()
-    rows = measure(*((3, 1) if args.quick else (11, 2)))
+    rows = measure(*((3, 1) if args.quick or args.short else (11, 2)))
     print(f"{'wall ms':34}{'p20':>9}{'p50':>9}{'p80':>9}")
     for row in rows:
         t = row["wall_ms"]

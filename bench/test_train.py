@@ -27,6 +27,8 @@ NAMES = [
     "native, 1 run",
     "native, train()",
     "gram, 8 runs",
+    bench_train.TORCH_VMAP,
+    bench_train.JAX_VMAP,
 ]
 
 
@@ -53,7 +55,7 @@ def test_small_run(setting, name, benchmark):
     cfg, data, variants = setting
     found = [v for v in variants if v.name == name]
     if not found:
-        pytest.skip("JAX is not installed")
+        pytest.skip("its library is not installed")
     call = found[0].bind(data[: found[0].runs])
     far = bench_train.distances(cfg, data, found)
     assert bench_train.gate(far, first_loss=float(call().reshape(-1)[0])) == []

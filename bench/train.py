@@ -1,6 +1,7 @@
 """Training at the paper's size: our engines against eager PyTorch and a JAX scan, on one thread.
 
-`python -m bench.train [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.train`.
+`python -m bench.train [--json FILE] [--short | --quick] [--peers A,B]`; where installed, `python -m
+mmcl_fast.bench.train`.
 
 Every variant is given data and initial weights and returns the losses of all epochs; evaluation is
 off. Our times include the inner products that training in coefficient space begins with, except in
@@ -10,15 +11,12 @@ to it. Nothing is timed unless all loss curves agree with autograd in float64.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from math import nan
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,13 +30,23 @@ from mmcl_fast.training import train
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
 from . import record
+from .arguments import make_parser
 from .measure import Quantiles, interleaved, paired_ratio, peak_rss_mib, single_thread
-from .peers import eager_losses, jax_losses, textbook_losses
+from .optional_peers import usable
+from .peers import eager_losses, jax_losses, jax_vmap_losses, textbook_losses, vmap_losses
 
 PAPER = TrainConfig(device="cpu", evaluate_every=0)
 BATCHES = (8, 16)
 TEXTBOOK, EAGER, SCAN = "eager, textbook", "eager, tuned", "JAX jit + scan"
-PEERS = {"times_jax": SCAN, "times_eager": EAGER, "times_textbook": TEXTBOOK}
+TORCH_VMAP, JAX_VMAP = "torch.func vmap, 8 runs", "JAX vmap, 8 runs"
+PEERS = {
+    "times_jax": SCAN,
+    "times_eager": EAGER,
+    "times_textbook": TEXTBOOK,
+    "times_torch_vmap": TORCH_VMAP,
+    "times_jax_vmap": JAX_VMAP,
+}
+SHORT_OF = ("primal", "gram, train()")  # rows that mmcl bench does without
 # Float32 rounding over 200 epochs; a wrong term moves the curves by percents. Relative to the first
 # loss because late losses are small differences of large scores.
 GATE = 1e-4
@@ -87,8 +95,8 @@ def train_losses(name: str, cfg: TrainConfig, data: SignalNoiseData | None) -> T
     return train(cfg.replace(engine=name), data).loss[: cfg.epochs]
 
 
-def make_variants(cfg: TrainConfig) -> list[Variant]:
-    """All variants of one setting; without the JAX scan where JAX is not installed."""
+def make_variants(cfg: TrainConfig, peers: Sequence[str] | None = None) -> list[Variant]:
+    """All variants of one setting that can run here; of peers those named, or all."""
 
     def engine(name: str) -> Callable[[Sequence[SignalNoiseData]], Callable[[], Tensor]]:
         return lambda data: partial(engine_losses, name, cfg, data)
@@ -105,20 +113,35 @@ def make_variants(cfg: TrainConfig) -> list[Variant]:
         Variant("native, train()", lambda data: partial(train_losses, "native", cfg, data[0])),
     ]
     variants += [Variant(f"gram, {k} runs", engine("gram"), k) for k in BATCHES]
-    return [v for v in variants if v.name != SCAN or find_spec("jax")]
+    variants += [
+        Variant(TORCH_VMAP, lambda data: partial(vmap_losses, cfg, data), 8),
+        Variant(JAX_VMAP, lambda data: jax_vmap_losses(cfg, data), 8),
+    ]
+    return list(usable({v.name: v for v in variants}, peers).values())
 
 
 def distances(
-    cfg: TrainConfig, data: Sequence[SignalNoiseData], variants: Sequence[Variant]
+    cfg: TrainConfig,
+    data: Sequence[SignalNoiseData],
+    variants: Sequence[Variant],
+    least_runs: int | None = None,
 ) -> dict[str, list[float]]:
-    """Each variant's largest distance of the loss from float64 autograd, for each run."""
+    """Each variant's largest distance of the loss from float64 autograd, for each run.
+
+    Args:
+        cfg: Settings.
+        data: One a run.
+        variants: What to compare; each at all runs, or
+        least_runs: at so many, or at as many as one call of it trains.
+    """
     exact = cfg.replace(dtype="float64")
     truth = torch.cat([engine_losses("reference", exact, [as_data(exact, x)]) for x in data])
     found = {}
     for v in variants:
-        groups = [data[k : k + v.runs] for k in range(0, len(data), v.runs)]
+        count = max(v.runs, least_runs or len(data))
+        groups = [data[k : k + v.runs] for k in range(0, count, v.runs)]
         losses = torch.cat([v.bind(group)().reshape(-1, cfg.epochs) for group in groups])
-        found[v.name] = (losses.double() - truth).abs().amax(1).tolist()
+        found[v.name] = (losses.double() - truth[:count]).abs().amax(1).tolist()
     return found
 
 
@@ -166,39 +189,61 @@ def show(cfg: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     if (compile_s := rows[0]["jax_compile_s"]) is not None:
         print(f"JAX compilation and first call: {compile_s:.2f} s wall, not counted")
-    head = f"{'':20}{'p20':>9}{'p50':>9}{'p80':>9}{'× JAX':>9}{'× eager':>9}{'× textbook':>12}"
+    heads = [f"× {key.removeprefix('times_').replace('_', ' ')}" for key in PEERS]
+    head = f"{'':24}{'p20':>9}{'p50':>9}{'p80':>9}" + "".join(f"{h:>13}" for h in heads)
     print(head + f"{'worst':>10}{'median':>10}")
     for row in rows:
-        t, (jax, eager, textbook) = row["cpu_ms_per_run"], (row.get(k, nan) for k in PEERS)
+        t = row["cpu_ms_per_run"]
+        times = "".join(f"{row.get(key, nan):13.2f}" for key in PEERS)
         print(
-            f"{row['variant']:20}{t['p20']:9.2f}{t['p50']:9.2f}{t['p80']:9.2f}"
-            f"{jax:9.2f}{eager:9.2f}{textbook:12.2f}"
+            f"{row['variant']:24}{t['p20']:9.2f}{t['p50']:9.2f}{t['p80']:9.2f}{times}"
             f"{row['max_abs_loss_error']:10.1e}{row['median_abs_loss_error']:10.1e}"
         )
 
 
-def first_call_s(cfg: TrainConfig, data: SignalNoiseData) -> float | None:
-    """Wall seconds of JAX's first call, nearly all compilation; None without JAX."""
-    if not find_spec("jax"):
-        return None
+def first_call_s(cfg: TrainConfig, data: SignalNoiseData) -> float:
+    """Wall seconds of JAX's first call, nearly all compilation."""
     begin = time.perf_counter()
     jax_losses(cfg, data)()
     return time.perf_counter() - begin
 
 
-def run_setting(cfg: TrainConfig, rounds: int, runs: int) -> list[dict[str, Any]] | None:
+@dataclass(frozen=True)
+class Amount:
+    """How much to measure: rounds, runs of single-modal and of multi-modal, runs to compare."""
+
+    rounds: int
+    runs: Mapping[str, int]
+    least_runs: int | None = None
+    left_out: tuple[str, ...] = ()
+
+
+FULL = Amount(11, {"single": 16, "multi": 16})
+SHORT = Amount(3, {"single": 8, "multi": 2}, 2, SHORT_OF)
+QUICK = Amount(3, {"single": 8, "multi": 8})
+
+
+def run_setting(
+    cfg: TrainConfig, amount: Amount, peers: Sequence[str] | None
+) -> list[dict[str, Any]] | None:
     """Check, time and print one setting; None if a curve is wrong."""
+    runs = amount.runs[cfg.modality]
     data = [sample(cfg.replace(seed=seed)) for seed in range(runs)]
-    compile_s = first_call_s(cfg, data[0])
-    variants = [v for v in make_variants(cfg) if v.runs <= runs]
-    far = distances(cfg, data, variants)
+    variants = [
+        v
+        for v in make_variants(cfg, peers)
+        if v.runs <= runs and not v.name.startswith(amount.left_out or "\0")
+    ]
+    has_jax = any(v.name == SCAN for v in variants)
+    compile_s = first_call_s(cfg, data[0]) if has_jax else None
+    far = distances(cfg, data, variants, amount.least_runs)
     first_loss = float(variants[0].bind(data[:1])()[0])
     if wrong := gate(far, first_loss):
         for name in wrong:
             worst = max(far[name], key=lambda x: (x != x, x))  # a NaN first
             print(f"{cfg.modality}: {name}: losses are {worst:.1e} from float64", file=sys.stderr)
         return None
-    rows = measure(cfg, data, variants, far, rounds)
+    rows = measure(cfg, data, variants, far, amount.rounds)
     rows = [{**row, "jax_compile_s": compile_s} for row in rows]
     show(cfg, rows)
     return rows
@@ -206,18 +251,13 @@ def run_setting(cfg: TrainConfig, rounds: int, runs: int) -> list[dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 if any loss curve is wrong."""
-    parser = argparse.ArgumentParser(prog="bench.train", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
-    parser.add_argument(
-        "--quick", action="store_true", help="3 rounds instead of 11, 8 runs at most"
-    )
-    args = parser.parse_args(arguments)
+    args = make_parser("train", __doc__).parse_args(arguments)
     torch.set_num_threads(1)
-    rounds, runs = (3, 8) if args.quick else (11, 16)
+    amount = SHORT if args.short else QUICK if args.quick else FULL
     before = record.environment()
     rows: list[dict[str, Any]] = []
     for modality in ("single", "multi"):
-        found = run_setting(PAPER.replace(modality=modality), rounds, runs)
+        found = run_setting(PAPER.replace(modality=modality), amount, args.peers)
         if found is None:
             return 1
         rows += found

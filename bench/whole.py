@@ -1,29 +1,40 @@
 """A run from its config to its curves, data included, at any dimension: native against eager.
 
-`python -m bench.whole [--d 200000] [--rounds 5]`; installed: `python -m mmcl_fast.bench.whole`.
+`python -m bench.whole [--json FILE] [--short | --quick]`; installed: `python -m
+mmcl_fast.bench.whole`.
 
 CPU time of one thread; evaluation is off. Ours are `mmcl_fast.train(cfg)` with explicit and with
-reduced data. Eager draws its normals with torch and trains on weights (`bench/peers.py`); of its
-epochs `--epochs` are timed and scaled to all. At large d eta is scaled to keep eta d, on which the
-speed of learning depends.
+reduced data. Eager draws its normals with torch and trains on weights (`bench/peers.py`); some of
+its epochs are timed and scaled to all. At large d eta is scaled to keep eta d, on which the speed
+of learning depends. Nothing is timed unless a few epochs of all agree with float64 autograd on
+equal data; that reduced data have the same law is the matter of tests/data/test_reduced.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
+from typing import Any
 
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, axis_vector, draw_labels
+from mmcl_fast.data.synthetic import SignalNoiseData, axis_vector, draw_labels, sample
 from mmcl_fast.training import train
 
-from .measure import single_thread
+from . import record
+from .arguments import make_parser
+from .measure import Quantiles, single_thread
+from .optional_peers import usable
 from .peers import eager_losses, textbook_losses
+from .train import EAGER, TEXTBOOK, distances, gate, make_variants
+
+DIMENSIONS = (2000, 200_000)
+REDUCED, EXPLICIT = "train(), reduced data", "train(), explicit data"
+EAGER_FORMS = {EAGER: eager_losses, TEXTBOOK: textbook_losses}
+GATE_EPOCHS = 3
+Row = dict[str, Any]
 
 
 def torch_data(cfg: TrainConfig) -> SignalNoiseData:
@@ -39,6 +50,16 @@ def torch_data(cfg: TrainConfig) -> SignalNoiseData:
         test_labels=torch.ones(0),
         test_noise=torch.empty(0, cfg.d),
     )
+
+
+def wrong(cfg: TrainConfig) -> list[str]:
+    """Variants whose first losses differ from float64 autograd."""
+    few = cfg.replace(epochs=GATE_EPOCHS)
+    data = [sample(few)]
+    compared = (*EAGER_FORMS, "native, train()")
+    variants = [v for v in make_variants(few) if v.name in compared]
+    first = float(variants[0].bind(data)()[0])
+    return gate(distances(few, data, variants), first_loss=first)
 
 
 def cpu_s(call: Callable[[], object]) -> float:
@@ -58,33 +79,56 @@ def eager_s(losses: Callable[..., object], cfg: TrainConfig, epochs: int) -> flo
     return drawn + cpu_s(lambda: losses(cfg.replace(epochs=some), data)) * cfg.epochs / some
 
 
+def measure(cfg: TrainConfig, rounds: int, epochs: int, peers: Sequence[str] | None) -> list[Row]:
+    """Rows of one dimension: ours `rounds` times and more, eager once."""
+    reduced = cfg.replace(data="reduced")
+    train(reduced)
+    seconds = {
+        REDUCED: [cpu_s(lambda: train(reduced)) for _ in range(4 * rounds)],
+        EXPLICIT: [cpu_s(lambda: train(cfg)) for _ in range(rounds)],
+    }
+    for name, losses in usable(EAGER_FORMS, peers).items():
+        seconds[name] = [eager_s(losses, cfg, epochs)]
+    medians = {name: Quantiles.of(s).p50 for name, s in seconds.items()}
+    rows = []
+    for name, samples in seconds.items():
+        row: Row = {
+            "op": "whole",
+            "variant": name,
+            "settings": {k: getattr(cfg, k) for k in ("n", "d", "m", "q", "epochs", "dtype")},
+            "cpu_ms": Quantiles.of(samples).to_dict(scale=1e3),
+        }
+        timed = epochs if name in EAGER_FORMS else cfg.epochs
+        row["settings"] |= {"threads": 1, "rounds": len(samples), "epochs_timed": timed}
+        for peer in medians:
+            if peer in EAGER_FORMS:
+                row[f"times {peer}"] = round(medians[peer] / medians[name], 2)
+        rows.append(row)
+        print(f"d={cfg.d:<8} {name:24}{1e3 * medians[name]:12.2f}", end="")
+        print(f"{medians[name] / medians[REDUCED]:10.1f} x reduced")
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="bench.whole", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--d", type=int, default=200_000, help="dimension of the second table")
-    parser.add_argument("--rounds", type=int, default=5, help="repeats of ours; eager has one")
-    parser.add_argument("--epochs", type=int, default=200, help="epochs of eager to time")
-    args = parser.parse_args(arguments)
+    """Command line; 1 if a curve is wrong."""
+    args = make_parser("whole", __doc__).parse_args(arguments)
     torch.set_num_threads(1)
+    rounds, epochs = (1, 1) if args.quick else (3, 4) if args.short else (5, 200)
+    before = record.environment()
     base = TrainConfig(device="cpu", evaluate_every=0)
+    settings = [base.replace(d=d, eta=base.eta * base.d / d) for d in DIMENSIONS]
+    for cfg in settings:
+        if bad := wrong(cfg):
+            print(f"d = {cfg.d}: losses of {', '.join(bad)} are wrong", file=sys.stderr)
+            return 1
     print(f"CPU ms of a single-modal run of {base.epochs} epochs, n={base.n} m={base.m}, with data")
-    for d in (base.d, args.d):
-        cfg = base.replace(d=d, eta=base.eta * base.d / d)
-        reduced = cfg.replace(data="reduced")
-        train(reduced)
-        ours = median(cpu_s(lambda r=reduced: train(r)) for _ in range(4 * args.rounds))
-        times = {"train(), reduced data": ours}
-        times["train(), explicit data"] = median(
-            cpu_s(lambda c=cfg: train(c)) for _ in range(args.rounds)
-        )
-        times["eager, tuned"] = eager_s(eager_losses, cfg, args.epochs)
-        times["eager, textbook"] = eager_s(textbook_losses, cfg, args.epochs)
-        for name, seconds in times.items():
-            print(f"d={d:<8} {name:24}{1e3 * seconds:12.2f}{seconds / ours:10.1f} x reduced")
+    rows = [row for cfg in settings for row in measure(cfg, rounds, epochs, args.peers)]
+    if args.json:
+        record.append(args.json, [{**row, **before} for row in rows])
     return 0
 
 
-__all__ = ["eager_s", "main", "torch_data"]
+__all__ = ["eager_s", "main", "measure", "torch_data", "wrong"]
 
 if __name__ == "__main__":
     single_thread()

@@ -301,6 +301,29 @@ class Theory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure this library against PyTorch and other peers: leaves bench.jsonl, bench.png."""
+
+    operations: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to measure: loss, train, data, sizes, startup. Default: all, in under five minutes."""
+    peers: tuple[str, ...] | None = None
+    """What to compare with. Default: all that are installed; the others are named with a reason."""
+    json: Path | None = None
+    """File to which one JSON object a measurement is appended. Default: bench.jsonl in --out."""
+    out: Path = Path()
+    """Directory of the results."""
+    quick: bool = False
+    """A trial: least sizes and repeats."""
+
+    def run(self) -> int:
+        """Do it."""
+        status: int = _command("bench", None)(
+            self.operations, self.peers, json_file=self.json, out=self.out, quick=self.quick
+        )
+        return status
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """Versions, devices, and what can run here and why the rest cannot."""
 
@@ -318,6 +341,7 @@ COMMANDS = {
     "plot": Plot,
     "phase": Phase,
     "theory": Theory,
+    "bench": Bench,
     "info": Info,
 }
 

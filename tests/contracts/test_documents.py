@@ -21,6 +21,7 @@ def flags(command: str) -> set[str]:
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 OTHER_FLAGS = {"--slow"}  # pytest's
 MADE_BY_COMMANDS = {
+    "bench.jsonl",
     "figure1.json",
     "phase.json",
     "run.json",

@@ -82,8 +82,8 @@ ARROWS: dict[str, set[str]] = {
         "plotting_sweep", "theory",
     },
     "commands": {
-        "_native", "backends", "config", "data", "engines", "environment", "errors", "experiments",
-        "files", "plotting", "plotting_phase", "plotting_sweep", "plotting_table1",
+        "_native", "backends", "bench", "config", "data", "engines", "environment", "errors",
+        "experiments", "files", "plotting", "plotting_phase", "plotting_sweep", "plotting_table1",
         "plotting_theory", "progress", "run", "seed_statistics", "sweep", "training",
     },
     "cli": {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from mmcl_fast.bench.optional_peers import import_bare
 
 # Those that ask for torchvision, which has no build for a torch without CUDA, are installed alone.
 INSTALL = {
@@ -34,22 +33,5 @@ def peer(module: str, *, folder: str | None = None, without: str | None = None) 
         folder: Name of the installed top-level folder, where that is another.
         without: A module it imports and does not use here; an empty one takes its place.
     """
-    top = folder or module.split(".")[0]
-    require(top)
-    spec = find_spec(top)
-    assert spec is not None
-    root = Path(next(iter(spec.submodule_search_locations or [])))
-    before = set(sys.modules)
-    try:
-        for path in [root, *(p.parent for p in root.rglob("__init__.py") if p.parent != root)]:
-            name = ".".join([module.split(".")[0], *path.relative_to(root).parts])
-            bare = ModuleType(name)
-            bare.__path__ = [str(path)]
-            sys.modules.setdefault(name, bare)
-        if without is not None:
-            sys.modules[without] = ModuleType(without)
-        return importlib.import_module(module)
-    finally:
-        for name in set(sys.modules) - before:
-            if name.split(".")[0] == module.split(".")[0]:
-                del sys.modules[name]
+    require(folder or module.split(".")[0])
+    return import_bare(module, folder=folder, without=without)

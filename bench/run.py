@@ -1,0 +1,218 @@
+"""Everything in one command: `mmcl bench`, or `python -m bench.run` in a checkout.
+
+Each operation of `ops.OPERATIONS` runs in a process of its own, which checks before it times. What
+they wrote is judged against the machine's measured ceilings, shown as one table of ratios, and
+appended to a file of JSON lines together with every peer's version or why it was skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import record
+from .ops import OPERATIONS, Operation, judged, median_ms
+from .optional_peers import PEERS, peer_of
+from .picture import draw
+
+Row = dict[str, Any]
+TOTAL_S = 290.0  # five minutes, less what it takes to start and to draw
+TAKES_PEERS = ("loss", "train", "whole", "data", "sizes")
+HIDDEN = ("outputs", "scaling", "ceiling", "sizes")  # operations that the table leaves to the file
+BOUNDS = ("memset",)  # variants that are neither ours nor a peer
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An operation without results: `red` if a value was wrong or its module failed."""
+
+    module: str
+    reason: str
+    red: bool
+
+
+def measure(
+    module: str, arguments: Sequence[str], limit_s: float
+) -> tuple[list[Row], Failure | None]:
+    """Rows of one module, run in a process of its own; or why there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        command = [sys.executable, "-m", f"{__package__}.{module}", "--json", str(file), *arguments]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            return [], Failure(module, f"stopped after {limit_s:.0f} s, as time ran out", red=False)
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+            return [], Failure(module, said[-1], red=True)
+        return [json.loads(line) for line in file.read_text().splitlines()], None
+
+
+def chosen_operations(names: Iterable[str]) -> list[Operation]:
+    """Operations of these names, or all."""
+    asked = set(names)
+    return [o for o in OPERATIONS if not asked or o.name in asked]
+
+
+def peer_rows(asked: Sequence[str] | None, operations: Sequence[Operation]) -> list[Row]:
+    """One row a peer: its version, and why it is skipped, if it is."""
+    needed = {name for o in operations for name in o.peers}
+    rows = []
+    for name, peer in PEERS.items():
+        if name not in needed:
+            continue
+        skipped = "not asked for" if asked is not None and name not in asked else peer.why_not()
+        rows.append({"op": "peer", "variant": name, "version": peer.version(), "skipped": skipped})
+    return rows
+
+
+def run(
+    names: Sequence[str],
+    peers: Sequence[str] | None,
+    *,
+    quick: bool,
+    on_start: Callable[[str, int], None] | None = None,
+) -> tuple[list[Row], list[Failure]]:
+    """Measure; rows of every operation, judged, and what has none.
+
+    Args:
+        names: Names of operations; none: all.
+        peers: Names of peers; None: all that can run here.
+        quick: A trial.
+        on_start: Told each module and how many are done, before it starts.
+    """
+    end = time.monotonic() + TOTAL_S
+    operations = chosen_operations(names)
+    tell = on_start or (lambda module, done: None)
+    tell("ceiling", 0)
+    ceilings, failure = measure("ceiling", ["--quick"] if quick else [], TOTAL_S)
+    if failure is not None:
+        return [], [failure]
+    (ceiling,) = ceilings
+    before = {k: v for k, v in ceiling.items() if k in record.environment()}
+    rows: list[Row] = [{**row, **before} for row in peer_rows(peers, operations)]
+    rows.append(ceiling)
+    failures = []
+    for done, operation in enumerate(operations):
+        tell(operation.module, done + 1)
+        if reason := operation.why_not():
+            failures.append(Failure(operation.module, reason, red=False))
+            continue
+        arguments = ["--quick" if quick else "--short"]
+        if peers is not None and operation.module in TAKES_PEERS:
+            arguments += ["--peers", ",".join(peers)]
+        found, failed = measure(operation.module, arguments, max(1.0, end - time.monotonic()))
+        rows += [judged(row, operation, ceiling) for row in found]
+        failures += [failed] if failed else []
+    return rows, failures
+
+
+def ratios(row: Mapping[str, Any]) -> dict[str, float]:
+    """How often faster a row is than each peer, from its keys `times PEER` and `times_peer`."""
+    found = {}
+    for key, value in row.items():
+        if key.startswith(("times ", "times_")) and value is not None:
+            peer = key[6:] if key[5] == " " else key[6:].replace("_", " ")
+            if not row["variant"].startswith(peer):  # itself
+                found[peer] = float(value)
+    return found
+
+
+def case(row: Mapping[str, Any]) -> str:
+    """What was measured, in a few words: the settings in which rows of an operation differ."""
+    s = row["settings"]
+    words = [str(s[k]) for k in ("loss", "modality") if k in s]
+    words += [f"{k}={s[k]:,}" for k in ("n", "d", "m", "values") if k in s]
+    return f"{row['op']}: {' '.join(words)}" if words else str(row["op"])
+
+
+def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every ratio of ours to a peer, a line each, as text."""
+    lines = [("operation", "ours", "ms", "MiB", "ceiling", "times", "faster than")]
+    before = None
+    for row in rows:
+        found = ratios(row)
+        mine = peer_of(row["variant"]) is None and row["variant"] not in BOUNDS
+        if row["op"] in HIDDEN or not found or not mine:
+            continue
+        ms, peak, share = median_ms(row), row.get("peak_mib"), row.get("of_ceiling")
+        what = case(row)
+        first = (
+            "" if what == before else what,
+            row["variant"],
+            "" if ms is None else f"{ms:,.3g}",
+            "" if peak is None else f"{peak:,.0f}",
+            "" if share is None else f"{share:.0%}",
+        )
+        for k, (name, times) in enumerate(found.items()):
+            lines.append((*(first if k == 0 else ("",) * 5), f"{times:,.4g}", name))
+        before = what
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = (False, False, True, True, True, True, False)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def report(rows: Sequence[Row], failures: Sequence[Failure], seconds: float) -> None:
+    """Print the table, the peers and what has no result."""
+    print(ratio_table(rows))
+    peers = [row for row in rows if row["op"] == "peer"]
+    used = [f"{row['variant']} {row['version']}" for row in peers if row["skipped"] is None]
+    print(f"peers: {', '.join(used) or 'none'}")
+    for row in peers:
+        if row["skipped"] is not None:
+            print(f"skipped: {row['variant']}: {row['skipped']}")
+    for failure in failures:
+        kind = "RED, nothing of it was timed" if failure.red else "not measured"
+        print(f"{failure.module}: {kind}: {failure.reason}")
+    for ceiling in (row for row in rows if row["op"] == "ceiling"):
+        print(
+            f"{ceiling['cpu']}, {ceiling['cores']} CPUs, load {ceiling['load_1min']} before; "
+            f"ceilings of one thread: {ceiling['gflop_s']} GFLOP/s, {ceiling['gbyte_s']} GB/s"
+        )
+    print(f"{seconds:.0f} s")
+
+
+def run_and_report(
+    names: Sequence[str],
+    peers: Sequence[str] | None,
+    *,
+    quick: bool,
+    json_file: Path,
+    picture: Path,
+    on_start: Callable[[str, int], None] | None = None,
+) -> int:
+    """Measure, print, append to `json_file` and draw; 1 if anything was wrong.
+
+    Args:
+        names: As in `run`.
+        peers: As in `run`.
+        quick: As in `run`.
+        json_file: JSON lines; what is there stays.
+        picture: PNG; written if sizes were measured.
+        on_start: As in `run`.
+    """
+    started = time.monotonic()
+    rows, failures = run(names, peers, quick=quick, on_start=on_start)
+    report(rows, failures, time.monotonic() - started)
+    record.append(json_file, rows)
+    drawn = draw(rows, picture)
+    print(f"wrote {json_file.name}{f', {drawn.name}' if drawn else ''} in {json_file.parent}")
+    return 1 if any(failure.red for failure in failures) else 0
+
+
+__all__ = ["Failure", "case", "measure", "ratio_table", "ratios", "run", "run_and_report"]
