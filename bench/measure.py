@@ -85,6 +85,8 @@ def interleaved(
         call()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     collecting = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # libraries hold a million objects; the collections below need not look at them
     gc.disable()
     try:
         for k in range(rounds):
@@ -95,6 +97,7 @@ def interleaved(
                 seconds[name].append(clock() - begin)
             gc.collect()
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
     return seconds

@@ -16,7 +16,7 @@ from typing import Any
 from mmcl_fast.config import TrainConfig
 
 Row = Mapping[str, Any]
-TIMES = ("cpu_ms", "cpu_ms_per_run", "wall_ms")
+TIMES = ("cpu_ms", "cpu_ms_per_run", "wall_ms", "wall_ms_per_run")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,14 @@ OPERATIONS = (
         peers=("eager", "numpy", "mkl", "randomgen"),
         check="bits of every instruction set against the NumPy oracle; Gram in float64",
         work=data_work,
+    ),
+    Operation(
+        name="sweep",
+        module="sweep",
+        inputs="a plan of runs at the paper's size, reduced data, evaluated every 20 epochs",
+        peers=("eager",),
+        check="every curve against the same run alone, bit for bit",
+        work=unknown_work,
     ),
     Operation(
         name="sizes",

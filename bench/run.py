@@ -24,7 +24,6 @@ from .picture import draw
 
 Row = dict[str, Any]
 TOTAL_S = 290.0  # five minutes, less what it takes to start and to draw
-TAKES_PEERS = ("loss", "train", "whole", "data", "sizes")
 HIDDEN = ("outputs", "scaling", "ceiling", "sizes")  # operations that the table leaves to the file
 BOUNDS = ("memset",)  # variants that are neither ours nor a peer
 
@@ -108,7 +107,7 @@ def run(
             failures.append(Failure(operation.module, reason, red=False))
             continue
         arguments = ["--quick" if quick else "--short"]
-        if peers is not None and operation.module in TAKES_PEERS:
+        if peers is not None:
             arguments += ["--peers", ",".join(peers)]
         found, failed = measure(operation.module, arguments, max(1.0, end - time.monotonic()))
         rows += [judged(row, operation, ceiling) for row in found]

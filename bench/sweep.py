@@ -1,30 +1,42 @@
-"""Sweeps end to end: `python -m bench.sweep [--json FILE]`.
+"""Sweeps end to end: runs a second, the share of it that is training, a query on a million rows.
+
+`python -m bench.sweep [--json FILE] [--short | --quick]`; where installed, `python -m
+mmcl_fast.bench.sweep`.
 
 Planning, starting the workers, data, training, evaluation every 20 epochs, Parquet: the paper's
 size, reduced data, one worker and one per core, wall time. Then a store of a million rows, and the
 time of a grouped query on it. Rows of the sweep are first compared with single runs, bit for bit.
+*times eager* takes one process of tuned eager PyTorch for each worker, which makes its data with
+torch and keeps nothing.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from mmcl_fast import TrainConfig, sweep, train
-from mmcl_fast.bench import record
 from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
 from mmcl_fast.sweep.plan_file import write_plan
 from mmcl_fast.sweep.store import Store, provenance
 from mmcl_fast.sweep.work import Rows
+
+# Relative, so that it runs from a checkout and as mmcl_fast.bench alike.
+from . import record
+from .arguments import make_parser
+from .optional_peers import usable
+from .peers import eager_losses
+from .train import EAGER
+from .whole import eager_s
 
 RUNS = {"single": 4000, "multi": 2000}  # of each worker
 SETTINGS = TrainConfig(data="reduced", evaluate_every=20)
@@ -45,9 +57,8 @@ def check() -> None:
             np.testing.assert_array_equal(np.array(row[name], np.float32), getattr(run, name))
 
 
-def end_to_end(modality: str, workers: int) -> dict[str, Any]:
+def end_to_end(modality: str, workers: int, runs: int) -> dict[str, Any]:
     """Runs per second of a whole sweep, and the share of the cores' time in training."""
-    runs = RUNS[modality] * workers
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         plan = sweep.make_plan(SETTINGS.replace(modality=modality), seeds=runs)
@@ -57,10 +68,10 @@ def end_to_end(modality: str, workers: int) -> dict[str, Any]:
     assert result.counts == {"finished": runs}
     return {
         "op": "sweep",
-        "modality": modality,
-        "runs": runs,
-        "workers": result.workers,
+        "variant": f"mmcl sweep, {workers} worker{'s' * (workers > 1)}",
+        "settings": {"modality": modality, "runs": runs, "workers": result.workers},
         "seconds": round(seconds, 3),
+        "wall_ms_per_run": {"p50": round(1e3 * seconds / runs, 4)},
         "runs_per_s": round(runs / seconds, 2),
         "engine_share": round(result.busy / (seconds * result.workers), 4),
         "bytes_per_run": round(size / runs),
@@ -88,7 +99,8 @@ def query() -> dict[str, Any]:
         assert (table.num_rows, groups.num_rows) == (QUERY_ROWS, QUERY_SETTINGS)
     return {
         "op": "sweep_query",
-        "rows": QUERY_ROWS,
+        "variant": "group_by of pyarrow",
+        "settings": {"rows": QUERY_ROWS, "groups": QUERY_SETTINGS},
         "parts": made,
         "seconds": round(float(np.median(times)), 4),
         "write_seconds": round(written, 2),
@@ -117,29 +129,45 @@ def _fabricate(plan: sweep.Plan, folder: Path) -> int:
     return plan.shards
 
 
-def measure() -> Iterator[dict[str, Any]]:
-    """Every row, the correctness check first."""
+def measure(share: int, peers: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    """Every row, the correctness check first.
+
+    Args:
+        share: Each sweep has one of so many of `RUNS`; with 1 the query is asked as well, whose
+            store takes minutes to make.
+        peers: Names of peers; None: all.
+    """
     check()
+    eager = None
+    if usable({EAGER: None}, peers):
+        torch.set_num_threads(1)
+        cfg = TrainConfig(device="cpu", evaluate_every=0)
+        eager = eager_s(eager_losses, cfg, epochs=20)
     cores = len(os.sched_getaffinity(0))
-    for modality in RUNS:
-        for workers in sorted({1, cores}):
-            yield end_to_end(modality, workers)
-    yield query()
+    for modality, runs in RUNS.items():
+        for workers in sorted({1, cores} if share == 1 else {cores}):
+            row = end_to_end(modality, workers, runs * workers // share)
+            if modality == "single" and eager is not None:
+                row[f"times {EAGER}"] = round(row["runs_per_s"] * eager / workers, 2)
+            yield row
+    if share == 1:
+        yield query()
 
 
-def main() -> None:
-    """Print and, with --json, keep the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    told = record.environment()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; a row that is not its single run ends it before any timing."""
+    args = make_parser("sweep", __doc__).parse_args(arguments)
+    before = record.environment()
     rows = []
-    for row in measure():
-        print(json.dumps(row))
-        rows.append(row | told)
-    if arguments.json:
-        record.append(arguments.json, rows)
+    for row in measure(40 if args.quick else 5 if args.short else 1, args.peers):
+        print(" ".join(f"{k}={v}" for k, v in row.items()))
+        rows.append({**row, **before})
+    if args.json:
+        record.append(args.json, rows)
+    return 0
 
+
+__all__ = ["check", "end_to_end", "main", "measure", "query"]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
