@@ -1,21 +1,21 @@
 """Throughput of many small runs, data and evaluation included, on one thread: runs a second.
 
-`python -m bench.many [--json FILE] [--quick]`; where installed, `python -m mmcl_fast.bench.many`.
+`python -m bench.many [--json FILE] [--short | --quick]`; where installed, `python -m
+mmcl_fast.bench.many`.
 
 `train_many` at the paper's size on reduced data, evaluated every 20 epochs: many seeds of one
 point, and many points (tau, eta, |mu|, d) of one seed each, as a phase diagram has. The CPU time of
 each part of the native core is that inside its calls. Nothing is timed unless the first, a middle
-and the last run equal single runs to the bit.
+and the last run equal single runs to the bit. *times eager* is against tuned eager PyTorch, which
+makes its data with torch and does not evaluate.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,7 +28,12 @@ from mmcl_fast.training import train, train_many
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
 from . import record
+from .arguments import make_parser
 from .measure import Quantiles, interleaved, single_thread
+from .optional_peers import usable
+from .peers import eager_losses
+from .train import EAGER
+from .whole import eager_s
 
 PAPER = TrainConfig(device="cpu", data="reduced", evaluate_every=20)
 PARTS = {
@@ -157,12 +162,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 if a run differs from the same run alone."""
-    parser = argparse.ArgumentParser(prog="bench.many", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 64 runs, not 11 of 192")
-    args = parser.parse_args(arguments)
+    args = make_parser("many", __doc__).parse_args(arguments)
     torch.set_num_threads(1)
-    rounds, runs = (3, 64) if args.quick else (11, 192)
+    rounds, runs = (3, 64) if args.quick or args.short else (11, 192)
     before = record.environment()
     rows: list[dict[str, Any]] = []
     for modality in ("single", "multi"):
@@ -172,6 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{modality}, {name}: not a single run's: {wrong}", file=sys.stderr)
                 return 1
         found = measure(modality, runs, rounds)
+        if modality == "single" and usable({EAGER: None}, args.peers):
+            eager = 1e3 * eager_s(eager_losses, PAPER.replace(data="explicit"), epochs=20)
+            found = [
+                {**row, f"times {EAGER}": round(eager / row["cpu_ms_per_run"]["p50"], 2)}
+                for row in found
+            ]
         show(found)
         rows += found
     print(f"\nload before {before['load_1min']}")

@@ -122,6 +122,14 @@ OPERATIONS = (
         work=unknown_work,
     ),
     Operation(
+        name="train",
+        module="many",
+        inputs="64 configs of reduced data, evaluated every 20 epochs, in one call of train_many",
+        peers=("eager",),
+        check="every curve against the same run alone, bit for bit",
+        work=unknown_work,
+    ),
+    Operation(
         name="data",
         module="data",
         inputs="a buffer of 1M or 64M float32; 100 rows of 1M coordinates",

@@ -214,4 +214,14 @@ def run_and_report(
     return 1 if any(failure.red for failure in failures) else 0
 
 
-__all__ = ["Failure", "case", "measure", "ratio_table", "ratios", "run", "run_and_report"]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m bench.run`: the arguments of `mmcl bench`."""
+    from mmcl_fast.cli import run as command
+
+    return command(["bench", *(sys.argv[1:] if arguments is None else arguments)])
+
+
+__all__ = ["Failure", "case", "main", "measure", "ratio_table", "ratios", "run", "run_and_report"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -88,8 +88,9 @@ class Run:
     def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
         """Final weights of an encoder, [m, d] (or [m, d_b]).
 
-        Raises: ConfigError: the run has none (single-modal runs have no modality B, reduced data
-            no R^d).
+        Raises:
+            ConfigError: The run has none (single-modal runs have no modality B, reduced data no
+                R^d).
         """
         if modality == "b" and not self.config.is_multi:
             raise ConfigError("modality: expected a for a single-modal run, got b")

@@ -109,8 +109,9 @@ def t1_multi(
     Returns: Epochs, >= 0: 0.0 where the initial signal activation sigma_0 |mu| is 20 or more,
         infinity without a signal (mu_norm or c_mu = 0), which never grows.
 
-    Raises: ValueError unless mu_norm, c_mu >= 0 and the others > 0, all finite. For q = 1 only, as
-        `t1_single`.
+    Raises:
+        ValueError: mu_norm or c_mu < 0, another <= 0, or one not finite. For q = 1 only, as
+            `t1_single`.
     """
     _not_negative(mu_norm=mu_norm, c_mu=c_mu)
     _positive(sigma_0=sigma_0, eta=eta, m=m, tau=tau)

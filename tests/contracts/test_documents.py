@@ -81,11 +81,3 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         if isinstance(here, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(here)
             assert isinstance(following.value, ast.Constant), ast.unparse(here)
-
-
-@pytest.mark.parametrize("k", range(2))
-def test_readme_examples_run(k: int, capsys: pytest.CaptureFixture) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    exec(compile(blocks[k], f"README.md, example {k}", "exec"), {})
-    assert capsys.readouterr().out.strip(), "the example prints what it got"

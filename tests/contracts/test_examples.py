@@ -1,0 +1,92 @@
+"""Every example in README and the pages runs, and every command in them exists."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mmcl_fast.cli import COMMANDS, flags_of
+from tests.support.peers import peer
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "bench/README.md", *(ROOT / "docs").rglob("*.md")])
+WITH_CODE = [path for path in PAGES if "```python" in path.read_text()]
+BENCH_FLAGS = {"--json", "--short", "--quick", "--peers"}
+OF_A_MODULE = {
+    "bench.report": {"--check"},
+    "bench.softmax": {"--json", "--quick"},
+    "bench.table1_grid": {"--data"},
+}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Code blocks of a page, those inside lists without their indentation."""
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=name)
+def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page run in their order, as one program, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    code = blocks(path, "python")
+    assert len(code) == path.read_text().count("```python")
+    if "grad_cache" in "".join(code):
+        # The released package imports itself under the name that its repository uses.
+        module = peer("grad_cache.grad_cache", folder="gradcache")
+        monkeypatch.setitem(sys.modules, "grad_cache", module)
+    space = {"__name__": "__main__"}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for k, block in enumerate(code):
+            exec(compile(block, f"{name(path)}, example {k}", "exec"), space)
+    if "print(" in "".join(code):
+        assert said.getvalue().strip()
+
+
+def test_there_are_examples() -> None:
+    assert {"README.md", "docs/losses.md", "docs/tutorial/phase.md"} <= set(map(name, WITH_CODE))
+
+
+def console_lines(path: Path) -> list[str]:
+    text = "\n".join(blocks(path, "bash")).replace("\\\n", " ")
+    return [part.strip() for line in text.splitlines() for part in re.split(r"&&|;|\bdo\b", line)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_console_blocks_name_what_exists(path: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    known = set(extras["optional-dependencies"])
+    for line in console_lines(path):
+        words = shlex.split(line, comments=True)
+        flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+        if words[:1] == ["mmcl"]:
+            assert words[1] in COMMANDS, line
+            assert flags <= {*flags_of(COMMANDS[words[1]]), "--help"}, line
+        elif re.match(r"python -m bench\.\w", line):
+            module = importlib.import_module(f"mmcl_fast.{words[2]}")
+            assert callable(module.main), line
+            assert flags <= OF_A_MODULE.get(words[2], BENCH_FLAGS), line
+        elif words[:2] == ["pip", "install"]:
+            for asked in re.findall(r"\[([\w,]+)\]", line):
+                assert set(asked.split(",")) <= known, line
+
+
+def test_bench_modules_named_anywhere_exist() -> None:
+    for path in PAGES:
+        for module in re.findall(r"python -m (bench\.\w+)", path.read_text()):
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"{name(path)}: {module}"
