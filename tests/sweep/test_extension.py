@@ -26,9 +26,8 @@ OTHERS = {
     "other seeds": (BASE.replace(seed=1), {"m": [4, 8], "snr": [0.1, 0.2]}, 2),
     "another value": (BASE, {"m": [4, 8], "snr": [0.1, 0.3]}, 2),
     "another setting": (BASE.replace(eta=0.5), {"m": [4, 8], "snr": [0.1, 0.2]}, 2),
-    "another seed of the weights": (
-        BASE.replace(init_seed=0), {"m": [4, 8], "snr": [0.1, 0.2]}, 2,
-    ),
+    "other weights": (BASE.replace(init_seed=0), {"m": [4, 8], "snr": [0.1, 0.2]}, 2),
+    "other data": (BASE.replace(data_seed=0), {"m": [4, 8], "snr": [0.1, 0.2]}, 2),
 }  # fmt: skip
 
 
