@@ -70,7 +70,7 @@ def test_a_store_whose_name_the_script_cannot_hold(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "option", ["partition=cpu", "--a\nrm -rf /", "", "--", "-- x", "--mem= ", "; echo"]
+    "option", ["partition=cpu", "--a\nrm -rf /", "--a=b\n", "", "--", "-- x", "--mem= ", "; echo"]
 )
 def test_options_that_are_none(tmp_path: Path, option: str) -> None:
     with pytest.raises(ConfigError, match="sbatch: expected an option such as --partition=cpu"):

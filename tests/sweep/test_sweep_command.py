@@ -133,8 +133,9 @@ def test_diverged_runs_are_rows_and_failed_ones_are_no_success(
 
 def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["sweep", *SMALL, *GRID, "--out", str(tmp_path)]) == 0
-    Store(tmp_path).part(1).write_bytes(b"x")
     (tmp_path / "parts" / "notes").write_text("")
+    assert run(["status", str(tmp_path)]) == 1, "every row is there, and a stranger"
+    Store(tmp_path).part(1).write_bytes(b"x")
     Store(tmp_path).put_away(2, 5, "SIGKILL")
     Store(tmp_path).part(2).unlink()
     capsys.readouterr()
