@@ -25,6 +25,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 MAP = "cividis"  # even in lightness, and the same to colour-blind eyes
 ACCURACY = (0.5, 1.0)
 LOG_RANGE = 20.0  # a positive axis wider than this is logarithmic
+MANY = 6  # lines; a legend of more would cover them
 FEW_DECADES = 2e3
 LABELS = {
     "n_snr2": "n SNR²",
@@ -93,7 +94,10 @@ def sweep_lines(cells: Cells, x: str, hue: str, value: str) -> Figure:
         scale_axis(axis, "x", [float(v) for v in cells.keys[x]])
         if value == "final_ood_accuracy":
             axis.axhline(0.5, color="black", lw=0.6, ls=":")
-        axis.legend(fontsize=7)
+        if len(shown) > MANY:
+            figure.legend(fontsize=7, loc="outside right center")
+        else:
+            axis.legend(fontsize=7)
         figure.supxlabel(caption(cells), fontsize=7)
     return figure
 
@@ -208,7 +212,7 @@ def hue_label(hue: str, value: Any) -> str:
     """A value's name in a legend."""
     if hue == "modality":
         return NAMES[value]
-    return f"{label(hue)} = {value:g}" if isinstance(value, float) else f"{label(hue)} = {value}"
+    return f"{label(hue)} = {value:.4g}" if isinstance(value, float) else f"{label(hue)} = {value}"
 
 
 def label(name: str) -> str:

@@ -109,6 +109,18 @@ def test_lines(store: Path, tmp_path: Path, drawn) -> None:
         np.testing.assert_allclose((high - low) / 2, np.std(mine, 1, ddof=1), rtol=1e-5, atol=1e-7)
 
 
+def test_a_value_is_named_by_six_digits(tmp_path: Path, drawn, capsys) -> None:
+    out = tmp_path / "store"
+    plan = sweep.make_plan(BASE.replace(m=2), grid={"n_snr2": [1 / 3, 2 / 3, 0.33334]})
+    sweep.run_sweep(plan, out, policy=sweep.Policy(workers=1))
+    flags = ["--kind", "lines", "--x", "n_snr2", "--out", str(tmp_path / "x.png")]
+    assert mmcl(["plot", str(out), *flags, "--where", "n_snr2=0.3333"]) == 2
+    assert "in the store (0.333333, 0.33334, 0.666667), got 0.3333" in capsys.readouterr().err
+    assert mmcl(["plot", str(out), *flags, "--where", "n_snr2=0.333333"]) == 0
+    (line,) = [x for x in drawn[0].axes[0].get_lines() if x.get_label() == "single-modal"]
+    np.testing.assert_allclose(line.get_xdata(), [1 / 3])
+
+
 def test_heat(store: Path, tmp_path: Path, drawn) -> None:
     flags = ["--kind", "heat", "--x", "m", "--y", "n_snr2", "--value", "final_noise"]
     assert mmcl(["plot", str(store), *flags, "--out", str(tmp_path / "x.png")]) == 0

@@ -21,6 +21,7 @@ from mmcl_fast.sweep.table import check_column, load
 PlotKind = Literal["curves", "lines", "heat"]
 KEYS = (*SETTINGS, *DERIVED_NAMES)
 FINALS = tuple(f"final_{name}" for name in CURVES)
+SHOWN = 5e-6  # relative: six digits, as values are shown, name a value
 SUFFIXES = (".png", ".pdf")
 
 
@@ -110,7 +111,7 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table:
-    """Rows that meet every condition; numbers are compared up to rounding."""
+    """Rows that meet every condition; numbers are compared to six digits."""
     for name, text in conditions:
         column = table[name]
         if pa.types.is_string(column.type):
@@ -121,15 +122,20 @@ def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Tabl
             except ValueError:
                 raise ConfigError(f"where: expected a number for {name}, got {text!r}") from None
             given = column.to_numpy().astype(float)
-            kept = pa.array(np.isclose(given, number, rtol=1e-9, atol=0.0))
+            kept = pa.array(np.isclose(given, number, rtol=SHOWN, atol=0.0))
         chosen = table.filter(kept)
         if not len(chosen):
-            there = ", ".join(f"{v}" for v in sorted(set(column.drop_null().to_pylist()))[:8])
+            values = sorted(set(column.drop_null().to_pylist()))
+            there = ", ".join(dict.fromkeys(_shown(v) for v in values))
             raise ConfigError(
                 f"where: expected a value of {name} in the store ({there}), got {text}"
             )
         table = chosen
     return table
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _check_numbers(table: pa.Table, flag: str, name: str) -> None:
