@@ -39,6 +39,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     positives: int | None = None
     tile: Tile | None = None
+    seeds: int = 2
 
 
 CASES = [
@@ -50,6 +51,7 @@ CASES = [
         "cubic_unequal",
         "d and sigma differ between modalities",
         {"q": 3, "modality": "multi", "sigma_0": 0.1, "d_b": 60, "sigma_xi_b": 0.5, "eta": 0.002},
+        seeds=4,  # errors grow fast, and of two runs plain float32's are small by luck
     ),
     Case("ragged", "most of every block is padding", {"n": 7, "m": 3}),
     Case(
@@ -129,7 +131,7 @@ def test_as_close_to_float64_as_autograd_in_float32(
         use_tile(monkeypatch, case.tile)
     cfg = TrainConfig(**(SMALL | case.settings), engine="reference", device="cpu")
     # Seeds together: on one run plain float32 may be right by luck.
-    data = [float32_data(cfg.replace(seed=s), case.positives) for s in range(2)]
+    data = [float32_data(cfg.replace(seed=s), case.positives) for s in range(case.seeds)]
     wide = [{k: v.double() for k, v in x.items()} for x in data]
     exact = curves(cfg.replace(dtype="float64"), wide)
     ours = curves(cfg.replace(engine="triton", device=device.type), data)
