@@ -74,7 +74,7 @@ def test_a_file_and_flags_before_it(tmp_path: Path) -> None:
     assert table.num_rows == 8
     assert set(table["n"].to_pylist()) == {12}
     flags = ["--grid", "m=5", "--n=9", "--seeds", "1", "--first-seed", "7"]
-    assert run(["sweep", *flags, "--extend", spec, "--out", str(tmp_path / "b.toml")]) == 0
+    assert run(["sweep", "--out", str(tmp_path / "b.toml"), *flags, "--extend", spec]) == 0
     table = load(tmp_path / "b.toml")
     told = table.select(["n", "m", "eta", "seed", "epochs"]).to_pylist()
     assert told == [{"n": 9, "m": 5, "eta": eta, "seed": 7, "epochs": 4} for eta in (0.01, 0.02)]
