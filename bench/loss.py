@@ -35,8 +35,8 @@ from .loss_cases import (
     wrong,
 )
 from .loss_peers import Loss
-from .measure import Quantiles, interleaved, paired_ratio, single_thread
-from .memory import in_fork, peak_mib, saved_mib
+from .measure import Quantiles, added_mib, interleaved, paired_ratio, single_thread
+from .memory import in_fork, saved_mib
 from .optional_peers import usable
 
 ROUNDS = 15
@@ -78,7 +78,7 @@ def memory(case: Case, loss: Loss) -> dict[str, float]:
         for n in (64, 96):  # libraries are loaded; the second size is compiled for any
             step(loss, make_inputs(case, n))
         inputs = make_inputs(case, case.n)
-        peak = peak_mib(lambda: step(loss, inputs))
+        peak = added_mib(lambda: step(loss, inputs))
         return [peak, saved_mib(loss, inputs)]
 
     peak, saved = in_fork(measure)

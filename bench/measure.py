@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import resource
 import statistics
@@ -109,7 +110,9 @@ def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 
 def added_mib(call: Callable[[], object]) -> float:
-    """How far a call raises this process's resident memory while it runs, in MiB (Linux)."""
+    """How far a call raises this process's resident memory while it runs, in MiB; NaN off Linux."""
+    if not Path("/proc/self/clear_refs").exists():
+        return math.nan
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
     before = _resident_kib("VmRSS")
     call()

@@ -1,22 +1,18 @@
-"""Memory of a call: the peak of a forked process above what it began with, and what autograd keeps.
+"""Memory of a call, in a fork that has the libraries loaded, and what autograd keeps.
 
-A fork has the libraries loaded. It is a fair start as long as the process it is made from has
-neither computed nor started threads: what an allocator has been given back, it may hand out again
-unseen. So memory is measured before anything else. Linux: elsewhere the peak is not a number.
+A fork is a fair start as long as the process it is made from has neither computed nor started
+threads: what an allocator has been given back, it may hand out again
+unseen. So memory is measured before anything else.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-
-_STATUS = Path("/proc/self/status")
 
 
 def in_fork(measure: Callable[[], Sequence[float]]) -> list[float]:
@@ -48,22 +44,6 @@ def _tell(measure: Callable[[], Sequence[float]], pipe: int) -> None:
         os._exit(0)
 
 
-def peak_mib(call: Callable[[], object]) -> float:
-    """Largest resident memory of this process while `call` runs, above what it has before."""
-    if not _STATUS.exists():
-        return math.nan
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
-    before = _resident_kib("VmRSS")
-    call()
-    return (_resident_kib("VmHWM") - before) / 1024
-
-
-def _resident_kib(field: str) -> int:
-    return int(
-        next(line for line in _STATUS.read_text().splitlines() if line.startswith(field)).split()[1]
-    )
-
-
 def saved_mib(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> float:
     """What autograd keeps between forward and backward, inputs not counted."""
     known = {x.untyped_storage().data_ptr() for x in inputs}
@@ -82,4 +62,4 @@ def saved_mib(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> float:
     return total / 2**20
 
 
-__all__ = ["in_fork", "peak_mib", "saved_mib"]
+__all__ = ["in_fork", "saved_mib"]

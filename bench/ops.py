@@ -79,6 +79,13 @@ def data_work(row: Row) -> Work | None:
     return Work(0.0, 4.0 * values) if row["op"] == "normals" and values else None
 
 
+def primal_work(row: Row) -> Work | None:
+    """Products of `bench.primal`; data read once, weights read and written."""
+    s = row["settings"]
+    sides = 2 if s["modality"] == "multi" else 1
+    return Work(row["flop"], 4.0 * sides * s["d"] * (s["n"] + 2 * s["m"]))
+
+
 def unknown_work(row: Row) -> Work | None:
     """No least work is stated."""
     del row
@@ -144,6 +151,14 @@ OPERATIONS = (
         peers=("eager",),
         check="every curve against the same run alone, bit for bit",
         work=unknown_work,
+    ),
+    Operation(
+        name="primal",
+        module="primal",
+        inputs="data and weights, n = d = 2048, m = 512; one full-batch step on the weights",
+        peers=("eager", "compile"),
+        check="losses of three steps against float64 autograd, to 1e-4 of the first",
+        work=primal_work,
     ),
     Operation(
         name="sizes",

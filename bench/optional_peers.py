@@ -81,7 +81,13 @@ PEERS = {
     p.name: p
     for p in (
         Peer("eager", "torch", ("dense", "eager", "torch"), "comes with mmcl-fast"),
-        Peer("compile", "torch", ("dense, compiled",), "comes with mmcl-fast", _no_compiler),
+        Peer(
+            "compile",
+            "torch",
+            ("dense, compiled", "eager, tuned, compiled"),
+            "comes with mmcl-fast",
+            _no_compiler,
+        ),
         Peer("vmap", "torch", ("torch.func vmap",), "comes with mmcl-fast"),
         Peer(
             "linear_cross_entropy",

@@ -1,7 +1,7 @@
 """A training step on the weights at scale, against eager PyTorch and torch.compile.
 
-`python -m bench.primal [--json FILE] [--quick]`; where installed,
-`python -m mmcl_fast.bench.primal`.
+`python -m bench.primal [--json FILE] [--short | --quick] [--peers A,B]`; where installed, `python
+-m mmcl_fast.bench.primal`.
 
 One full-batch step of gradient descent with all negatives, float32, one thread, CPU time, variants
 interleaved; data and initial weights are given. Nothing is timed unless the losses of three steps
@@ -13,12 +13,10 @@ is compared with the fastest of some plain products, timed in the same rounds.
 
 from __future__ import annotations
 
-import argparse
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from math import nan
 from typing import Any
 
 import torch
@@ -29,7 +27,10 @@ from mmcl_fast.data.synthetic import SignalNoiseData, sample
 from mmcl_fast.torch_impl.products import product
 
 from . import record
+from .arguments import make_parser
 from .measure import Quantiles, added_mib, interleaved, paired_ratio, single_thread
+from .memory import in_fork
+from .optional_peers import usable
 from .peers import EagerLoss, eager_loss, eager_losses, textbook_losses
 from .train import EAGER, TEXTBOOK, Variant, distances, engine_losses, gate
 
@@ -37,6 +38,7 @@ from .train import EAGER, TEXTBOOK, Variant, distances, engine_losses, gate
 SIZE = TrainConfig(
     n=4096, d=4096, m=512, eta=1.0, epochs=1, device="cpu", engine="primal", evaluate_every=0
 )
+SHORT = SIZE.replace(n=2048, d=2048)  # of mmcl bench, single-modal
 GATE_EPOCHS = 3
 OURS, COMPILED = "primal", "eager, tuned, compiled"
 CUBE = 1024
@@ -55,8 +57,8 @@ def necessary_flop(cfg: TrainConfig) -> float:
     return 2.0 * n * m * 3 * cfg.d + 1.5 * n * n * m
 
 
-def make_variants(cfg: TrainConfig) -> list[Variant]:
-    """Ours and the peers."""
+def make_variants(cfg: TrainConfig, peers: Sequence[str] | None = None) -> list[Variant]:
+    """Ours, and of the peers that can run here those named, or all."""
 
     def compiled(data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
         loss_of: EagerLoss = torch.compile(eager_loss(cfg, data[0]))
@@ -65,12 +67,13 @@ def make_variants(cfg: TrainConfig) -> list[Variant]:
     def tuned(data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
         return partial(eager_losses, cfg, data[0], eager_loss(cfg, data[0]))
 
-    return [
+    variants = [
         Variant(OURS, lambda data: partial(engine_losses, "primal", cfg, data)),
         Variant(TEXTBOOK, lambda data: partial(textbook_losses, cfg, data[0])),
         Variant(EAGER, tuned),
         Variant(COMPILED, compiled),
     ]
+    return list(usable({v.name: v for v in variants}, peers).values())
 
 
 def plain_products(cfg: TrainConfig, data: SignalNoiseData) -> dict[str, Callable[[], object]]:
@@ -92,11 +95,9 @@ def product_rates(cfg: TrainConfig, seconds: Mapping[str, Sequence[float]]) -> d
     }
 
 
-def peak_mib(modality: str, variant: str) -> float:
+def peak_mib(cfg: TrainConfig, variant: str) -> float:
     """Memory that a step adds, measured in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, "--memory", modality, variant]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return round(float(done.stdout), 1)
+    return round(in_fork(lambda: [measure_memory(cfg, variant)])[0], 1)
 
 
 def measure_memory(cfg: TrainConfig, variant: str) -> float:
@@ -110,16 +111,25 @@ def measure_memory(cfg: TrainConfig, variant: str) -> float:
     return added_mib(by_size[cfg.n])
 
 
-def run_setting(cfg: TrainConfig, rounds: int) -> list[dict[str, Any]] | None:
-    """Check, time, weigh and print one setting; None if a variant is wrong."""
+def run_setting(
+    cfg: TrainConfig, rounds: int, peaks: Mapping[str, float], peers: Sequence[str] | None = None
+) -> list[dict[str, Any]] | None:
+    """Check, time and print one setting; None if a variant is wrong.
+
+    Args:
+        cfg: Settings.
+        rounds: Repeats.
+        peaks: From `peak_mib`, by variant.
+        peers: As in `make_variants`.
+    """
     data = [sample(cfg)]
     long = cfg.replace(epochs=GATE_EPOCHS)
-    far = distances(long, data, make_variants(long))
+    far = distances(long, data, make_variants(long, peers))
     first = float(engine_losses("primal", cfg, data)[0, 0])
     if wrong := gate(far, first):
         print(f"{cfg.modality}: wrong: {', '.join(wrong)}: {far}", file=sys.stderr)
         return None
-    variants = make_variants(cfg)
+    variants = make_variants(cfg, peers)
     products = plain_products(cfg, data[0])
     seconds = interleaved({v.name: v.bind(data) for v in variants} | products, rounds)
     rates = product_rates(cfg, {name: seconds[name] for name in products})
@@ -136,10 +146,10 @@ def run_setting(cfg: TrainConfig, rounds: int) -> list[dict[str, Any]] | None:
             "flop": flop,
             "of_product_rate": round(flop / time.p50 / best / 1e9, 3),
             "product_gflop_s": {name: round(rate, 1) for name, rate in rates.items()},
-            "peak_mib": peak_mib(cfg.modality, v.name),
+            "peak_mib": peaks[v.name],
             "max_abs_loss_error": max(far[v.name]),
         }
-        for peer in (TEXTBOOK, EAGER, COMPILED):
+        for peer in (v.name for v in variants if v.name != OURS):
             row[f"times {peer}"] = round(paired_ratio(seconds[peer], seconds[v.name]), 2)
         rows.append(row)
     show(cfg, rows)
@@ -159,7 +169,7 @@ def show(cfg: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     for row in rows:
         t = row["cpu_ms"]
-        times = [row[f"times {peer}"] for peer in (TEXTBOOK, EAGER, COMPILED)]
+        times = [row.get(f"times {peer}", nan) for peer in (TEXTBOOK, EAGER, COMPILED)]
         print(
             f"{row['variant']:24}{t['p20']:9.1f}{t['p50']:9.1f}{t['p80']:9.1f}"
             f"{row['of_product_rate']:9.0%}{times[0]:12.2f}{times[1]:9.2f}{times[2]:12.2f}"
@@ -169,24 +179,18 @@ def show(cfg: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 if any variant is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="bench.primal", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 9")
-    parser.add_argument(
-        "--memory", nargs=2, metavar=("MODALITY", "VARIANT"), help=argparse.SUPPRESS
-    )
-    args = parser.parse_args(arguments)
+    args = make_parser("primal", __doc__).parse_args(arguments)
     torch.set_num_threads(1)
-    if args.memory:
-        modality, variant = args.memory
-        print(measure_memory(SIZE.replace(modality=modality), variant))
-        return 0
     before = record.environment()
+    settings = [SIZE.replace(modality=modality) for modality in MODALITIES]
+    if args.short or args.quick:
+        settings = [SHORT]
+    peaks = [  # before anything is computed here: see `memory`
+        {v.name: peak_mib(cfg, v.name) for v in make_variants(cfg, args.peers)} for cfg in settings
+    ]
     rows: list[dict[str, Any]] = []
-    for modality in MODALITIES:
-        found = run_setting(SIZE.replace(modality=modality), 3 if args.quick else 9)
+    for cfg, weights in zip(settings, peaks, strict=True):
+        found = run_setting(cfg, 3 if args.short or args.quick else 9, weights, args.peers)
         if found is None:
             return 1
         rows += found

@@ -25,8 +25,8 @@ from mmcl_fast.data.synthetic import as_data, sample
 from . import record
 from .arguments import make_parser
 from .loss_cases import CASES, DENSE, OURS, Case, make_inputs, step, wrong
-from .measure import Quantiles, interleaved, paired_ratio, single_thread
-from .memory import in_fork, peak_mib
+from .measure import Quantiles, added_mib, interleaved, paired_ratio, single_thread
+from .memory import in_fork
 from .optional_peers import usable
 from .peers import eager_losses
 from .train import EAGER, GATE, engine_losses
@@ -96,7 +96,7 @@ def weigh(name: str, make: Callable[[int], Calls], value: int, small: int) -> fl
 
     def measure() -> list[float]:
         make(small)[name]()  # libraries are loaded
-        return [peak_mib(lambda: make(value)[name]())]
+        return [added_mib(lambda: make(value)[name]())]
 
     return round(in_fork(measure)[0], 2)
 

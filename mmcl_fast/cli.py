@@ -305,7 +305,7 @@ class Bench:
     """Measure this library against PyTorch and other peers: leaves bench.jsonl, bench.png."""
 
     operations: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to measure: loss, train, data, sweep, sizes, startup. Default: all, within 5 minutes."""
+    """What to measure: loss, train, data, sweep, primal, sizes, startup. Default: all."""
     peers: tuple[str, ...] | None = None
     """What to compare with. Default: all that are installed; the others are named with a reason."""
     json: Path | None = None

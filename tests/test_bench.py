@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mmcl_fast.bench import data, loss, ops, optional_peers, run, sizes, whole
-from mmcl_fast.bench.memory import in_fork, peak_mib
+from mmcl_fast.bench.measure import added_mib
+from mmcl_fast.bench.memory import in_fork
 from mmcl_fast.bench.optional_peers import PEERS, peer_of, usable
 from mmcl_fast.cli import run as command
 from mmcl_fast.config import TrainConfig
@@ -211,7 +212,7 @@ def test_mistakes_are_named(arguments: list[str], message: str, capsys) -> None:
 
 def test_memory_of_a_fork() -> None:
     size = 48 * 2**20
-    found = in_fork(lambda: [peak_mib(lambda: np.ones(size, np.uint8).sum())])[0]
+    found = in_fork(lambda: [added_mib(lambda: np.ones(size, np.uint8).sum())])[0]
     if not math.isnan(found):
         assert 47 < found < 60
     with pytest.raises(RuntimeError, match="a process that failed"):
