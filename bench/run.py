@@ -8,6 +8,7 @@ appended to a file of JSON lines together with every peer's version or why it wa
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,10 @@ def run(
         found, failed = measure(operation.module, arguments, max(1.0, end - time.monotonic()))
         rows += [judged(row, operation, ceiling) for row in found]
         failures += [failed] if failed else []
-    return rows, failures
+    # A row's own command names a temporary file.
+    said = ["mmcl", "bench", *names, *(["--peers", *peers] if peers is not None else [])]
+    command = shlex.join([*said, *(["--quick"] if quick else [])])
+    return [{**row, "command": command} for row in rows], failures
 
 
 def ratios(row: Mapping[str, Any]) -> dict[str, float]:

@@ -186,6 +186,7 @@ def test_the_command_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch, caps
     rows = [json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()]
     (found,) = (row for row in rows if row["op"] == "loss")
     assert found["of_ceiling"] == 0.8
+    assert found["command"] == "mmcl bench loss sizes --peers eager --quick"
     (peer,) = (row for row in rows if row["op"] == "peer" and row["skipped"] is None)
     assert (peer["variant"], peer["version"]) == ("eager", torch.__version__)
     assert peer["cpu"] == "a CPU"
