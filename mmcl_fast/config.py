@@ -26,7 +26,7 @@ Optimizer = Literal["gd", "momentum", "sgd", "adam"]
 EngineName = Literal["auto", "triton", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
-Precision = Literal["ieee", "tf32x3", "tf32"]
+Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class TrainConfig:
     dtype: DType = "float32"
     """Floating-point type of data, weights and losses."""
     precision: Precision = "ieee"
-    """Precision of matrix products: ieee (that of dtype), or tf32x3, tf32 (engine triton)."""
+    """Of matrix products: ieee (that of dtype); tf32x3, tf32 (engine triton); bf16 (primal)."""
     seed: int = 0
     """Seed of everything random. 0 to 2^64 - 1."""
     data_seed: int | None = None

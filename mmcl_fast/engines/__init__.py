@@ -56,7 +56,9 @@ ENGINES = {
     ),
     "native": EngineKind(NativeEngine, native.why_not, native.max_runs, MAY_DIFFER),
     "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
-    "primal": EngineKind(PrimalEngine, primal.why_not, primal.max_runs),
+    "primal": EngineKind(
+        PrimalEngine, primal.why_not, primal.max_runs, precisions=("ieee", "bf16")
+    ),
     "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),
 }
 

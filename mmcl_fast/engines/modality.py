@@ -14,7 +14,7 @@ from mmcl_fast.data.synthetic import SignalNoiseData
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.halves import Halves, HalvesGradient
-from mmcl_fast.torch_impl.products import product
+from mmcl_fast.torch_impl.products import PRODUCTS
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,20 @@ class Sources:
 
 
 class Modality:
-    """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span."""
+    """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span.
 
-    def __init__(self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor) -> None:
-        self.rows, self.mu = rows, mu  # [n, d], [d]
+    Args:
+        rows: Noise patches of the samples, [n, d].
+        n: Number of samples.
+        mu: The signal, [d].
+        weights: Weights at the start, [m, d].
+        precision: Of the products with noise patches; weights and their updates keep their type.
+    """
+
+    def __init__(
+        self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
+    ) -> None:
+        self.rows, self.mu, self._product = rows, mu, PRODUCTS[precision]
         self.weights = weights.clone()  # [m, d]
         self.moved = weights.new_zeros(weights.shape[0], n + 1)  # A, [m, n + 1]
         self.kept = weights.new_ones(1)  # a
@@ -117,7 +127,7 @@ class Modality:
         found = self.weights.new_empty(count, len(self.weights))
         largest = []
         for part, x in rows.pieces(order.samples):
-            z = product(x, self.weights)
+            z = self._product(x, self.weights)
             largest.append(z.amax())
             if order.places is None:
                 torch.clamp_min(z, 0.0, out=found[part])
@@ -141,7 +151,7 @@ class Modality:
         along[:, -1] = c_mu
         to_weights: Tensor | None = None
         for part, rows in self.rows.pieces(order.samples):
-            share = product(c[part].T, rows.T)
+            share = self._product(c[part].T, rows.T)
             to_weights = share if to_weights is None else to_weights.add_(share)
         assert to_weights is not None  # n > 0
         to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)

@@ -5,10 +5,11 @@ never materialised, and activations are kept instead of pre-activations: act' fo
 Beside the weights the engine accumulates their coefficients in the span of the data, as long as the
 optimizer stays in it, so that gamma and rho are the accumulated ones.
 
-Numerics: arithmetic of the config's dtype. Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop
-single-modal, 2 m d (4 n) + 3 n^2 m multi-modal (`torch_impl.halves`); with M drawn negatives 4 n^2
-m for each direction. Memory: the data, a few [n, m] arrays, and never n x n numbers unless M
-negatives are drawn.
+Numerics: arithmetic of the config's dtype. Precision bf16 rounds the factors and the results of the
+products with noise patches to bfloat16; weights, scores, softmax and updates stay float32.
+Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m multi-modal
+(`torch_impl.halves`); with M drawn negatives 4 n^2 m for each direction. Memory: the data, a few
+[n, m] arrays, and never n x n numbers unless M negatives are drawn.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ _HALVES_FROM = 200
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the primal engine cannot train this, or None."""
+    if cfg.precision == "bf16" and cfg.dtype != "float32":
+        return f"precision bf16: expected dtype float32 for weights and sums, got {cfg.dtype}"
     return None
 
 
@@ -80,7 +83,7 @@ class PrimalEngine:
         self._sources = Sources(self._cfg, data, samples, device)
         n, starts = len(samples), ((data.mu, data.weights), (data.mu_b, data.weights_b))
         self._modalities = [
-            Modality(rows, n, mu.to(device), weights.to(device))
+            Modality(rows, n, mu.to(device), weights.to(device), self._cfg.precision)
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
             if mu is not None and weights is not None
         ]
