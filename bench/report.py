@@ -292,7 +292,7 @@ def primal_table() -> str:
     variants: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         variants.setdefault(row["variant"], {})[row["settings"]["modality"]] = row
-    peers = {f"times {name}": f"× {name}" for name in variants if name != "primal"}
+    peers = {f"times {name}": f"× {name}" for name in variants if not name.startswith("primal")}
     lines = []
     for variant, sides in variants.items():
         cells = [variant]
