@@ -23,6 +23,8 @@ READY = {"ready": True}
 def serve() -> None:
     """Do jobs until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    # An exit by exception removes the file that is being written.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # What libraries print must not get between our lines.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 
 WORKER = "mmcl_fast.sweep.worker"
 DEADLINE_S = 150.0
+# Ten settings; a hundred seeds of each are some seconds of two cores, time enough to kill.
+PAPER = ["--data", "reduced", "--evaluate-every", "20", "--grid", "modality=both"]
+PAPER += ["--grid", "mu_norm=1,2,3,4,5"]
 
 
 def start(arguments: Sequence[str], **options: object) -> subprocess.Popen[bytes]:

@@ -14,12 +14,10 @@ from mmcl_fast import sweep
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep.plan_file import KEY
-from tests.sweep.disturbance import disturb, finish, parts, same_parts, start, wait_for_parts
+from tests.sweep.disturbance import PAPER, disturb, finish, parts, same_parts, start, wait_for_parts
 
 SMALL = ["--n", "60", "--m", "20", "--data", "reduced", "--evaluate-every", "50"]
 SMALL += ["--grid", "modality=both", "--grid", "mu_norm=2,5", "--seeds", "150"]
-PAPER = ["--data", "reduced", "--evaluate-every", "20", "--grid", "modality=both"]
-PAPER += ["--grid", "mu_norm=1,2,3,4,5", "--seeds", "1000"]
 
 
 def undisturbed(arguments: list[str], store: Path) -> Path:
@@ -42,16 +40,18 @@ def check(store: Path, calm: Path, runs: int) -> None:
 
 
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:
-    calm = undisturbed(SMALL, tmp_path / "calm")
-    hit = disturb(disturbed(SMALL, tmp_path / "killed"), tmp_path / "killed", kills=4, pause=0.4)
+    command = [*PAPER, "--seeds", "120"]
+    calm = undisturbed(command, tmp_path / "calm")
+    hit = disturb(disturbed(command, tmp_path / "killed"), tmp_path / "killed", kills=4, pause=0.2)
     assert hit >= 2
-    check(tmp_path / "killed", calm, runs=600)
+    check(tmp_path / "killed", calm, runs=1200)
 
 
 @pytest.mark.slow
 def test_twenty_kills_of_ten_thousand_runs(tmp_path: Path) -> None:
-    calm = undisturbed(PAPER, tmp_path / "calm")
-    hit = disturb(disturbed(PAPER, tmp_path / "killed"), tmp_path / "killed", kills=20, pause=2.0)
+    command = [*PAPER, "--seeds", "1000"]
+    calm = undisturbed(command, tmp_path / "calm")
+    hit = disturb(disturbed(command, tmp_path / "killed"), tmp_path / "killed", kills=20, pause=1.0)
     assert hit == 20
     check(tmp_path / "killed", calm, runs=10_000)
     assert sweep.read_status(tmp_path / "killed").retried > 0

@@ -7,6 +7,7 @@ import pytest
 
 from mmcl_fast import sweep
 from tests.sweep.disturbance import (
+    PAPER,
     descendants,
     disturb,
     finish,
@@ -18,8 +19,7 @@ from tests.sweep.disturbance import (
 
 pytest.importorskip("ray")
 TASK = "ray::_perform"  # Ray names a worker's process after what it does
-SWEEP = ["--n", "60", "--m", "20", "--data", "reduced", "--evaluate-every", "50"]
-SWEEP += ["--grid", "modality=both", "--grid", "mu_norm=2,5", "--seeds", "150"]
+SWEEP = [*PAPER, "--seeds", "120"]
 ON_RAY = ["--executor", "ray", "--workers", "2", "--max-deaths", "1000"]
 
 
@@ -35,7 +35,7 @@ def test_kills_lose_nothing(calm: Path, tmp_path: Path) -> None:
     hit = disturb([*SWEEP, *ON_RAY, "--out", str(store)], store, kills=4, pause=0.3, word=TASK)
     assert hit >= 1
     assert same_parts(parts(store), parts(calm))
-    assert sweep.load(store, ["run_id"])["run_id"].to_pylist() == list(range(600))
+    assert sweep.load(store, ["run_id"])["run_id"].to_pylist() == list(range(1200))
 
 
 def test_a_local_cluster_listens_on_loopback_only(calm: Path, tmp_path: Path) -> None:
