@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../core/target.h"
+#include "arrays.h"
 #include "head.h"
 
 namespace py = pybind11;
@@ -21,21 +22,8 @@ struct Held {
 
   template <class T>
   T* data(const std::vector<std::size_t>& shape) const {
-    bool fits = info.item_type_is_equivalent_to<T>() &&
-                info.ndim == static_cast<py::ssize_t>(shape.size());
-    py::ssize_t stride = sizeof(T);
-    std::string expected;
-    for (std::size_t axis = shape.size(); axis-- > 0;) {
-      const auto size = static_cast<py::ssize_t>(shape[axis]);
-      fits = fits && info.shape[axis] == size && (size <= 1 || info.strides[axis] == stride);
-      stride *= size;
-      expected = std::to_string(shape[axis]) + (expected.empty() ? "" : ", ") + expected;
-    }
-    if (!fits) {
-      throw py::value_error(std::string(name_) + ": expected contiguous " +
-                            py::format_descriptor<T>::format() + " [" + expected + "]");
-    }
-    return static_cast<T*>(info.ptr);
+    return mmcl::bindings::contiguous_data<T>(info, shape, name_,
+                                              py::format_descriptor<T>::format());
   }
 
  private:

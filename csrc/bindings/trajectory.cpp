@@ -11,6 +11,7 @@
 #include "../core/embed.h"
 #include "../core/inner_products.h"
 #include "../core/target.h"
+#include "arrays.h"
 #include "trajectory.h"
 
 namespace py = pybind11;
@@ -20,19 +21,7 @@ namespace {
 // The data of a contiguous float32 array of a given shape.
 float* floats_of(const py::buffer& buffer, const std::vector<std::size_t>& shape,
                  const std::string& name, bool writable) {
-  const py::buffer_info info = buffer.request(writable);
-  bool fits = info.item_type_is_equivalent_to<float>() &&
-              info.ndim == static_cast<py::ssize_t>(shape.size());
-  py::ssize_t stride = sizeof(float);
-  std::string expected;
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    const auto size = static_cast<py::ssize_t>(shape[axis]);
-    fits = fits && info.shape[axis] == size && (size <= 1 || info.strides[axis] == stride);
-    stride *= size;
-    expected = std::to_string(shape[axis]) + (expected.empty() ? "" : ", ") + expected;
-  }
-  if (!fits) throw py::value_error(name + ": expected contiguous float32 [" + expected + "]");
-  return static_cast<float*>(info.ptr);
+  return mmcl::bindings::contiguous_data<float>(buffer.request(writable), shape, name, "float32");
 }
 
 using Rows = std::pair<py::buffer, std::optional<std::vector<std::size_t>>>;
