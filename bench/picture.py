@@ -45,6 +45,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
                 panels[1, k].loglog(x, memory, **style)
             panels[0, k].set(title=label)
             panels[1, k].set(xlabel=axis)
+            sizes = sorted({row["settings"]["value"] for row in mine})
+            for panel in panels[:, k]:
+                panel.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+                panel.minorticks_off()
             if mine:
                 panels[0, k].legend(fontsize=7)
         panels[0, 0].set(ylabel="ms, one thread")
