@@ -25,13 +25,17 @@ class _Lines:
     def __init__(self, total: float, unit: str) -> None:
         self._total, self._unit = total, unit
         self._start = self._said = time.monotonic()
+        self._before: float | None = None
 
     def advance(self, label: str, done: float) -> None:
         now = time.monotonic()
+        if self._before is None:
+            # Resumed work starts with what was done before, which says nothing of the rate.
+            self._before, self._start = done, now
         if now - self._said < LINE_EVERY_S:
             return
         self._said = now
-        rate = done / (now - self._start)
+        rate = (done - self._before) / (now - self._start) if now > self._start else 0.0
         left = (self._total - done) / rate if rate > 0 else float("inf")
         sys.stderr.write(
             f"{label}: {done:.0f} of {self._total:.0f} {self._unit}, "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmcl_fast.checkpoint import Checkpoint
-from mmcl_fast.config import FIELD_NAMES, SEEDS, TrainConfig
+from mmcl_fast.config import FIELD_NAMES, SEEDS, Device, TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, as_data
 from mmcl_fast.engines import (
     ENGINES,
@@ -152,14 +152,22 @@ def resolve(cfg: TrainConfig) -> TrainConfig:
 
 def settle(cfg: TrainConfig) -> TrainConfig:
     """The same without a look at memory."""
-    device = cfg.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
-    cfg = cfg.replace(device=device, tau=cfg.tau_value)
+    cfg = cfg.replace(device=usable_device(cfg.device), tau=cfg.tau_value)
     engine = resolve_engine(cfg)
     return cfg if engine == cfg.engine else cfg.replace(engine=engine)
+
+
+def usable_device(device: Device) -> Device:
+    """The device itself, or where `auto` trains here.
+
+    Raises: ConfigError: there is no such device.
+    """
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    return device
 
 
 def train_batch(

@@ -9,24 +9,25 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import tempfile
-from types import TracebackType
 from typing import Any
 
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
-from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome, perform
+from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome, Pool, perform
 
+BINDING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 LOOPBACK = {
     # Read when ray is imported. A local cluster otherwise listens on every interface of the machine
     # (measured with ray 2.60 on Linux), where nothing but this process needs it.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    BINDING: "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 CONNECT_SECONDS = 10.0
 MAX_ADDRESS = 60  # Ray's sockets live in its folder, and a socket's name is short
 
 
-class RayPool:
+class RayPool(Pool):
     """See the module's documentation and `pool.Pool`.
 
     Args:
@@ -37,8 +38,8 @@ class RayPool:
     """
 
     def __init__(self, workers: int | None, address: str | None, *, gpus: bool) -> None:
-        for name, value in LOOPBACK.items() if address is None else ():
-            os.environ.setdefault(name, value)
+        if address is None:
+            _stay_inside()
         try:
             import ray
         except ImportError as error:
@@ -47,11 +48,13 @@ class RayPool:
             ) from error
         self._ray: Any = ray
         self._flying: dict[Any, Job] = {}
+        if ray.is_initialized():
+            raise ConfigError("executor ray: expected a process without ray.init, got one with it")
         self._start(workers, address)
         resource = "GPU" if gpus else "CPU"
         self._slots = workers or int(self._ray.cluster_resources().get(resource, 0))
         if not self._slots:
-            self._stop()
+            self.close()
             raise ConfigError(f"executor ray: expected a cluster with a {resource}, got none")
         self._task = self._ray.remote(
             max_retries=0,
@@ -59,16 +62,11 @@ class RayPool:
             num_gpus=1 if gpus else 0,
         )(_perform)
 
-    def __enter__(self) -> RayPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._ray.shutdown()
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()
 
     @property
     def slots(self) -> int:
@@ -115,10 +113,16 @@ class RayPool:
             **options,
         )
 
-    def _stop(self) -> None:
-        self._ray.shutdown()
-        if hasattr(self, "_folder"):
-            self._folder.cleanup()
+
+def _stay_inside() -> None:
+    """Set what Ray reads when it is imported, or refuse where that is past."""
+    missing = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
+    if BINDING in missing and "ray" in sys.modules:
+        raise ConfigError(
+            f"executor ray: expected {BINDING}=0 in the environment before ray is imported, so "
+            "that its cluster listens on the loopback interface only; got an imported ray without"
+        )
+    os.environ.update(missing)
 
 
 def _reach(address: str) -> None:

@@ -205,6 +205,8 @@ def _check_policy(policy: Policy) -> None:
         value = getattr(policy, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}: expected an integer >= 1, got {value}")
+    if policy.address is not None and policy.executor != "ray":
+        raise ConfigError(f"address: expected executor ray, got {policy.executor}")
 
 
 def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
@@ -221,8 +223,8 @@ def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
 
 def _workers(plan: Plan, policy: Policy) -> int:
     """Jobs at a time; refused where they would not fit into memory together."""
-    if policy.executor == "ray":
-        return policy.workers or 1
+    if policy.address is not None:
+        return policy.workers or 1  # what fits on the machines of a cluster is not known here
     workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))
     available = available_bytes()
     largest = max(_batch_bytes(cfg) for cfg in plan.points)

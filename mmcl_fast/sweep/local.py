@@ -10,11 +10,10 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome
+from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome, Pool
 
 # Read by the libraries when they are loaded. Two threads in each of two processes on two cores were
 # four times slower than one each.
@@ -38,7 +37,7 @@ class _Worker:
     heard: bytes = b""
 
 
-class LocalPool:
+class LocalPool(Pool):
     """See the module's documentation and `pool.Pool`.
 
     Args:
@@ -52,15 +51,8 @@ class LocalPool:
         self._selector = selectors.DefaultSelector()
         self._false_starts = 0
 
-    def __enter__(self) -> LocalPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See `Pool.close`."""
         for worker in self._workers:
             _close(worker.process.stdin)
             if worker.job is not None:

@@ -7,12 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import resolve_engine
 from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.sweep.axes import DERIVED, Axis, Value
+from mmcl_fast.training import usable_device
 
 
 def expand(axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:
@@ -34,7 +33,8 @@ def settle(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
     """
     try:
         settings = {k: v for k, v in point.items() if k not in DERIVED}
-        cfg = base.replace(**settings | {"device": _device(settings.get("device", base.device))})
+        cfg = base.replace(**settings)
+        cfg = cfg.replace(device=usable_device(cfg.device))  # a plan names it
         told: dict[str, Any] = cfg.to_dict() | {
             "engine": resolve_engine(cfg),  # by sizes and kinds alone, not by strengths
             "tau": cfg.tau_value,
@@ -66,16 +66,6 @@ def derived(cfg: TrainConfig) -> dict[str, float]:
         "noise_rate": cfg.eta * start * start / (cfg.n * cfg.m * cfg.tau_value),
         "noise_start": cfg.sigma_0 * start,
     }
-
-
-def _device(device: Value) -> Value:
-    """Where `auto` trains here; a plan names it, so that resuming elsewhere is noticed."""
-    if device not in ("auto", "cuda"):
-        return device
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
-    return "cuda" if there else "cpu"
 
 
 _RULES: dict[str, Callable[[dict[str, Any], float], float]] = {

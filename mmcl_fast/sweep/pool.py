@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep.plan import Plan
@@ -76,21 +77,36 @@ Outcome = Done | Died | Broken
 Event = Done | Died | PutAway
 
 
-class Pool(AbstractContextManager["Pool"], Protocol):
+class Pool(ABC):
     """Workers. Leaving the context stops them; what they were doing is lost, and harmlessly so."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     @property
+    @abstractmethod
     def slots(self) -> int:
         """How many jobs it takes at a time."""
-        ...
 
+    @abstractmethod
     def submit(self, job: Job) -> None:
         """Start a job."""
-        ...
 
+    @abstractmethod
     def wait(self) -> list[Outcome]:
         """Block until at least one job ends; say how."""
-        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the workers."""
 
 
 def drive(

@@ -18,7 +18,7 @@ from mmcl_fast.run import Run
 from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
 from mmcl_fast.sweep.numerics import numerics_of
 from mmcl_fast.sweep.plan import Plan
-from mmcl_fast.training import resolve, train_many
+from mmcl_fast.training import settle, train_many
 
 CHUNK_BYTES = 1 << 29  # runs with their coefficients, held until they are rows
 CHUNK_RUNS = 256
@@ -81,11 +81,11 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
 
 
 def _possible(cfg: TrainConfig) -> TrainConfig:
-    """The config as it is, or as this machine can train it."""
+    """The config as it is, or as this machine can train it; memory is training's to refuse."""
     try:
-        return resolve(cfg)
-    except (ConfigError, EngineRefusedError):  # not for want of memory: that is a failed row
-        return resolve(cfg.replace(device="auto", engine="auto"))
+        return settle(cfg)
+    except (ConfigError, EngineRefusedError):
+        return settle(cfg.replace(device="auto", engine="auto"))
 
 
 def _train_all(configs: Sequence[TrainConfig]) -> list[_Result | str]:

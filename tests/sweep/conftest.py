@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
 from mmcl_fast.sweep import Plan, Policy, SweepResult, driver, run_sweep
-from mmcl_fast.sweep.pool import Job, Outcome, perform
+from mmcl_fast.sweep.pool import Job, Outcome, Pool, perform
 
 
-class InlinePool:
+class InlinePool(Pool):
     """A `pool.Pool` whose one worker is this process."""
 
     slots = 1
@@ -20,15 +19,7 @@ class InlinePool:
     def __init__(self) -> None:
         self._job: Job | None = None
 
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._job = None
 
     def submit(self, job: Job) -> None:

@@ -1,6 +1,8 @@
 """The same sweep on a Ray cluster of this machine, with workers and driver killed."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,35 @@ def test_without_ray_the_package_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     process: subprocess.Popen[bytes] = start([*SWEEP, *ON_RAY, "--out", str(tmp_path / "s")])
     assert "expected the package ray (pip install 'mmcl-fast[ray]')" in finish(process, expected=2)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (
+            "import ray",
+            "expected RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 in the environment before ray",
+        ),
+        (
+            "import os; os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'\n"
+            "import ray; ray.is_initialized = lambda: True",
+            "expected a process without ray.init, got one with it",
+        ),
+    ],
+    ids=["imported", "in use"],
+)
+def test_a_process_that_has_ray_already(before: str, message: str, tmp_path: Path) -> None:
+    """No cluster that listens to the outside, and nobody else's cluster is shut down."""
+    code = f"""{before}
+from mmcl_fast import TrainConfig, sweep
+plan = sweep.make_plan(TrainConfig(n=12, m=4, epochs=2, data="reduced"))
+try:
+    sweep.run_sweep(plan, {str(tmp_path / "s")!r}, policy=sweep.Policy(executor="ray"))
+except ValueError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=150
+    )
+    assert message in done.stdout, done.stderr

@@ -172,6 +172,7 @@ MISTAKES = [
     (["--shard", "1/0"], "shard: expected i/N with 1 <= i <= N, got 1/0"),
     (["--shard", "x"], "shard: expected i/N, such as 3/10, got 'x'"),
     (["--workers", "0"], "workers: expected an integer >= 1, got 0"),
+    (["--address", "127.0.0.1:6379"], "address: expected executor ray, got local"),
     (["--max-deaths", "0"], "max_deaths: expected an integer >= 1, got 0"),
     (["--slurm", "0"], "slurm: expected an integer >= 1, got 0"),
     (["--seed=-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),

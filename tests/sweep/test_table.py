@@ -207,6 +207,16 @@ def test_another_engine_is_marked(
         assert row["computed_on"] == f"mmcl_fast {mmcl_fast.__version__}, native"
 
 
+def test_want_of_memory_is_a_failed_row_elsewhere_too(
+    tmp_path: Path, compute: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not take the worker down, which would look like a deadly shard."""
+    plan = make_plan(BASE, seeds=2)
+    monkeypatch.setattr("mmcl_fast.engines.cost.available_bytes", lambda: 1)
+    assert compute(plan, tmp_path, any_engine=True).counts == {"failed": 2}
+    assert all("DataError: memory" in text for text in load(tmp_path)["error"].to_pylist())
+
+
 def test_another_processor_is_refused(tmp_path: Path, compute: Callable) -> None:
     plan = make_plan(BASE.replace(engine="gram"), seeds=2)
     folder = Store(tmp_path)

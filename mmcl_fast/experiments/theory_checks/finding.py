@@ -23,7 +23,7 @@ class Row:
         predicted: The prediction in words or numbers.
         quantity: What was measured.
         per_seed: The measurement, once a seed.
-        criterion: When it agrees; written before the runs.
+        criterion: When it agrees.
         agrees: Whether it does.
         note: How it differs, or under which reading it agrees.
     """
