@@ -116,7 +116,9 @@ def disturb(
     assert driver.poll() is None, "the sweep ended before it was killed"
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
+    there = len(parts(store))
     again = start(command)
+    wait_for_parts(store, there + 1, again)  # its workers are at work, not starting
     hit += kill_workers(again, kills - hit, pause, choose, word)
     assert "resuming" in finish(again)
     return hit
