@@ -63,7 +63,7 @@ def train(
         shares = _shares(resolved, size, samples)
         _check_memory(resolved, shares)
         shared = sample(resolved.replace(data="streamed"))
-    except (ConfigError, DataError) as error:
+    except MmclError as error:
         problem = error
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))

@@ -63,6 +63,9 @@ REFUSED: dict[str, Callable[[int], Run]] = {
     "sgd": lambda rank: train(TrainConfig(**BASE | {"optimizer": "sgd", "batch_size": 5})),
     "reduced": lambda rank: train(TrainConfig(**BASE | {"data": "reduced"})),
     "engine": lambda rank: train(TrainConfig(**BASE | {"engine": "gram"})),
+    "one rank's engine": lambda rank: train(
+        TrainConfig(**BASE | {"precision": "tf32" if rank == 1 else "ieee", "engine": "primal"})
+    ),
     "drawn": lambda rank: train(TrainConfig(**BASE | {"negatives_per_sample": 3})),
 }
 
