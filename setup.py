@@ -3,9 +3,10 @@
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
 PACKAGES = [
@@ -65,13 +66,19 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext):
         if platform.machine() in ("x86_64", "AMD64"):
-            for source, flags in TARGETS.items():
-                ext.extra_objects += self.compiler.compile(
-                    [source], self.build_temp, extra_postargs=[*ext.extra_compile_args, *flags]
-                )
+
+            def compile_target(target):
+                source, flags = target
+                flags = [*ext.extra_compile_args, *flags]
+                return self.compiler.compile([source], self.build_temp, extra_postargs=flags)
+
+            with ThreadPoolExecutor() as pool:
+                for objects in pool.map(compile_target, TARGETS.items()):
+                    ext.extra_objects += objects
         super().build_extension(ext)
 
 
+ParallelCompile("NPY_NUM_BUILD_JOBS").install()  # as many files at once as there are cores
 setup(
     packages=PACKAGES,
     package_dir={

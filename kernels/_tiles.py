@@ -79,6 +79,15 @@ _ENCODER: dict[tuple[str, str, int, str | int], Tile] = {
     ("encoder_signal", "sm_80", 2, "any"): Tile(1, 4, 16, 1, 128),
     ("encoder_signal", "sm_80", 4, "any"): Tile(1, 4, 16, 1, 128),
 }
+# Both softmaxes of a block of scores in memory.
+_TWO_SIDED: dict[tuple[str, str, int, str | int], Tile] = {
+    **{
+        (kernel, INTERPRETER, 4, "any"): Tile(32, 1, 32)
+        for kernel in ("two_sided_statistics", "two_sided_weights")
+    },
+    ("two_sided_statistics", "sm_80", 4, "any"): Tile(64, 4, 128),
+    ("two_sided_weights", "sm_80", 4, "any"): Tile(32, 4, 128),
+}
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
 # traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
@@ -110,6 +119,7 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         **_CONTRAST,
         **_TRAJECTORY,
         **_ENCODER,
+        **_TWO_SIDED,
     }
 )
 # An architecture without rows of its own runs the rows of the newest one before it.
