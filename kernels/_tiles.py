@@ -58,6 +58,11 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
 # nothing spills and two programs fit on a multiprocessor (`tests/kernels/test_trajectory_aot.py`).
 _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
+    **{
+        ("trajectory_whole", arch, 4, p): Tile(64, 8, 32, 1, 32)
+        for arch in (INTERPRETER, "sm_80")
+        for p in ("tf32x3", "tf32")
+    },
     ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
     ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
     ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 32, 1, 16),

@@ -80,10 +80,8 @@ def match_positives(  # noqa: PLR0913  (inlined: no API)
 
 
 @triton.jit
-def settle(  # noqa: PLR0913  (inlined: no API)
-    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
-):
-    """Losses and what the gradient takes of queries whose scores have been seen; their sums.
+def settled(own, top, negatives, weight):
+    """Losses and what the gradient takes of queries whose scores have been seen.
 
     `negatives` is the sum of e^(s - top). With p the softmax, pull e^(s - top) = weight p_negative
     and push = weight (1 - p_positive). log(1 + negatives / positive) keeps the digits of a small
@@ -97,9 +95,17 @@ def settle(  # noqa: PLR0913  (inlined: no API)
     above = tl.where(ratio > 1.0, ratio, 1.0)
     near = log1p_unit(tl.where(ratio > 1.0, tl.div_rn(1.0, above), ratio)) + tl.log(above)
     loss = tl.where(gone, (top - own) + tl.log(total), near)
-    push = weight * (negatives * inverse)
+    return loss, weight * inverse, weight * (negatives * inverse)
+
+
+@triton.jit
+def settle(  # noqa: PLR0913  (inlined: no API)
+    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
+):
+    """The same, kept for the next step; sums of losses and of push."""
+    loss, pull, push = settled(own, top, negatives, weight)
     tl.store(vector_at(statistics + S.to(tl.int64), at, BLOCK_N), top)
-    tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), weight * inverse)
+    tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), pull)
     tl.store(vector_at(statistics + S.to(tl.int64) * 3, at, BLOCK_N), push)
     return tl.sum(tl.where(valid, loss, 0.0), 0), tl.sum(tl.where(valid, push, 0.0), 0)
 
@@ -227,10 +233,17 @@ def move(  # noqa: PLR0913  (inlined: no API)
         for r in range(0, M, BLOCK_M):
             by_signal = tl.load(vector_at(change_signal, r, BLOCK_M))
             acc = by_signal[:, None] * mu[None, :]
+            # Factors come a step ahead; inner products stay out of the cache that holds the rest.
+            c = tl.load(tile_at(change, r, 0, S, BLOCK_M, BLOCK_K))
+            k = tl.load(tile_at(gram, 0, v, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg")
             for j in range(0, slots, BLOCK_K):
-                c = tl.load(tile_at(change, r, j, S, BLOCK_M, BLOCK_K))
-                k = tl.load(tile_at(gram, j, v, stride, BLOCK_K, BLOCK_N))
+                ahead = tl.where(j + BLOCK_K < slots, j + BLOCK_K, 0)
+                next_c = tl.load(tile_at(change, r, ahead, S, BLOCK_M, BLOCK_K))
+                next_k = tl.load(
+                    tile_at(gram, ahead, v, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg"
+                )
                 acc = tl.dot(c, k, acc, input_precision=PRECISION)
+                c, k = next_c, next_k
             at = tile_at(z, r, v, stride, BLOCK_M, BLOCK_N)
             tl.store(at, tl.load(at) + acc)
 
