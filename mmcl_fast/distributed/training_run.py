@@ -24,11 +24,11 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.rows import AddedRows, SampleRows, StreamedRows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData, sample
+from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Group, Members, group_of
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
 from mmcl_fast.run import Run
-from mmcl_fast.torch_impl.halves import Halves
 from mmcl_fast.training import Callback, settle, train_batch
 
 
@@ -67,7 +67,7 @@ def train(
         problem = error
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))
-    peers = _GroupPeers(members, shared.labels)
+    peers = GroupPeers(members, shared.labels)
     mine = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
 
     def build(spec: Spec) -> Engine:
@@ -76,54 +76,11 @@ def train(
     return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
 
 
-class _GroupPeers:
-    """See `engines.peers.Peers`."""
-
-    def __init__(self, members: Members, labels: Tensor) -> None:
-        self._members = members
-        ends = torch.tensor(members.rows).cumsum(0).tolist()
-        starts = [0, *ends[:-1]]
-        self.samples = range(starts[members.rank], ends[members.rank])
-        self._splits = [int((labels[a:b] > 0).sum()) for a, b in zip(starts, ends, strict=True)]
-
-    def keys(self, own: Halves) -> Halves:
-        """See `Peers.keys`."""
-        parts = list(zip(self._everyones(own.noise), self._splits, strict=True))
-        first, other = [x[:split] for x, split in parts], [x[split:] for x, split in parts]
-        return Halves(torch.cat([*first, *other]), own.signal, sum(self._splits))
-
-    def sum(self, x: Tensor) -> Tensor:
-        """See `Peers.sum`."""
-        return self._members.shared_sum(x)
-
-    def largest(self, x: Tensor) -> Tensor:
-        """See `Peers.largest`."""
-        found = x.clone()
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._members.group)
-        return found
-
-    def rows(self, own: Tensor) -> Tensor:
-        """See `Peers.rows`."""
-        return torch.cat(self._everyones(own))
-
-    def _everyones(self, own: Tensor) -> list[Tensor]:
-        """Rows of each rank; ranks may have different numbers of them, so one after the other."""
-        found = []
-        for rank, count in enumerate(self._members.rows):
-            mine = rank == self._members.rank
-            x = own.contiguous() if mine else own.new_empty(count, own.shape[1])
-            source = dist.get_global_rank(self._members.group, rank)
-            dist.broadcast(x, source, group=self._members.group)
-            found.append(x)
-        return found
-
-
 def _resolve(cfg: TrainConfig) -> TrainConfig:
     """Settings as used; refuse what several processes cannot do."""
     wanted = {
         "engine": (cfg.engine in ("auto", "primal"), "auto or primal"),
         "data": (cfg.data != "reduced", "explicit or streamed"),
-        "optimizer": (cfg.optimizer != "sgd", "a full-batch one"),
         "negatives_per_sample": (cfg.negatives_per_sample is None, "None"),
     }
     for name, (able, expected) in wanted.items():

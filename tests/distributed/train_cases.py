@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch.distributed as dist
@@ -13,7 +13,7 @@ from mmcl_fast import Run, TrainConfig
 from mmcl_fast.distributed import train
 
 BASE: dict[str, Any] = {
-    "n": 30, "d": 50, "m": 12, "epochs": 12, "n_test": 20, "dtype": "float64",
+    "n": 30, "d": 50, "m": 11, "epochs": 12, "n_test": 20, "dtype": "float64",
     "evaluate_every": 4, "device": "cpu", "engine": "primal",
 }  # fmt: skip
 
@@ -25,15 +25,19 @@ class TrainCase:
     settings: dict[str, Any] = field(default_factory=dict)
     samples: tuple[int, ...] | None = (5, 17, 8)
     group: tuple[int, ...] = (0, 1, 2)
+    repeat: bool = False
 
     @property
     def cfg(self) -> TrainConfig:
         return TrainConfig(**BASE | self.settings)
 
 
+LARGE = {"sigma_0": 0.3, "eta": 1e-3}  # scores that tell samples apart
+SGD = {"optimizer": "sgd", "batch_size": 7}
 TRAIN_CASES = [
-    TrainCase("single", "shares of three sizes"),
-    TrainCase("multi", "both directions", {"modality": "multi", "d_b": 33, "sigma_xi_b": 0.5}),
+    TrainCase("single", "shares of three sizes", repeat=True),
+    TrainCase("multi", "both directions", {"modality": "multi", "d_b": 53, "sigma_xi_b": 0.5},
+              repeat=True),
     TrainCase("default_shares", "31 samples for three", {"n": 31}, samples=None),
     TrainCase("lone_sample", "a share without one of the labels", samples=(1, 28, 1)),
     TrainCase("streamed", "nobody holds a sample", {"data": "streamed", "augment": "per_epoch"}),
@@ -45,6 +49,24 @@ TRAIN_CASES = [
     ),
     TrainCase("adam_cubic", "no coefficients", {"optimizer": "adam", "eta": 1e-3, "q": 3}),
     TrainCase("pair", "ranks inside a group of two", samples=(11, 19), group=(2, 0)),
+    TrainCase("alone", "a ring of one", {"modality": "multi"}, samples=(30,), group=(1,)),
+    TrainCase("lone_multi", "keys of one label travel", {"modality": "multi", "q": 2, **LARGE},
+              samples=(1, 1, 28)),
+    TrainCase("tiny_tau", "exp of a score overflows", {"tau": 2e-4, "m": 3, **LARGE, "eta": 1e-6}),
+    TrainCase("tiny_tau_multi", "the same in both directions",
+              {"tau": 2e-4, "modality": "multi", **LARGE, "eta": 1e-6}),
+    TrainCase("minibatches", "a rank without a sample of some", SGD, samples=(3, 18, 9)),
+    TrainCase("minibatches_multi", "both directions, weights of a mean over the minibatch",
+              {"modality": "multi", "data": "streamed", **SGD}, samples=(3, 18, 9), repeat=True),
+    TrainCase("minibatches_fresh", "drawn views of some samples",
+              {"augment": "per_epoch", **SGD}, samples=(9, 19, 2)),
+]  # fmt: skip
+# Of four processes.
+FOUR = [
+    replace(case, samples=samples, group=(0, 1, 2, 3))
+    for case in TRAIN_CASES
+    for samples in ((4, 15, 1, 10),)
+    if case.id in ("single", "multi", "tiny_tau", "lone_multi", "minibatches")
 ]
 SINGLE_PRECISION = [
     TrainCase(
@@ -60,7 +82,6 @@ REFUSED: dict[str, Callable[[int], Run]] = {
     "settings": lambda rank: train(TrainConfig(**BASE | {"seed": int(rank == 1)})),
     "shares": lambda rank: train(TrainConfig(**BASE), samples=(10, 10, 10 + (rank == 1))),
     "few": lambda rank: train(TrainConfig(**BASE | {"n": 2, "data_seed": 1})),
-    "sgd": lambda rank: train(TrainConfig(**BASE | {"optimizer": "sgd", "batch_size": 5})),
     "reduced": lambda rank: train(TrainConfig(**BASE | {"data": "reduced"})),
     "engine": lambda rank: train(TrainConfig(**BASE | {"engine": "gram"})),
     "one rank's engine": lambda rank: train(
