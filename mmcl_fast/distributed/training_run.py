@@ -1,12 +1,15 @@
 """One training run on the weights, its samples spread over the processes of a group.
 
 Each process holds, or draws when needed, the noise patches of its own samples, and all weights.
-Features travel, as keys of everyone's queries; gradients of the weights are added up. Every sum is
-taken in the order of ranks, so weights stay the same in every process, bit for bit.
+Features travel round a ring, as keys of everyone's queries; gradients of the weights are added up.
+Every sum is taken in the order of ranks, or from the own rank downwards, so a run repeats bit for
+bit, and weights stay the same in every process, bit for bit.
 
 Cost of a step and process, n_r of n samples: 2 m d (3 n_r) + 2 n_r n m flop single-modal, twice the
-second term and 4 n_r multi-modal; n m numbers of features and m d of gradient travel for each
-modality.
+second term and 4 n_r multi-modal. For each modality W - 1 messages with (n - n_s) m numbers leave a
+process, n_s the next rank's samples, while it computes with the block before; and about 2 m d
+numbers of the gradient (`group_peers`). Memory of a step: that of n_r samples alone, and twice the
+largest share's features; of evaluation and of the run's coefficients: n m numbers (`share_bytes`).
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def train(
 
     Args:
         cfg: The same settings in every process; engine auto or primal, data explicit or streamed,
-            a full-batch optimizer, all negatives.
+            all negatives.
         group: The processes; default: all.
         samples: How many samples each rank has, >= 1 and n in all; default: as equal as can be.
         on_epoch: As in `mmcl_fast.train`; called in this process.
@@ -105,17 +108,46 @@ def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[
     return shares
 
 
+def share_bytes(cfg: TrainConfig, shares: Sequence[int]) -> int:
+    """Memory of the process with the largest share, predicted.
+
+    Its own part of the run, and the largest of: keys in hand and arriving beside what a sum takes;
+    everyone's embeddings under the head; everyone's coefficients, of which the run keeps two
+    copies and a third is on its way.
+    """
+    n, m, sides, itemsize = cfg.n, cfg.m, 1 + cfg.is_multi, TORCH_DTYPES[cfg.dtype].itemsize
+    largest = max(2, *shares)
+    plain = cfg if cfg.optimizer != "sgd" else cfg.replace(optimizer="gd", batch_size=None)
+    own = memory_bytes(plain.replace(n=largest), "primal")
+    if cfg.coefficients_every:
+        stored = cfg.epochs // cfg.coefficients_every + 1
+        own += stored * sides * m * (n - largest) * itemsize
+    step = 0
+    if len(shares) > 1:
+        step = min(2, len(shares) - 1) * largest * m + m * max(cfg.columns, cfg.columns_b)
+    end = 0 if cfg.optimizer == "adam" else max(2 * sides, sides + 1) * n * m
+    # The head works in float64, on eight times its features (measured at 8000 x 512).
+    head = 8 * n * m * torch.float64.itemsize if cfg.evaluate_every else 0
+    return own + max(max(step, end) * itemsize, head)
+
+
 def _check_memory(cfg: TrainConfig, shares: Sequence[int]) -> None:
-    """Of the largest share: its own part of the run, and everyone's features."""
-    available = available_bytes()
-    features = 3 * (1 + cfg.is_multi) * cfg.n * cfg.m * TORCH_DTYPES[cfg.dtype].itemsize
-    needed = memory_bytes(cfg.replace(n=max(2, *shares)), "primal") + features
+    available, needed = available_bytes(), share_bytes(cfg, shares)
     if available is not None and needed > available:
         raise DataError(
             f"memory: expected a share of at most {available / 2**30:.2f} GiB (free now), got "
             f"{needed / 2**30:.2f} GiB for {max(shares)} of n = {cfg.n} samples at d = {cfg.d}, "
-            f"m = {cfg.m}; take more processes or data = streamed"
+            f"m = {cfg.m}; take {_less_memory(cfg)}"
         )
+
+
+def _less_memory(cfg: TrainConfig) -> str:
+    hints = ["more processes"]
+    if cfg.evaluate_every:
+        hints.append("evaluate_every = 0")
+    if cfg.data == "explicit":
+        hints.append("data = streamed")
+    return " or ".join(hints)
 
 
 def _agree(
@@ -163,4 +195,4 @@ def _collected(rows: SampleRows, d: int, samples: range) -> Tensor:
     return whole
 
 
-__all__ = ["train"]
+__all__ = ["share_bytes", "train"]

@@ -22,7 +22,13 @@ def results_of(job: str, size: int, folder: Path) -> list[dict[str, Any]]:
         subprocess.Popen(
             [*command, str(rank), str(size), rendezvous, str(folder)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            # Freed blocks are given back, so that peak memory is that of what is held.
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+                "MALLOC_MMAP_THRESHOLD_": "1000000",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

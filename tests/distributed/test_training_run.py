@@ -16,8 +16,10 @@ from mmcl_fast.distributed import training_run
 from tests.distributed.train_cases import (
     BASE,
     FOUR,
+    PROCESS,
     SINGLE_PRECISION,
     TRAIN_CASES,
+    WIDE,
     TrainCase,
     tensors_of_run,
 )
@@ -151,3 +153,32 @@ def test_memory_of_a_share_is_predicted() -> None:
     ):
         training_run._check_memory(large, [500_000, 500_000])
     training_run._check_memory(large.replace(data="streamed", d=10**4), [500_000, 500_000])
+    # A minibatch may be larger than a share, and coefficients are everyone's.
+    several = TrainConfig(**BASE | {"optimizer": "sgd", "batch_size": 25})
+    plain = training_run.share_bytes(several, [10, 10, 10])
+    stored = training_run.share_bytes(several.replace(coefficients_every=1), [10, 10, 10])
+    assert stored - plain == 13 * 11 * (30 + 1) * 8
+
+
+def test_the_hint_is_of_use() -> None:
+    large = TrainConfig(**BASE | {"n": 10**9, "m": 2, "evaluate_every": 0, "data": "streamed"})
+    with pytest.raises(DataError, match=r"take more processes$"):
+        training_run._check_memory(large, [5 * 10**8] * 2)
+    with pytest.raises(DataError, match=r"take more processes or evaluate_every = 0$"):
+        training_run._check_memory(large.replace(evaluate_every=1), [5 * 10**8] * 2)
+
+
+@pytest.mark.skipif(not PROCESS.exists(), reason="peak memory is read there")
+def test_a_step_holds_two_blocks_of_keys_beside_its_own_samples(found_by_four: Found) -> None:
+    block = WIDE.n // 4 * WIDE.m * 4
+    for mine in found_by_four:
+        peaks = mine["peaks"]
+        assert block < peaks["step"] - peaks["share"] < 2.3 * block
+
+
+@pytest.mark.skipif(not PROCESS.exists(), reason="peak memory is read there")
+def test_peak_memory_is_within_the_prediction(found_by_four: Found) -> None:
+    for mine in found_by_four:
+        for name, optimizer in (("step", "adam"), ("coefficients", "gd")):
+            cfg = WIDE.replace(optimizer=optimizer)
+            assert 0.5 < mine["peaks"][name] / training_run.share_bytes(cfg, [2000] * 4) <= 1.1

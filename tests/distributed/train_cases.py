@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -12,6 +13,7 @@ from torch import Tensor
 from mmcl_fast import Run, TrainConfig
 from mmcl_fast.distributed import train
 
+PROCESS = Path("/proc/self/status")
 BASE: dict[str, Any] = {
     "n": 30, "d": 50, "m": 11, "epochs": 12, "n_test": 20, "dtype": "float64",
     "evaluate_every": 4, "device": "cpu", "engine": "primal",
@@ -61,6 +63,19 @@ TRAIN_CASES = [
     TrainCase("minibatches_fresh", "drawn views of some samples",
               {"augment": "per_epoch", **SGD}, samples=(9, 19, 2)),
 ]  # fmt: skip
+# Features are most of what is held; without coefficients at the end, a step holds the most.
+WIDE = TrainConfig(
+    n=8000,
+    d=64,
+    m=1024,
+    epochs=1,
+    optimizer="adam",
+    data="streamed",
+    n_test=2,
+    evaluate_every=0,
+    device="cpu",
+    engine="primal",
+)
 # Of four processes.
 FOUR = [
     replace(case, samples=samples, group=(0, 1, 2, 3))
@@ -100,6 +115,29 @@ def tensors_of_run(run: Run) -> dict[str, Tensor]:
     for modality in ("a", "b") if run.config.is_multi else ("a",):
         found[f"weights_{modality}"] = run.weights(modality)
     return found
+
+
+def peaks_of_wide_runs(group: dist.ProcessGroup, alone: dist.ProcessGroup) -> dict[str, int]:
+    """Peak memory that runs of a group add in this process, which has not computed much yet."""
+    size = dist.get_world_size(group)
+    runs = {
+        "small": (WIDE.replace(n=40, m=64), group),
+        "share": (WIDE.replace(n=WIDE.n // size), alone),
+        "step": (WIDE, group),
+        "coefficients": (WIDE.replace(optimizer="gd"), group),
+    }
+    found = {}
+    for name, (cfg, members) in runs.items():
+        train(cfg, members)
+        found[name] = peak_bytes()
+    start = found.pop("small")
+    return {name: peak - start for name, peak in found.items()}
+
+
+def peak_bytes() -> int:
+    """Of this process until now; not ru_maxrss, which it inherits from the one that started it."""
+    lines = PROCESS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def trained(case: TrainCase, group: dist.ProcessGroup) -> dict[str, Tensor]:

@@ -38,7 +38,15 @@ from tests.distributed.cases import (
     pictures,
     tensors_of,
 )
-from tests.distributed.train_cases import FOUR, REFUSED, SINGLE_PRECISION, TRAIN_CASES, trained
+from tests.distributed.train_cases import (
+    FOUR,
+    PROCESS,
+    REFUSED,
+    SINGLE_PRECISION,
+    TRAIN_CASES,
+    peaks_of_wide_runs,
+    trained,
+)
 
 FEATURES = ("query", "key")
 OF_OPEN_CLIP = {"gather": "gather", "ring": "bidir"}
@@ -226,10 +234,14 @@ def on_gpus(rank: int) -> dict[str, Any]:
 
 def by_four(rank: int) -> dict[str, Any]:
     """Training runs of four processes, last of all one that fails in one of them."""
-    assert dist.group.WORLD is not None
-    found: dict[str, Any] = {
-        f"train/{case.id}/{case.cfg.seed}": trained(case, dist.group.WORLD) for case in FOUR
-    }
+    everyone = dist.group.WORLD
+    assert everyone is not None
+    found: dict[str, Any] = {}
+    alone = [dist.new_group([k]) for k in range(4)][rank]
+    if PROCESS.exists():
+        found["peaks"] = peaks_of_wide_runs(everyone, alone)
+    for case in FOUR:
+        found[f"train/{case.id}/{case.cfg.seed}"] = trained(case, everyone)
     impatient = dist.new_group(timeout=timedelta(seconds=2))
     start = time.monotonic()
     found["error"] = message(partial(failing, rank, impatient)), time.monotonic() - start
