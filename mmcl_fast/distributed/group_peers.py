@@ -3,10 +3,9 @@
 Keys go round a ring (`trips.RingTrip`): a process has its own, those in hand and those arriving.
 Everything else is a sum or the rows of everyone, put together in the order of ranks.
 
-Messages and bytes that leave a process, of size b a number, W processes: one pass over the keys of
-a modality, W - 1 messages and (n - share of the next rank) m b; a sum of k numbers, each of them
-added up in one process and sent to all, up to 2 k b (W - 1) / W with a tree of broadcasts counted
-as one message to each.
+What leaves a process, of W, with n_s samples in the next one: for the keys of a modality, W - 1
+messages of (n - n_s) m numbers in all; for a sum of k numbers 2 k (W - 1) / W on average, since
+each is added up in one process and sent from there to all; for everyone's rows, its own to each.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def train(
     resolved, shares = cfg, [0] * size
     try:
         resolved = _resolve(cfg)
+        _check_group(resolved, group)
         shares = _shares(resolved, size, samples)
         _check_memory(resolved, shares)
         shared = sample(resolved.replace(data="streamed"))
@@ -93,6 +94,17 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
                 f"got {getattr(cfg, name)}"
             )
     return settle(cfg.replace(engine="primal"))
+
+
+def _check_group(cfg: TrainConfig, group: Group) -> None:
+    """Keys are sent from process to process, which Gloo does with tensors of a CPU alone."""
+    backends = dict(part.split(":") for part in dist.get_backend_config(group).split(","))
+    found = backends.get(cfg.device, "none")
+    if found == "none" or (cfg.device == "cuda" and found == "gloo"):
+        raise ConfigError(
+            "device: expected one whose tensors the group can send (gloo: cpu, nccl: cuda), got "
+            f"{cfg.device} with backend {found}"
+        )
 
 
 def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[int]:

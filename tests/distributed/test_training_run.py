@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import mmcl_fast
-from mmcl_fast import DataError, TrainConfig
+from mmcl_fast import ConfigError, DataError, TrainConfig
 from mmcl_fast.data.synthetic import draw_minibatches
 from mmcl_fast.distributed import training_run
 from tests.distributed.train_cases import (
@@ -146,6 +146,27 @@ def test_without_a_group_there_is_nothing_to_train_with() -> None:
         training_run.train(TrainConfig(**BASE))
 
 
+@pytest.mark.parametrize(
+    ("backends", "device", "refused"),
+    [
+        ("cpu:gloo,cuda:gloo", "cpu", None),
+        ("cpu:gloo,cuda:nccl", "cuda", None),
+        ("cpu:gloo,cuda:gloo", "cuda", "got cuda with backend gloo"),
+        ("cuda:nccl", "cpu", "got cpu with backend none"),
+    ],
+)
+def test_a_group_that_cannot_send_is_refused(
+    backends: str, device: str, refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run.dist, "get_backend_config", lambda group: backends)
+    cfg = TrainConfig(**BASE | {"device": device})
+    if refused is None:
+        training_run._check_group(cfg, None)  # type: ignore[arg-type]
+        return
+    with pytest.raises(ConfigError, match=f"device: expected .*{refused}"):
+        training_run._check_group(cfg, None)  # type: ignore[arg-type]
+
+
 def test_memory_of_a_share_is_predicted() -> None:
     large = TrainConfig(**BASE | {"n": 10**6, "d": 10**6, "m": 2})
     with pytest.raises(
@@ -153,7 +174,21 @@ def test_memory_of_a_share_is_predicted() -> None:
     ):
         training_run._check_memory(large, [500_000, 500_000])
     training_run._check_memory(large.replace(data="streamed", d=10**4), [500_000, 500_000])
-    # A minibatch may be larger than a share, and coefficients are everyone's.
+
+
+def test_what_processes_need_beside_their_shares() -> None:
+    base = TrainConfig(**BASE | {"optimizer": "adam", "evaluate_every": 0, "n_test": 2})
+    alone = training_run.share_bytes(base.replace(n=10), [10])
+    keys, sums, everyone = 10 * 11 * 8, 11 * 50 * 8, 30 * 11 * 8
+
+    def added(*shares: int, **settings: Any) -> int:
+        return training_run.share_bytes(base.replace(**settings), shares) - alone
+
+    assert added(10, 10, 10) == added(10, 10, 5, 5) == 2 * keys + sums
+    assert added(10, 10, n=20) == keys + sums
+    assert added(10, 10, 10, n=3000, optimizer="gd") == 100 * 2 * everyone
+    assert added(10, 10, 10, evaluate_every=1) == 8 * everyone
+    # A minibatch may be larger than a share, and stored coefficients are everyone's.
     several = TrainConfig(**BASE | {"optimizer": "sgd", "batch_size": 25})
     plain = training_run.share_bytes(several, [10, 10, 10])
     stored = training_run.share_bytes(several.replace(coefficients_every=1), [10, 10, 10])
