@@ -124,8 +124,8 @@ def pieces_of(count: int, d: int) -> Iterator[slice]:
 
 
 def piece_rows(count: int, d: int) -> int:
-    """Rows of a piece: a multiple of 256, of about 2^22 numbers."""
-    return min(count, max(_PIECE_ROWS, _PIECE_NUMBERS // d // _PIECE_ROWS * _PIECE_ROWS))
+    """Rows of a piece: a multiple of 256, of about 2^22 numbers; at least 1."""
+    return min(max(count, 1), max(_PIECE_ROWS, _PIECE_NUMBERS // d // _PIECE_ROWS * _PIECE_ROWS))
 
 
 __all__ = ["AddedRows", "HeldRows", "SampleRows", "StreamedRows", "piece_rows", "pieces_of"]

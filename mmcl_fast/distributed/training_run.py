@@ -1,12 +1,15 @@
 """One training run on the weights, its samples spread over the processes of a group.
 
 Each process holds, or draws when needed, the noise patches of its own samples, and all weights.
-Features travel, as keys of everyone's queries; gradients of the weights are added up. Every sum is
-taken in the order of ranks, so weights stay the same in every process, bit for bit.
+Features travel round a ring, as keys of everyone's queries; gradients of the weights are added up.
+Every sum is taken in the order of ranks, or from the own rank downwards, so a run repeats bit for
+bit, and weights stay the same in every process, bit for bit.
 
 Cost of a step and process, n_r of n samples: 2 m d (3 n_r) + 2 n_r n m flop single-modal, twice the
-second term and 4 n_r multi-modal; n m numbers of features and m d of gradient travel for each
-modality.
+second term and 4 n_r multi-modal. For each modality W - 1 messages with (n - n_s) m numbers leave a
+process, n_s the next rank's samples, while it computes with the block before; and about 2 m d
+numbers of the gradient (`group_peers`). Memory of a step: that of n_r samples alone, and twice the
+largest share's features; of evaluation and of the run's coefficients: n m numbers (`share_bytes`).
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.rows import AddedRows, SampleRows, StreamedRows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData, sample
+from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Group, Members, group_of
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
 from mmcl_fast.run import Run
-from mmcl_fast.torch_impl.halves import Halves
 from mmcl_fast.training import Callback, settle, train_batch
 
 
@@ -45,7 +48,7 @@ def train(
 
     Args:
         cfg: The same settings in every process; engine auto or primal, data explicit or streamed,
-            a full-batch optimizer, all negatives.
+            all negatives.
         group: The processes; default: all.
         samples: How many samples each rank has, >= 1 and n in all; default: as equal as can be.
         on_epoch: As in `mmcl_fast.train`; called in this process.
@@ -60,6 +63,7 @@ def train(
     resolved, shares = cfg, [0] * size
     try:
         resolved = _resolve(cfg)
+        _check_group(resolved, group)
         shares = _shares(resolved, size, samples)
         _check_memory(resolved, shares)
         shared = sample(resolved.replace(data="streamed"))
@@ -67,7 +71,7 @@ def train(
         problem = error
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))
-    peers = _GroupPeers(members, shared.labels)
+    peers = GroupPeers(members, shared.labels)
     mine = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
 
     def build(spec: Spec) -> Engine:
@@ -76,54 +80,11 @@ def train(
     return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
 
 
-class _GroupPeers:
-    """See `engines.peers.Peers`."""
-
-    def __init__(self, members: Members, labels: Tensor) -> None:
-        self._members = members
-        ends = torch.tensor(members.rows).cumsum(0).tolist()
-        starts = [0, *ends[:-1]]
-        self.samples = range(starts[members.rank], ends[members.rank])
-        self._splits = [int((labels[a:b] > 0).sum()) for a, b in zip(starts, ends, strict=True)]
-
-    def keys(self, own: Halves) -> Halves:
-        """See `Peers.keys`."""
-        parts = list(zip(self._everyones(own.noise), self._splits, strict=True))
-        first, other = [x[:split] for x, split in parts], [x[split:] for x, split in parts]
-        return Halves(torch.cat([*first, *other]), own.signal, sum(self._splits))
-
-    def sum(self, x: Tensor) -> Tensor:
-        """See `Peers.sum`."""
-        return self._members.shared_sum(x)
-
-    def largest(self, x: Tensor) -> Tensor:
-        """See `Peers.largest`."""
-        found = x.clone()
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._members.group)
-        return found
-
-    def rows(self, own: Tensor) -> Tensor:
-        """See `Peers.rows`."""
-        return torch.cat(self._everyones(own))
-
-    def _everyones(self, own: Tensor) -> list[Tensor]:
-        """Rows of each rank; ranks may have different numbers of them, so one after the other."""
-        found = []
-        for rank, count in enumerate(self._members.rows):
-            mine = rank == self._members.rank
-            x = own.contiguous() if mine else own.new_empty(count, own.shape[1])
-            source = dist.get_global_rank(self._members.group, rank)
-            dist.broadcast(x, source, group=self._members.group)
-            found.append(x)
-        return found
-
-
 def _resolve(cfg: TrainConfig) -> TrainConfig:
     """Settings as used; refuse what several processes cannot do."""
     wanted = {
         "engine": (cfg.engine in ("auto", "primal"), "auto or primal"),
         "data": (cfg.data != "reduced", "explicit or streamed"),
-        "optimizer": (cfg.optimizer != "sgd", "a full-batch one"),
         "negatives_per_sample": (cfg.negatives_per_sample is None, "None"),
     }
     for name, (able, expected) in wanted.items():
@@ -133,6 +94,17 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
                 f"got {getattr(cfg, name)}"
             )
     return settle(cfg.replace(engine="primal"))
+
+
+def _check_group(cfg: TrainConfig, group: Group) -> None:
+    """Keys are sent from process to process, which Gloo does with tensors of a CPU alone."""
+    backends = dict(part.split(":") for part in dist.get_backend_config(group).split(","))
+    found = backends.get(cfg.device, "none")
+    if found == "none" or (cfg.device == "cuda" and found == "gloo"):
+        raise ConfigError(
+            "device: expected one whose tensors the group can send (gloo: cpu, nccl: cuda), got "
+            f"{cfg.device} with backend {found}"
+        )
 
 
 def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[int]:
@@ -148,17 +120,46 @@ def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[
     return shares
 
 
+def share_bytes(cfg: TrainConfig, shares: Sequence[int]) -> int:
+    """Memory of the process with the largest share, predicted.
+
+    Its own part of the run, and the largest of: keys in hand and arriving beside what a sum takes;
+    everyone's embeddings under the head; everyone's coefficients, of which the run keeps two
+    copies and a third is on its way.
+    """
+    n, m, sides, itemsize = cfg.n, cfg.m, 1 + cfg.is_multi, TORCH_DTYPES[cfg.dtype].itemsize
+    largest = max(2, *shares)
+    plain = cfg if cfg.optimizer != "sgd" else cfg.replace(optimizer="gd", batch_size=None)
+    own = memory_bytes(plain.replace(n=largest), "primal")
+    if cfg.coefficients_every:
+        stored = cfg.epochs // cfg.coefficients_every + 1
+        own += stored * sides * m * (n - largest) * itemsize
+    step = 0
+    if len(shares) > 1:
+        step = min(2, len(shares) - 1) * largest * m + m * max(cfg.columns, cfg.columns_b)
+    end = 0 if cfg.optimizer == "adam" else max(2 * sides, sides + 1) * n * m
+    # The head works in float64, on eight times its features (measured at 8000 x 512).
+    head = 8 * n * m * torch.float64.itemsize if cfg.evaluate_every else 0
+    return own + max(max(step, end) * itemsize, head)
+
+
 def _check_memory(cfg: TrainConfig, shares: Sequence[int]) -> None:
-    """Of the largest share: its own part of the run, and everyone's features."""
-    available = available_bytes()
-    features = 3 * (1 + cfg.is_multi) * cfg.n * cfg.m * TORCH_DTYPES[cfg.dtype].itemsize
-    needed = memory_bytes(cfg.replace(n=max(2, *shares)), "primal") + features
+    available, needed = available_bytes(), share_bytes(cfg, shares)
     if available is not None and needed > available:
         raise DataError(
             f"memory: expected a share of at most {available / 2**30:.2f} GiB (free now), got "
             f"{needed / 2**30:.2f} GiB for {max(shares)} of n = {cfg.n} samples at d = {cfg.d}, "
-            f"m = {cfg.m}; take more processes or data = streamed"
+            f"m = {cfg.m}; take {_less_memory(cfg)}"
         )
+
+
+def _less_memory(cfg: TrainConfig) -> str:
+    hints = ["more processes"]
+    if cfg.evaluate_every:
+        hints.append("evaluate_every = 0")
+    if cfg.data == "explicit":
+        hints.append("data = streamed")
+    return " or ".join(hints)
 
 
 def _agree(
@@ -206,4 +207,4 @@ def _collected(rows: SampleRows, d: int, samples: range) -> Tensor:
     return whole
 
 
-__all__ = ["train"]
+__all__ = ["share_bytes", "train"]

@@ -4,14 +4,14 @@ A trip brings the payload of each rank, tensors with one row for each of its loc
 others, and brings what they made of it back to its home. Transfers are started before they are
 needed, so that the caller computes on its own rows meanwhile.
 
-Memory: gathered, the payload of the whole batch, and results for it; in the ring three payloads and
-three results of one rank. Results are merged in the order of ranks (in the ring: starting with the
-next one), so runs repeat bit for bit.
+Memory: gathered, the payload of the whole batch, and results for it; in the ring the own payload,
+two of the largest rank's size, and three results of one rank. Results are merged in the order of
+ranks (in the ring: starting with the next one), so runs repeat bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -109,6 +109,7 @@ class RingTrip:
         )
         self.travelling = tuple(x.contiguous() for x in payload)
         self.arriving, self.works = self.travelling, list[dist.Work]()
+        self.buffers: list[Payload] = []
         if members.size > 1:
             self._pass_on(1)
 
@@ -116,12 +117,7 @@ class RingTrip:
         """See `Trip`."""
         arriving: Tensor | None = None
         leaving: list[dist.Work] = []
-        for step in range(1, self.members.size):
-            for work in self.works:
-                work.wait()
-            payload = self.travelling = self.arriving
-            if step + 1 < self.members.size:
-                self._pass_on(step + 1)
+        for step, payload in enumerate(self.payloads(), start=1):
             made = visit(payload)
             for work in leaving:
                 work.wait()
@@ -136,13 +132,30 @@ class RingTrip:
             work.wait()
         return arriving
 
+    def payloads(self) -> Iterator[Payload]:
+        """Everyone else's, that of the rank before this one first.
+
+        Each stays as it is until the next one is asked for.
+        """
+        for step in range(1, self.members.size):
+            for work in self.works:
+                work.wait()
+            self.travelling = self.arriving
+            if step + 1 < self.members.size:
+                self._pass_on(step + 1)
+            yield self.travelling
+
     def _rows(self, step: int) -> int:
         """Of the payload that is here `step` steps after the start."""
         return self.members.rows[(self.members.rank - step) % self.members.size]
 
     def _pass_on(self, step: int) -> None:
-        rows = self._rows(step)
-        self.arriving = tuple(x.new_empty(rows, *x.shape[1:]) for x in self.travelling)
+        rows, longest = self._rows(step), max(self.members.rows)
+        # Two by turns: one is visited and passed on while the other fills.
+        if len(self.buffers) < 2:
+            like = self.travelling
+            self.buffers.append(tuple(x.new_empty(longest, *x.shape[1:]) for x in like))
+        self.arriving = tuple(x[:rows] for x in self.buffers[(step - 1) % 2])
         self.works = self._exchange(self.travelling, self.arriving, tag=0)
 
     def _exchange(self, leaving: Payload, arriving: Payload, tag: int) -> list[dist.Work]:
@@ -154,8 +167,9 @@ class RingTrip:
                 (arriving, dist.irecv, self.last),
             )
             for k, x in enumerate(tensors)
+            if x.numel()  # of no rows nothing is sent, and both ends know how many there are
         ]
-        works: list[dist.Work] = dist.batch_isend_irecv(operations)
+        works: list[dist.Work] = dist.batch_isend_irecv(operations) if operations else []
         return works
 
 

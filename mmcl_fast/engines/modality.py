@@ -62,7 +62,7 @@ class Encoded:
     Attributes:
         rectified: max(0, <w_r, xi_i>), [k, m].
         signal: <w_r, mu> and -<w_r, mu>, [m, 2].
-        largest: max_{r,i} <w_r, xi_i>, 0-d.
+        largest: max_{r,i} <w_r, xi_i>, 0-d; -inf of no samples.
     """
 
     rectified: Tensor
@@ -125,7 +125,7 @@ class Modality:
     def encode(self, rows: SampleRows, order: Order, signal: Tensor, count: int) -> Encoded:
         """`count` samples of some rows, in the order wanted."""
         found = self.weights.new_empty(count, len(self.weights))
-        largest = []
+        largest = [found.new_full((), -torch.inf)]
         for part, x in rows.pieces(order.samples):
             z = self._product(x, self.weights)
             largest.append(z.amax())
@@ -153,7 +153,8 @@ class Modality:
         for part, rows in self.rows.pieces(order.samples):
             share = self._product(c[part].T, rows.T)
             to_weights = share if to_weights is None else to_weights.add_(share)
-        assert to_weights is not None  # n > 0
+        if to_weights is None:  # a process may have none of the samples of a minibatch
+            to_weights = torch.zeros_like(self.weights)
         to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
         return [to_weights, along, torch.zeros_like(self.kept)]
 

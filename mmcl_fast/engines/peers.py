@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from torch import Tensor
@@ -18,12 +19,19 @@ class Peers(Protocol):
 
     samples: range
 
-    def keys(self, own: Halves) -> Halves:
-        """Everyone's features, those of label +1 first."""
+    def mine(self, batch: Tensor) -> Tensor:
+        """Which of one's own samples are in a minibatch [k]: by their place in `samples`."""
+        ...
+
+    def keys(self, own: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
+        """Everyone's features as keys, one's own first; of all samples or of those of a minibatch.
+
+        A part stays as it is until the next one is asked for. Signal features are the same in all.
+        """
         ...
 
     def sum(self, x: Tensor) -> Tensor:
-        """Everyone's `x` added up, with the same bits in every process."""
+        """Everyone's `x` added up, with the same bits in every process; `x` may be overwritten."""
         ...
 
     def largest(self, x: Tensor) -> Tensor:
@@ -41,9 +49,13 @@ class Alone:
     def __init__(self, n: int) -> None:
         self.samples = range(n)
 
-    def keys(self, own: Halves) -> Halves:
+    def mine(self, batch: Tensor) -> Tensor:
+        """See `Peers.mine`."""
+        return batch
+
+    def keys(self, own: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
         """See `Peers.keys`."""
-        return own
+        yield own
 
     def sum(self, x: Tensor) -> Tensor:
         """See `Peers.sum`."""

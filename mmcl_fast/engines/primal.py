@@ -179,12 +179,12 @@ class PrimalEngine:
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
     ) -> tuple[Tensor, list[tuple[list[Tensor], float]]]:
         """Loss [1], and per modality the gradients and their common weight."""
-        q = self._cfg.q
-        if batch is None:
+        q, mine = self._cfg.q, None if batch is None else self._peers.mine(batch)
+        if mine is None:
             order, encoded = self._all, self._encoded()
         else:
-            order = self._order(batch)
-            encoded = [v.encode(v.rows, order, v.mu, len(batch)) for v in self._modalities]
+            order = self._order(mine)
+            encoded = [v.encode(v.rows, order, v.mu, len(mine)) for v in self._modalities]
         active = [x.features(q, order.split) for x in encoded]
         if not self._cfg.is_multi:
             first = self._modalities[0]
@@ -195,7 +195,7 @@ class PrimalEngine:
             loss, found = self._listed(active, self._negatives(epoch, batch), batch, want_gradient)
         else:
             a, b = active
-            loss, found = self._halves(a, b, want_gradient)
+            loss, found = self._halves(a, b, batch, want_gradient)
         gradients = [
             (v.gradients(g, x, order, q, self._peers), g.weight)
             for v, x, g in zip(self._modalities, encoded, found, strict=False)
@@ -206,6 +206,7 @@ class PrimalEngine:
         self,
         a: Halves,
         b: Halves,
+        batch: Tensor | None,
         want_gradient: bool,  # noqa: FBT001  passed on
     ) -> tuple[Tensor, list[HalvesGradient]]:
         """The loss over all negatives; `b` is modality B or the view of `a`."""
@@ -214,11 +215,16 @@ class PrimalEngine:
             loss_of = multi_halves if self._cfg.is_multi else single_halves
             loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient)
             return loss, list(gradients)
-        passes = [(a, peers.keys(a), b)]
-        if self._cfg.is_multi:
-            passes = [(a, peers.keys(b), b), (b, peers.keys(a), a)]
+        total = self._cfg.n if batch is None else len(batch)
+        passes = [(a, b, b), (b, a, a)] if self._cfg.is_multi else [(a, a, b)]
         done = [
-            one_way_halves(*roles, tau, total=self._cfg.n, want_gradient=want_gradient)
+            one_way_halves(
+                *roles,
+                tau,
+                blocks=peers.keys(roles[1], batch),
+                total=total,
+                want_gradient=want_gradient,
+            )
             for roles in passes
         ]
         loss = peers.sum(torch.stack([value for value, _ in done]).sum())

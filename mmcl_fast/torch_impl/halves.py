@@ -14,12 +14,13 @@ taken from the query's positive instead of being added to its negatives.
 
 Numerics: everything in the inputs' dtype; any temperature is safe; a loss near 0 keeps its relative
 accuracy. Two runs on one device give the same bits.
-Cost: 3/2 n^2 m flop single-modal, 3 n^2 m multi-modal; memory 2 scores for each of `chunk_rows`
-rows, beside the gradient.
+Cost: 3/2 n^2 m flop single-modal, 3 n^2 m multi-modal; for k queries alone one way 2 k n m.
+Memory: 2 scores for each of `chunk_rows` rows, beside the gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -130,8 +131,7 @@ def single_halves(
     """
     n, m = own.noise.shape
     queries = _Queries(own, own, view, gradient=want_gradient)
-    first, second = queries.half(0), queries.half(1)
-    _meet(first, second.features, second, 1.0 / (m * tau))
+    _meet(queries.half(0), queries.half(1), 1.0 / (m * tau))
     gradients = (queries.gradient(1.0 / (n * m * tau)),)
     return queries.losses.mean(), tuple(g for g in gradients if g is not None)
 
@@ -154,8 +154,7 @@ def multi_halves(
     ours = _Queries(a, b, b, gradient=want_gradient)
     theirs = _Queries(b, a, a, gradient=want_gradient)
     for label in (0, 1):
-        right = theirs.half(1 - label)
-        _meet(ours.half(label), right.features, right, 1.0 / (m * tau))
+        _meet(ours.half(label), theirs.half(1 - label), 1.0 / (m * tau))
     gradients = (q.gradient(1.0 / (n * m * tau)) for q in (ours, theirs))
     loss = ours.losses.mean() + theirs.losses.mean()
     return loss, tuple(g for g in gradients if g is not None)
@@ -167,6 +166,7 @@ def one_way_halves(
     positive: Halves,
     tau: float,
     *,
+    blocks: Iterable[Halves],
     total: int,
     want_gradient: bool = True,
 ) -> tuple[Tensor, tuple[HalvesGradient, ...]]:
@@ -174,9 +174,11 @@ def one_way_halves(
 
     Args:
         query: Features of those samples.
-        key: Features of all samples, as keys.
+        key: Features of the same samples as keys; of these, signal features alone are used.
         positive: Features of the queries' positives.
         tau: Temperature.
+        blocks: Features of all samples as keys, in parts that are taken one after another; the
+            order is that of the sums.
         total: Samples in all, over which the loss is a mean.
         want_gradient: False computes the loss alone.
 
@@ -185,9 +187,12 @@ def one_way_halves(
     """
     m = query.noise.shape[1]
     queries = _Queries(query, key, positive, gradient=want_gradient)
-    for label in (0, 1):
-        negatives = key.noise[key.part(1 - label)]
-        _meet(queries.half(label), negatives, None, 1.0 / (m * tau))
+    halves = [_Rows(queries.half(label), 1.0 / (m * tau) / LOG2) for label in (0, 1)]
+    for block in blocks:
+        for label, rows in enumerate(halves):
+            rows.add(block.noise[block.part(1 - label)])
+    for rows in halves:
+        rows.finish()
     gradient = queries.gradient(1.0 / (total * m * tau))
     return queries.losses.sum() / total, () if gradient is None else (gradient,)
 
@@ -204,38 +209,52 @@ def _matched(query: Halves, key: Halves, positive: Halves) -> Tensor:
     return matched
 
 
-def _meet(left: _Half, keys: Tensor, right: _Half | None, scale: float) -> None:
-    """Queries against the features of their negatives, whose queries may be answered as well.
+def _meet(left: _Half, right: _Half, scale: float) -> None:
+    """Queries of both labels, each the negatives of the other: one product gives both's scores."""
+    rows, columns = _Rows(left, scale / LOG2), _Columns(right, scale / LOG2)
+    rows.add(right.features, columns)
+    rows.finish()
+    columns.finish()
 
-    One product gives the scores of both. The rows of a block meet all their negatives at once;
-    columns keep a running mixture of the left half, which is rescaled whenever a column's largest
-    score rises.
+
+class _Rows:
+    """Queries that meet a block of negatives at once, and one block after another.
+
+    Sums and mixtures are relative to the largest score so far, and rescaled whenever it rises.
     """
-    factor = scale / LOG2
-    rows = Side.start("softmax", left.matched * factor)
-    rows.include_positive()
-    columns = None if right is None else _Columns(right, factor)
-    size = chunk_rows(len(left.features), len(keys))
-    for start in range(0, len(left.features) if len(keys) else 0, size):
-        part = slice(start, min(start + size, len(left.features)))
-        own, top = left.features[part], rows.top[part].clone()
-        scores = product(own * factor, keys)
-        terms = None if left.pull is None else torch.empty_like(scores)
-        rows.merge(part, top, passes.softmax_rows(scores, top, terms))
-        if left.pull is not None and terms is not None:
-            pull = product(terms, keys.T)
-            torch.mul(pull, rows.rows(part).scale()[:, None], out=left.pull[part])
-        if columns is not None:
-            columns.add(own, scores)
-    left.finish(rows)
-    if left.pull is not None and not len(keys):
-        left.pull.zero_()
-    if columns is not None:
-        columns.finish()
+
+    def __init__(self, queries: _Half, factor: float) -> None:
+        self._queries, self._factor = queries, factor
+        self._side = Side.start("softmax", queries.matched * factor)
+        self._side.include_positive()
+        if queries.pull is not None:
+            queries.pull.zero_()
+
+    def add(self, keys: Tensor, columns: _Columns | None = None) -> None:
+        """Some negatives [k, m]; `columns`: their queries, for which these rows are negatives."""
+        features, pull = self._queries.features, self._queries.pull
+        size = chunk_rows(len(features), len(keys))
+        for start in range(0, len(features) if len(keys) else 0, size):
+            part = slice(start, min(start + size, len(features)))
+            own, top = features[part], self._side.top[part].clone()
+            scores = product(own * self._factor, keys)
+            terms = None if pull is None else torch.empty_like(scores)
+            shrink = self._side.merge(part, top, passes.softmax_rows(scores, top, terms))
+            if pull is not None and terms is not None:
+                mixture = product(terms, keys.T)
+                torch.addcmul(mixture, pull[part], shrink[:, None], out=pull[part])
+            if columns is not None:
+                columns.add(own, scores)
+
+    def finish(self) -> None:
+        """After all negatives."""
+        self._queries.finish(self._side)
+        if self._queries.pull is not None:
+            self._queries.pull.mul_(self._side.scale()[:, None])
 
 
 class _Columns:
-    """Queries whose negatives come block by block, each a row of scores."""
+    """Queries that meet negatives chunk by chunk, by scores [negatives, queries]."""
 
     def __init__(self, queries: _Half, factor: float) -> None:
         self._queries = queries

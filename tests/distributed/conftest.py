@@ -14,15 +14,21 @@ from tests.distributed.cases import WORLD
 ROOT = Path(__file__).parents[2]
 
 
-def results_of(backend: str, size: int, folder: Path) -> list[dict[str, Any]]:
+def results_of(job: str, size: int, folder: Path) -> list[dict[str, Any]]:
     """What each of `size` processes found."""
     rendezvous = (folder / "rendezvous").as_uri()
-    command = [sys.executable, "-W", "error", "-m", "tests.distributed.worker", backend]
+    command = [sys.executable, "-W", "error", "-m", "tests.distributed.worker", job]
     processes = [
         subprocess.Popen(
             [*command, str(rank), str(size), rendezvous, str(folder)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            # Freed blocks are given back, so that peak memory is that of what is held.
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+                "MALLOC_MMAP_THRESHOLD_": "1000000",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -43,6 +49,12 @@ def results_of(backend: str, size: int, folder: Path) -> list[dict[str, Any]]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What three processes found; they are started once for all tests."""
     return results_of("gloo", WORLD, tmp_path_factory.mktemp("gloo"))
+
+
+@pytest.fixture(scope="session")
+def found_by_four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Training runs of four."""
+    return results_of("training", 4, tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="session")

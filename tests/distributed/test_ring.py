@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.distributed import trips
+from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Members
 from mmcl_fast.distributed.trips import RingTrip
+from mmcl_fast.torch_impl.halves import Halves
 
 
 class Noted:
@@ -77,3 +79,32 @@ def test_the_next_block_travels_while_this_one_is_visited(
         ],
     }
     assert noted.events == expected[size]
+
+
+def test_blocks_stand_in_two_buffers_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trips, "dist", Noted())
+    members = Members(None, 0, (2, 5, 0, 4, 3))  # type: ignore[arg-type]
+    trip = RingTrip(members, (torch.zeros(2, 3),))
+    blocks = [payload[0] for payload in trip.payloads()]
+    assert [len(x) for x in blocks] == [3, 4, 0, 5]
+    assert len(trip.buffers) == 2
+    homes = [x.untyped_storage().data_ptr() for x in blocks]
+    assert homes[0] == homes[2] != homes[1] == homes[3]
+    assert {x.untyped_storage().nbytes() for x in blocks} == {5 * 3 * 4}
+
+
+def test_keys_come_own_first_and_then_from_the_rank_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = Noted()
+    monkeypatch.setattr(trips, "dist", noted)
+    labels = torch.tensor([1.0, 1, -1, -1, -1, 1, 1, 1, 1])
+    peers = GroupPeers(Members(None, 1, (2, 4, 3)), labels)  # type: ignore[arg-type]
+    assert peers.samples == range(2, 6)
+    own = Halves(torch.zeros(4, 2), torch.zeros(2, 2), 1)
+    keys = peers.keys(own)
+    assert next(keys) is own
+    assert noted.events == ["start payload"]  # and travels while the own keys are met
+    assert [(len(x.noise), x.split) for x in keys] == [(2, 2), (3, 3)]
+    batch = torch.tensor([8, 3, 1, 2, 7])
+    assert peers.mine(batch).tolist() == [1, 0]
+    own = Halves(torch.zeros(2, 2), torch.zeros(2, 2), 0)
+    assert [(len(x.noise), x.split) for x in peers.keys(own, batch)] == [(2, 0), (1, 1), (2, 2)]

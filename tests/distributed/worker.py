@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
@@ -18,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss
+from mmcl_fast.torch_impl.halves import Halves
 from tests.distributed.cases import (
     CASES,
     GROUPS,
@@ -34,7 +38,15 @@ from tests.distributed.cases import (
     pictures,
     tensors_of,
 )
-from tests.distributed.train_cases import REFUSED, SINGLE_PRECISION, TRAIN_CASES, trained
+from tests.distributed.train_cases import (
+    FOUR,
+    PROCESS,
+    REFUSED,
+    SINGLE_PRECISION,
+    TRAIN_CASES,
+    peaks_of_wide_runs,
+    trained,
+)
 
 FEATURES = ("query", "key")
 OF_OPEN_CLIP = {"gather": "gather", "ring": "bidir"}
@@ -202,7 +214,8 @@ def on_cpus(rank: int) -> dict[str, Any]:
         found[f"refusal/{name}"] = message(call)
     for case in (*TRAIN_CASES, *SINGLE_PRECISION):
         if rank in case.group:
-            found[f"train/{case.id}/{case.cfg.seed}"] = trained(case, groups[case.group])
+            for name in (case.cfg.seed, "again")[: 1 + case.repeat]:
+                found[f"train/{case.id}/{name}"] = trained(case, groups[case.group])
     for name, refused in REFUSED.items():
         found[f"train/refusal/{name}"] = message(partial(refused, rank))
     return found
@@ -219,8 +232,39 @@ def on_gpus(rank: int) -> dict[str, Any]:
     }
 
 
-def main(backend: str, rank: int, size: int, rendezvous: str, out: Path) -> None:
+def by_four(rank: int) -> dict[str, Any]:
+    """Training runs of four processes, last of all one that fails in one of them."""
+    everyone = dist.group.WORLD
+    assert everyone is not None
+    found: dict[str, Any] = {}
+    alone = [dist.new_group([k]) for k in range(4)][rank]
+    if PROCESS.exists():
+        found["peaks"] = peaks_of_wide_runs(everyone, alone)
+    for case in FOUR:
+        found[f"train/{case.id}/{case.cfg.seed}"] = trained(case, everyone)
+    impatient = dist.new_group(timeout=timedelta(seconds=2))
+    start = time.monotonic()
+    found["error"] = message(partial(failing, rank, impatient)), time.monotonic() - start
+    return found
+
+
+def failing(rank: int, group: dist.ProcessGroup) -> None:
+    """A run that one process leaves in the middle of an epoch, without ending."""
+    keys, calls = GroupPeers.keys, itertools.count()
+
+    def broken(self: GroupPeers, *arguments: Any) -> Iterator[Halves]:
+        for block in keys(self, *arguments):
+            if rank == 1 and next(calls) == 5:
+                raise RuntimeError("of this rank alone")
+            yield block
+
+    GroupPeers.keys = broken  # type: ignore[method-assign]
+    trained(FOUR[0], group)
+
+
+def main(job: str, rank: int, size: int, rendezvous: str, out: Path) -> None:
     torch.set_num_threads(1)
+    backend = "nccl" if job == "nccl" else "gloo"
     dist.init_process_group(
         backend,
         init_method=rendezvous,
@@ -229,8 +273,8 @@ def main(backend: str, rank: int, size: int, rendezvous: str, out: Path) -> None
         timeout=timedelta(seconds=60),
         device_id=torch.device("cuda", rank) if backend == "nccl" else None,
     )
-    found = on_cpus(rank) if backend == "gloo" else on_gpus(rank)
-    torch.save(found, out / f"{rank}.pt")
+    jobs = {"gloo": on_cpus, "nccl": on_gpus, "training": by_four}
+    torch.save(jobs[job](rank), out / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -1,5 +1,7 @@
 """The losses over label halves against autograd of the reference."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast import reference
 from mmcl_fast.torch_impl import halves as module
-from mmcl_fast.torch_impl.halves import Halves, HalvesGradient, multi_halves, single_halves
+from mmcl_fast.torch_impl.halves import (
+    Halves,
+    HalvesGradient,
+    multi_halves,
+    one_way_halves,
+    single_halves,
+)
 from tests.engines.loss_cases import CASES, TAU, Case, by_autograd, problem
 from tests.support.budget import assert_within_budget
 
@@ -65,6 +73,27 @@ def multi_exact(labels: Tensor, tensors: list[Tensor]) -> dict[str, Tensor]:
     return {"loss": one + other, **dict(zip(names, (*ga, *gb), strict=True))}
 
 
+def in_blocks(query: Halves, key: Halves, positive: Halves, cuts: list[int]) -> list[Tensor]:
+    """Loss and gradients of all queries, taken by shares, each against the keys share by share."""
+    shares = list(pairwise([0, *cuts, len(query.noise)]))
+
+    def share(x: Halves, a: int, b: int) -> Halves:
+        """Samples a to b of those sorted by label."""
+        return Halves(x.noise[a:b], x.signal, min(max(x.split - a, 0), b - a))
+
+    total = torch.zeros((), dtype=query.noise.dtype)
+    signal, noise = torch.zeros_like(query.signal), []
+    for own in shares:
+        q, k, p = (share(x, *own) for x in (query, key, positive))
+        blocks = [share(key, *other) for other in shares]
+        loss, (g,) = one_way_halves(
+            q, q if query is key else k, p, TAU, blocks=blocks, total=len(query.noise)
+        )
+        total, signal = total + loss, signal + g.weight * g.signal
+        noise.append(g.weight * g.noise)
+    return [total, signal.T, torch.cat(noise)]
+
+
 def made(case: Case) -> tuple[Tensor, list[Tensor]]:
     """A problem whose signal features are those of an encoder: relu(a) and relu(-a)."""
     labels, tensors = problem(case)
@@ -89,6 +118,35 @@ def test_value_and_gradient(case: Case, rows_at_once, modality: str, monkeypatch
         torch.testing.assert_close(
             ours[name], theirs, rtol=1e-12, atol=1e-13 * scale + 1e-300, msg=name
         )
+
+
+@pytest.mark.parametrize("rising", [False, True], ids=["", "tops_rise"])
+@pytest.mark.parametrize("modality", LOSSES)
+@pytest.mark.parametrize("rows_at_once", [None, 3], ids=["whole", "chunked"])
+@pytest.mark.parametrize("case", [*CASES, LONE], ids=lambda c: c.id)
+def test_keys_that_come_in_blocks(
+    case: Case, rows_at_once, modality: str, rising: bool, monkeypatch
+) -> None:
+    if rows_at_once:
+        monkeypatch.setattr(module, "chunk_rows", lambda n, m: rows_at_once)
+    labels, tensors = made(case)
+    order = (labels < 0).int().argsort(stable=True)
+    if rising:  # later keys have by far the larger scores
+        growth = torch.linspace(0.1, 3.0, case.n, dtype=torch.float64)[order.argsort(), None]
+        for k in (1, 3):
+            tensors[k] = tensors[k] * growth
+    first, second, third = three(labels, tensors)
+    key, positive = (first, third) if modality == "single" else (second, second)
+    columns = tensors[:2] if modality == "single" else tensors[2:4]
+    positives = tensors[4:] if modality == "single" else columns
+    exact = by_autograd(labels, [*tensors[:2], *columns, *positives], reference.other_label(labels))
+    places = order.argsort()
+    # Shares of one label, of both, of a single sample, and of none.
+    cuts = [k for k in (case.n // 3, case.n // 3, case.n - 1) if 0 < k < case.n]
+    loss, signal, noise = in_blocks(first, key, positive, cuts)
+    for ours, theirs in zip((loss, signal, noise[places]), exact, strict=True):
+        scale = float(theirs.abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13 * scale + 1e-300)
 
 
 @pytest.mark.parametrize("modality", LOSSES)
@@ -155,3 +213,13 @@ def test_products_are_the_least_and_scores_come_in_chunks(modality: str, product
         (single_halves if modality == "single" else multi_halves)(x, y, TAU)
     assert watch.flop == products * n**2 * m
     assert watch.entries == module.chunk_rows(n // 2, n // 2) * (n // 2) < n**2 / 4
+
+
+def test_one_direction_in_blocks_computes_no_product_twice() -> None:
+    n, m, own = 3000, 8, 1000
+    key = Halves(torch.rand(n, m), torch.zeros(m, 2), n // 2)
+    blocks = [Halves(key.noise[k : k + own], key.signal, own // 2) for k in range(0, n, own)]
+    with _Watch() as watch:
+        one_way_halves(blocks[0], blocks[0], blocks[0], TAU, blocks=blocks, total=n)
+    assert watch.flop == 2 * own * n * m
+    assert watch.entries == (own // 2) ** 2
