@@ -93,6 +93,17 @@ _TWO_SIDED: dict[tuple[str, str, int, str | int], Tile] = {
     ("two_sided_statistics", "sm_80", 4, "any"): Tile(64, 4, 128),
     ("two_sided_weights", "sm_80", 4, "any"): Tile(32, 4, 128),
 }
+# Passes over rows of features; block_m is of features.
+_ROWS: dict[tuple[str, str, int, str | int], Tile] = {
+    **{
+        (kernel, INTERPRETER, 4, "any"): Tile(32, 1, 32)
+        for kernel in ("row_dots", "row_gradients", "rectify", "unrectify")
+    },
+    ("row_dots", "sm_80", 4, "any"): Tile(8, 4, 512),
+    ("row_gradients", "sm_80", 4, "any"): Tile(16, 4, 256),
+    ("rectify", "sm_80", 4, "any"): Tile(16, 4, 256),
+    ("unrectify", "sm_80", 4, "any"): Tile(64, 4, 64),
+}
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
 # traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
@@ -125,6 +136,7 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         **_TRAJECTORY,
         **_ENCODER,
         **_TWO_SIDED,
+        **_ROWS,
     }
 )
 # An architecture without rows of its own runs the rows of the newest one before it.

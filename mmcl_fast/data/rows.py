@@ -32,15 +32,21 @@ class SampleRows(Protocol):
 
 
 class HeldRows:
-    """Rows that are held in memory, [n, d]."""
+    """Rows that are held in memory.
 
-    def __init__(self, rows: Tensor) -> None:
-        self._rows = rows
+    Args:
+        rows: [n, d].
+        whole: Give all of them as one piece: for a GPU, whose products want no small ones.
+    """
+
+    def __init__(self, rows: Tensor, *, whole: bool = False) -> None:
+        self._rows, self._whole = rows, whole
 
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._rows) if samples is None else len(samples)
-        for part in pieces_of(count, self._rows.shape[1]):
+        whole = (slice(0, count),) if count else ()
+        for part in whole if self._whole else pieces_of(count, self._rows.shape[1]):
             if samples is None:
                 yield part, self._rows[part]
             else:
@@ -57,6 +63,8 @@ class StreamedRows:
         epoch: Of the augmentation, where it is drawn anew each epoch.
         samples: Those that are sample 0, 1, .. here; default: all n.
     """
+
+    _piece_numbers = _PIECE_NUMBERS
 
     def __init__(
         self,
@@ -79,9 +87,9 @@ class StreamedRows:
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._samples) if samples is None else len(samples)
-        rows = piece_rows(count, self._d)
-        buffer = torch.empty(rows, self._d, dtype=getattr(torch, self._cfg.dtype))
-        for part in pieces_of(count, self._d):
+        rows = piece_rows(count, self._d, self._piece_numbers)
+        buffer = self._buffer(rows)
+        for part in pieces_of(count, self._d, self._piece_numbers):
             x = buffer[: part.stop - part.start]
             if samples is None:
                 self._fill(x, self._samples[part.start])
@@ -90,7 +98,11 @@ class StreamedRows:
                     self._fill(x[row : row + 1], self._samples[sample])
             yield part, x.to(self._device)
 
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self._d, dtype=getattr(torch, self._cfg.dtype))
+
     def _fill(self, rows: Tensor, first: int) -> None:
+        """Rows of samples from `first` on."""
         normal(
             self._cfg.data_key,
             self._stream,
@@ -116,16 +128,16 @@ class AddedRows:
             yield part, x.add_(y)
 
 
-def pieces_of(count: int, d: int) -> Iterator[slice]:
+def pieces_of(count: int, d: int, numbers: int = _PIECE_NUMBERS) -> Iterator[slice]:
     """The pieces that `count` rows of d numbers are cut into."""
-    size = piece_rows(count, d)
+    size = piece_rows(count, d, numbers)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def piece_rows(count: int, d: int) -> int:
-    """Rows of a piece: a multiple of 256, of about 2^22 numbers; at least 1."""
-    return min(max(count, 1), max(_PIECE_ROWS, _PIECE_NUMBERS // d // _PIECE_ROWS * _PIECE_ROWS))
+def piece_rows(count: int, d: int, numbers: int = _PIECE_NUMBERS) -> int:
+    """Rows of a piece: a multiple of 256, of about so many numbers; at least 1."""
+    return min(max(count, 1), max(_PIECE_ROWS, numbers // d // _PIECE_ROWS * _PIECE_ROWS))
 
 
 __all__ = ["AddedRows", "HeldRows", "SampleRows", "StreamedRows", "piece_rows", "pieces_of"]

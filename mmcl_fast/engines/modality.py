@@ -16,6 +16,8 @@ from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.halves import Halves, HalvesGradient
 from mmcl_fast.torch_impl.products import PRODUCTS
 
+Kind = Literal["a", "b", "epsilon"]
+
 
 @dataclass(frozen=True)
 class Order:
@@ -76,31 +78,53 @@ class Encoded:
 
 
 class Sources:
-    """Where noise patches come from: arrays of them, or the stream."""
+    """Where noise patches come from: arrays of them, or the stream.
+
+    Args:
+        cfg: The run's settings.
+        data: Its data; what is not in it is drawn.
+        samples: Those of this process.
+        device: Where rows are wanted.
+        features: On a GPU with kernels, the dtype of what is held there; else None.
+    """
 
     def __init__(
-        self, cfg: TrainConfig, data: SignalNoiseData, samples: range, device: torch.device
+        self,
+        cfg: TrainConfig,
+        data: SignalNoiseData,
+        samples: range,
+        device: torch.device,
+        features: torch.dtype | None = None,
     ) -> None:
         self._cfg, self._samples, self._device = cfg, samples, device
-        kinds: list[tuple[Literal["a", "b"], Tensor | None]] = [("a", data.noise)]
+        self._features = features
+        kinds: list[tuple[Kind, Tensor | None]] = [("a", data.noise)]
         if cfg.is_multi:
             kinds.append(("b", data.noise_b))
         self.rows: list[SampleRows] = []
         for kind, noise in kinds:
-            if noise is None:
-                self.rows.append(StreamedRows(cfg, kind, device, samples=samples))
-            else:
-                self.rows.append(HeldRows(noise.to(device)))
+            self.rows.append(self._streamed(kind) if noise is None else self._held(noise))
         self._view: SampleRows | None = None
         if cfg.augment == "fixed" and data.augmented is not None:
-            self._view = HeldRows(data.augmented.to(device))
+            self._view = self._held(data.augmented)
 
     def views(self, epoch: int) -> SampleRows:
         """Noise patches of the augmented view of an epoch."""
         if self._view is not None:
             return self._view
-        added = StreamedRows(self._cfg, "epsilon", self._device, epoch=epoch, samples=self._samples)
-        return AddedRows(added, self.rows[0])
+        return AddedRows(self._streamed("epsilon", epoch), self.rows[0])
+
+    def _held(self, noise: Tensor) -> HeldRows:
+        if self._features is None:
+            return HeldRows(noise.to(self._device))
+        return HeldRows(noise.to(self._device, self._features), whole=True)
+
+    def _streamed(self, kind: Kind, epoch: int = 0) -> StreamedRows:
+        if self._features is None:
+            rows = StreamedRows
+        else:
+            from mmcl_fast.data.device_rows import DeviceRows as rows  # imports Triton
+        return rows(self._cfg, kind, self._device, epoch=epoch, samples=self._samples)
 
 
 class Modality:

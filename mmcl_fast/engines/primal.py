@@ -14,6 +14,8 @@ Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,10 @@ from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.peers import Alone, Peers
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.environment import triton_interpreted
 from mmcl_fast.model import power_relu
 from mmcl_fast.torch_impl.halves import (
+    Arithmetic,
     Halves,
     HalvesGradient,
     multi_halves,
@@ -80,10 +84,11 @@ class PrimalEngine:
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._side = one_hot_sides(self._labels.to(device).unsqueeze(0))
         self._all = self._order(None)
-        self._sources = Sources(self._cfg, data, samples, device)
+        modality, self._arithmetic, features = self._kernels()
+        self._sources = Sources(self._cfg, data, samples, device, features)
         n, starts = len(samples), ((data.mu, data.weights), (data.mu_b, data.weights_b))
         self._modalities = [
-            Modality(rows, n, mu.to(device), weights.to(device), self._cfg.precision)
+            modality(rows, n, mu.to(device), weights.to(device), self._cfg.precision)
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
             if mu is not None and weights is not None
         ]
@@ -91,6 +96,18 @@ class PrimalEngine:
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
         self._current: list[Encoded] = []
+
+    def _kernels(self) -> tuple[type[Modality], Arithmetic | None, torch.dtype | None]:
+        """Who encodes and compares samples, and the dtype of features if it is not the config's."""
+        able = self._spec.device.type == "cuda" or triton_interpreted()
+        if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
+            return Modality, None, None
+        if find_spec("triton") is None:
+            return Modality, None, None
+        from mmcl_fast.engines.modality_triton import FEATURES, TritonModality  # imports Triton
+        from mmcl_fast.triton_impl.halves import TRITON
+
+        return TritonModality, TRITON, FEATURES[self._cfg.precision]
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -213,7 +230,7 @@ class PrimalEngine:
         tau, peers = self._cfg.tau_value, self._peers
         if isinstance(peers, Alone):
             loss_of = multi_halves if self._cfg.is_multi else single_halves
-            loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient)
+            loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient, by=self._arithmetic)
             return loss, list(gradients)
         total = self._cfg.n if batch is None else len(batch)
         passes = [(a, b, b), (b, a, a)] if self._cfg.is_multi else [(a, a, b)]

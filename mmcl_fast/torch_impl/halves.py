@@ -20,7 +20,7 @@ Memory: 2 scores for each of `chunk_rows` rows, beside the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -73,20 +73,24 @@ class _Queries:
     Attributes:
         losses: [n].
         miss: 1 - p_ii, [n].
-        pull: sum_j p_ij K_j, [n, m]; None where no gradient is wanted.
+        pull: sum_j p_ij K_j - (1 - p_ii) P_i, [n, m]; None where no gradient is wanted.
     """
 
-    def __init__(self, query: Halves, key: Halves, positive: Halves, *, gradient: bool) -> None:
+    def __init__(
+        self, query: Halves, key: Halves, positive: Halves, *, gradient: bool, dots: Dots
+    ) -> None:
         self.query, self.key, self.positive = query, key, positive
-        self.matched = _matched(query, key, positive)
+        self.matched = _matched(query, key, positive, dots)
         self.losses, self.miss = torch.empty_like(self.matched), torch.empty_like(self.matched)
-        self.pull = torch.empty_like(query.noise) if gradient else None
+        shape = query.noise.shape
+        self.pull = self.matched.new_empty(shape) if gradient else None
 
-    def half(self, label: int) -> _Half:
+    def half(self, label: int) -> Half:
         """The queries of a label, 0 for +1 and 1 for -1."""
         part = self.query.part(label)
-        return _Half(
+        return Half(
             self.query.noise[part],
+            self.positive.noise[part],
             self.matched[part],
             self.losses[part],
             self.miss[part],
@@ -97,27 +101,61 @@ class _Queries:
         """After all halves have met their negatives."""
         if self.pull is None:
             return None
-        self.pull.addcmul_(self.positive.noise, self.miss[:, None], value=-1)
         by_label = torch.stack([self.miss[self.query.part(k)].sum() for k in (0, 1)])
         signal = (self.key.signal.flip(1) - self.positive.signal).mul_(by_label)
         return HalvesGradient(self.pull, signal, weight)
 
 
 @dataclass(frozen=True)
-class _Half:
+class Half:
+    """Queries of one label; what is asked of them is written into the last three.
+
+    Attributes:
+        features: H, [k, m].
+        positive: P, [k, m].
+        matched: <H_i, P_i>, [k].
+        losses: [k].
+        miss: 1 - p_ii, [k].
+        pull: sum_j p_ij K_j - (1 - p_ii) P_i, [k, m]; None where no gradient is wanted.
+    """
+
     features: Tensor
+    positive: Tensor
     matched: Tensor
     losses: Tensor
     miss: Tensor
     pull: Tensor | None
 
     def finish(self, side: Side) -> None:
+        """Losses, and how far the positives are from 1."""
         self.losses.copy_(side.losses())
         self.miss.copy_(side.pull())
 
 
+Dots = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How two halves meet: a matter of the device and of the features' dtype.
+
+    Attributes:
+        dots: <a_i, b_i> of rows, in the dtype of sums.
+        meet: Fills in queries of both labels, each the negatives of the other, scores times a
+            factor.
+    """
+
+    dots: Dots
+    meet: Callable[[Half, Half, float], None]
+
+
 def single_halves(
-    own: Halves, view: Halves, tau: float, *, want_gradient: bool = True
+    own: Halves,
+    view: Halves,
+    tau: float,
+    *,
+    want_gradient: bool = True,
+    by: Arithmetic | None = None,
 ) -> tuple[Tensor, tuple[HalvesGradient, ...]]:
     """The single-modal loss (6): queries and keys are the samples, positives their views.
 
@@ -126,18 +164,20 @@ def single_halves(
         view: Features of their augmented views, in the same order.
         tau: Temperature.
         want_gradient: False computes the loss alone.
+        by: Who computes; None: torch, in the features' dtype.
 
     Returns: The mean loss, 0-d, and the gradient with respect to `own` as the query, if wanted.
     """
     n, m = own.noise.shape
-    queries = _Queries(own, own, view, gradient=want_gradient)
-    _meet(queries.half(0), queries.half(1), 1.0 / (m * tau))
+    by = by or TORCH
+    queries = _Queries(own, own, view, gradient=want_gradient, dots=by.dots)
+    by.meet(queries.half(0), queries.half(1), 1.0 / (m * tau))
     gradients = (queries.gradient(1.0 / (n * m * tau)),)
     return queries.losses.mean(), tuple(g for g in gradients if g is not None)
 
 
 def multi_halves(
-    a: Halves, b: Halves, tau: float, *, want_gradient: bool = True
+    a: Halves, b: Halves, tau: float, *, want_gradient: bool = True, by: Arithmetic | None = None
 ) -> tuple[Tensor, tuple[HalvesGradient, ...]]:
     """The multi-modal loss (9), both directions.
 
@@ -146,15 +186,17 @@ def multi_halves(
         b: Features of modality B, in the same order.
         tau: Temperature.
         want_gradient: False computes the loss alone.
+        by: As in `single_halves`.
 
     Returns: The sum of both directions' mean losses, 0-d, and the gradients with respect to `a` and
         `b`, each as the query, if wanted.
     """
     n, m = a.noise.shape
-    ours = _Queries(a, b, b, gradient=want_gradient)
-    theirs = _Queries(b, a, a, gradient=want_gradient)
+    by = by or TORCH
+    ours = _Queries(a, b, b, gradient=want_gradient, dots=by.dots)
+    theirs = _Queries(b, a, a, gradient=want_gradient, dots=by.dots)
     for label in (0, 1):
-        _meet(ours.half(label), theirs.half(1 - label), 1.0 / (m * tau))
+        by.meet(ours.half(label), theirs.half(1 - label), 1.0 / (m * tau))
     gradients = (q.gradient(1.0 / (n * m * tau)) for q in (ours, theirs))
     loss = ours.losses.mean() + theirs.losses.mean()
     return loss, tuple(g for g in gradients if g is not None)
@@ -186,7 +228,7 @@ def one_way_halves(
         if wanted.
     """
     m = query.noise.shape[1]
-    queries = _Queries(query, key, positive, gradient=want_gradient)
+    queries = _Queries(query, key, positive, gradient=want_gradient, dots=_dots)
     halves = [_Rows(queries.half(label), 1.0 / (m * tau) / LOG2) for label in (0, 1)]
     for block in blocks:
         for label, rows in enumerate(halves):
@@ -197,19 +239,23 @@ def one_way_halves(
     return queries.losses.sum() / total, () if gradient is None else (gradient,)
 
 
-def _matched(query: Halves, key: Halves, positive: Halves) -> Tensor:
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1)
+
+
+def _matched(query: Halves, key: Halves, positive: Halves, dots: Dots) -> Tensor:
     """<H_i, P_i> less the signal's part of <H_i, K_j> for j of the other label, [n]."""
     ours = (query.signal * positive.signal).sum(0)
     # With itself as key that part is the sum of relu(a)^q relu(-a)^q, which is 0 exactly.
     if query is not key:
         ours = ours - (query.signal * key.signal.flip(1)).sum(0)
-    matched = (query.noise * positive.noise).sum(1)
+    matched = dots(query.noise, positive.noise)
     matched[: query.split] += ours[0]
     matched[query.split :] += ours[1]
     return matched
 
 
-def _meet(left: _Half, right: _Half, scale: float) -> None:
+def _meet(left: Half, right: Half, scale: float) -> None:
     """Queries of both labels, each the negatives of the other: one product gives both's scores."""
     rows, columns = _Rows(left, scale / LOG2), _Columns(right, scale / LOG2)
     rows.add(right.features, columns)
@@ -223,7 +269,7 @@ class _Rows:
     Sums and mixtures are relative to the largest score so far, and rescaled whenever it rises.
     """
 
-    def __init__(self, queries: _Half, factor: float) -> None:
+    def __init__(self, queries: Half, factor: float) -> None:
         self._queries, self._factor = queries, factor
         self._side = Side.start("softmax", queries.matched * factor)
         self._side.include_positive()
@@ -251,12 +297,13 @@ class _Rows:
         self._queries.finish(self._side)
         if self._queries.pull is not None:
             self._queries.pull.mul_(self._side.scale()[:, None])
+            _less_positive(self._queries)
 
 
 class _Columns:
     """Queries that meet negatives chunk by chunk, by scores [negatives, queries]."""
 
-    def __init__(self, queries: _Half, factor: float) -> None:
+    def __init__(self, queries: Half, factor: float) -> None:
         self._queries = queries
         self._side = Side.start("softmax", queries.matched * factor)
         pull = queries.pull
@@ -276,6 +323,22 @@ class _Columns:
         self._queries.finish(self._side)
         if self._mixture is not None and self._queries.pull is not None:
             self._queries.pull.copy_(self._mixture.mul_(raised * self._side.scale()).T)
+            _less_positive(self._queries)
 
 
-__all__ = ["Halves", "HalvesGradient", "multi_halves", "one_way_halves", "single_halves"]
+def _less_positive(queries: Half) -> None:
+    if queries.pull is not None:
+        queries.pull.addcmul_(queries.positive, queries.miss[:, None], value=-1)
+
+
+TORCH = Arithmetic(dots=_dots, meet=_meet)
+
+__all__ = [
+    "Arithmetic",
+    "Half",
+    "Halves",
+    "HalvesGradient",
+    "multi_halves",
+    "one_way_halves",
+    "single_halves",
+]

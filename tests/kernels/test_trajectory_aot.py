@@ -48,7 +48,12 @@ def whole(arch: str, precision: str, size: int = 64, **constants: Any) -> aot.Ca
         arch,
         {f"{name}_ptr": "*fp32" for name in FLOATS} | INDICES,
         {"UPDATE": True, "SIDES": 1, "Q": 1, "PRECISION": precision}
-        | {"BLOCK_M": size, "BLOCK_N": size, "BLOCK_R": min(size, tile.block_m), "BLOCK_K": min(size, tile.block_k)}
+        | {
+            "BLOCK_M": size,
+            "BLOCK_N": size,
+            "BLOCK_R": min(size, tile.block_m),
+            "BLOCK_K": min(size, tile.block_k),
+        }
         | constants,
         tile.num_warps,
         {"num_stages": tile.num_stages, **trajectory.LAUNCH_OPTIONS},

@@ -1,0 +1,257 @@
+"""What the primal step does to rows of features beside its products, each in one pass.
+
+    dots_i = <a_i, b_i>                                    positives' scores
+    pull_i <- scale_i pull_i - miss_i p_i                  a query's gradient (8), from its mixture
+    h_k = max(0, z_i), k = places_i; max_ij z_ij           activations, sorted by label as they come
+    c_i = g_k q h_k^(q - 1), k = places_i                  and back, with a copy laid out by neuron
+
+Numerics contract: arithmetic in float32, results rounded once to the dtype of what they are stored
+in; dots are summed in float32 along a row, block by block. NaN passes through.
+
+Deterministic: no atomics; `places` holds no place twice. Cost: every array read or written once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
+
+
+@triton.jit(do_not_specialize=["N"])
+def _row_dots_kernel(
+    a_ptr,
+    b_ptr,
+    out_ptr,
+    N: tl.int32,
+    D: tl.int32,
+    stride_an: tl.int64,
+    stride_bn: tl.int64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: BLOCK_N rows."""
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n, at_n = rows < N, rows.to(tl.int64)
+    acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for d in range(0, D, BLOCK_D):
+        at_d = (d + tl.arange(0, BLOCK_D)).to(tl.int64)
+        mask = mask_n[:, None] & (at_d < D)[None, :]
+        a = tl.load(a_ptr + (at_n[:, None] * stride_an + at_d[None, :]), mask=mask, other=0.0)
+        b = tl.load(b_ptr + (at_n[:, None] * stride_bn + at_d[None, :]), mask=mask, other=0.0)
+        acc += a.to(tl.float32) * b.to(tl.float32)
+    tl.store(out_ptr + at_n, tl.sum(acc, 1), mask=mask_n)
+
+
+@triton.jit(do_not_specialize=["N"])
+def _row_gradients_kernel(
+    pull_ptr,
+    positive_ptr,
+    scale_ptr,
+    miss_ptr,
+    N: tl.int32,
+    D: tl.int32,
+    stride_n: tl.int64,
+    stride_pn: tl.int64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: a tile."""
+    num_d = tl.cdiv(D, BLOCK_D)
+    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
+    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    mask_n, at_n = rows < N, rows.to(tl.int64)
+    mask = mask_n[:, None] & (at_d < D)[None, :]
+    at = pull_ptr + (at_n[:, None] * stride_n + at_d[None, :])
+    positive = tl.load(
+        positive_ptr + (at_n[:, None] * stride_pn + at_d[None, :]), mask=mask, other=0.0
+    )
+    scale = tl.load(scale_ptr + at_n, mask=mask_n, other=0.0)
+    miss = tl.load(miss_ptr + at_n, mask=mask_n, other=0.0)
+    pull = tl.load(at, mask=mask, other=0.0)
+    found = pull * scale[:, None] - positive.to(tl.float32) * miss[:, None]
+    tl.store(at, found, mask=mask)
+
+
+@triton.jit(do_not_specialize=["N", "first"])
+def _rectify_kernel(
+    z_ptr,
+    places_ptr,
+    out_ptr,
+    largest_ptr,
+    N: tl.int32,
+    D: tl.int32,
+    first: tl.int32,
+    stride_zn: tl.int64,
+    stride_n: tl.int64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: a tile, whose largest number it keeps."""
+    num_d = tl.cdiv(D, BLOCK_D)
+    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
+    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    mask_n, at_n = rows < N, rows.to(tl.int64)
+    mask = mask_n[:, None] & (at_d < D)[None, :]
+    z = tl.load(
+        z_ptr + (at_n[:, None] * stride_zn + at_d[None, :]), mask=mask, other=float("-inf")
+    ).to(tl.float32)
+    places = first + at_n
+    if places_ptr is not None:
+        places = tl.load(places_ptr + places, mask=mask_n, other=0)
+    h = tl.where(z <= 0.0, 0.0, z).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + (places[:, None] * stride_n + at_d[None, :]), h, mask=mask)
+    tl.store(largest_ptr + tl.program_id(0), tl.max(tl.max(z, 1), 0))
+
+
+@triton.jit(do_not_specialize=["N", "first"])
+def _unrectify_kernel(
+    g_ptr,
+    h_ptr,
+    places_ptr,
+    columns_ptr,
+    out_ptr,
+    along_ptr,
+    N: tl.int32,
+    D: tl.int32,
+    first: tl.int32,
+    stride_gn: tl.int64,
+    stride_hn: tl.int64,
+    stride_n: tl.int64,
+    stride_ad: tl.int64,
+    stride_an: tl.int64,
+    Q: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: a tile of samples and neurons."""
+    num_d = tl.cdiv(D, BLOCK_D)
+    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
+    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    mask_n, at_n = rows < N, rows.to(tl.int64)
+    mask = mask_n[:, None] & (at_d < D)[None, :]
+    places, columns = first + at_n, first + at_n
+    if places_ptr is not None:
+        places = tl.load(places_ptr + places, mask=mask_n, other=0)
+    if columns_ptr is not None:
+        columns = tl.load(columns_ptr + columns, mask=mask_n, other=0)
+    g = tl.load(g_ptr + (places[:, None] * stride_gn + at_d[None, :]), mask=mask, other=0.0)
+    h = tl.load(h_ptr + (places[:, None] * stride_hn + at_d[None, :]), mask=mask, other=0.0)
+    h = h.to(tl.float32)
+    if Q == 1:
+        c = tl.where(h > 0.0, g, 0.0)
+    else:
+        slope = h
+        for _ in tl.static_range(Q - 2):
+            slope *= h
+        c = g * (slope * Q)
+    tl.store(
+        out_ptr + (at_n[:, None] * stride_n + at_d[None, :]),
+        c.to(out_ptr.dtype.element_ty),
+        mask=mask,
+    )
+    along = along_ptr + (at_d[:, None] * stride_ad + columns[None, :] * stride_an)
+    tl.store(along, tl.trans(c), mask=tl.trans(mask))
+
+
+def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """<a_i, b_i>, [N], float32, of rows [N, D] with stride 1 along D."""
+    n, d = a.shape
+    out = a.new_empty(n, dtype=torch.float32)
+    tile = _tile("row_dots", a)
+    if n:
+        with torch.cuda.device_of(a):
+            _row_dots_kernel[(triton.cdiv(n, tile.block_n),)](
+                *(a, b, out, n, d, a.stride(0), b.stride(0)),
+                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+            )  # fmt: skip
+    return out
+
+
+def row_gradients_(
+    pull: torch.Tensor, positive: torch.Tensor, scale: torch.Tensor, miss: torch.Tensor
+) -> None:
+    """In place: scale_i pull_i - miss_i positive_i.
+
+    Args:
+        pull: [N, D], float32, stride 1 along D.
+        positive: [N, D], any dtype, stride 1 along D.
+        scale: [N], float32.
+        miss: [N], float32.
+    """
+    n, d = pull.shape
+    tile = _tile("row_gradients", pull)
+    if n:
+        with torch.cuda.device_of(pull):
+            _row_gradients_kernel[_grid(n, d, tile)](
+                *(pull, positive, scale, miss, n, d, pull.stride(0), positive.stride(0)),
+                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+            )  # fmt: skip
+
+
+def rectify_fwd(
+    z: torch.Tensor, out: torch.Tensor, places: torch.Tensor | None, first: int = 0
+) -> torch.Tensor:
+    """Rows of `out` become max(0, z); returns the largest of z, 0-d, float32.
+
+    Args:
+        z: [N, D], stride 1 along D; N > 0.
+        out: [M, D], stride 1 along D, any dtype.
+        places: Row first + i of a list of rows of `out`, int64; None: row first + i itself.
+        first: Where in that list row 0 of `z` stands.
+    """
+    n, d = z.shape
+    tile = _tile("rectify", z)
+    grid = _grid(n, d, tile)
+    largest = z.new_empty(grid, dtype=torch.float32)
+    with torch.cuda.device_of(z):
+        _rectify_kernel[grid](
+            *(z, places, out, largest, n, d, first, z.stride(0), out.stride(0)),
+            BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+        )  # fmt: skip
+    return largest.amax()
+
+
+def rectify_bwd(
+    g: torch.Tensor,
+    h: torch.Tensor,
+    along: torch.Tensor,
+    index: tuple[torch.Tensor | None, torch.Tensor | None],
+    *,
+    q: int,
+) -> torch.Tensor:
+    """Gradient of <w_r, xi_i>, [N, D], in the order in which samples are read, and by neuron.
+
+    Args:
+        g: With respect to activations max(0, z)^q, [N, D], float32, stride 1 along D.
+        h: max(0, z), [N, D], stride 1 along D.
+        along: [D, M], float32, any strides: column of sample i gets the same numbers, unrounded.
+        index: Row of `g` and `h`, and column of `along`, of sample i, int64; None: i.
+        q: Power of the activation, >= 1.
+
+    Returns: In the dtype of `h`.
+    """
+    n, d = g.shape
+    out = torch.empty_like(h)
+    tile = _tile("unrectify", h)
+    if n:
+        with torch.cuda.device_of(g):
+            _unrectify_kernel[_grid(n, d, tile)](
+                *(g, h, *index, out, along, n, d, 0, g.stride(0), h.stride(0), out.stride(0)),
+                *along.stride(), Q=q,
+                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+            )  # fmt: skip
+    return out
+
+
+def _tile(kernel: str, like: torch.Tensor) -> Tile:
+    return tile_for(kernel, arch_of(_row_dots_kernel, like), 4, "any")
+
+
+def _grid(n: int, d: int, tile: Tile) -> tuple[int]:
+    return (triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_m),)
+
+
+__all__ = ["rectify_bwd", "rectify_fwd", "row_dots_fwd", "row_gradients_"]

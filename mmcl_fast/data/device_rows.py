@@ -1,0 +1,32 @@
+"""Noise patches drawn where they are used, on a GPU: the stream's bits, no copies from the host."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.data.rows import StreamedRows
+from mmcl_fast.data.tags import STREAM_TAGS
+from mmcl_fast.kernels.normal import normal_fill
+
+
+class DeviceRows(StreamedRows):
+    """See `StreamedRows`; the same rows, in larger pieces."""
+
+    _piece_numbers = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill it
+
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)
+
+    def _fill(self, rows: Tensor, first: int) -> None:
+        normal_fill(
+            rows.unsqueeze(0),
+            seed=self._cfg.data_key,
+            tag=STREAM_TAGS[self._stream],
+            epoch=self._epoch,
+            start=(0, first, 0),
+            scale=self._scale,
+        )
+
+
+__all__ = ["DeviceRows"]

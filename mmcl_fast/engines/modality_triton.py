@@ -1,0 +1,54 @@
+"""Samples of a modality on a GPU: features in the dtype of their products, one pass beside each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.data.rows import SampleRows
+from mmcl_fast.engines.modality import Encoded, Modality, Order
+from mmcl_fast.engines.peers import Peers
+from mmcl_fast.kernels.rows import rectify_bwd, rectify_fwd
+from mmcl_fast.model import signal_gradient
+from mmcl_fast.torch_impl.halves import HalvesGradient
+from mmcl_fast.triton_impl.chunked import product
+
+FEATURES = {"ieee": torch.float32, "bf16": torch.bfloat16}  # by precision
+
+
+class TritonModality(Modality):
+    """See `Modality`; weights and their coefficients are float32, features of `FEATURES`."""
+
+    def __init__(
+        self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
+    ) -> None:
+        super().__init__(rows, n, mu, weights, precision)
+        self._dtype = FEATURES[precision]
+
+    def encode(self, rows: SampleRows, order: Order, signal: Tensor, count: int) -> Encoded:
+        """See `Modality.encode`."""
+        w = self.weights.to(self._dtype)
+        found = w.new_empty(count, len(w))
+        largest = [self.weights.new_full((), -torch.inf)]
+        for part, x in rows.pieces(order.samples):
+            z = x.to(self._dtype) @ w.T
+            largest.append(rectify_fwd(z, found, order.places, part.start))
+        along = self.weights @ signal
+        return Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
+
+    def gradients(
+        self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
+    ) -> list[Tensor]:
+        """See `Modality.gradients`."""
+        along = self.moved.new_zeros(self.moved.shape)
+        c = rectify_bwd(g.noise, x.rectified, along, (order.places, order.samples), q=q)
+        along[:, -1] = c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
+        to_weights = torch.zeros_like(self.weights)
+        for part, rows in self.rows.pieces(order.samples):
+            share = product(c[part].T, rows.to(self._dtype))
+            to_weights = share if part.start == 0 else to_weights.add_(share)
+        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
+        return [to_weights, along, torch.zeros_like(self.kept)]
+
+
+__all__ = ["FEATURES", "TritonModality"]

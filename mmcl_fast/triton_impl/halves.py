@@ -1,0 +1,73 @@
+"""The paper's losses over two label halves on a GPU: products in memory, kernels between them.
+
+What `torch_impl.halves` computes, with features of 16 or 32 bits. A chunk of rows of scores is one
+product; one kernel reads it for both sides' maxima and sums, another makes it into the weights of
+both mixtures, which are products again. Rows have met all their negatives after their chunk;
+columns keep a running mixture, which is rescaled whenever a column's largest score rises.
+
+Numerics: scores, sums and mixtures float32; weights, within 0..1 before they are divided by their
+sum, are rounded to the features' dtype. float32 products are torch's, IEEE unless it was told
+otherwise. Deterministic: the chunks depend on sizes alone.
+Cost: `torch_impl.halves`; memory: scores and both weights of a chunk, 8 or 12 bytes for each of
+`WORKSPACE` scores.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.kernels.rows import row_dots_fwd, row_gradients_
+from mmcl_fast.kernels.two_sided import Sums, two_sided_bwd, two_sided_fwd
+from mmcl_fast.row_statistics import LOG2
+from mmcl_fast.torch_impl.halves import Arithmetic, Half
+from mmcl_fast.torch_impl.statistics import Side
+from mmcl_fast.triton_impl.chunked import MIN_ROWS, product
+
+WORKSPACE = 2**28  # scores of a chunk: 1 GiB, and as much again for the weights
+
+
+def meet(left: Half, right: Half, scale: float) -> None:
+    """See `Arithmetic.meet`."""
+    factor = scale / LOG2
+    rows, columns = (Side.start("softmax", half.matched * factor) for half in (left, right))
+    for side in (rows, columns):
+        side.include_positive()
+    count, keys = len(left.features), len(right.features)
+    for pull in (left.pull, right.pull):
+        if pull is not None and not (count and keys):
+            pull.zero_()
+    size = max(MIN_ROWS, WORKSPACE // max(keys, 1))
+    for start in range(0, count if keys else 0, size):
+        part = slice(start, min(start + size, count))
+        own = left.features[part]
+        scores = product(own, right.features.T)
+        found, others = two_sided_fwd(scores, factor, columns=True)
+        assert others is not None
+        _merge(rows, part, found)
+        shrink = _merge(columns, slice(None), others)
+        if left.pull is None or right.pull is None:
+            continue
+        of_rows = torch.empty_like(scores, dtype=own.dtype)
+        of_columns = scores if own.dtype == scores.dtype else torch.empty_like(of_rows)
+        two_sided_bwd(scores, factor, (rows.top[part], columns.top), (of_rows, of_columns))
+        left.pull[part] = product(of_rows, right.features)
+        mixture = product(of_columns.T, own)
+        if start:
+            torch.addcmul(mixture, right.pull, shrink[:, None], out=right.pull)
+        else:
+            right.pull.copy_(mixture)
+    for half, side in ((left, rows), (right, columns)):
+        half.finish(side)
+        if half.pull is not None:
+            row_gradients_(half.pull, half.positive, side.scale(), half.miss)
+
+
+def _merge(side: Side, part: slice, found: Sums) -> Tensor:
+    top = torch.maximum(side.top[part], found.top)
+    return side.merge(part, top, found.total * torch.exp2(found.top - top))
+
+
+TRITON = Arithmetic(dots=row_dots_fwd, meet=meet)
+
+__all__ = ["TRITON", "meet"]
