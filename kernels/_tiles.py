@@ -66,8 +66,8 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     **{(kernel, "sm_80", 4, width): Tile(32, 4, 32) for kernel in _DOTS for width in (32, 64)},
     **{("contrast_one_pass", "sm_80", 4, width): Tile(32, 8, 32) for width in (32, 64)},
     ("contrast_scores", "sm_80", 4, "any"): Tile(64, 4, 128),
-    ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
-    ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
+    ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 256),
+    ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
 # Whole runs in one program: samples, neurons, summed at a time. Not yet measured: chosen so that
 # nothing spills and two programs fit on a multiprocessor (`tests/kernels/test_trajectory_aot.py`).

@@ -13,6 +13,8 @@ Cost in products of 2*N*M*D flop, fused / chunked:
     one way, both gradients                            4 / 3
     symmetric, both gradients                          5 / 4
     own rows                                         2.5 / 3
+
+Chunked gradients that come with the losses take up to 1 less: the last scores are kept.
 """
 
 from __future__ import annotations
