@@ -84,7 +84,8 @@ class Chunked:
     ) -> Sums:
         """See `Engine`."""
         sums = _Accumulator.of(work, query=query is not None, key=key is not None, weights=weights)
-        for part in chunks(work):
+        # Kept scores first: there is no room beside them for others.
+        for part in sorted(chunks(work), key=lambda part: part.start not in self.kept):
             if query is not None:
                 scores = self._scores(work, part, sums.padded)
                 sums.add(part, scores, _cut(query, part), query=True, key=key is query)
