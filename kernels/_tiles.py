@@ -27,32 +27,47 @@ class Tile:
     block_m: int = 1
     num_stages: int = 1
     block_k: int = 1  # of a product's sum at a time
+    registers: int | None = None  # a thread's at most, for more programs at a time
 
 
 _DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
 # The contrastive kernels; a bin is how many features a program holds. Not yet measured: chosen so
-# that nothing spills and two blocks are in flight (`tests/kernels/test_contrast_aot.py`).
+# that blocks without masks spill nothing and two are in flight (`test_contrast_aot.py`).
 _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     **{
         (kernel, INTERPRETER, itemsize, width): Tile(64, 1, 64)
         for kernel in _DOTS
         for itemsize, width in ((2, 64), (4, 32), (4, 64))
     },
-    ("contrast_statistics", INTERPRETER, 4, "scores"): Tile(64, 1, 64),
+    ("contrast_scores", INTERPRETER, 4, "any"): Tile(64, 1, 64),
     ("contrast_weights", INTERPRETER, 2, "any"): Tile(64, 1, 64),
     ("contrast_weights", INTERPRETER, 4, "any"): Tile(64, 1, 64),
     **{
         (kernel, arch, 2, width): Tile(128, 8, block_m, 2)
         for kernel in _DOTS
         for width in (64, 128, 256)
-        for arch, block_m in (("sm_80", 64), ("sm_90", 64), ("sm_100", 32))
+        for arch, block_m in (("sm_80", 64), ("sm_100", 32))
     },
+    # With few registers two or three programs take turns at the matrix unit and the exponentials.
+    **{
+        ("contrast_statistics", "sm_90", 2, d): Tile(128, 8, 64, 3, registers=128)
+        for d in (64, 128)
+    },
+    **{
+        (kernel, "sm_90", 2, d): Tile(64, 4, 64, 3, registers=168)
+        for kernel in ("contrast_gradient", "contrast_one_pass")
+        for d in (64, 128)
+    },
+    **{(kernel, "sm_90", 2, 256): Tile(128, 8, 64, 2) for kernel in _DOTS},
+    # The matrix unit's rows are keys there, and it takes no fewer than 64.
+    **{("contrast_statistics", "sm_100", 2, d): Tile(64, 8, 128, 2) for d in (64, 128, 256)},
     ("contrast_gradient", "sm_80", 2, 256): Tile(64, 8, 64, 2),
     ("contrast_one_pass", "sm_80", 2, 256): Tile(64, 8, 64, 2),
     **{(kernel, "sm_80", 4, width): Tile(32, 4, 32) for kernel in _DOTS for width in (32, 64)},
-    ("contrast_statistics", "sm_80", 4, "scores"): Tile(16, 4, 64),
-    ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 128),
-    ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
+    **{("contrast_one_pass", "sm_80", 4, width): Tile(32, 8, 32) for width in (32, 64)},
+    ("contrast_scores", "sm_80", 4, "any"): Tile(64, 4, 128),
+    ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 256),
+    ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
 # Whole runs in one program: samples, neurons, summed at a time. Not yet measured: chosen so that
 # nothing spills and two programs fit on a multiprocessor (`tests/kernels/test_trajectory_aot.py`).

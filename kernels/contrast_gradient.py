@@ -13,10 +13,14 @@ with own terms alone is weighted by `own_scale` in float32 afterwards. float16 h
 weights are times 2^14 on the way (`shift`, taken out again); those below 2^-28 then have an error
 of 2^-39 instead. Callers keep scales within -1..1.
 
+Where both sides count, w = 2^(x - t) (f_o + f_p) with f = scale * 2^(t - top) and t amid all tops:
+one exponential a score, as long as they lie within 2^100 of each other. Weights below 2^-76 of the
+largest may then be lost. Farther apart, each side has its own.
+
 Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
 the others are cut into ranges with partial sums of their own, by sizes alone.
 
-Cost: 4*N*M*D flop, 1 exponential a score for each side with a scale; reads (rows / block_n) times
+Cost: 4*N*M*D flop, 1 exponential a score (2 with masks or far tops); reads (rows / block_n) times
 `other`, mostly from L2; writes 4 bytes an element of `out`.
 """
 
@@ -35,10 +39,11 @@ from mmcl_fast.kernels.pairs import (
     Pairs,
     block_d,
     hide,
-    is_plain,
+    load_full,
     load_labels,
     load_positive,
     load_rows,
+    masked_blocks,
     sigmoid,
     units,
 )
@@ -56,6 +61,55 @@ def _terms(x, top, SIGMOID: tl.constexpr):
     return sigmoid(x) if SIGMOID else tl.exp2(x - top)
 
 
+_BLOCK = 8192  # rows that a program of `_contrast_factors_kernel` looks at together
+SPREAD = tl.constexpr(100.0)  # of tops that share an exponential: weights below 2^-76 may be lost
+
+
+@triton.jit
+def _span(top_ptr, scale_ptr, low, high, N, BLOCK: tl.constexpr):
+    """Least and largest top of rows that count."""
+    for start in range(0, N, BLOCK):
+        offs = (start + tl.arange(0, BLOCK)).to(tl.int64)
+        top = tl.load(top_ptr + offs, mask=offs < N, other=0.0)
+        counts = tl.load(scale_ptr + offs, mask=offs < N, other=0.0) != 0.0
+        low = tl.minimum(low, tl.where(counts, top, low))
+        high = tl.maximum(high, tl.where(counts, top, high))
+    return low, high
+
+
+@triton.jit(do_not_specialize=["OWN", "OTHER"])
+def _contrast_factors_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    own_top_ptr,
+    own_scale_ptr,
+    other_top_ptr,
+    other_scale_ptr,
+    own_factor_ptr,
+    other_factor_ptr,
+    shared_ptr,
+    OWN: tl.int32,
+    OTHER: tl.int32,
+    SHIFT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program: t, NaN if there is none, and scale * 2^(t - top) of a block of both sides."""
+    low = tl.full([BLOCK], 2.0**120, tl.float32)
+    low, high = _span(own_top_ptr, own_scale_ptr, low, -low, OWN, BLOCK)
+    low, high = _span(other_top_ptr, other_scale_ptr, low, high, OTHER, BLOCK)
+    least, most = tl.min(low, 0), tl.max(high, 0)
+    t = 0.5 * (least + most)
+    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    top = tl.load(own_top_ptr + offs, mask=offs < OWN, other=0.0)
+    scale = tl.load(own_scale_ptr + offs, mask=offs < OWN, other=0.0)
+    power = tl.exp2(tl.minimum(tl.maximum(t - top, -SPREAD), SPREAD) + SHIFT)
+    tl.store(own_factor_ptr + offs, scale * power, mask=offs < OWN)
+    top = tl.load(other_top_ptr + offs, mask=offs < OTHER, other=0.0)
+    scale = tl.load(other_scale_ptr + offs, mask=offs < OTHER, other=0.0)
+    power = tl.exp2(tl.minimum(tl.maximum(t - top, -SPREAD), SPREAD) + SHIFT)
+    tl.store(other_factor_ptr + offs, scale * power, mask=offs < OTHER)
+    if tl.program_id(0) == 0:
+        tl.store(shared_ptr, tl.where(most - least <= SPREAD, t, float("nan")))
+
+
 @triton.jit(do_not_specialize=["OWN", "OTHER", "regular", "first", "split"])
 def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     own_ptr,
@@ -69,6 +123,9 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     own_scale_ptr,
     other_top_ptr,
     other_scale_ptr,
+    own_factor_ptr,
+    other_factor_ptr,
+    shared_ptr,
     out_ptr,
     sums_ptr,
     OWN: tl.int32,
@@ -93,87 +150,110 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     ELEMENT: tl.constexpr = own_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if own_ptr.dtype.element_ty == tl.float16 else 0.0
     LABELS: tl.constexpr = query_label_ptr is not None
-    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask_n = offs_n < OWN
-    own = load_rows(own_ptr, offs_n, mask_n, stride_own, D, BLOCK_D)
+    SUMS: tl.constexpr = sums_ptr is not None
+    # Rows past the end are copies of the last one, which are not stored.
+    offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), OWN - 1)
+    own = load_full(own_ptr, offs_n, stride_own, D, BLOCK_D)
+    begin = pid_m * split
+    end = tl.minimum(begin + split, OTHER)
+    twin = pid_n * BLOCK_N - first if OWN_KEYS else first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
+    if own_scale_ptr is not None:
+        own_top = tl.load(own_top_ptr + offs_n.to(tl.int64))
+        own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64))
+    if shared_ptr is not None:
+        t = tl.load(shared_ptr)
+        own_factor = tl.load(own_factor_ptr + offs_n.to(tl.int64))
+        if t != t:  # NaN: tops too far apart for one exponential
+            lo, hi = full * 0, full
+    acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    sums = tl.zeros([BLOCK_N], tl.float32)
+    for i in range(full - (hi - lo)):
+        start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
+        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
+        at = offs_m.to(tl.int64)
+        other = load_full(other_ptr, offs_m, stride_other, D, BLOCK_D)
+        x = tl.dot(own, tl.trans(other), input_precision="ieee")
+        if SIGMOID:
+            w = sigmoid(x * a + b) * (2.0**SHIFT)
+            if other_scale_ptr is not None:
+                scale = tl.load(other_scale_ptr + at)[None, :]
+                w *= scale if own_scale_ptr is None else own_scale[:, None] + scale
+        elif shared_ptr is not None:
+            other_factor = tl.load(other_factor_ptr + at)
+            w = tl.exp2(x * a + (b - t)) * (own_factor[:, None] + other_factor[None, :])
+        elif other_scale_ptr is None:
+            w = tl.exp2(x * a + (b + SHIFT - own_top)[:, None])
+        else:
+            other_top, other_scale = tl.load(other_top_ptr + at), tl.load(other_scale_ptr + at)
+            w = tl.exp2(x * a + (b + SHIFT - other_top)[None, :]) * other_scale[None, :]
+        if SUMS:
+            sums += tl.sum(w, 1)
+        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
     if OWN_KEYS:
         label_own = load_labels(key_label_ptr, offs_n, offs_n < regular)
     else:
-        label_own = load_labels(query_label_ptr, offs_n, mask_n)
-        positive_own = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
-    if own_scale_ptr is not None:
-        own_top = tl.load(own_top_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
-        own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64), mask=mask_n, other=0.0)
-    acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    sums = tl.zeros([BLOCK_N], tl.float32)
-    begin = pid_m * split
-    end = tl.minimum(begin + split, OTHER)
-    for start in range(begin, end, BLOCK_M):
-        offs_m = start + tl.arange(0, BLOCK_M)
+        label_own = load_labels(query_label_ptr, offs_n, offs_n < OWN)
+        positive_own = load_positive(positive_ptr, first + offs_n, offs_n, offs_n < OWN, POSITIVE)
+    rest = (end > begin + full * BLOCK_M).to(tl.int32)
+    for i in range(hi - lo + rest):
+        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
+        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
         mask_m = offs_m < end
+        at = offs_m.to(tl.int64)
         other = load_rows(other_ptr, offs_m, mask_m, stride_other, D, BLOCK_D)
         x = tl.dot(own, tl.trans(other), input_precision="ieee") * a + b
         if OWN_KEYS:
-            plain = is_plain(
-                first + start, pid_n * BLOCK_N, BLOCK_M, BLOCK_N, LABELS, POSITIVE, EXCLUDE_SELF
+            offs_q = first + offs_m
+            positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
+            x = hide(
+                x,
+                offs_q[None, :],
+                offs_n[:, None],
+                positive[None, :],
+                load_labels(query_label_ptr, offs_m, mask_m)[None, :],
+                label_own[:, None],
+                mask_m[None, :],
+                regular,
+                LABELS,
+                POSITIVE,
+                EXCLUDE_SELF,
             )
         else:
-            plain = is_plain(
-                first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+            x = hide(
+                x,
+                (first + offs_n)[:, None],
+                offs_m[None, :],
+                positive_own[:, None],
+                label_own[:, None],
+                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+                mask_m[None, :],
+                regular,
+                LABELS,
+                POSITIVE,
+                EXCLUDE_SELF,
             )
-        # Rows past the end too: their scores of 0 may be far above another side's top.
-        if not (plain & (start + BLOCK_M <= end) & ((pid_n + 1) * BLOCK_N <= OWN)):
-            inside = mask_n[:, None] & mask_m[None, :]
-            if OWN_KEYS:
-                offs_q = first + offs_m
-                positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
-                x = hide(
-                    x,
-                    offs_q[None, :],
-                    offs_n[:, None],
-                    positive[None, :],
-                    load_labels(query_label_ptr, offs_m, mask_m)[None, :],
-                    label_own[:, None],
-                    inside,
-                    regular,
-                    LABELS,
-                    POSITIVE,
-                    EXCLUDE_SELF,
-                )
-            else:
-                x = hide(
-                    x,
-                    (first + offs_n)[:, None],
-                    offs_m[None, :],
-                    positive_own[:, None],
-                    label_own[:, None],
-                    load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-                    inside,
-                    regular,
-                    LABELS,
-                    POSITIVE,
-                    EXCLUDE_SELF,
-                )
         if other_scale_ptr is None:
             w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
         else:
-            at = offs_m.to(tl.int64)
             other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
             other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
             w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
             if own_scale_ptr is not None:
                 w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
             w *= 2.0**SHIFT
-        sums += tl.sum(w, 1)
+        if SUMS:
+            sums += tl.sum(w, 1)
         acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
     factor = tl.full([BLOCK_N], 2.0**-SHIFT, tl.float32)
     if other_scale_ptr is None:
         factor *= own_scale
     offs_d = tl.arange(0, BLOCK_D)
+    mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < OWN
     at = pid_m.to(tl.int64) * OWN + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
     tl.store(out_ptr + (at[:, None] * D + offs_d[None, :]), acc * factor[:, None], mask=mask)
-    if sums_ptr is not None:
+    if SUMS:
         tl.store(sums_ptr + at, sums * factor, mask=mask_n)
 
 
@@ -208,6 +288,7 @@ def contrast_gradient_bwd(
     split, parts = column_ranges(blocks, len(others), tile.block_m)
     out = mine.new_empty((parts, *mine.shape), dtype=torch.float32)
     totals = mine.new_empty(parts, len(mine), dtype=torch.float32) if sums else None
+    shared = _Shared() if pairs.sigmoid else _shared(own, other, mine)
     with torch.cuda.device_of(mine):
         _contrast_gradient_kernel[(blocks, parts)](
             mine,
@@ -216,6 +297,9 @@ def contrast_gradient_bwd(
             own_scale_ptr=None if own is None else own.scale,
             other_top_ptr=None if other is None else other.top,
             other_scale_ptr=None if other is None else other.scale,
+            own_factor_ptr=shared.own,
+            other_factor_ptr=shared.other,
+            shared_ptr=shared.t,
             out_ptr=out,
             sums_ptr=totals,
             OWN=len(mine),
@@ -230,10 +314,41 @@ def contrast_gradient_bwd(
             BLOCK_D=width,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            maxnreg=tile.registers,
             enable_fp_fusion=True,
             **pairs.arguments(len(mine) if own_keys else len(others)),
         )
     return out[0] if parts == 1 else out.sum(dim=0), None if totals is None else totals.sum(dim=0)
+
+
+class _Shared(NamedTuple):
+    t: torch.Tensor | None = None
+    own: torch.Tensor | None = None
+    other: torch.Tensor | None = None
+
+
+def _shared(own: Side | None, other: Side | None, like: torch.Tensor) -> _Shared:
+    """What one exponential for both sides takes."""
+    if own is None or other is None:
+        return _Shared()
+    t, first, second = (own.top.new_empty(s) for s in ((1,), own.top.shape, other.top.shape))
+    with torch.cuda.device_of(t):
+        _contrast_factors_kernel[(triton.cdiv(max(len(first), len(second)), _BLOCK),)](
+            own.top,
+            own.scale,
+            other.top,
+            other.scale,
+            first,
+            second,
+            t,
+            len(first),
+            len(second),
+            SHIFT=SHIFT_FP16.value if like.dtype == torch.float16 else 0.0,
+            BLOCK=_BLOCK,
+            num_warps=16,
+            enable_fp_fusion=True,
+        )
+    return _Shared(t, first, second)
 
 
 __all__ = ["Side", "contrast_gradient_bwd"]

@@ -6,8 +6,9 @@ over negatives j, and found_i = x of the positive, if that is a key. With them d
 queries alone are differentiated: a direction whose keys are stopped or frozen costs one pass.
 Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in `pairs.py`.
 
-The running maximum rescales what was summed before (Milakov and Gimelshein, 2018; Dao et al.,
-2022).
+Blocks that are all negatives are summed relative to one number, as in `contrast_statistics.py`, and
+again if a sum leaves its range. Others, and all in float16, have a running maximum that rescales
+what was summed before (Milakov and Gimelshein, 2018; Dao et al., 2022).
 
 Numerics contract: as `contrast_gradient.py`: weights, here within 0..1, are rounded to the
 features' dtype before the product: |error of mixture_i| <= u * sum_j w_ij |k_j| beyond float32's,
@@ -29,14 +30,19 @@ from mmcl_fast.kernels._tiles import arch_of, tile_for
 from mmcl_fast.kernels.contrast_statistics import column_ranges
 from mmcl_fast.kernels.pairs import (
     FLOOR,
+    LARGEST_SUM,
     SHIFT_FP16,
+    SMALLEST_SUM,
     Pairs,
     block_d,
     hide,
-    is_plain,
+    load_full,
     load_labels,
     load_positive,
     load_rows,
+    masked_blocks,
+    settled,
+    shift_of,
     sigmoid,
     softplus,
     units,
@@ -88,43 +94,73 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     ELEMENT: tl.constexpr = query_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if query_ptr.dtype.element_ty == tl.float16 else 0.0
     LABELS: tl.constexpr = query_label_ptr is not None
-    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask_n = offs_n < N
-    q = load_rows(query_ptr, offs_n, mask_n, stride_qn, D, BLOCK_D)
-    offs_q = first + offs_n
-    label_q = load_labels(query_label_ptr, offs_n, mask_n)
-    positive = load_positive(positive_ptr, offs_q, offs_n, mask_n, POSITIVE)
+    # With 16 bits of which few are exponent, weights must be relative to the rows' own maxima.
+    SHARED: tl.constexpr = not (SIGMOID or tl.float16 == ELEMENT)
+    # Rows past the end are copies of the last one, which are not stored.
+    offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
+    q = load_full(query_ptr, offs_n, stride_qn, D, BLOCK_D)
+    begin = pid_m * split
+    end = tl.minimum(begin + split, M)
+    twin = first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
+    if not (SIGMOID or SHARED):
+        lo, hi = full * 0, full
+    t = shift_of(a)
     top = tl.full([BLOCK_N], FLOOR, tl.float32)
     total = tl.zeros([BLOCK_N], tl.float32)
     found = tl.zeros([BLOCK_N], tl.float32)
     sums = tl.zeros([BLOCK_N], tl.float32)
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    begin = pid_m * split
-    end = tl.minimum(begin + split, M)
-    for start in range(begin, end, BLOCK_M):
-        offs_m = start + tl.arange(0, BLOCK_M)
+    if SIGMOID or SHARED:
+        for i in range(full - (hi - lo)):
+            start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
+            offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
+            k = load_full(key_ptr, offs_m, stride_km, D, BLOCK_D)
+            x = tl.dot(q, tl.trans(k), input_precision="ieee")
+            if SIGMOID:
+                x = x * a + b
+                total += tl.sum(softplus(x), 1)
+                w = sigmoid(x) * (2.0**SHIFT)
+                sums += tl.sum(w, 1)
+            else:
+                w = tl.exp2(x * a + (b - t))
+                total += tl.sum(w, 1)
+            acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+    if SHARED:  # noqa: SIM102  (a constant of the binary)
+        if full > hi - lo:
+            kept = (tl.min(total, 0) >= SMALLEST_SUM) & (tl.max(total, 0) <= LARGEST_SUM)
+            top, settled_total = settled(total, t)
+            shrink = tl.div_rn(settled_total, total)  # a power of two
+            top = tl.where(kept, top, FLOOR)
+            total = tl.where(kept, settled_total, 0.0)
+            acc = tl.where(kept, acc * shrink[:, None], 0.0)
+            if not kept:  # once more, relative to the rows' own maxima
+                lo, hi = full * 0, full
+    offs_q = first + offs_n
+    label_q = load_labels(query_label_ptr, offs_n, offs_n < N)
+    positive = load_positive(positive_ptr, offs_q, offs_n, offs_n < N, POSITIVE)
+    rest = (end > begin + full * BLOCK_M).to(tl.int32)
+    for i in range(hi - lo + rest):
+        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
+        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
         mask_m = offs_m < end
         k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
         x = tl.dot(q, tl.trans(k), input_precision="ieee") * a + b
-        plain = is_plain(
-            first + pid_n * BLOCK_N, start, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+        if POSITIVE != "none":
+            found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
+        x = hide(
+            x,
+            offs_q[:, None],
+            offs_m[None, :],
+            positive[:, None],
+            label_q[:, None],
+            load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
+            mask_m[None, :],
+            regular,
+            LABELS,
+            POSITIVE,
+            EXCLUDE_SELF,
         )
-        if not (plain & (start + BLOCK_M <= end)):
-            if POSITIVE != "none":
-                found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
-            x = hide(
-                x,
-                offs_q[:, None],
-                offs_m[None, :],
-                positive[:, None],
-                label_q[:, None],
-                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-                mask_m[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
-            )
         if SIGMOID:
             total += tl.sum(softplus(x), 1)
             w = sigmoid(x) * (2.0**SHIFT)
@@ -137,6 +173,7 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
             acc = acc * shrink[:, None]
             top = raised
         acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+    mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < N
     offs_d = tl.arange(0, BLOCK_D)
     at = pid_m.to(tl.int64) * N + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
@@ -191,6 +228,7 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
             BLOCK_D=width,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            maxnreg=tile.registers,
             enable_fp_fusion=True,
             **pairs.arguments(m),
         )

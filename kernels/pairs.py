@@ -21,6 +21,9 @@ import triton.language as tl
 
 LOG2 = math.log(2.0)
 FLOOR = tl.constexpr(-(2.0**126))  # below any score; twice it is finite
+# A sum of 2^(x - t) within these limits has lost no term that counts and overflowed nowhere.
+SMALLEST_SUM = tl.constexpr(2.0**-80)
+LARGEST_SUM = tl.constexpr(2.0**110)
 SHIFT_FP16 = tl.constexpr(14.0)  # float16 weights are times 2^14: steps of 2^-38, not 2^-24
 _LOG2E = tl.constexpr(1.0 / LOG2)
 _LN2 = tl.constexpr(LOG2)
@@ -57,6 +60,14 @@ def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
     offs_d = tl.arange(0, BLOCK_D)
     at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
     return tl.load(ptr + at, mask=mask[:, None] & (offs_d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def load_full(ptr, offs, stride, D, BLOCK_D: tl.constexpr):
+    """The same of rows that are all there."""
+    offs_d = tl.arange(0, BLOCK_D)
+    at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
+    return tl.load(ptr + at, mask=(offs_d < D)[None, :], other=0.0)
 
 
 @triton.jit
@@ -97,6 +108,42 @@ def is_plain(
     else:
         plain = True
     return plain
+
+
+@triton.jit
+def shift_of(a):
+    """The t of sums of 2^(x - t), without a look at the scores: 0, or what rows of norm 1 need.
+
+    Scores of such rows lie within -a..a. For temperatures from 0.014 on, t = 0 serves them all.
+    """
+    return tl.maximum(a - 100.0, 0.0)
+
+
+@triton.jit
+def masked_blocks(  # noqa: PLR0913  (inlined: no API)
+    twin,
+    begin,
+    end,
+    BLOCK_OWN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LABELS: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    """(lo, hi, full) of the blocks of others begin..end: which need a mask.
+
+    `full` blocks have BLOCK rows each; of them lo..hi may hold pairs that are no negatives, where
+    row `twin` of the others is the first own row's. What is left, block `full`, is masked too.
+    """
+    full = tl.maximum(end - begin, 0) // BLOCK
+    if LABELS or POSITIVE == "index":
+        lo, hi = full * 0, full
+    elif EXCLUDE_SELF or POSITIVE == "diagonal":
+        lo = tl.minimum(tl.maximum(twin - begin, 0) // BLOCK, full)
+        hi = tl.minimum((tl.maximum(twin + BLOCK_OWN - begin, 0) + (BLOCK - 1)) // BLOCK, full)
+    else:
+        lo, hi = full * 0, full * 0
+    return lo, hi, full
 
 
 @triton.jit
@@ -147,11 +194,12 @@ def softplus(x):
 
 
 @triton.jit
-def fold(top, total, x):
-    """Largest score and sum of 2^(x - top) of rows, after a block `x` of further scores."""
-    raised = tl.maximum(top, tl.max(x, 1))
-    terms = tl.sum(tl.exp2(x - raised[:, None]), 1)
-    return raised, total * tl.exp2(top - raised) + terms
+def settled(sums, t):
+    """(top, total) of sums of 2^(x - t): the same with total in 1..2, or nothing found."""
+    bits = sums.to(tl.int32, bitcast=True)
+    total = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
+    top = t + ((bits >> 23) - 127).to(tl.float32)
+    return tl.where(sums > 0, top, FLOOR), tl.where(sums > 0, total, sums)
 
 
 @dataclass(frozen=True)

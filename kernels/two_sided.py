@@ -25,7 +25,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
 from mmcl_fast.kernels.pairs import FLOOR
 
 
@@ -36,8 +36,8 @@ class Sums(NamedTuple):
     total: torch.Tensor
 
 
-@triton.jit(do_not_specialize=["N", "M"])
-def _two_sided_statistics_kernel(
+@triton.jit(do_not_specialize=["N"])  # M a multiple of 16: whole vectors under the mask
+def _two_sided_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     scores_ptr,
     row_top_ptr,
     row_total_ptr,
@@ -73,8 +73,8 @@ def _two_sided_statistics_kernel(
         tl.store(column_total_ptr + column, column_total, mask=mask_m)
 
 
-@triton.jit(do_not_specialize=["N", "M"])
-def _two_sided_weights_kernel(
+@triton.jit(do_not_specialize=["N"])  # M a multiple of 16: whole vectors under the mask
+def _two_sided_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     scores_ptr,
     row_top_ptr,
     column_top_ptr,
@@ -138,6 +138,7 @@ def two_sided_fwd(
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
             num_warps=tile.num_warps,
+            enable_fp_fusion=True,
         )
     return _merged(rows), None if others is None else _merged(others)
 
@@ -173,10 +174,11 @@ def two_sided_bwd(
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
             num_warps=tile.num_warps,
+            enable_fp_fusion=True,
         )
 
 
-def _tile(kernel: str, like: torch.Tensor):  # noqa: ANN202
+def _tile(kernel: str, like: torch.Tensor) -> Tile:
     return tile_for(kernel, arch_of(_two_sided_statistics_kernel, like), 4, "any")
 
 

@@ -7,32 +7,42 @@ features are torch's: IEEE unless `torch.backends.cuda.matmul` was told otherwis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.contrast_statistics import Partial, scores_statistics_fwd
+from mmcl_fast.kernels.contrast_scores import scores_statistics_fwd
+from mmcl_fast.kernels.contrast_statistics import Partial, merged
 from mmcl_fast.kernels.contrast_weights import scores_weights_bwd
 from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
+KEPT = 2**29  # scores of a first look that wait for the second: 2 GiB
 MIN_ROWS = 1024  # fewer query rows would make the sum of key gradients a matter of memory traffic
 _VECTOR = 16  # rows of products are a multiple of this, for loads of whole vectors
 _SHIFT = {torch.float16: 2.0**-14}  # undoes that of the kernel's float16 weights
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunked:
     """See `Engine`.
 
     Cost in products of 2*N*M*D flop: statistics 1, one-way losses with gradients 1 and 1 for each
     of them, gradients from statistics the same; if the sides that count differ, 1 product for each.
+    The last scores that statistics were made of are kept for gradients, which save their product.
+
+    Attributes:
+        kept: Scores by the first row of their chunk.
     """
 
-    def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    def statistics(
+        self, work: Work, *, columns: bool, keep: bool = False
+    ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
         rows, others = [], []
         key = _padded(work.key)
@@ -40,9 +50,12 @@ class Chunked:
             scores = product(work.query[part], key.T)
             pairs = work.pairs.part(part.start, part.stop)
             row, other = scores_statistics_fwd(scores, len(work.key), pairs, columns=columns)
-            rows.append(_merged(row))
+            rows.append(merged(row))
             if other is not None:
-                others.append(_merged(other))
+                others.append(merged(other))
+            if keep and (len(work.query) - part.start) * scores.shape[1] <= KEPT:
+                self.kept[part.start] = scores
+            del scores  # before there are the next
         top, total, found = (torch.cat(x, dim=1) for x in zip(*rows, strict=True))
         if not others:
             return Partial(top, total, found), None
@@ -60,7 +73,7 @@ class Chunked:
             scores = product(work.query[part], sums.padded.T)
             pairs = work.pairs.part(part.start, part.stop)
             partial, _ = scores_statistics_fwd(scores, len(work.key), pairs, columns=False)
-            statistics = settle(part, _merged(partial))
+            statistics = settle(part, merged(partial))
             parts.append(statistics)
             side = Side(statistics.top, statistics.scale())
             sums.add(part, scores, (side, None), query=query, key=key)
@@ -71,14 +84,22 @@ class Chunked:
     ) -> Sums:
         """See `Engine`."""
         sums = _Accumulator.of(work, query=query is not None, key=key is not None, weights=weights)
-        for part in chunks(work):
+        # Kept scores first: there is no room beside them for others.
+        for part in sorted(chunks(work), key=lambda part: part.start not in self.kept):
             if query is not None:
-                scores = product(work.query[part], sums.padded.T)
+                scores = self._scores(work, part, sums.padded)
                 sums.add(part, scores, _cut(query, part), query=True, key=key is query)
+                del scores
             if key is not None and key is not query:
-                scores = product(work.query[part], sums.padded.T)
+                scores = self._scores(work, part, sums.padded)
                 sums.add(part, scores, _cut(key, part), query=False, key=True)
+                del scores
         return sums.result()
+
+    def _scores(self, work: Work, part: slice, key: Tensor) -> Tensor:
+        """Those kept, once: they will be overwritten."""
+        kept = self.kept.pop(part.start, None)
+        return product(work.query[part], key.T) if kept is None else kept
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ class _Accumulator:
             if self.weights is not None and sums is not None:
                 self.weights[part] = sums
         if key and self.key is not None:
-            self.key.add_(product(weights.T, self.work.query[part]))
+            add_product(self.key, weights.T, self.work.query[part])
 
     def result(self) -> Sums:
         """All sums, without what pads the keys."""
@@ -141,19 +162,19 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return a.float() @ b.float()  # torch has that product on CUDA alone
 
 
+def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds the matrix product in place, in float32."""
+    if a.dtype == torch.float32:
+        into.addmm_(a, b)
+    elif a.is_cuda:
+        torch.addmm(into, a, b, out_dtype=torch.float32, out=into)
+    else:
+        into.add_(product(a, b))
+
+
 def _padded(key: Tensor) -> Tensor:
     missing = -len(key) % _VECTOR
     return key if not missing else torch.nn.functional.pad(key, (0, 0, 0, missing))
-
-
-def _merged(partial: Partial) -> Partial:
-    """The same with one partial result, [1, N] each."""
-    if len(partial.top) == 1:
-        return partial
-    top = partial.top.amax(dim=0, keepdim=True)
-    total = (partial.total * torch.exp2(partial.top - top)).sum(dim=0, keepdim=True)
-    found = None if partial.found is None else partial.found.sum(dim=0, keepdim=True)
-    return Partial(top, total, found)
 
 
 def _cut(sides: Sides, part: slice) -> Sides:

@@ -13,6 +13,8 @@ Cost in products of 2*N*M*D flop, fused / chunked:
     one way, both gradients                            4 / 3
     symmetric, both gradients                          5 / 4
     own rows                                         2.5 / 3
+
+Chunked gradients that come with the losses take up to 1 less: the last scores are kept.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from mmcl_fast.triton_impl.assembly import Direction, assembled
 from mmcl_fast.triton_impl.engines import engine_of
 from mmcl_fast.triton_impl.hard import hard_statistics
 from mmcl_fast.triton_impl.sides import Statistics
-from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
+from mmcl_fast.triton_impl.work import Engine, Settle, Sides, Sums, Work
 
 
 def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
@@ -50,15 +52,18 @@ def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -
     if weight is not None and any(wanted) and _directions_are_apart(contrast):
         losses, gradients = _one_way(contrast, wanted, weight)
         return Forward(losses, gradients, ())
-    rows, columns = _statistics(contrast)
+    work = Work.of(contrast)
+    engine, both = engine_of(work), weight is not None and any(wanted)
+    rows, columns = _statistics(contrast, work, engine, keep=both)
     losses = rows.losses()
     if contrast.symmetric and columns is not None:
         losses = (losses + columns.losses()) / 2
-    if weight is None or not any(wanted):
+    if weight is None or not both:
         saved = rows.saved() if columns is None else (*rows.saved(), *columns.saved())
         return Forward(losses, None, saved)
     upstream = torch.full_like(losses, weight)
-    return Forward(losses, _gradients(contrast, wanted, rows, columns, upstream), ())
+    gradients = _gradients(contrast, wanted, (work, engine), (rows, columns), upstream)
+    return Forward(losses, gradients, ())
 
 
 def contrast_backward(
@@ -77,7 +82,9 @@ def contrast_backward(
     contrast = _plain(contrast)
     rows = Statistics(contrast.form, *statistics[:3])
     columns = Statistics(contrast.form, *statistics[3:]) if statistics[3:] else None
-    return _gradients(contrast, wanted, rows, columns, upstream.to(torch.float32))
+    work = Work.of(contrast)
+    means = work, engine_of(work)
+    return _gradients(contrast, wanted, means, (rows, columns), upstream.to(torch.float32))
 
 
 def _plain(contrast: Contrast) -> Contrast:
@@ -112,10 +119,11 @@ def _one_way(contrast: Contrast, wanted: Wanted, weight: float) -> tuple[Tensor,
     return losses, assembled(contrast, work, wanted, sums.times(share), directions)
 
 
-def _statistics(contrast: Contrast) -> tuple[Statistics, Statistics | None]:
+def _statistics(
+    contrast: Contrast, work: Work, engine: Engine, *, keep: bool
+) -> tuple[Statistics, Statistics | None]:
     """Of rows, and of columns if the loss is symmetric."""
-    work = Work.of(contrast)
-    rows, columns = engine_of(work).statistics(work, columns=contrast.symmetric)
+    rows, columns = engine.statistics(work, columns=contrast.symmetric, keep=keep)
     whole = _settle(contrast, work)(slice(None), rows)
     if columns is None:
         return whole, None
@@ -144,12 +152,13 @@ def _settle(contrast: Contrast, work: Work) -> Settle:
 def _gradients(
     contrast: Contrast,
     wanted: Wanted,
-    rows: Statistics,
-    columns: Statistics | None,
+    means: tuple[Work, Engine],
+    statistics: tuple[Statistics, Statistics | None],
     upstream: Tensor,
 ) -> Gradients:
     """Gradients of sum_i upstream_i loss_i."""
-    work = Work.of(contrast)
+    work = means[0]
+    rows, columns = statistics
     if contrast.symmetric:
         upstream = upstream / 2
     largest = upstream.abs().amax() if len(upstream) else upstream.new_ones(())
@@ -159,15 +168,18 @@ def _gradients(
     column_side = row_side if work.own else None
     if columns is not None:
         column_side = Side(columns.top, columns.scale() * relative)
-    sums = _negatives(contrast, work, wanted, (row_side, column_side))
+    sums = _negatives(contrast, means, wanted, (row_side, column_side))
     directions = [Direction(rows, upstream)]
     if columns is not None:
         directions.append(Direction(columns, upstream))
     return assembled(contrast, work, wanted, sums.times(largest), directions)
 
 
-def _negatives(contrast: Contrast, work: Work, wanted: Wanted, sides: Sides) -> Sums:
+def _negatives(
+    contrast: Contrast, means: tuple[Work, Engine], wanted: Wanted, sides: Sides
+) -> Sums:
     """Weighted sums over negatives, for the inputs whose gradient takes them."""
+    work, engine = means
     rows, columns = sides
     query = wanted.query or wanted.temperature or wanted.bias
     key = wanted.key and not contrast.stopped
@@ -175,7 +187,7 @@ def _negatives(contrast: Contrast, work: Work, wanted: Wanted, sides: Sides) -> 
     if contrast.stopped:
         query_sides, key_sides = (rows, None), (None, columns)
         key = contrast.symmetric and (wanted.key or wanted.temperature)
-    return engine_of(work).gradient(
+    return engine.gradient(
         work, query_sides if query else None, key_sides if key else None, weights=wanted.bias
     )
 

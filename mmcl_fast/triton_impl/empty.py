@@ -16,7 +16,9 @@ from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 class Empty:
     """See `Engine`."""
 
-    def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
+    def statistics(
+        self, work: Work, *, columns: bool, keep: bool = False
+    ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
         return _nothing(work, len(work.query)), _nothing(work, len(work.key)) if columns else None
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmcl_fast.kernels.contrast_gradient import Side, contrast_gradient_bwd
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
-from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
+from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd, merged
 from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
@@ -22,14 +22,16 @@ class Fused:
     the query's gradient 2.
     """
 
-    def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
+    def statistics(
+        self, work: Work, *, columns: bool, keep: bool = False
+    ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
         rows, others = contrast_statistics_fwd(
             work.query, work.key, work.pairs, columns=columns or work.own, triangle=work.own
         )
         if work.own:
             return _joined(work, rows, others), None
-        return rows, others
+        return merged(rows), None if others is None else merged(others)
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
@@ -73,6 +75,7 @@ class Fused:
 
 def _joined(work: Work, rows: Partial, columns: Partial) -> Partial:
     """Both halves of a triangle: what row i met above the diagonal, and what column i met."""
+    rows, columns = merged(rows), merged(columns)
     positive, found = work.pairs.positive, rows.found
     assert found is not None
     if isinstance(positive, Tensor):  # its own inverse: the score stands where it is above

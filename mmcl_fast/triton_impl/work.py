@@ -95,8 +95,13 @@ class Sums(NamedTuple):
 class Engine(Protocol):
     """A way of computing: `fused` for features that fit into registers, `chunked` for others."""
 
-    def statistics(self, work: Work, *, columns: bool) -> tuple[Partial, Partial | None]:
-        """Partial statistics of rows and columns; of an own contrast rows have them all."""
+    def statistics(
+        self, work: Work, *, columns: bool, keep: bool = False
+    ) -> tuple[Partial, Partial | None]:
+        """Partial statistics of rows and columns; of an own contrast rows have them all.
+
+        keep: `gradient` of the same engine and work follows, once.
+        """
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool

@@ -5,6 +5,7 @@ To put a new kernel under the gate, append its `Case`s to `CASES`; `test_aot.py`
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -106,13 +107,38 @@ def compiled(case: Case) -> Any:
 def resources(case: Case) -> Resources:
     """Shared memory from Triton, registers and spills from the binary."""
     binary = compiled(case)
+    text = _dumped(binary, "--dump-resource-usage")
+    usage = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    return Resources(binary.metadata.shared, usage["REG"], usage["STACK"] + usage["LOCAL"])
+
+
+def loops(case: Case) -> list[list[str]]:
+    """Machine instructions of each loop of the binary."""
+    found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", _dumped(compiled(case), "-sass"))
+    assert found, "no instruction found: has the text form of the binary changed?"
+    places = {int(at, 16): i for i, (at, _) in enumerate(found)}
+    bodies = []
+    for i, (_, instruction) in enumerate(found):
+        jump = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", instruction)
+        start = places.get(int(jump[1], 16), i) if jump else i
+        if start < i:
+            bodies.append([words for _, words in found[start : i + 1]])
+    return bodies
+
+
+def _dumped(binary: Any, what: str) -> str:
+    tool = Path(triton.knobs.nvidia.cuobjdump.path)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(binary.asm["cubin"])
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(cubin)]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    usage = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
-    return Resources(binary.metadata.shared, usage["REG"], usage["STACK"] + usage["LOCAL"])
+        done = subprocess.run(
+            [str(tool), what, str(cubin)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"},
+        )
+    return done.stdout
 
 
 def inexact_operations(ptx: str) -> list[str]:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmcl_fast.kernels import contrast_gradient, contrast_one_pass, contrast_statistics
+from mmcl_fast.kernels import (
+    contrast_gradient,
+    contrast_one_pass,
+    contrast_scores,
+    contrast_statistics,
+)
 from mmcl_fast.kernels import contrast_weights as weights
 from mmcl_fast.kernels._tiles import ARCHS, tile_for
 
@@ -18,7 +23,7 @@ from .aot import Case
 WIDTHS = {"bf16": (64, 128, 256), "fp32": (32, 64)}
 ITEMSIZE = {"bf16": 2, "fp32": 4}
 _OPTIONS = {"SIGMOID": False, "POSITIVE": "diagonal", "EXCLUDE_SELF": False}
-_STRIDES = frozenset({"D", "stride_qn", "stride_km", "stride_sn", "stride_own", "stride_other"})
+_STRIDES = frozenset({"D", "stride_qn", "stride_km", "stride_own", "stride_other"})
 _LABELS = {"query_label_ptr": "*i64", "key_label_ptr": "*i64"}
 
 
@@ -38,25 +43,19 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
         pointers = pointers | {"bias_ptr": "*fp32"}
         if kernel != "contrast_statistics":
             pointers = pointers | {"sums_ptr": "*fp32"}
+        pointers = {n: x for n, x in pointers.items() if "factor" not in n and n != "shared_ptr"}
     sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": width}
     return _case(function, arch, pointers, _OPTIONS | constants | sizes | options, tile)
 
 
 def memory_cases(arch: str) -> list[Case]:
     """The kernels that read products from memory."""
-    tile = tile_for("contrast_statistics", arch, 4, "scores")
-    _, pointers, constants = _statistics("*fp32")
-    pointers = {n: x for n, x in pointers.items() if n not in ("query_ptr", "key_ptr")}
-    sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": 16}
-    found = [
-        _case(
-            contrast_statistics._contrast_statistics_kernel,
-            arch,
-            pointers | {"scores_ptr": "*fp32"},
-            _OPTIONS | constants | sizes,
-            tile,
-        )
-    ]
+    tile = tile_for("contrast_scores", arch, 4, "any")
+    names = ("row_top", "row_total", "found", "column_top", "column_total")
+    pointers = {f"{name}_ptr": "*fp32" for name in ("scores", "temperature", *names)}
+    sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m}
+    kernel = contrast_scores._contrast_scores_kernel
+    found = [_case(kernel, arch, pointers, _OPTIONS | sizes, tile, {"stride_n"})]
     for element, itemsize in ITEMSIZE.items():
         tile = tile_for("contrast_weights", arch, itemsize, "any")
         names = ("scores", "temperature", "row_top", "row_scale", "column_top", "column_scale")
@@ -76,6 +75,7 @@ def _statistics(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
 
 def _gradient(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
     names = ("temperature", "own_top", "own_scale", "other_top", "other_scale", "out")
+    names = (*names, "own_factor", "other_factor", "shared")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     pointers |= {"own_ptr": element, "other_ptr": element}
     return contrast_gradient._contrast_gradient_kernel, pointers, {"OWN_KEYS": False}
@@ -102,7 +102,11 @@ def _case(
         pointers,
         constants,
         tile.num_warps,
-        {"num_stages": tile.num_stages, "enable_fp_fusion": True},
+        {
+            "num_stages": tile.num_stages,
+            "enable_fp_fusion": True,
+            "maxnreg": tile.registers,
+        },
         frozenset(aligned),
     )
 

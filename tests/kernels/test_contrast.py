@@ -87,9 +87,10 @@ def test_each_gradient_alone(name: str, features: int, device: torch.device) -> 
 def test_few_programs_and_many_chunks(
     name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One program takes several blocks of rows, and reads back its own column statistics.
-    monkeypatch.setattr(contrast_statistics, "MAX_STRIPES", 1)
+    # Few blocks of queries at a time, and programs that see all keys.
+    monkeypatch.setattr(contrast_statistics, "MAX_BLOCKS", 1)
     monkeypatch.setattr(contrast_statistics, "WANTED_PROGRAMS", 1)
+    monkeypatch.setattr(contrast_statistics, "SHORT_PROGRAMS", 1)
     monkeypatch.setattr(chunked, "WORKSPACE", 1)
     monkeypatch.setattr(chunked, "MIN_ROWS", 29)
     for features in (FUSED, CHUNKED):
