@@ -75,7 +75,7 @@ def _block_of(pid, rows, columns, GROUP: tl.constexpr):
     return first + within % here, within // here
 
 
-@triton.jit(do_not_specialize=["N", "M"])
+@triton.jit(do_not_specialize=["N"])
 def _encoder_fwd_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     x_ptr,
     w_ptr,
@@ -113,7 +113,7 @@ def _encoder_fwd_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     tl.store(h_ptr + at, h, mask=(offs_n < N)[:, None] & (offs_m < M)[None, :])
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit
 def _encoder_signal_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     w_ptr,
     mu_ptr,

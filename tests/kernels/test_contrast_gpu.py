@@ -96,6 +96,7 @@ def test_memory_does_not_grow_with_the_scores(d: int) -> None:
     assert used < (scores // 4 if d == 128 else scores), used
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_nothing_waits_for_the_device() -> None:
     contrast = Contrast(
         features(300, 64, torch.bfloat16),
@@ -114,6 +115,7 @@ def test_nothing_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.11's
 def test_compiled_step() -> None:
     query = features(500, 96, torch.bfloat16).requires_grad_()
     key = features(500, 96, torch.bfloat16, 1).requires_grad_()
