@@ -124,6 +124,10 @@ def table1_claims() -> str:
     return table(["claim (Table 1), percent", "command", "paper", "ours", "status"], lines)
 
 
+def _source(row: Mapping[str, Any]) -> str:
+    return source(row, f"{row['cores']} CPUs")
+
+
 def table1_grid_tables() -> str:
     """How Table 1 moves with views, loss and readings."""
     rows = latest(RESULTS / "table1_grid.jsonl", "table1_grid")
@@ -132,7 +136,7 @@ def table1_grid_tables() -> str:
         f"Training / reversed test accuracy, seed {settings['seed']}, {settings['images']:,} "
         "training images (half of the table's), one change per row:"
     )
-    parts = (wrap(text), *(render(group, results) for group in GROUPS), source(rows[0]))
+    parts = (wrap(text), *(render(group, results) for group in GROUPS), _source(rows[0]))
     return "\n\n".join(parts)
 
 
@@ -156,7 +160,7 @@ def readings_table() -> str:
     head = [f"{title}, {m}" for title in curves.values() for m in ("single", "multi")]
     settings = rows[0]["settings"]
     text = f"After {settings['epochs']} epochs, {settings['seeds']} seeds, mean ± s.d.:"
-    return "\n\n".join((text, table(["reading", *head], lines), source(rows[0])))
+    return "\n\n".join((text, table(["reading", *head], lines), _source(rows[0])))
 
 
 # Plane, name of its axis, and the least value from which columns are counted.
@@ -164,7 +168,7 @@ SPANS = (
     ("cmu-nsnr2", "C_mu", 0.0),
     ("n-snr", "n", 0.0),
     ("d", "d", 1e4),
-    ("m", "m", 10.0),
+    ("m", "m", 18.0),
 )
 
 
@@ -198,7 +202,7 @@ def phase_table() -> str:
     head = ["columns", "modality", "half-way at n SNR^2", "C_mu n SNR^2"]
     head += ["over the solid line: median (range)", "diverged runs of the plane"]
     steps = [row for row in rows if row["op"] == "phase_smaller_steps"]
-    parts = [table(head, lines), *map(_smaller_steps, steps), source(rows[0], "all CPUs")]
+    parts = [table(head, lines), *map(_smaller_steps, steps), _source(rows[0])]
     return "\n\n".join(parts)
 
 
