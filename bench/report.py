@@ -24,8 +24,6 @@ from .findings import (
     table1_table,
     theory_table,
 )
-from .loss_cases import OURS
-from .sizes import NATIVE
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -249,30 +247,6 @@ def startup_table() -> str:
     return "\n\n".join((table(head, lines), source(rows[0], f"{rows[0]['cores']} CPUs")))
 
 
-def sizes_table() -> str:
-    """How the loss and a run compare with their peers as sizes grow."""
-    rows = [row for row in last_run("sizes") if row["variant"] in (OURS, NATIVE)]
-    lines = []
-    for row in rows:
-        settings = row["settings"]
-        (times,) = (value for key, value in row.items() if key.startswith("times "))
-        lines.append(
-            [
-                settings["of"],
-                f"{settings['axis']} = {settings['value']:,}",
-                f"{row['cpu_ms']['p50']:.2f}",
-                f"{times:.2f}",
-            ]
-        )
-    text = (
-        "The symmetric loss, forward and backward, against dense autograd (N = 1024, D = 128 but "
-        "for what varies), and single-modal runs of Figure 1's settings against tuned eager "
-        "PyTorch:"
-    )
-    head = ["", "size", "CPU ms", "× the peer"]
-    return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
-
-
 def choices_table() -> str:
     """Alternatives that the code did not take."""
     rows = last_run("choices")
@@ -305,7 +279,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "sweep": sweep_table,
     "data": data_table,
     "startup": startup_table,
-    "sizes": sizes_table,
     "choices": choices_table,
 }
 
