@@ -60,8 +60,8 @@ def single_thread(*, pinned: bool = True) -> None:
 def pin() -> None:
     """Confine this process to a single CPU, where the system can.
 
-    On two CPUs XLA's own settings still leave it two threads, which take 40 % more CPU time than
-    one; on a single CPU it adapts.
+    On two CPUs XLA's own settings still leave it two threads, which take more CPU time than one; on
+    a single CPU it adapts.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -87,8 +87,7 @@ def _git(*arguments: str) -> str | None:
 
 def _command() -> str:
     """The command line, free of the machine's paths."""
-    name, *rest = sys.orig_argv
-    return shlex.join([Path(name).name, *rest])
+    return shlex.join(Path(a).name if Path(a).is_absolute() else a for a in sys.orig_argv)
 
 
 __all__ = ["append", "cpu_model", "environment", "version_of"]

@@ -8,170 +8,44 @@ documents are current.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmcl_fast.experiments.table1.report import ARM_NAMES, readout_name
+from .findings import (
+    claims_table,
+    figure1_table,
+    phase_table,
+    readings_table,
+    table1_claims,
+    table1_grid_tables,
+    table1_table,
+    theory_table,
+)
+from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
 CPU = RESULTS / "cpu.jsonl"
-DOCUMENTS = ("README.md", "docs/claims.md", "docs/table1.md")
-PANELS = {
-    "loss": ("training loss", "both converge rapidly"),
-    "ood_accuracy": ("OOD test accuracy", "multi-modal nearly 1.0, single-modal around 0.5"),
-    "signal": ("signal learning", "multi-modal much higher"),
-    "noise": ("noise memorisation", "single-modal higher"),
-}
+DOCUMENTS = (
+    "README.md",
+    "bench/README.md",
+    "docs/claims.md",
+    "docs/phase.md",
+    "docs/table1.md",
+)
 STARTUP = {
     "mmcl --help": "`mmcl --help`",
     "import torch": "`import torch`, for comparison",
     "mmcl_fast added to torch": "`import mmcl_fast` in addition",
     "mmcl figure1 --seeds 10": "`mmcl figure1 --seeds 10`",
 }
-MISSING = "–"  # a peer that was not installed
 
 
 def last_run(*ops: str) -> list[dict[str, Any]]:
     """Rows of the latest run of these operations, in their order."""
-    rows = [json.loads(line) for line in CPU.read_text().splitlines()]
-    mine = [row for row in rows if row["op"] in ops]
-    if not mine:
-        raise ValueError(f"{CPU.name}: expected rows of op {' or '.join(ops)}, got none")
-    latest = max(row["date"] for row in mine)
-    return [row for row in mine if row["date"] == latest]
-
-
-def source(row: Mapping[str, Any], threads: str = "one thread") -> str:
-    """Where a number comes from, in a sentence."""
-    state = " (with uncommitted changes)" if row["dirty"] else ""
-    return wrap(
-        f"{row['cpu']}, {threads}, load {row['load_1min']:.1f} before, "
-        f"commit {row['commit'][:10]}{state}, {row['date'][:10]}: `{row['command']}`."
-    )
-
-
-def wrap(text: str) -> str:
-    """Prose in lines of at most 100 columns."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def number(row: Mapping[str, Any], key: str, form: str) -> str:
-    """A value of a row, or a dash."""
-    return format(row[key], form) if key in row else MISSING
-
-
-def figure1_table() -> str:
-    """Final values of Figure 1 beside what the paper prints."""
-    found = json.loads((RESULTS / "figure1.json").read_text())
-    epochs, count = found["epochs"][-1], len(found["config"]["seeds"])
-    head = f"after {epochs} epochs, {count} seeds, mean ± s.d."
-    lines = (
-        [title, *(_cell(found[m][name], name) for m in ("single", "multi")), claim]
-        for name, (title, claim) in PANELS.items()
-    )
-    return table([head, "single-modal", "multi-modal", "the paper prints"], lines)
-
-
-def _cell(curve: Mapping[str, Any], name: str) -> str:
-    text = f"{curve['mean'][-1]:.3f} ± {curve['sd'][-1]:.3f}"
-    return f"{curve['mean'][0]:.2f} → {text}" if name == "loss" else text
-
-
-def claims_table() -> str:
-    """Rows of docs/claims.md that Figure 1 decides."""
-    found = json.loads((RESULTS / "figure1.json").read_text())
-
-    def last(modality: str, name: str) -> float:
-        return float(found[modality][name]["mean"][-1])
-
-    def both(name: str) -> str:
-        cells = (_cell(found[m][name], "") for m in ("single", "multi"))
-        return "single {}, multi {}".format(*cells)
-
-    loss = max(last(m, "loss") for m in ("single", "multi"))
-    accuracy, signal, noise = (
-        {m: last(m, name) for m in ("single", "multi")}
-        for name in ("ood_accuracy", "signal", "noise")
-    )
-    more_signal, more_noise = (
-        signal["multi"] > 3 * signal["single"],
-        noise["single"] > noise["multi"],
-    )
-    checks = (
-        ("both training losses converge", "loss", "near 0", loss < 0.01),
-        (
-            "multi-modal learning generalises",
-            "ood_accuracy",
-            "nearly 1.0",
-            accuracy["multi"] > 0.93,
-        ),
-        (
-            "single-modal learning stagnates",
-            "ood_accuracy",
-            "around 0.5",
-            accuracy["single"] < 0.62,
-        ),
-        ("multi-modal learns more signal", "signal", "much higher", more_signal),
-        ("single-modal memorises more noise", "noise", "higher", more_noise),
-    )
-    lines = []
-    for claim, name, paper, holds in checks:
-        status = "reproduced" if holds else "NOT reproduced"
-        lines.append([claim, "`mmcl figure1`", paper, both(name), status])
-    return table(["claim (Figure 1)", "command", "paper", "ours", "status"], lines)
-
-
-def _table1_row(sets: Mapping[str, Any], digits: int) -> list[str]:
-    kinds = ("train", "id", "rand", "rev")
-    return [f"{sets[k]['mean']:.{digits}f} ± {sets[k]['sd']:.{digits}f}" for k in kinds]
-
-
-def table1_table() -> str:
-    """Every arm and readout of Table 1."""
-    found = json.loads((RESULTS / "table1.json").read_text())
-    lines = [
-        [title, readout_name(readout, found["config"]), *_table1_row(sets, 1)]
-        for arm, title in ARM_NAMES.items()
-        if arm in found
-        for readout, sets in found[arm].items()
-    ]
-    count = len(found["config"]["seeds"])
-    text = f"Percent, {count} seeds, mean ± s.d. (`bench/results/table1.json`):"
-    return "\n\n".join((text, table(["arm", "readout", "train", "ID", "Rand", "Rev"], lines)))
-
-
-def table1_claims() -> str:
-    """Rows of docs/claims.md that Table 1 decides."""
-    found = json.loads((RESULTS / "table1.json").read_text())
-    multi, single = found["multi"]["zero_shot"], found["single"]["probe"]
-
-    def cell(sets: Mapping[str, Any], kind: str) -> str:
-        return f"{sets[kind]['mean']:.1f} ± {sets[kind]['sd']:.1f}"
-
-    rows = (
-        ("multi-modal, training", "87.77", multi, "train", 86, 90),
-        ("multi-modal, reversed colours", "82.13", multi, "rev", 78, 88),
-        ("single-modal, training", "88.43", single, "train", 86, 90),
-        ("single-modal, reversed colours", "12.68", single, "rev", 8, 16),
-    )
-    lines = []
-    for claim, paper, sets, kind, low, high in rows:
-        holds = low <= sets[kind]["mean"] <= high
-        status = "reproduced" if holds else "NOT reproduced: `docs/table1.md`"
-        lines.append([claim, "`mmcl table1 --data DIR`", paper, cell(sets, kind), status])
-    return table(["claim (Table 1), percent", "command", "paper", "ours", "status"], lines)
+    return latest(CPU, *ops)
 
 
 def train_table() -> str:
@@ -373,17 +247,39 @@ def startup_table() -> str:
     return "\n\n".join((table(head, lines), source(rows[0], f"{rows[0]['cores']} CPUs")))
 
 
+def choices_table() -> str:
+    """Alternatives that the code did not take."""
+    rows = last_run("choices")
+    lines = [
+        [
+            row["settings"]["choice"],
+            row["variant"],
+            f"{row['cpu_ms']['p50']:.3g}",
+            f"{row['times_ours']:.2f}",
+            f"`{row['settings']['where']}`",
+        ]
+        for row in rows
+    ]
+    head = ["choice", "variant, the code's first", "CPU ms", "× the code's", "where"]
+    return "\n\n".join((table(head, lines), source(rows[0])))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "figure1": figure1_table,
     "claims": claims_table,
     "table1": table1_table,
     "table1_claims": table1_claims,
+    "table1_grid": table1_grid_tables,
+    "theory": theory_table,
+    "readings": readings_table,
+    "phase": phase_table,
     "train": train_table,
     "loss": loss_table,
     "primal": primal_table,
     "sweep": sweep_table,
     "data": data_table,
     "startup": startup_table,
+    "choices": choices_table,
 }
 
 

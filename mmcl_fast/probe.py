@@ -22,8 +22,8 @@ from mmcl_fast import _native
 from mmcl_fast.errors import DataError
 from mmcl_fast.newton import GRADIENT_TOLERANCE, MAX_ITERATIONS, fit_chunks, score_chunks
 
-# Features of a problem that the native core takes: as far as was measured, to 2000 x 512. Times
-# faster than torch on one core of an AMD Zen 5: 100 x 50: 18; 10,000 x 50: 6; 600 x 1200: 4.
+# Features of a problem that the native core takes: as far as it was compared with torch, which it
+# beats the more the smaller a problem is (`python -m bench.choices`).
 NATIVE_NUMBERS = 1 << 20
 
 

@@ -49,7 +49,7 @@ class EpochInfo:
 
 
 Callback = Callable[[EpochInfo], None]
-THREADED_FLOP = 1e9  # about 10 ms of one core
+THREADED_FLOP = 1e9  # some milliseconds of one core
 
 
 def train(
@@ -231,7 +231,7 @@ def compute_threads(cfg: TrainConfig) -> Iterator[None]:
 
     The native engine gives the same bits on any number: it trains one run on each.
     A threaded matrix product may split its sums, so from `THREADED_FLOP` a step on, results of
-    different thread counts agree to rounding only (relative 1e-6 in float32 over 200 epochs).
+    different thread counts agree to rounding only.
     """
     threads = torch.get_num_threads()
     if cfg.engine != "native" and flop(cfg, cfg.engine) < THREADED_FLOP * max(1, cfg.epochs):

@@ -288,6 +288,42 @@ def test_interrupting_is_not_success(monkeypatch) -> None:
     assert run(["train"]) == 130
 
 
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    from mmcl_fast import cli
+
+    def fail(arguments):
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    monkeypatch.setattr(cli, "_parse", fail)
+    assert run(["train"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "mmcl: error: [Errno 13] Permission denied: 'somewhere'"
+    ]
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch) -> None:
+    from mmcl_fast import cli
+
+    def fail(arguments):
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(cli, "_parse", fail)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(["train"])
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    command = [sys.executable, "-u", "-m", "mmcl_fast.cli", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        done = subprocess.run(
+            command, stdout=stream, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
 def test_first_seed_is_used(tmp_path: Path) -> None:
     import mmcl_fast
 

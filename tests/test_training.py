@@ -102,6 +102,13 @@ def test_a_diverging_run_stops_and_keeps_its_curves(engine: str) -> None:
     assert math.isnan(run.final()["loss"])
 
 
+def test_a_run_that_cannot_begin_says_so() -> None:
+    run = train(TINY.replace(sigma_0=1e30))
+    assert run.diverged_at == 0
+    assert run.cause is not None
+    assert "before the first step" in run.cause
+
+
 def test_one_diverging_run_leaves_its_neighbours_alone() -> None:
     from mmcl_fast import train_many
 

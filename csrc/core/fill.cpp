@@ -18,7 +18,7 @@ namespace {
 
 // Above this size the output would evict everything else from the cache on its way through.
 constexpr std::uint64_t kStreamingBytes = std::uint64_t{32} << 20;
-// Less work than this, about 20 microseconds, does not pay for starting a thread.
+// Less work than this does not pay for starting a thread.
 constexpr std::uint64_t kTilesPerThread = 128;
 
 constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} << 32,

@@ -16,7 +16,7 @@ constexpr std::uint64_t kChunkBytes = std::uint64_t{1} << 20;  // fits a second-
 constexpr std::uint64_t kLeast = 512, kMost = 1024;  // longer: rows leave the first-level cache
 constexpr std::uint64_t kPad = 16;  // keeps rows apart by no power of two; also the kernels' step
 
-struct alignas(64) Line {  // a cache line: loads that straddle two cost a quarter of the speed
+struct alignas(64) Line {  // a cache line: loads that straddle two are slower
   float values[16];
 };
 

@@ -11,7 +11,7 @@
 namespace mmcl {
 namespace {
 
-// Less work than this, about 20 microseconds, does not pay for starting a thread.
+// Less work than this does not pay for starting a thread.
 constexpr std::uint64_t kElementsPerThread = std::uint64_t{1} << 17;
 constexpr std::size_t kColumnUnit = 64;  // columns are split among threads in whole cache lines
 

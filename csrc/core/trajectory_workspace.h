@@ -17,8 +17,8 @@ static inline std::size_t vectors_of(const TrajectorySettings& s) {
   return s.n + 1 + (s.multi ? 0 : s.n);
 }
 
-// Units of columns of the inner products that are held and worked on together. Measured: fewer
-// leave the multiply-adds waiting for each other, more leave the first-level cache (at n = 100).
+// Units of columns of the inner products that are held and worked on together: fewer leave the
+// multiply-adds waiting for each other, more leave the first-level cache (at n = 100).
 constexpr std::size_t kBlockUnits = 7;
 
 namespace {

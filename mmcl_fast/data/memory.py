@@ -17,7 +17,7 @@ def available_bytes() -> int | None:
 
 def require_memory(needed: int, what: str) -> None:
     """Raise MemoryError, with the numbers, if `needed` bytes are more than is available."""
-    if needed <= SMALL_BYTES:  # not worth asking the system, which takes 30 microseconds
+    if needed <= SMALL_BYTES:  # not worth the time of asking the system
         return
     available = available_bytes()
     if available is not None and needed > available:

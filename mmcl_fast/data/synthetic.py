@@ -244,7 +244,8 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
         tensor = torch.as_tensor(value).detach().to("cpu", TORCH_DTYPES[cfg.dtype])
         if tuple(tensor.shape) != shape:
             raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-        # A sum is finite only if all terms are, and takes a tenth of the time of looking at each.
+        # A sum is finite only if all terms are, and quicker than a look at each (`python -m
+        # bench.choices`).
         if not (tensor.sum().isfinite() or tensor.isfinite().all()):
             raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
         fields[name] = tensor

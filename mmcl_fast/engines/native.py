@@ -26,8 +26,8 @@ from mmcl_fast.data.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
 
-# Beyond this nothing was measured, and more cores help `gram` alone. Two cores of an AMD Zen 5, one
-# run, ms an epoch, native against gram: n = 512, m = 50: 0.8, 2.3; n = 2048: 15, 148.
+# Beyond this nothing was measured, and more cores help `gram` alone; up to here
+# `python -m bench.choices` times the two engines.
 AUTO_SAMPLES = 2048
 BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30

@@ -48,8 +48,8 @@ from mmcl_fast.torch_impl.one_pass import (
     one_pass,
 )
 
-# Samples of a pass from which label halves beat one masked block, whose operations are fewer: equal
-# at 200 on an AMD Zen 5, at d = 300, m = 20 as at d = 2000, m = 50.
+# Samples of a pass from which label halves beat one masked block, whose operations are fewer
+# (`python -m bench.choices`).
 _HALVES_FROM = 200
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep.pool import Broken, Died, Done, Job, Outcome, Pool
 
-# Read by the libraries when they are loaded. Two threads in each of two processes on two cores were
-# four times slower than one each.
+# Read by the libraries when they are loaded. Processes with more threads than cores in all wait for
+# each other.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",

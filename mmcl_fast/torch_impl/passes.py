@@ -2,9 +2,9 @@
 
 Float32 on a CPU takes one native sweep of `csrc/core/softmax`; everything else takes torch's
 operations. A masked score is `masked(dtype)`, whose power of two is 0. Terms below 2^-100 (float64:
-2^-960) of the largest are 0: a matrix product with subnormal factors runs at 1 instead of
-150 GFLOP/s. Powers of two, because `torch.exp` takes 4 to 42 ns an element where its result
-underflows and `torch.exp2` 0.3 everywhere (measured on an AVX-512 Xeon, torch 2.13).
+2^-960) of the largest are 0: a matrix product with subnormal factors is slower by two
+orders of magnitude. Powers of two, because `torch.exp` is slow where its result underflows and
+`torch.exp2` equally fast everywhere. `python -m bench.choices` times both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The matrix products of the losses, and which library computes them: chosen here and nowhere else.
 
 On a CPU torch's own float32 product is MKL's; oneDNN's is reachable as the operation behind
-Inductor's fused linear layers. Measured, one thread, products of 512 x 256 x 2048: on an AMD Zen 5
-102 GFLOP/s for MKL and 230 for oneDNN; on an Intel Xeon with AVX-512 both 150 to 165. Where the
-operation is absent, and on every other device and dtype, torch's own product is used.
+Inductor's fused linear layers. On AMD processors oneDNN is much the faster, on Intel's the two are
+alike: `python -m bench.primal` and `python -m bench.choices` time both. Where the operation is
+absent, and on every other device and dtype, torch's own product is used.
 
 oneDNN is quickest for x @ w.T with w in rows, or w.T in rows if it is the larger factor, so the
 factors are laid out such that each product has that form.
@@ -16,7 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# oneDNN takes 35 us a call (AMD Zen 5): below so many multiplications MKL is done by then.
+# A call of oneDNN has a cost of its own: below so many multiplications MKL is done by then
+# (`python -m bench.choices`).
 _WORTH = 4_000_000
 _THIN = 32  # rows, columns or features below which it is slow
 
@@ -29,7 +30,7 @@ def product(x: Tensor, w: Tensor) -> Tensor:
     """
     if _suits_onednn(x, w):
         if not (w.is_contiguous() or w.T.is_contiguous()):
-            w = w.contiguous()  # other strides take a path that is a thousand times slower
+            w = w.contiguous()  # other strides take a path that is slower by far
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
         return result
     # With `out=` autocast leaves the product alone.
@@ -40,8 +41,8 @@ def bfloat16_product(x: Tensor, w: Tensor) -> Tensor:
     """The product x @ w.T with factors and result rounded to bfloat16, as float32, [a, b].
 
     Sums are float32. An element is off by up to 2^-7 sum_k |x_ik w_jk| from the factors and 2^-8 of
-    itself from the result; the errors of the factors' elements have no common sign. Twice as fast
-    as `product` where the processor has bfloat16 instructions (AMD Zen 5: 450 GFLOP/s).
+    itself from the result; the errors of the factors' elements have no common sign. Faster than
+    `product` where the processor has bfloat16 instructions (`python -m bench.primal`).
     """
     return (x.to(torch.bfloat16) @ w.to(torch.bfloat16).T).to(torch.float32)
 

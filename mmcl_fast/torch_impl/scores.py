@@ -26,8 +26,9 @@ from mmcl_fast.torch_impl.products import product
 
 Labels = tuple[Tensor, Tensor]
 
-_BLOCK = 2**20  # scores computed at a time: 4 MiB of float32; 2^18 to 2^21 are equally fast
-_MIN_ROWS = 128  # below this a matrix product loses speed (measured: 134 of 165 GFLOP/s at 64)
+# `python -m bench.choices` times other values of both.
+_BLOCK = 2**20  # scores computed at a time: 4 MiB of float32
+_MIN_ROWS = 128  # below this a matrix product loses speed
 _EXACT_CODES = 2**24  # of float32
 _HELD = 2**22  # scores of a first sweep that are kept for the second: 16 MiB of float32
 
@@ -102,7 +103,7 @@ class Work:
         if codes is not None and _has_halves(contrast, codes):
             orders = codes[0].argsort(stable=True), codes[1].argsort(stable=True)
             split = int((codes[0] == 0).sum()), int((codes[1] == 0).sum())
-            # index_select: the brackets take six times as long.
+            # index_select: the brackets take longer on some processors.
             query, own = query.index_select(0, orders[0]), contrast.key is None
             key = query if own else key.index_select(0, orders[1])
             return cls(contrast, query, key, temperature, own, None, orders, split)
@@ -255,7 +256,7 @@ class Work:
     def _mask_labels(self, scores: Tensor, block: Block) -> None:
         if self.codes is None:
             return
-        # Float comparison and add: boolean masks cost 5 to 20 times as much on a CPU.
+        # Float comparison and add: a boolean mask costs more on a CPU (`python -m bench.choices`).
         own, other = self.codes
         labelled = scores[:, : len(other)]
         same = torch.eq(own[block.rows, None], other[None, :], out=torch.empty_like(labelled))

@@ -23,7 +23,7 @@ BENCH_FLAGS = {"--json", "--short", "--quick", "--peers"}
 OF_A_MODULE = {
     "bench.report": {"--check"},
     "bench.softmax": {"--json", "--quick"},
-    "bench.table1_grid": {"--data"},
+    "bench.table1_grid": {"--data", "--json"},
 }
 
 

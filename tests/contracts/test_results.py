@@ -1,11 +1,26 @@
 """Tables of numbers in the documents are those of the committed results."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from mmcl_fast.bench import report
+from mmcl_fast.bench import choices, report
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "bench/README.md", *(ROOT / "docs").rglob("*.md")])
+SOURCES = sorted(
+    path
+    for folder in ("mmcl_fast", "kernels", "csrc", "bench")
+    for suffix in ("py", "h", "cpp")
+    for path in (ROOT / folder).rglob(f"*.{suffix}")
+)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def test_tables_are_current(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -53,3 +68,44 @@ def test_missing_results_are_named(tmp_path, monkeypatch) -> None:
     report.CPU.write_text("")
     with pytest.raises(ValueError, match="rows of op startup, got none"):
         report.startup_table()
+
+
+def test_every_table_has_a_page_that_is_rendered_and_every_marker_a_table() -> None:
+    marked: set[str] = set()
+    for path in PAGES:
+        text = path.read_text()
+        opened = re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE)
+        assert opened == re.findall(r"^<!-- /(\w+) -->$", text, re.MULTILINE), name(path)
+        assert not opened or name(path) in report.DOCUMENTS, f"{name(path)} would never be rendered"
+        marked |= set(opened)
+    assert marked == set(report.TABLES)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_no_mean_with_a_spread_is_typed_by_hand(path: Path) -> None:
+    rest = re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", "", path.read_text(), flags=re.DOTALL)
+    assert not re.findall(r"\d ± \d.*", rest)
+
+
+def test_commands_in_comments_exist_and_measure_what_refers_to_them() -> None:
+    """A comment names a command instead of a number: the command must be there to give it."""
+    referring = set()
+    for path in SOURCES:
+        for module in re.findall(
+            r"python\s+-m\s+(?:(?:#|//)\s+)?(?:mmcl_fast\.)?bench\.(\w+)", path.read_text()
+        ):
+            assert (ROOT / f"bench/{module}.py").exists(), f"{name(path)}: bench.{module}"
+            if module == "choices" and path.parent.name != "bench":
+                referring.add(name(path))
+    assert referring == {choice.where for choice in choices.CHOICES}
+
+
+@pytest.mark.parametrize("file", ["cpu.jsonl", "findings.jsonl", "table1_grid.jsonl"])
+def test_rows_say_where_they_come_from(file: str) -> None:
+    for line in (report.RESULTS / file).read_text().splitlines():
+        row = json.loads(line)
+        missing = {"op", "variant", "settings", "cpu", "commit", "dirty", "date", "command"} - {
+            *row
+        }
+        assert not missing, (row["op"], missing)
+        assert not re.search(r"(^|[ =])/", row["command"]), row["command"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mmcl_fast import _native
+from mmcl_fast.data import stream_numpy
 
 # The first three: Random123's kat_vectors. The others: Triton's randint4x (offset, seed).
 ANSWERS = [
@@ -42,3 +46,19 @@ def test_words_of_one_block(target: str, counter: str, key: int, answer: str) ->
     )
     got = " ".join(f"{out[0, 0, lane + 64 * word]:08x}" for word in range(4))
     assert got == answer
+
+
+def test_radius_is_as_exact_as_the_page_says() -> None:
+    """A sample of the words, with both ends and the place where the formula changes."""
+    page = (Path(__file__).parents[2] / "docs/stream.md").read_text()
+    claim = re.search(r"below (\S+) everywhere.*?largest is\s+(\S+) and .*? (\S+)\.\n", page, re.S)
+    assert claim
+    bound, largest, smallest = map(float, claim.groups())
+    ends = (0, 2**31 - 2**16, stream_numpy.LOG_SPLIT - 2**15)
+    parts = [np.arange(end, end + 2**16) for end in ends]
+    v = np.concatenate([*parts, np.arange(0, 2**31, 2039)])
+    exact = np.sqrt(-2 * np.log1p(-(2**31 - v - 0.5) / 2**31))
+    found = stream_numpy.radius((v << 1).astype(np.uint32))
+    assert np.abs(found / exact - 1).max() < bound
+    assert found.max() == pytest.approx(largest, abs=0.005)
+    assert found.min() == pytest.approx(smallest, rel=0.003)

@@ -315,8 +315,13 @@ def test_results_do_not_depend_on_the_number_of_threads(
 
 
 def test_two_tied_classes_are_also_scored_alone(digits: Digits) -> None:
-    found = to_json(run_table1(digits, TINY.replace(tied="first_two"), [0], ["supervised"]))
+    table = run_table1(digits, TINY.replace(tied="first_two"), [0], ["supervised"])
+    found = to_json(table)
     sets = found["supervised"]["head"]
+    cells = (f"{sets[f'{kind}_tied']['mean']:.2f}" for kind in ("train", "rev"))
+    page = to_markdown(table, found).partition("one of the two classes that have a colour:")[2]
+    assert f"| its own head | {' | '.join(cells)} |" in page
+    assert "true digit" not in page.partition("\n\nSettings")[0]
     assert set(sets) == {*SETS, *(f"{kind}_tied" for kind in SETS)}
     assert set(found["supervised"]["digit_probe"]) == set(SETS)
 

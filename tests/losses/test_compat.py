@@ -332,3 +332,22 @@ def test_bad_input(kind: type[Exception], call: Callable[[], object], message: s
     with pytest.raises(kind) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_dcl_weights_multiply_the_positives_score() -> None:
+    """lightly's formula, written out; the weights of both orders differ."""
+    t = 0.3
+    a, b = (torch.randn(7, 5, dtype=torch.float64) for _ in "ab")
+
+    def weigh(x: Tensor, y: Tensor) -> Tensor:
+        return 1 + x[:, 0] ** 2 + y[:, 1] ** 2
+
+    def one_way(x: Tensor, y: Tensor) -> Tensor:
+        rest = ~torch.eye(len(x), dtype=torch.bool)
+        scores = torch.cat([(x @ z.T)[rest].view(len(x), -1) for z in (x, y)], dim=1) / t
+        return (scores.logsumexp(1) - weigh(x, y) * (x * y).sum(1) / t).mean()
+
+    u, v = (normalize(x, dim=1) for x in (a, b))
+    expected = (one_way(u, v) + one_way(v, u)) / 2
+    torch.testing.assert_close(losses.DCLLoss(t, weigh)(a, b), expected)
+    assert (losses.DCLLoss(t)(a, b) - expected).abs() > 0.01

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from mmcl_fast.environment import environment
-from mmcl_fast.experiments.theory_checks.finding import Finding
+from mmcl_fast.experiments.theory_checks.finding import Finding, Row
 
 HEAD = ("claim (theory)", "command", "paper", "ours", "status")
 
@@ -22,24 +24,40 @@ def to_json(findings: Sequence[Finding], seeds: Sequence[int]) -> dict[str, Any]
 
 def to_markdown(findings: Sequence[Finding]) -> str:
     """One row a statement: claim, command, the paper's, ours, status with how it was judged."""
-    rows = [
+    return _table((finding.name, row) for finding in findings for row in finding.rows)
+
+
+def json_to_markdown(found: Mapping[str, Any]) -> str:
+    """The same table from what `to_json` gave."""
+    return _table(
+        (check, _read(row)) for check, finding in found["checks"].items() for row in finding["rows"]
+    )
+
+
+def _read(found: Mapping[str, Any]) -> Row:
+    given = {field.name: found[field.name] for field in fields(Row)}
+    values = (math.nan if value is None else value for value in found["per_seed"])
+    return Row(**given | {"per_seed": tuple(values)})
+
+
+def _table(rows: Iterable[tuple[str, Row]]) -> str:
+    cells = (
         (
             f"{row.statement} ({row.source})",
-            f"`mmcl theory --checks {finding.name}`",
+            f"`mmcl theory --checks {check}`",
             row.predicted,
             f"{row.quantity}: {row.measured}",
             f"{row.verdict}; {row.note}" if row.note else row.verdict,
         )
-        for finding in findings
-        for row in finding.rows
-    ]
-    lines = [HEAD, ("---",) * len(HEAD), *rows]
+        for check, row in rows
+    )
+    lines = [HEAD, ("---",) * len(HEAD), *cells]
     # A bar inside a cell would end it.
-    return "".join(f"| {' | '.join(_cell(c) for c in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-__all__ = ["to_json", "to_markdown"]
+__all__ = ["json_to_markdown", "to_json", "to_markdown"]
