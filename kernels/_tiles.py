@@ -69,44 +69,24 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_weights", "sm_80", 2, "any"): Tile(16, 4, 256),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
-# Whole runs in one program: samples, neurons, summed at a time. Not yet measured: chosen so that
-# nothing spills and two programs fit on a multiprocessor (`tests/kernels/test_trajectory_aot.py`).
+# Whole runs in one program: samples, neurons, summed at a time. Measured on an H100, where two
+# programs of four warps hide each other's waits; elsewhere chosen so that nothing spills
+# (`tests/kernels/test_trajectory_aot.py`).
 _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
-    **{
-        ("trajectory_whole", arch, 4, p): Tile(64, 8, 32, 1, 32)
-        for arch in (INTERPRETER, "sm_80")
-        for p in ("tf32x3", "tf32")
-    },
     ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
+    ("trajectory", "sm_90", 4, "ieee"): Tile(64, 4, 64, 1, 16),
     ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
     ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 32, 1, 16),
 }
-# Products with an activation; block_n is of samples (fwd) or of coordinates (bwd). Not yet
-# measured: three stages of both factors, and no spills (`tests/kernels/test_encoder_aot.py`).
-_ENCODER: dict[tuple[str, str, int, str | int], Tile] = {
-    **{
-        (kernel, INTERPRETER, itemsize, "any"): Tile(32, 1, 32, 1, 32)
-        for kernel in ("encoder_fwd", "encoder_bwd", "encoder_signal")
-        for itemsize in (2, 4)
-    },
-    ("encoder_fwd", "sm_80", 2, "any"): Tile(128, 8, 128, 3, 64),
-    ("encoder_bwd", "sm_80", 2, "any"): Tile(128, 8, 128, 3, 32),
-    ("encoder_fwd", "sm_90", 2, "any"): Tile(128, 8, 256, 3, 64),
-    ("encoder_bwd", "sm_90", 2, "any"): Tile(256, 8, 128, 3, 32),
-    ("encoder_fwd", "sm_80", 4, "any"): Tile(64, 8, 64, 2, 16),
-    ("encoder_bwd", "sm_80", 4, "any"): Tile(64, 8, 64, 2, 16),
-    ("encoder_signal", "sm_80", 2, "any"): Tile(1, 4, 16, 1, 128),
-    ("encoder_signal", "sm_80", 4, "any"): Tile(1, 4, 16, 1, 128),
-}
-# Both softmaxes of a block of scores in memory.
+# Both softmaxes of a block of scores in memory; measured on an H100, as the passes below.
 _TWO_SIDED: dict[tuple[str, str, int, str | int], Tile] = {
     **{
         (kernel, INTERPRETER, 4, "any"): Tile(32, 1, 32)
         for kernel in ("two_sided_statistics", "two_sided_weights")
     },
     ("two_sided_statistics", "sm_80", 4, "any"): Tile(64, 4, 128),
-    ("two_sided_weights", "sm_80", 4, "any"): Tile(32, 4, 128),
+    ("two_sided_weights", "sm_80", 4, "any"): Tile(16, 4, 128),
 }
 # Passes over rows of features; block_m is of features.
 _ROWS: dict[tuple[str, str, int, str | int], Tile] = {
@@ -117,7 +97,7 @@ _ROWS: dict[tuple[str, str, int, str | int], Tile] = {
     ("row_dots", "sm_80", 4, "any"): Tile(8, 4, 512),
     ("row_gradients", "sm_80", 4, "any"): Tile(16, 4, 256),
     ("rectify", "sm_80", 4, "any"): Tile(16, 4, 256),
-    ("unrectify", "sm_80", 4, "any"): Tile(64, 4, 64),
+    ("unrectify", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. Not yet measured: below about 490 features of 2 bytes the
@@ -149,7 +129,6 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         ("normal_fill", "sm_80", 8, "many"): Tile(block_n=4, num_warps=4),
         **_CONTRAST,
         **_TRAJECTORY,
-        **_ENCODER,
         **_TWO_SIDED,
         **_ROWS,
     }

@@ -1,9 +1,9 @@
 """What the primal step does to rows of features beside its products, each in one pass.
 
     dots_i = <a_i, b_i>                                    positives' scores
-    pull_i <- scale_i pull_i - miss_i p_i                  a query's gradient (8), from its mixture
+    g_i = scale_i mixture_i - miss_i p_i                   a query's gradient (8), from its mixture
     h_k = max(0, z_i), k = places_i; max_ij z_ij           activations, sorted by label as they come
-    c_i = g_k q h_k^(q - 1), k = places_i                  and back, with a copy laid out by neuron
+    c_i = g_k q h_k^(q - 1), k = places_i                  and back, with an unrounded copy
 
 Numerics contract: arithmetic in float32, results rounded once to the dtype of what they are stored
 in; dots are summed in float32 along a row, block by block. NaN passes through.
@@ -13,15 +13,19 @@ Deterministic: no atomics; `places` holds no place twice. Cost: every array read
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
 
+LAUNCH_OPTIONS = {"enable_fp_fusion": True}
+
 
 @triton.jit(do_not_specialize=["N"])
-def _row_dots_kernel(
+def _row_dots_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     a_ptr,
     b_ptr,
     out_ptr,
@@ -46,15 +50,17 @@ def _row_dots_kernel(
 
 
 @triton.jit(do_not_specialize=["N"])
-def _row_gradients_kernel(
-    pull_ptr,
+def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    mixture_ptr,
     positive_ptr,
     scale_ptr,
     miss_ptr,
+    out_ptr,
     N: tl.int32,
     D: tl.int32,
-    stride_n: tl.int64,
+    stride_mn: tl.int64,
     stride_pn: tl.int64,
+    stride_n: tl.int64,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -64,19 +70,20 @@ def _row_gradients_kernel(
     at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
     mask_n, at_n = rows < N, rows.to(tl.int64)
     mask = mask_n[:, None] & (at_d < D)[None, :]
-    at = pull_ptr + (at_n[:, None] * stride_n + at_d[None, :])
+    mixture = tl.load(
+        mixture_ptr + (at_n[:, None] * stride_mn + at_d[None, :]), mask=mask, other=0.0
+    )
     positive = tl.load(
         positive_ptr + (at_n[:, None] * stride_pn + at_d[None, :]), mask=mask, other=0.0
     )
     scale = tl.load(scale_ptr + at_n, mask=mask_n, other=0.0)
     miss = tl.load(miss_ptr + at_n, mask=mask_n, other=0.0)
-    pull = tl.load(at, mask=mask, other=0.0)
-    found = pull * scale[:, None] - positive.to(tl.float32) * miss[:, None]
-    tl.store(at, found, mask=mask)
+    found = mixture * scale[:, None] - positive.to(tl.float32) * miss[:, None]
+    tl.store(out_ptr + (at_n[:, None] * stride_n + at_d[None, :]), found, mask=mask)
 
 
 @triton.jit(do_not_specialize=["N", "first"])
-def _rectify_kernel(
+def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     z_ptr,
     places_ptr,
     out_ptr,
@@ -103,11 +110,11 @@ def _rectify_kernel(
         places = tl.load(places_ptr + places, mask=mask_n, other=0)
     h = tl.where(z <= 0.0, 0.0, z).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + (places[:, None] * stride_n + at_d[None, :]), h, mask=mask)
-    tl.store(largest_ptr + tl.program_id(0), tl.max(tl.max(z, 1), 0))
+    tl.store(largest_ptr + tl.program_id(0).to(tl.int64), tl.max(tl.max(z, 1), 0))
 
 
 @triton.jit(do_not_specialize=["N", "first"])
-def _unrectify_kernel(
+def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     g_ptr,
     h_ptr,
     places_ptr,
@@ -120,7 +127,7 @@ def _unrectify_kernel(
     stride_gn: tl.int64,
     stride_hn: tl.int64,
     stride_n: tl.int64,
-    stride_ad: tl.int64,
+    stride_ad,
     stride_an: tl.int64,
     Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -152,8 +159,7 @@ def _unrectify_kernel(
         c.to(out_ptr.dtype.element_ty),
         mask=mask,
     )
-    along = along_ptr + (at_d[:, None] * stride_ad + columns[None, :] * stride_an)
-    tl.store(along, tl.trans(c), mask=tl.trans(mask))
+    tl.store(along_ptr + (columns[:, None] * stride_an + at_d[None, :] * stride_ad), c, mask=mask)
 
 
 def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -165,29 +171,36 @@ def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         with torch.cuda.device_of(a):
             _row_dots_kernel[(triton.cdiv(n, tile.block_n),)](
                 *(a, b, out, n, d, a.stride(0), b.stride(0)),
-                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+                **_blocks(tile),
             )  # fmt: skip
     return out
 
 
-def row_gradients_(
-    pull: torch.Tensor, positive: torch.Tensor, scale: torch.Tensor, miss: torch.Tensor
+def row_gradients_fwd(
+    mixture: torch.Tensor,
+    positive: torch.Tensor,
+    scale: torch.Tensor,
+    miss: torch.Tensor,
+    *,
+    out: torch.Tensor,
 ) -> None:
-    """In place: scale_i pull_i - miss_i positive_i.
+    """Fills `out` with scale_i mixture_i - miss_i positive_i.
 
     Args:
-        pull: [N, D], float32, stride 1 along D.
+        mixture: [N or more, D], float32, stride 1 along D.
         positive: [N, D], any dtype, stride 1 along D.
         scale: [N], float32.
         miss: [N], float32.
+        out: [N, D], float32, stride 1 along D; may be `mixture`.
     """
-    n, d = pull.shape
-    tile = _tile("row_gradients", pull)
+    n, d = out.shape
+    tile = _tile("row_gradients", out)
     if n:
-        with torch.cuda.device_of(pull):
+        with torch.cuda.device_of(out):
             _row_gradients_kernel[_grid(n, d, tile)](
-                *(pull, positive, scale, miss, n, d, pull.stride(0), positive.stride(0)),
-                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+                *(mixture, positive, scale, miss, out, n, d),
+                *(mixture.stride(0), positive.stride(0), out.stride(0)),
+                **_blocks(tile),
             )  # fmt: skip
 
 
@@ -209,7 +222,7 @@ def rectify_fwd(
     with torch.cuda.device_of(z):
         _rectify_kernel[grid](
             *(z, places, out, largest, n, d, first, z.stride(0), out.stride(0)),
-            BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+            **_blocks(tile),
         )  # fmt: skip
     return largest.amax()
 
@@ -227,7 +240,8 @@ def rectify_bwd(
     Args:
         g: With respect to activations max(0, z)^q, [N, D], float32, stride 1 along D.
         h: max(0, z), [N, D], stride 1 along D.
-        along: [D, M], float32, any strides: column of sample i gets the same numbers, unrounded.
+        along: [D, M], float32, quick with stride 1 along D: the column of sample i gets the same
+            numbers, unrounded.
         index: Row of `g` and `h`, and column of `along`, of sample i, int64; None: i.
         q: Power of the activation, >= 1.
 
@@ -241,7 +255,7 @@ def rectify_bwd(
             _unrectify_kernel[_grid(n, d, tile)](
                 *(g, h, *index, out, along, n, d, 0, g.stride(0), h.stride(0), out.stride(0)),
                 *along.stride(), Q=q,
-                BLOCK_N=tile.block_n, BLOCK_D=tile.block_m, num_warps=tile.num_warps,
+                **_blocks(tile),
             )  # fmt: skip
     return out
 
@@ -250,8 +264,13 @@ def _tile(kernel: str, like: torch.Tensor) -> Tile:
     return tile_for(kernel, arch_of(_row_dots_kernel, like), 4, "any")
 
 
+def _blocks(tile: Tile) -> dict[str, Any]:
+    sizes = {"BLOCK_N": tile.block_n, "BLOCK_D": tile.block_m}
+    return {**sizes, "num_warps": tile.num_warps, **LAUNCH_OPTIONS}
+
+
 def _grid(n: int, d: int, tile: Tile) -> tuple[int]:
     return (triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_m),)
 
 
-__all__ = ["rectify_bwd", "rectify_fwd", "row_dots_fwd", "row_gradients_"]
+__all__ = ["rectify_bwd", "rectify_fwd", "row_dots_fwd", "row_gradients_fwd"]

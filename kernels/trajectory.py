@@ -9,10 +9,10 @@ that weights are combinations of, A the coefficients: what `csrc/core/trajectory
 Samples are sorted by label, so scores are one block between the labels. Single-modal, it serves the
 queries of both; multi-modal there are two blocks, and each serves both directions.
 
-Each label's samples are padded to whole blocks with rows and columns of zeros, which stay zero:
-act'(0) = 0. Two kernels: where each label and the neurons fit into a block and products use matrix
-units, all state stays in registers (`trajectory_resident.py`); otherwise it is in memory, block by
-block (`trajectory_blocks.py`). Which one takes a run is a matter of that run alone.
+A program keeps nothing from one step to the next in registers but scalars: Z, C and scores are a
+few 10 KiB of memory of its own, which stay in the caches of its multiprocessor and in L2, and so do
+its inner products. Steps are separated by barriers (`trajectory_steps.py`). Each label's samples
+are padded to whole blocks with rows and columns of zeros, which stay zero: act'(0) = 0.
 
 Numerics contract: float32. Precision "ieee": products are chains of float32 multiply-adds. "tf32x3"
 sums three products of halves and "tf32" takes one product of factors rounded to 11 bits; both use
@@ -26,21 +26,146 @@ multi-modal, and what padding adds; four exponentials for each score between the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 
 from mmcl_fast.kernels._tiles import INTERPRETER, PRECISIONS, Tile, arch_of, tile_for
 from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
-from mmcl_fast.kernels.trajectory_blocks import _trajectory_blocks_kernel
-from mmcl_fast.kernels.trajectory_whole import _trajectory_whole_kernel
+from mmcl_fast.kernels.trajectory_steps import (
+    change_queries,
+    change_signal,
+    match_positives,
+    move,
+    move_signal,
+    score_columns,
+    score_rows,
+)
 
 # Left to itself ptxas spills a little to fit more threads on a multiprocessor.
 LAUNCH_OPTIONS = {"maxnreg": 255, "enable_fp_fusion": True}
-WHOLE_ROWS = (16, 32, 64)  # neurons, padded: four blocks of 64 x 64 and two sums in registers
+
+
+@triton.jit(do_not_specialize=["n", "neurons", "epochs", "update"])
+def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    gram_ptr,
+    along_mu_ptr,
+    norm_ptr,
+    z_ptr,
+    signal_ptr,
+    moved_ptr,
+    moved_signal_ptr,
+    positives_ptr,
+    scale_ptr,
+    weight_ptr,
+    work_ptr,
+    curves_ptr,
+    n: tl.int32,
+    neurons: tl.int32,
+    epochs: tl.int32,
+    update: tl.int32,
+    M: tl.int32,
+    S: tl.int32,
+    stride: tl.int32,
+    stride_work: tl.int64,
+    SIDES: tl.constexpr,
+    Q: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One program: one run."""
+    run = tl.program_id(0).to(tl.int64)
+    # Distances between modalities; 64 bits, as all distances in memory.
+    of_gram, of_vectors, of_z = (
+        S.to(tl.int64) * stride,
+        stride.to(tl.int64),
+        M.to(tl.int64) * stride,
+    )
+    of_neurons, of_moved, of_scores = M.to(tl.int64), M.to(tl.int64) * S, S.to(tl.int64) * S
+    of_views, of_statistics = S.to(tl.int64) * (2 - SIDES), S.to(tl.int64) * 4
+    gram, along_mu = gram_ptr + run * SIDES * of_gram, along_mu_ptr + run * SIDES * of_vectors
+    signal = signal_ptr + run * SIDES * of_neurons
+    z, moved = z_ptr + run * SIDES * of_z, moved_ptr + run * SIDES * of_moved
+    moved_signal = moved_signal_ptr + run * SIDES * of_neurons
+    change = work_ptr + run * stride_work  # [SIDES, M, S]
+    changed_signal = change + SIDES * of_moved  # [SIDES, M]
+    scores = changed_signal + SIDES * of_neurons  # [SIDES, S, S]
+    statistics = scores + SIDES * of_scores  # [SIDES, 4, S]: own, top, pull, push
+    missing = statistics + SIDES * of_statistics  # [SIDES, 2]: push, summed by label
+    two = tl.full([], 2, tl.int64)
+    curves = curves_ptr + run * epochs
+    curve = tl.num_programs(0).to(tl.int64) * epochs
+
+    positives = tl.load(positives_ptr + run)
+    negatives = n - positives
+    split = (positives + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    slots = split + (negatives + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    scale, weight = tl.load(scale_ptr + run), tl.load(weight_ptr + run)
+    for t in range(epochs):
+        for a in range(SIDES):
+            most_signal, most_noise = match_positives(
+                z + a * of_z, z + (SIDES - 1 - a) * of_z + of_views, signal + a * of_neurons,
+                signal + (SIDES - 1 - a) * of_neurons, statistics + a * of_statistics, scale,
+                positives, negatives, slots, split, neurons, stride, M, Q, BLOCK_M, BLOCK_N,
+            )  # fmt: skip
+            if a == 0:
+                tl.store(curves + (curve + t), most_signal)
+                tl.store(curves + (2 * curve + t), most_noise)
+        tl.debug_barrier()
+        loss = 0.0
+        for a in range(SIDES):
+            more, push = score_rows(
+                z + a * of_z, z + (SIDES - 1 - a) * of_z, statistics + a * of_statistics,
+                scores + a * of_scores, scale, weight, positives, negatives, slots, split, stride,
+                M, S, Q, PRECISION, BLOCK_N, BLOCK_K,
+            )  # fmt: skip
+            loss += more
+            tl.store(missing + a * two, push)
+        tl.debug_barrier()
+        for a in range(SIDES):
+            more, push = score_columns(
+                statistics + a * of_statistics, scores + (SIDES - 1 - a) * of_scores, weight,
+                positives, negatives, slots, split, S, BLOCK_N,
+            )  # fmt: skip
+            loss += more
+            tl.store(missing + (a * two + 1), push)
+        tl.store(curves + tl.cast(t, tl.int64), loss / n)
+        tl.debug_barrier()
+        if update != 0:
+            for a in range(SIDES):
+                for label in tl.static_range(2):
+                    change_queries(
+                        z + a * of_z, z + (SIDES - 1 - a) * of_z,
+                        z + (SIDES - 1 - a) * of_z + of_views, statistics + a * of_statistics,
+                        scores + (a if label == 0 else SIDES - 1 - a) * of_scores,
+                        change + a * of_moved, moved + a * of_moved,
+                        0 if label == 0 else split, split if label == 0 else slots,
+                        split if label == 0 else 0, slots if label == 0 else split,
+                        stride, M, S, label == 0, Q, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+                    )  # fmt: skip
+                change_signal(
+                    signal + a * of_neurons, signal + (SIDES - 1 - a) * of_neurons,
+                    changed_signal + a * of_neurons, moved_signal + a * of_neurons,
+                    missing + a * two, missing + (a * two + 1), M, Q, BLOCK_M,
+                )  # fmt: skip
+            tl.debug_barrier()
+            for a in range(SIDES):
+                for views in range(3 - SIDES):
+                    move(
+                        z + a * of_z, gram + a * of_gram, along_mu + a * of_vectors,
+                        change + a * of_moved, changed_signal + a * of_neurons, views * S, slots,
+                        stride, M, S, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+                    )  # fmt: skip
+                norm = tl.load(norm_ptr + (run * SIDES + a))
+                move_signal(
+                    signal + a * of_neurons, along_mu + a * of_vectors, norm, change + a * of_moved,
+                    changed_signal + a * of_neurons, slots, M, S, BLOCK_M, BLOCK_N,
+                )  # fmt: skip
+            tl.debug_barrier()
 
 
 @dataclass(frozen=True)
@@ -72,11 +197,9 @@ class Layout:
                 raise ValueError(f"{name}: expected 1..{most}, got {size}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision}")
-        arch = arch_of(_trajectory_blocks_kernel, like)
+        arch = arch_of(_trajectory_kernel, like)
         tile = tile_for("trajectory", arch, 4, precision)
-        if arch != INTERPRETER:
-            tile = small_tile(n, m, tile, roomy=precision != "ieee")
-        return cls.in_blocks(n, m, tile)
+        return cls.in_blocks(n, m, tile if arch == INTERPRETER else small_tile(n, m, tile))
 
     @classmethod
     def in_blocks(cls, n: int, m: int, tile: Tile) -> Layout:
@@ -88,20 +211,10 @@ class Layout:
         """The slot of the first sample of label -1."""
         return int(triton.cdiv(positives, self.tile.block_n)) * self.tile.block_n
 
-    def fits_a_block(self, positives: int, precision: str) -> bool:
-        """Whether a run's state is held in registers: a block for each label, one of neurons."""
-        if precision == "ieee" or self.rows not in WHOLE_ROWS:
-            return False
-        return 1 <= positives <= self.tile.block_n and self.n - positives <= self.tile.block_n
 
-
-def small_tile(n: int, m: int, tile: Tile, *, roomy: bool) -> Tile:
-    """A tile that pads small runs less; matrix units take no less than 16.
-
-    Roomy: a label's samples exceed a block in less than one of 100 runs of random labels.
-    """
-    wanted = math.ceil(n / 2 + 1.4 * math.sqrt(n)) if roomy else triton.next_power_of_2(n) // 2
-    block_n = min(tile.block_n, max(16, triton.next_power_of_2(wanted)))
+def small_tile(n: int, m: int, tile: Tile) -> Tile:
+    """A tile that pads small runs less; matrix units take no less than 16."""
+    block_n = min(tile.block_n, max(16, triton.next_power_of_2(n) // 2))
     block_m = min(tile.block_m, max(16, triton.next_power_of_2(m)))
     block_k = min(tile.block_k, block_n, block_m)
     return Tile(block_n, tile.num_warps, block_m, tile.num_stages, block_k)
@@ -124,8 +237,6 @@ class Trajectories:
         moved: Coefficients of the samples, [R, A, M, S]; trained in place.
         moved_signal: Coefficients of mu, [R, A, M]; trained in place.
         positives: Samples of label +1, [R], int32.
-        in_one_block: Indices of the runs that `Layout.fits_a_block`, int32.
-        in_blocks: Those of the others, int32.
         tau: Temperature, [R].
         eta: Learning rate, [R].
     """
@@ -139,8 +250,6 @@ class Trajectories:
     moved: torch.Tensor
     moved_signal: torch.Tensor
     positives: torch.Tensor
-    in_one_block: torch.Tensor
-    in_blocks: torch.Tensor
     tau: torch.Tensor
     eta: torch.Tensor
 
@@ -162,95 +271,45 @@ def trajectory_fwd(
     """
     _check(runs, epochs, q, precision)
     layout, (count, sides) = runs.layout, runs.norm.shape
-    curves = runs.z.new_empty(3, count, epochs)
-    scale = 1.0 / (layout.m * runs.tau)
-    constants = {
-        "n": layout.n,
-        "neurons": layout.m,
-        "epochs": epochs,
-        "count": count,
-        "S": layout.slots,
-        "stride": runs.z.shape[3],
-        "SIDES": sides,
-        "Q": q,
-        "PRECISION": precision,
-        "BLOCK_N": layout.tile.block_n,
-    }
-    arrays = (
-        *(runs.gram, runs.along_mu, runs.norm, runs.z, runs.signal, runs.moved, runs.moved_signal),
-        *(runs.positives, scale, runs.eta * (scale / layout.n)),
-    )
-    with torch.cuda.device_of(runs.z):
-        if len(runs.in_one_block):
-            _launch_whole(runs, arrays, curves, constants, update=update)
-        if len(runs.in_blocks):
-            _launch_blocks(runs, arrays, curves, constants, update=update)
-    return curves
-
-
-def _launch_whole(
-    runs: Trajectories,
-    arrays: tuple[torch.Tensor, ...],
-    curves: torch.Tensor,
-    constants: dict[str, Any],
-    *,
-    update: bool,
-) -> None:
-    layout, sides = runs.layout, constants["SIDES"]
-    M, N = layout.rows, layout.tile.block_n
-    tile = tile_for(
-        "trajectory_whole",
-        arch_of(_trajectory_whole_kernel, runs.z),
-        4,
-        constants["PRECISION"],
-    )
-    held = sides * (2 * M * N + 2 * N * N + 4 * N + M)
-    work = runs.z.new_empty(len(runs.in_one_block), triton.cdiv(held, 16) * 16)
-    _trajectory_whole_kernel[(len(runs.in_one_block),)](
-        runs.in_one_block,
-        *arrays,
-        work,
-        curves,
-        **constants,
-        stride_work=work.shape[1],
-        UPDATE=update,
-        BLOCK_M=M,
-        BLOCK_R=min(tile.block_m, M),
-        BLOCK_K=min(tile.block_k, M, N),
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-        **LAUNCH_OPTIONS,
-    )
-
-
-def _launch_blocks(
-    runs: Trajectories,
-    arrays: tuple[torch.Tensor, ...],
-    curves: torch.Tensor,
-    constants: dict[str, Any],
-    *,
-    update: bool,
-) -> None:
-    layout, sides = runs.layout, constants["SIDES"]
     S, M, tile = layout.slots, layout.rows, layout.tile
+    curves = runs.z.new_empty(3, count, epochs)
     held = sides * (M * S + M + S * S + 4 * S + 2)
-    # Wide loads need aligned rows.
-    work = runs.z.new_empty(len(runs.in_blocks), triton.cdiv(held, 16) * 16)
-    _trajectory_blocks_kernel[(len(runs.in_blocks),)](
-        runs.in_blocks,
-        *arrays,
-        work,
-        curves,
-        **constants,
-        update=int(update),
-        M=M,
-        stride_work=work.shape[1],
-        BLOCK_M=tile.block_m,
-        BLOCK_K=tile.block_k,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-        **LAUNCH_OPTIONS,
-    )
+    work = runs.z.new_empty(count, triton.cdiv(held, 16) * 16)  # wide loads need aligned rows
+    scale = 1.0 / (layout.m * runs.tau)
+    weight = runs.eta * (scale / layout.n)
+    with torch.cuda.device_of(runs.z):
+        _trajectory_kernel[(count,)](
+            runs.gram,
+            runs.along_mu,
+            runs.norm,
+            runs.z,
+            runs.signal,
+            runs.moved,
+            runs.moved_signal,
+            runs.positives,
+            scale,
+            weight,
+            work,
+            curves,
+            n=layout.n,
+            neurons=layout.m,
+            epochs=epochs,
+            update=int(update),
+            M=M,
+            S=S,
+            stride=runs.z.shape[3],
+            stride_work=work.shape[1],
+            SIDES=sides,
+            Q=q,
+            PRECISION=precision,
+            BLOCK_M=tile.block_m,
+            BLOCK_N=tile.block_n,
+            BLOCK_K=tile.block_k,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            **LAUNCH_OPTIONS,
+        )
+    return curves
 
 
 def _check(runs: Trajectories, epochs: int, q: int, precision: str) -> None:
@@ -270,8 +329,6 @@ def _check(runs: Trajectories, epochs: int, q: int, precision: str) -> None:
         "moved": (count, sides, M, S),
         "moved_signal": (count, sides, M),
         "positives": (count,),
-        "in_one_block": (len(runs.in_one_block),),
-        "in_blocks": (count - len(runs.in_one_block),),
         "tau": (count,),
         "eta": (count,),
     }
@@ -282,11 +339,9 @@ def _check(runs: Trajectories, epochs: int, q: int, precision: str) -> None:
                 f"{name}: expected contiguous {list(shape)} on {runs.z.device}, "
                 f"got {list(x.shape)} on {x.device}"
             )
-        expected = torch.int32 if name in _INDICES else torch.float32
+        expected = torch.int32 if name == "positives" else torch.float32
         if x.dtype != expected:
             raise TypeError(f"{name}: expected {expected}, got {x.dtype}")
 
-
-_INDICES = ("positives", "in_one_block", "in_blocks")
 
 __all__ = ["Layout", "Trajectories", "trajectory_fwd"]

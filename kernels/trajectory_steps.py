@@ -80,8 +80,10 @@ def match_positives(  # noqa: PLR0913  (inlined: no API)
 
 
 @triton.jit
-def settled(own, top, negatives, weight):
-    """Losses and what the gradient takes of queries whose scores have been seen.
+def settle(  # noqa: PLR0913  (inlined: no API)
+    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
+):
+    """Losses and what the gradient takes of queries whose scores have been seen; their sums.
 
     `negatives` is the sum of e^(s - top). With p the softmax, pull e^(s - top) = weight p_negative
     and push = weight (1 - p_positive). log(1 + negatives / positive) keeps the digits of a small
@@ -95,17 +97,9 @@ def settled(own, top, negatives, weight):
     above = tl.where(ratio > 1.0, ratio, 1.0)
     near = log1p_unit(tl.where(ratio > 1.0, tl.div_rn(1.0, above), ratio)) + tl.log(above)
     loss = tl.where(gone, (top - own) + tl.log(total), near)
-    return loss, weight * inverse, weight * (negatives * inverse)
-
-
-@triton.jit
-def settle(  # noqa: PLR0913  (inlined: no API)
-    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
-):
-    """The same, kept for the next step; sums of losses and of push."""
-    loss, pull, push = settled(own, top, negatives, weight)
+    push = weight * (negatives * inverse)
     tl.store(vector_at(statistics + S.to(tl.int64), at, BLOCK_N), top)
-    tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), pull)
+    tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), weight * inverse)
     tl.store(vector_at(statistics + S.to(tl.int64) * 3, at, BLOCK_N), push)
     return tl.sum(tl.where(valid, loss, 0.0), 0), tl.sum(tl.where(valid, push, 0.0), 0)
 

@@ -28,6 +28,9 @@ import triton.language as tl
 from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
 from mmcl_fast.kernels.pairs import FLOOR
 
+# A score is rounded before anything is taken from it: no power is above 1.
+LAUNCH_OPTIONS = {"enable_fp_fusion": False}
+
 
 class Sums(NamedTuple):
     """Largest score and sum of 2^(x - top), [N] or [M] each, float32."""
@@ -36,7 +39,7 @@ class Sums(NamedTuple):
     total: torch.Tensor
 
 
-@triton.jit(do_not_specialize=["N"])  # M a multiple of 16: whole vectors under the mask
+@triton.jit(do_not_specialize=["N", "M"])
 def _two_sided_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     scores_ptr,
     row_top_ptr,
@@ -46,20 +49,21 @@ def _two_sided_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are n
     factor: tl.float32,
     N: tl.int32,
     M: tl.int32,
+    P: tl.int32,
     stride_n: tl.int64,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
     """One program: a tile; partial results by blocks of columns (of rows) for rows (columns)."""
-    num_m = tl.cdiv(M, BLOCK_M)
+    num_m = tl.cdiv(P, BLOCK_M)
     pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     mask_n, mask_m = offs_n < N, offs_m < M
     at_n, at_m = offs_n.to(tl.int64), offs_m.to(tl.int64)
-    inside = mask_n[:, None] & mask_m[None, :]
-    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=inside, other=0.0)
-    x = tl.where(inside, s * factor, FLOOR)
+    held = mask_n[:, None] & (offs_m < P)[None, :]  # P is a multiple of a vector, M need not be
+    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=held, other=0.0)
+    x = tl.where(mask_n[:, None] & mask_m[None, :], s * factor, FLOOR)
     top = tl.max(x, 1)
     total = tl.sum(tl.exp2(x - top[:, None]), 1)
     row = pid_m.to(tl.int64) * N + at_n
@@ -73,7 +77,7 @@ def _two_sided_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are n
         tl.store(column_total_ptr + column, column_total, mask=mask_m)
 
 
-@triton.jit(do_not_specialize=["N"])  # M a multiple of 16: whole vectors under the mask
+@triton.jit(do_not_specialize=["N", "M"])
 def _two_sided_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     scores_ptr,
     row_top_ptr,
@@ -83,45 +87,47 @@ def _two_sided_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     factor: tl.float32,
     N: tl.int32,
     M: tl.int32,
+    P: tl.int32,
     stride_n: tl.int64,
     stride_wn: tl.int64,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
     """One program: a tile of both weights."""
-    num_m = tl.cdiv(M, BLOCK_M)
+    num_m = tl.cdiv(P, BLOCK_M)
     pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     mask_n, mask_m = offs_n < N, offs_m < M
     at_n, at_m = offs_n.to(tl.int64), offs_m.to(tl.int64)
-    inside = mask_n[:, None] & mask_m[None, :]
-    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=inside, other=0.0)
-    x = s * factor
+    held = mask_n[:, None] & (offs_m < P)[None, :]
+    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=held, other=0.0)
+    x = tl.where(mask_m[None, :], s * factor, float("-inf"))
     at = at_n[:, None] * stride_wn + at_m[None, :]
     top = tl.load(row_top_ptr + at_n, mask=mask_n, other=0.0)
     weights = tl.exp2(x - top[:, None])
-    tl.store(row_weights_ptr + at, weights.to(row_weights_ptr.dtype.element_ty), mask=inside)
+    tl.store(row_weights_ptr + at, weights.to(row_weights_ptr.dtype.element_ty), mask=held)
     if column_top_ptr is not None:
         column_top = tl.load(column_top_ptr + at_m, mask=mask_m, other=0.0)
         weights = tl.exp2(x - column_top[None, :])
         stored = weights.to(column_weights_ptr.dtype.element_ty)
-        tl.store(column_weights_ptr + at, stored, mask=inside)
+        tl.store(column_weights_ptr + at, stored, mask=held)
 
 
 def two_sided_fwd(
-    scores: torch.Tensor, factor: float, *, columns: bool
+    scores: torch.Tensor, m: int, factor: float, *, columns: bool
 ) -> tuple[Sums, Sums | None]:
     """Statistics of the rows of a block and, if asked for, of its columns.
 
     Args:
-        scores: s, [N, M], float32, stride 1 along M, not empty.
+        scores: s, [N, P], float32, stride 1 along P, not empty; quick where P is a multiple of 16.
+        m: M <= P: columns that count; what follows them is not looked at.
         factor: a.
         columns: Also those of columns.
     """
-    n, m = scores.shape
+    n, p = scores.shape
     tile = _tile("two_sided_statistics", scores)
-    blocks_n, blocks_m = triton.cdiv(n, tile.block_n), triton.cdiv(m, tile.block_m)
+    blocks_n, blocks_m = triton.cdiv(n, tile.block_n), triton.cdiv(p, tile.block_m)
     rows = scores.new_empty(2, blocks_m, n)
     others = scores.new_empty(2, blocks_n, m) if columns else None
     with torch.cuda.device_of(scores):
@@ -134,17 +140,19 @@ def two_sided_fwd(
             factor,
             n,
             m,
+            p,
             scores.stride(0),
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
             num_warps=tile.num_warps,
-            enable_fp_fusion=True,
+            **LAUNCH_OPTIONS,
         )
     return _merged(rows), None if others is None else _merged(others)
 
 
 def two_sided_bwd(
     scores: torch.Tensor,
+    m: int,
     factor: float,
     tops: tuple[torch.Tensor, torch.Tensor | None],
     weights: tuple[torch.Tensor, torch.Tensor | None],
@@ -152,15 +160,16 @@ def two_sided_bwd(
     """Fills the weights of a block.
 
     Args:
-        scores: s, [N, M], float32, stride 1 along M, not empty.
+        scores: s, [N, P], as for `two_sided_fwd`.
+        m: M <= P; the weights of what follows are 0.
         factor: a.
         tops: Of rows [N], and of columns [M] if their weights are wanted; float32.
-        weights: Of rows and of columns, [N, M] each, of one shape and strides, stride 1 along M;
+        weights: Of rows and of columns, [N, P] each, of one shape and strides, stride 1 along P;
             float32 ones may be `scores` itself.
     """
-    n, m = scores.shape
+    n, p = scores.shape
     tile = _tile("two_sided_weights", scores)
-    grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(m, tile.block_m),)
+    grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(p, tile.block_m),)
     with torch.cuda.device_of(scores):
         _two_sided_weights_kernel[grid](
             scores,
@@ -169,12 +178,13 @@ def two_sided_bwd(
             factor,
             n,
             m,
+            p,
             scores.stride(0),
             weights[0].stride(0),
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
             num_warps=tile.num_warps,
-            enable_fp_fusion=True,
+            **LAUNCH_OPTIONS,
         )
 
 

@@ -1,4 +1,8 @@
-"""Samples of a modality on a GPU: features in the dtype of their products, one pass beside each."""
+"""Samples of a modality on a GPU: features in the dtype of their products, one pass beside each.
+
+Products are torch's: its library ran the encoder's at a third above a Triton kernel with the
+activation in its epilogue, and the weight gradient's at a multiple. Signal patches are one vector.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ class TritonModality(Modality):
         self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
     ) -> None:
         super().__init__(rows, n, mu, weights, precision)
+        # A sample's coefficients stand together, as its features do: no pass transposes them.
+        self.moved = weights.new_zeros(n + 1, len(weights)).T
         self._dtype = FEATURES[precision]
 
     def encode(self, rows: SampleRows, order: Order, signal: Tensor, count: int) -> Encoded:
@@ -40,7 +46,8 @@ class TritonModality(Modality):
         self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
     ) -> list[Tensor]:
         """See `Modality.gradients`."""
-        along = self.moved.new_zeros(self.moved.shape)
+        fill = torch.empty_like if order.samples is None else torch.zeros_like
+        along = fill(self.moved)  # with the same strides
         c = rectify_bwd(g.noise, x.rectified, along, (order.places, order.samples), q=q)
         along[:, -1] = c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         to_weights = torch.zeros_like(self.weights)

@@ -75,9 +75,6 @@ class TritonEngine(WholeRuns):
         S, M, V = layout.slots, layout.rows, layout.slots * (3 - sides)
         self._slots = torch.stack([self._slots_of(r, layout.split(p)) for r, p in
                                    enumerate(self._positives)]).to(spec.device)  # fmt: skip
-        fits = [layout.fits_a_block(p, cfg.precision) for p in self._positives]
-        index = torch.arange(runs, dtype=torch.int32)
-        chosen = torch.tensor(fits)
         self._runs = Trajectories(
             layout=layout,
             gram=zeros(runs, sides, S, V),
@@ -88,8 +85,6 @@ class TritonEngine(WholeRuns):
             moved=zeros(runs, sides, M, S),
             moved_signal=zeros(runs, sides, M),
             positives=torch.tensor(self._positives, dtype=torch.int32, device=spec.device),
-            in_one_block=index[chosen].to(spec.device),
-            in_blocks=index[~chosen].to(spec.device),
             tau=torch.tensor([c.tau_value for c in spec.configs], device=spec.device),
             eta=torch.tensor([c.eta for c in spec.configs], device=spec.device),
         )

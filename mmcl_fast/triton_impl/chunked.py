@@ -45,7 +45,7 @@ class Chunked:
     ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
         rows, others = [], []
-        key = _padded(work.key)
+        key = padded(work.key)
         for part in chunks(work):
             scores = product(work.query[part], key.T)
             pairs = work.pairs.part(part.start, part.stop)
@@ -114,11 +114,11 @@ class _Accumulator:
 
     @classmethod
     def of(cls, work: Work, *, query: bool, key: bool, weights: bool) -> _Accumulator:
-        padded = _padded(work.key)
+        keys = padded(work.key)
         rows = work.query.new_empty(work.query.shape, dtype=torch.float32) if query else None
-        columns = work.query.new_zeros(padded.shape, dtype=torch.float32) if key else None
+        columns = work.query.new_zeros(keys.shape, dtype=torch.float32) if key else None
         sums = work.query.new_empty(len(work.query), dtype=torch.float32) if weights else None
-        return cls(work, padded, rows, columns, sums)
+        return cls(work, keys, rows, columns, sums)
 
     def add(self, part: slice, scores: Tensor, sides: Sides, *, query: bool, key: bool) -> None:
         """Add a chunk's share; overwrites `scores` if they are of the features' dtype."""
@@ -153,13 +153,13 @@ def chunks(work: Work) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product, in float32 whatever the factors are."""
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """The matrix product, in float32 whatever the factors are; `out` takes it if given."""
     if a.dtype == torch.float32:
-        return a @ b
+        return torch.mm(a, b, out=out)
     if a.is_cuda:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()  # torch has that product on CUDA alone
+        return torch.mm(a, b, out_dtype=torch.float32, out=out)
+    return torch.mm(a.float(), b.float(), out=out)  # torch has that product on CUDA alone
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
@@ -172,7 +172,8 @@ def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
         into.add_(product(a, b))
 
 
-def _padded(key: Tensor) -> Tensor:
+def padded(key: Tensor) -> Tensor:
+    """Keys, and rows of zeros such that a product with them has whole vectors."""
     missing = -len(key) % _VECTOR
     return key if not missing else torch.nn.functional.pad(key, (0, 0, 0, missing))
 
@@ -182,4 +183,4 @@ def _cut(sides: Sides, part: slice) -> Sides:
     return None if rows is None else Side(rows.top[part], rows.scale[part]), columns
 
 
-__all__ = ["Chunked", "chunks", "product"]
+__all__ = ["MIN_ROWS", "Chunked", "add_product", "chunks", "padded", "product"]

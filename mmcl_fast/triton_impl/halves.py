@@ -17,12 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.rows import row_dots_fwd, row_gradients_
+from mmcl_fast.kernels.rows import row_dots_fwd, row_gradients_fwd
 from mmcl_fast.kernels.two_sided import Sums, two_sided_bwd, two_sided_fwd
 from mmcl_fast.row_statistics import LOG2
 from mmcl_fast.torch_impl.halves import Arithmetic, Half
 from mmcl_fast.torch_impl.statistics import Side
-from mmcl_fast.triton_impl.chunked import MIN_ROWS, product
+from mmcl_fast.triton_impl.chunked import MIN_ROWS, add_product, padded, product
 
 WORKSPACE = 2**28  # scores of a chunk: 1 GiB, and as much again for the weights
 
@@ -33,34 +33,34 @@ def meet(left: Half, right: Half, scale: float) -> None:
     rows, columns = (Side.start("softmax", half.matched * factor) for half in (left, right))
     for side in (rows, columns):
         side.include_positive()
-    count, keys = len(left.features), len(right.features)
-    for pull in (left.pull, right.pull):
-        if pull is not None and not (count and keys):
-            pull.zero_()
-    size = max(MIN_ROWS, WORKSPACE // max(keys, 1))
-    for start in range(0, count if keys else 0, size):
+    count, held = len(left.features), len(right.features)
+    keys = padded(right.features)  # rows of scores are whole vectors, as quick products want them
+    gradient = left.pull is not None
+    mixture = keys.new_zeros(keys.shape, dtype=torch.float32) if gradient else None
+    if left.pull is not None and not held:
+        left.pull.zero_()
+    size = max(MIN_ROWS, WORKSPACE // max(held, 1))
+    for start in range(0, count if held else 0, size):
         part = slice(start, min(start + size, count))
         own = left.features[part]
-        scores = product(own, right.features.T)
-        found, others = two_sided_fwd(scores, factor, columns=True)
+        scores = product(own, keys.T)
+        found, others = two_sided_fwd(scores, held, factor, columns=True)
         assert others is not None
         _merge(rows, part, found)
         shrink = _merge(columns, slice(None), others)
-        if left.pull is None or right.pull is None:
+        if left.pull is None or mixture is None:
             continue
         of_rows = torch.empty_like(scores, dtype=own.dtype)
         of_columns = scores if own.dtype == scores.dtype else torch.empty_like(of_rows)
-        two_sided_bwd(scores, factor, (rows.top[part], columns.top), (of_rows, of_columns))
-        left.pull[part] = product(of_rows, right.features)
-        mixture = product(of_columns.T, own)
+        two_sided_bwd(scores, held, factor, (rows.top[part], columns.top), (of_rows, of_columns))
+        product(of_rows, keys, out=left.pull[part])
         if start:
-            torch.addcmul(mixture, right.pull, shrink[:, None], out=right.pull)
-        else:
-            right.pull.copy_(mixture)
-    for half, side in ((left, rows), (right, columns)):
+            mixture[:held].mul_(shrink[:, None])
+        add_product(mixture, of_columns.T, own)
+    for half, side, mixed in ((left, rows, left.pull), (right, columns, mixture)):
         half.finish(side)
-        if half.pull is not None:
-            row_gradients_(half.pull, half.positive, side.scale(), half.miss)
+        if half.pull is not None and mixed is not None:
+            row_gradients_fwd(mixed, half.positive, side.scale(), half.miss, out=half.pull)
 
 
 def _merge(side: Side, part: slice, found: Sums) -> Tensor:

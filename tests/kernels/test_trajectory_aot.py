@@ -23,15 +23,14 @@ FLOATS = (
     *("gram", "along_mu", "norm", "z", "signal", "moved", "moved_signal"),
     *("scale", "weight", "work", "curves"),
 )
-INDICES = {"positives_ptr": "*i32", "chosen_ptr": "*i32"}
 
 
 def case(arch: str, precision: str, tile: Tile | None = None, **constants: Any) -> aot.Case:
     tile = tile or tile_for("trajectory", arch, 4, precision)
     return aot.Case(
-        trajectory._trajectory_blocks_kernel,
+        trajectory._trajectory_kernel,
         arch,
-        {f"{name}_ptr": "*fp32" for name in FLOATS} | INDICES,
+        {f"{name}_ptr": "*fp32" for name in FLOATS} | {"positives_ptr": "*i32"},
         {"SIDES": 1, "Q": 1, "PRECISION": precision}
         | {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
         | constants,
@@ -41,29 +40,8 @@ def case(arch: str, precision: str, tile: Tile | None = None, **constants: Any) 
     )
 
 
-def whole(arch: str, precision: str, size: int = 64, **constants: Any) -> aot.Case:
-    tile = tile_for("trajectory_whole", arch, 4, precision)
-    return aot.Case(
-        trajectory._trajectory_whole_kernel,
-        arch,
-        {f"{name}_ptr": "*fp32" for name in FLOATS} | INDICES,
-        {"UPDATE": True, "SIDES": 1, "Q": 1, "PRECISION": precision}
-        | {
-            "BLOCK_M": size,
-            "BLOCK_N": size,
-            "BLOCK_R": min(size, tile.block_m),
-            "BLOCK_K": min(size, tile.block_k),
-        }
-        | constants,
-        tile.num_warps,
-        {"num_stages": tile.num_stages, **trajectory.LAUNCH_OPTIONS},
-        frozenset({"S", "stride", "stride_work"}),
-    )
-
-
 def small(arch: str, precision: str, n: int, m: int, **constants: Any) -> aot.Case:
-    tile = tile_for("trajectory", arch, 4, precision)
-    tile = trajectory.small_tile(n, m, tile, roomy=precision != "ieee")
+    tile = trajectory.small_tile(n, m, tile_for("trajectory", arch, 4, precision))
     return case(arch, precision, tile, **constants)
 
 

@@ -41,11 +41,11 @@ def assert_sums(found: Sums, scores: Tensor, factor: float, dim: int) -> None:
 @pytest.mark.parametrize(("n", "m"), SIZES)
 def test_statistics(n: int, m: int, device: torch.device) -> None:
     scores = scores_of(n, m, device)
-    rows, columns = two_sided_fwd(scores, 1.7, columns=True)
+    rows, columns = two_sided_fwd(scores, scores.shape[1], 1.7, columns=True)
     assert columns is not None
     assert_sums(rows, scores, 1.7, 1)
     assert_sums(columns, scores, 1.7, 0)
-    alone, none = two_sided_fwd(scores, 1.7, columns=False)
+    alone, none = two_sided_fwd(scores, scores.shape[1], 1.7, columns=False)
     assert none is None
     assert torch.equal(alone.total, rows.total)
 
@@ -53,7 +53,7 @@ def test_statistics(n: int, m: int, device: torch.device) -> None:
 @pytest.mark.parametrize("size", [0.0, 1e4, 1e30], ids=["all_equal", "huge", "far_apart"])
 def test_scores_of_any_size(size: float, device: torch.device) -> None:
     scores = scores_of(40, 70, device, size)
-    rows, columns = two_sided_fwd(scores, -0.5, columns=True)
+    rows, columns = two_sided_fwd(scores, scores.shape[1], -0.5, columns=True)
     assert columns is not None
     for found, dim in ((rows, 1), (columns, 0)):
         assert found.total.isfinite().all()
@@ -72,7 +72,7 @@ def test_weights(n: int, m: int, dtype: torch.dtype, device: torch.device) -> No
     # Rows longer than the block: what follows them is somebody else's.
     wide = torch.full((2, n, m + 5), 7.0, dtype=dtype, device=device)
     weights = wide[0, :, :m], wide[1, :, :m]
-    two_sided_bwd(scores, 1.7, tops, weights)
+    two_sided_bwd(scores, scores.shape[1], 1.7, tops, weights)
     x = scores.double() * 1.7
     eps = torch.finfo(dtype).eps / 2 + EPS * (2 * x.abs().amax() + 4)
     smallest = 0.0 if dtype != torch.float16 else 2.0**-25
@@ -85,23 +85,29 @@ def test_weights(n: int, m: int, dtype: torch.dtype, device: torch.device) -> No
 
 def test_weights_of_rows_alone_in_place(device: torch.device) -> None:
     scores = scores_of(70, 135, device)
-    top, _ = two_sided_fwd(scores, 1.0, columns=False)
+    top, _ = two_sided_fwd(scores, scores.shape[1], 1.0, columns=False)
     apart = torch.empty_like(scores)
-    two_sided_bwd(scores, 1.0, (top.top, None), (apart, None))
-    two_sided_bwd(scores, 1.0, (top.top, None), (scores, None))
+    two_sided_bwd(scores, scores.shape[1], 1.0, (top.top, None), (apart, None))
+    two_sided_bwd(scores, scores.shape[1], 1.0, (top.top, None), (scores, None))
     assert torch.equal(scores, apart)
 
 
 def test_padded_rows(device: torch.device) -> None:
     wide = torch.full((40, 80), torch.nan, device=device)
     wide[:, :70] = scores_of(40, 70, device)
-    found = two_sided_fwd(wide[:, :70], 1.0, columns=True)
-    straight = two_sided_fwd(wide[:, :70].contiguous(), 1.0, columns=True)
+    found = two_sided_fwd(wide, 70, 1.0, columns=True)
+    straight = two_sided_fwd(wide[:, :70].contiguous(), 70, 1.0, columns=True)
     for one, other in zip(found, straight, strict=True):
         assert one is not None
         assert other is not None
         assert torch.equal(one.top, other.top)
         assert torch.equal(one.total, other.total)
+    tops = (straight[0].top, straight[1].top if straight[1] else None)
+    weights = torch.full((2, 40, 80), torch.nan, device=device)
+    two_sided_bwd(wide, 70, 1.0, tops, (weights[0], weights[1]))
+    assert (weights[:, :, 70:] == 0).all()
+    assert (weights[:, :, :70].amax(2)[0] == 1).all()
+    assert (weights[:, :, :70].amax(1)[1] == 1).all()
 
 
 @pytest.mark.parametrize("case", two_sided_aot.CASES, ids=lambda case: case.id)

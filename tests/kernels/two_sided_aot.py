@@ -18,8 +18,8 @@ def _case(arch: str, name: str, pointers: dict[str, str]) -> Case:
         {"scores_ptr": "*fp32"} | pointers,
         {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m},
         tile.num_warps,
-        {"enable_fp_fusion": True},
-        aligned=frozenset({"M", "stride_n", "stride_wn"}),
+        two_sided.LAUNCH_OPTIONS,
+        aligned=frozenset({"P", "stride_n", "stride_wn"}),
     )
 
 
