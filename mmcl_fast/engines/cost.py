@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.rows import piece_rows
@@ -13,6 +15,7 @@ from mmcl_fast.torch_impl.scores import chunk_rows
 
 GIB = 2**30
 SPAN_ENGINES = ("triton", "native", "gram")
+GPU_SCORES, GPU_ROWS = 2**28, 1024  # of `triton_impl.halves`, which imports Triton
 
 
 def flop(cfg: TrainConfig, engine: str) -> float:
@@ -82,6 +85,9 @@ def _primal(cfg: TrainConfig) -> int:
     if cfg.negatives_per_sample is not None:
         # Scores, weights, bias and mask of a chunk, and of the shorter last one.
         return held + 6 * min(cfg.n**2, CHUNK_SCORES)
+    if cfg.device == "cuda":
+        # Scores of a chunk of one label's rows, both sides' weights of them, and a mixture.
+        return held + 3 * max(min((cfg.n // 2) ** 2, GPU_SCORES), GPU_ROWS * cfg.n) + cfg.n * cfg.m
     return held + 2 * chunk_rows(cfg.n, cfg.n) * cfg.n  # scores and their powers
 
 
@@ -101,11 +107,11 @@ _NUMBERS = {
 
 
 def check_memory(cfg: TrainConfig, engine: str) -> None:
-    """Refuse a run that would not fit into memory, naming what would need less.
+    """Refuse a run that would not fit into its device's memory, naming what would need less.
 
     Raises: DataError: the predicted need is more than what is free now.
     """
-    available = available_bytes()
+    available = _free_gpu_bytes() if cfg.device == "cuda" else available_bytes()
     needed = memory_bytes(cfg, engine)
     if available is None or needed <= available:
         return
@@ -116,11 +122,18 @@ def check_memory(cfg: TrainConfig, engine: str) -> None:
             hints.append("data = streamed with engine = primal")
     if engine != "primal" and memory_bytes(cfg, "primal") <= available:
         hints.append("engine = primal")
+    where = "free on the GPU now" if cfg.device == "cuda" else "free now"
     raise DataError(
-        f"memory: expected a run of at most {available / GIB:.2f} GiB (free now), got "
+        f"memory: expected a run of at most {available / GIB:.2f} GiB ({where}), got "
         f"{needed / GIB:.2f} GiB with engine {engine} at n = {cfg.n}, d = {cfg.d}, m = {cfg.m}; "
         f"take {' or '.join(hints)}"
     )
+
+
+def _free_gpu_bytes() -> int:
+    """What the GPU has free, and what torch holds there without need."""
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + unused
 
 
 __all__ = ["check_memory", "flop", "memory_bytes"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
-from mmcl_fast.engines import ENGINES, memory_bytes, primal
+from mmcl_fast.engines import ENGINES, check_memory, memory_bytes, primal
+from mmcl_fast.engines.cost import GPU_ROWS, GPU_SCORES
 
 SMALL: dict[str, Any] = {"n": 30, "d": 80, "m": 12, "epochs": 40, "n_test": 20, "dtype": "float64"}
 
@@ -154,6 +155,23 @@ def test_memory_is_predicted() -> None:
     huge = TrainConfig(n=10**6, d=4, engine="gram", evaluate_every=0)
     with pytest.raises(DataError, match=r"memory: .* with engine gram .* or engine = primal"):
         resolve(huge)
+
+
+def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"mem_get_info": (9 << 30, 80 << 30), "memory_reserved": 3 << 30,
+            "memory_allocated": 1 << 30}  # fmt: skip
+    for name, value in free.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    cfg = TrainConfig(n=65_536, d=4096, m=2048, device="cuda", engine="primal", evaluate_every=0)
+    small = cfg.replace(n=8192)
+    assert memory_bytes(small, "primal") < 11 << 30 < memory_bytes(cfg, "primal")
+    check_memory(small, "primal")
+    with pytest.raises(DataError, match=r"memory: .* at most 11.00 GiB \(free on the GPU now\)"):
+        check_memory(cfg, "primal")
+    from mmcl_fast.triton_impl import chunked, halves
+
+    assert GPU_SCORES == halves.WORKSPACE
+    assert GPU_ROWS == chunked.MIN_ROWS
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read there")
