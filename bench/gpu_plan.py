@@ -15,6 +15,7 @@ TOGETHER_S = 90.0  # gates, tests and compilation, all at once
 SEQUENTIAL_S = 130.0  # timings, one after another
 # Files whose tests one process would not finish in that time; every other file is one process.
 SHARDS = {"test_contrast": 5, "test_encoder": 4, "test_contrast_gpu": 2, "test_contrast_traps": 2}
+COMPILED = {"trajectory": 2, "loss": 4, "primal": 2}  # processes
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Step:
         command: What to run, or None: the function of this name in the `gpu_*` modules.
         together: Runs beside its neighbours in the plan that do so too.
         compiles: The timed step whose kernels it compiles; nothing depends on its success.
+        part: Which part of it.
         optional: Runs only when asked for.
     """
 
@@ -37,6 +39,7 @@ class Step:
     command: tuple[str, ...] | None = None
     together: bool = False
     compiles: str = ""
+    part: str = ""
     optional: bool = False
 
     @property
@@ -91,9 +94,11 @@ def all_steps(root: Path) -> tuple[Step, ...]:
     """Everything, in order: build, what runs together, timings."""
     together = [Step(name, TOGETHER_S, ("build",), together=True) for name in _GATES]
     together += [
-        Step(f"compile_{name}", TOGETHER_S, ("build",), together=True, compiles=name)
-        for name in ("loss", "trajectory", "primal")
-    ]
+        Step(f"compile_{name} {k}/{parts}", TOGETHER_S, ("build",),
+             together=True, compiles=name, part=f"{k}/{parts}")
+        for name, parts in COMPILED.items()
+        for k in range(1, parts + 1)
+    ]  # fmt: skip
     return (Step("build", 90, command=_PIP), *together, *steps_of_tests(root), *TIMED)
 
 

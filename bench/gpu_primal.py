@@ -84,10 +84,10 @@ def primal(report: Report) -> None:
         rate = report.attempt("primal_product", "product, bfloat16", {"size": 8192},
                               lambda: product_tflops(report)) or {}  # fmt: skip
     tflops = rate.get("tflops")
-    for modality in MODALITIES:
+    for modality in report.mine(MODALITIES):
         cfg = SIZE.replace(modality=modality)
         _attempt(report, cfg, OURS("bf16"), tflops, lambda c=cfg: _engine(c, sample(c), "bf16"))  # type: ignore[misc]
-    for modality in MODALITIES:
+    for modality in report.mine(MODALITIES):
         cfg = SIZE.replace(modality=modality, n=PEERS_N)
         data = sample(cfg)
         for name, make in variants(cfg, data).items():

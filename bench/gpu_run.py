@@ -148,7 +148,7 @@ def _inner(step: Step, seconds: float, out: Path, common: Row) -> list[str]:
     name = step.compiles or step.name
     command = ["-m", f"{__package__}.gpu_steps", name, "--out", str(out.absolute())]
     command += ["--until", f"{time.monotonic() + seconds:.1f}", "--common", json.dumps(common)]
-    return [*command, "--once"] if step.compiles else command
+    return [*command, "--once", step.part] if step.compiles else command
 
 
 def _judged(step: Step, code: int | None, output: str, seconds: float) -> Row:
@@ -176,7 +176,7 @@ def is_built() -> bool:
     if found is None or not found.is_relative_to(record.ROOT):
         return False
     sources = [record.ROOT / "setup.py", *(record.ROOT / "csrc").rglob("*.[hc]*")]
-    return found.stat().st_mtime > max(path.stat().st_mtime for path in sources)
+    return found.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
 
 
 def rows_of(path: Path, begin: int = 0) -> Iterator[Row]:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ SPARE_S = 2.0  # nothing new begins so shortly before the end
 HOST_BOUND = 0.9  # of the time of a step
 REASON = 300  # characters
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Report:
@@ -39,14 +40,29 @@ class Report:
         file: Results.
         common: Part of every row.
         until: When the step ends, by `time.monotonic`.
-        once: Everything timed is called once and nothing is written: for what that compiles.
+        once: Which part of how many is called once, and nothing written: for what that compiles.
     """
 
     def __init__(
-        self, file: Path, common: Row | None = None, *, until: float = math.inf, once: bool = False
+        self,
+        file: Path,
+        common: Row | None = None,
+        *,
+        until: float = math.inf,
+        once: tuple[int, int] | None = None,
     ) -> None:
-        self._file, self._common, self._until = file, common or {}, until
-        self.once, self.failed = once, False
+        self._file, self._common, self._until, self._once = file, common or {}, until, once
+        self.failed = False
+
+    @property
+    def once(self) -> bool:
+        """Whether everything is called once, to compile it."""
+        return self._once is not None
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """All of the cases, or this part's."""
+        part, parts = self._once or (1, 1)
+        return items[part - 1 :: parts]
 
     def add(self, op: str, variant: str, settings: Row, **row: object) -> None:
         """Append a row; one with ok = False fails the step."""
@@ -191,6 +207,12 @@ def steps() -> dict[str, Callable[[Report], None]]:
     }  # fmt: skip
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """K/N as two numbers."""
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a step."""
     parser = argparse.ArgumentParser(prog="bench.gpu_steps")
@@ -198,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--common", type=json.loads, default={})
     parser.add_argument("--until", type=float, default=math.inf)
-    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--once", type=part_of, metavar="K/N")
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
     report = Report(args.out, args.common, until=args.until, once=args.once)

@@ -60,7 +60,7 @@ def gate_trajectory(report: Report) -> None:
 
 def trajectory(report: Report) -> None:
     """Runs a second of the paper's size, ours by precision, from end to end, and of peers."""
-    both = {m: PAPER.replace(modality=m) for m in ("single", "multi")}
+    both = {m: PAPER.replace(modality=m) for m in report.mine(("single", "multi"))}
     data = {m: samples(cfg, RUNS) for m, cfg in both.items()}
 
     def attempt(variant: str, modality: str, runs: int, call: Callable[[], Row]) -> None:

@@ -56,8 +56,8 @@ def test_plan() -> None:
     assert len(names) == len(STEPS) - 1
     assert plan(STEPS, [], tune=True) == list(STEPS)
     only = [step.name for step in plan(STEPS, ["trajectory"], tune=False)]
-    vouching = ["gate_trajectory", "compile_trajectory", "test_trajectory"]
-    assert only == ["build", *vouching, "trajectory"]
+    vouching = ["gate_trajectory", "compile_trajectory 1/2", "compile_trajectory 2/2"]
+    assert only == ["build", *vouching, "test_trajectory", "trajectory"]
     with pytest.raises(ValueError, match=r"only: expected one of build, .*, got speed"):
         plan(STEPS, ["speed"], tune=False)
 
@@ -83,7 +83,8 @@ def test_files_with_gpu_tests_are_found() -> None:
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_parts_of_a_file_are_its_tests(parts: int, tmp_path: Path) -> None:
-    text = "import pytest\n@pytest.mark.gpu\n@pytest.mark.parametrize('k', range(7))\n"
+    marker = "gpu"  # apart: this file has no such tests
+    text = f"import pytest\n@pytest.mark.{marker}\n@pytest.mark.parametrize('k', range(7))\n"
     text += "def test_some(k): pass\ndef test_other(): raise ValueError\n"
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/test_it.py").write_text(text)
@@ -223,7 +224,8 @@ def test_a_report_begins_nothing_when_its_time_is_over_and_writes_nothing_once(
     assert late.attempt("loss", "ours", {}, lambda: called.append(1) or {}) is None
     assert not called
     assert [row["skipped"] for row in rows_of(tmp_path / "late")] == ["no time was left"]
-    once = gpu_steps.Report(tmp_path / "once", once=True)
+    once = gpu_steps.Report(tmp_path / "once", once=(2, 2))
+    assert list(once.mine("abc")) == ["b"]
     assert once.attempt("loss", "ours", {}, lambda: called.append(1) or {}) == {}
     assert called
     assert not (tmp_path / "once").exists()
