@@ -14,7 +14,6 @@ import argparse
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,12 +82,7 @@ def run(steps: Sequence[Step], out: Path, common: Row) -> int:
     begin = out.stat().st_size if out.exists() else 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    with tempfile.TemporaryDirectory() as caches:
-
-        def one(step: Step, seconds: float) -> Row:
-            return run_step(step, seconds, out, common, Path(caches))
-
-        status = run_all(steps, one)
+    status = run_all(steps, lambda step, seconds: run_step(step, seconds, out, common))
     skipped = [name for name, row in status.items() if row["status"] == "skipped"]
     for name in skipped:
         step = {"op": "step", "variant": name, "settings": {}, **status[name]}

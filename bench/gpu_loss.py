@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,17 +11,17 @@ from torch import Tensor
 from mmcl_fast import losses
 
 from . import loss_peers
-from .gpu_steps import CUDA, Report, Row, distance, rows_like
+from .gpu_steps import CUDA, Report, Row, compiled, distance, rows_like
 
 OURS, DENSE, LINEAR, COMPILED = "mmcl_fast", "dense", "linear_cross_entropy", "dense, compiled"
 SYMMETRIC, ONE_WAY = "symmetric", "paper (6), the query as key"
-SHARE = 0.25  # of the memory, for a process that compiles beside others
+SHARE = 0.12  # of the memory, for a process that compiles beside others
 FP32, BF16 = torch.float32, torch.bfloat16
 
 
 @dataclass(frozen=True)
 class Case:
-    """A loss at a size; `seconds` of repeats, or one repeat of ours alone."""
+    """A loss at a size; without peers it is repeated once."""
 
     loss: str
     n: int
@@ -70,12 +69,6 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., Tensor]]] = {
 }
 
 
-def compiled(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A peer through torch.compile for one size: general ones are slower."""
-    torch._dynamo.reset()
-    return torch.compile(loss, fullgraph=True, dynamic=False)  # type: ignore[no-any-return]
-
-
 def inputs_of(case: Case, dtype: torch.dtype = BF16) -> list[Tensor]:
     """Features, and what else the case's losses take; labels are taken to be known as a mask."""
     x = rows_like(case.n, case.d, dtype, 0).requires_grad_()
@@ -113,28 +106,28 @@ def gate_loss(report: Report) -> None:
 
 def loss(report: Report) -> None:
     """Forward and backward, ours and peers; compiled peers last, which may take time to compile."""
-    if report.once:
+    if report.once:  # the other variants have nothing to compile
         torch.cuda.set_per_process_memory_fraction(SHARE)
-    else:
-        for case in CASES:
-            for name, variant in VARIANTS[case.loss].items():
-                if name == OURS or case.peers:
-                    _attempt(report, case, name, variant)
-    for case in report.mine(CASES):
-        if report.once:  # the others have nothing to compile
-            _attempt(report, case, OURS, VARIANTS[case.loss][OURS])
+        for case in report.mine(CASES):
+            for name in (OURS, COMPILED) if case.peers else (OURS,):
+                _attempt(report, case, name)
+        return
+    for case in CASES:
+        for name in VARIANTS[case.loss] if case.peers else (OURS,):
+            _attempt(report, case, name)
+    for case in CASES:
         if case.peers:
-            dense = compiled(VARIANTS[case.loss][DENSE])
-            _attempt(report, case, COMPILED, dense)
+            _attempt(report, case, COMPILED)
 
 
-def _attempt(report: Report, case: Case, name: str, variant: Callable[..., Tensor]) -> None:
+def _attempt(report: Report, case: Case, name: str) -> None:
     def measured() -> Row:
+        variants = VARIANTS[case.loss]
+        dense = name == COMPILED
+        variant = compiled(variants[DENSE], fullgraph=True) if dense else variants[name]
         inputs = inputs_of(case)
-        limits: dict[str, Any] = {"seconds": 0.25, "most": 30}
-        if not case.peers:
-            limits["most"] = 1
-        return report.timed(lambda: gradients(variant, inputs), **limits)
+        most = 30 if case.peers else 1
+        return report.timed(lambda: gradients(variant, inputs), seconds=0.2, most=most)
 
     report.attempt("loss", name, case.settings, measured)
 

@@ -55,11 +55,11 @@ _PIP = (
 _GATES = ("gate_loss", "gate_trajectory", "gate_primal", "gate_encoder")
 _LOSS_TESTS = ("test_contrast*", "test_two_sided*")
 TIMED = (
-    Step("product", 10, ("build",)),
-    Step("trajectory", 33, ("gate_trajectory", "test_trajectory*")),
+    Step("product", 8, ("build",)),
+    Step("trajectory", 38, ("gate_trajectory", "test_trajectory*")),
     Step("primal", 32, ("gate_primal", "test_two_sided*", "test_rows*", "test_halves*")),
-    Step("loss", 45, ("gate_loss", *_LOSS_TESTS)),
-    Step("data", 10, ("build", "test_normal*")),
+    Step("loss", 43, ("gate_loss", *_LOSS_TESTS)),
+    Step("data", 9, ("build", "test_normal*")),
     Step("tune", 50, ("gate_trajectory", "gate_encoder"), optional=True),
 )
 

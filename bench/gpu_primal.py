@@ -13,7 +13,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, sample
 
-from .gpu_steps import Report, Row, distance, product_tflops, rows_like
+from .gpu_steps import Report, Row, compiled, distance, product_tflops, rows_like
 from .gpu_trajectory import engine_of, moved
 from .peers import EagerLoss, eager_loss, eager_losses
 from .primal import necessary_flop
@@ -91,6 +91,8 @@ def primal(report: Report) -> None:
         cfg = SIZE.replace(modality=modality, n=PEERS_N)
         data = sample(cfg)
         for name, make in variants(cfg, data).items():
+            if report.once and name.startswith(f"{EAGER},") and COMPILED not in name:
+                continue  # nothing to compile
             _attempt(report, cfg, name, tflops, make)
 
 
@@ -124,8 +126,7 @@ def _autograd(
         here = replace(here, **rows)
     loss_of = autograd_loss(cfg, here, low=low)
     if compiles:
-        torch._dynamo.reset()
-        loss_of = torch.compile(loss_of, dynamic=False)
+        loss_of = compiled(loss_of)
     return lambda: eager_losses(cfg, here, loss_of)
 
 

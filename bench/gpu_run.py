@@ -111,7 +111,7 @@ def run_process(command: Sequence[str], seconds: float, **variables: str) -> tup
         return code, log.read()
 
 
-def run_step(step: Step, seconds: float, out: Path, common: Row, caches: Path) -> Row:
+def run_step(step: Step, seconds: float, out: Path, common: Row) -> Row:
     """Run one step, and append to the results what became of it.
 
     Args:
@@ -119,7 +119,6 @@ def run_step(step: Step, seconds: float, out: Path, common: Row, caches: Path) -
         seconds: After so long it is ended.
         out: Results.
         common: Part of every row: device, versions, commit, date, command.
-        caches: Folder for what peers compile.
     """
     begin = time.monotonic()
     if step.name == "build" and is_built():
@@ -130,9 +129,8 @@ def run_step(step: Step, seconds: float, out: Path, common: Row, caches: Path) -
             seconds,
             # Processes share the cores: sixteen of sixteen threads each would crawl.
             **({"OMP_NUM_THREADS": "1"} if step.together else {}),
+            TORCHINDUCTOR_COMPILE_THREADS="4" if step.together else "1",
             XLA_PYTHON_CLIENT_PREALLOCATE="false",
-            JAX_COMPILATION_CACHE_DIR=str(caches),
-            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         )
         row = {"status": "ok", "seconds": round(time.monotonic() - begin, 1)}
         row |= _judged(step, code, output, seconds)

@@ -15,8 +15,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ SPARE_S = 2.0  # nothing new begins so shortly before the end
 HOST_BOUND = 0.9  # of the time of a step
 REASON = 300  # characters
 Row = dict[str, Any]
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
+P = ParamSpec("P")
 
 
 class Report:
@@ -142,6 +144,17 @@ def _repeated(
     return device, host
 
 
+def compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
+    """A peer through torch.compile for one size: what is general is slower.
+
+    Tiles that a process chose while others used the device are not kept for the timing.
+    """
+    inductor = import_module("torch._inductor.config")
+    inductor.autotune_local_cache = False  # type: ignore[attr-defined]
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False, **options)
+
+
 def rows_like(n: int, d: int, dtype: torch.dtype, seed: int) -> Tensor:
     """Random rows of norm 1."""
     generator = torch.Generator(CUDA).manual_seed(seed)
@@ -228,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(report.failed)
 
 
-__all__ = ["Report", "distance", "main", "product_tflops", "rows_like", "steps"]
+__all__ = ["Report", "compiled", "distance", "main", "product_tflops", "rows_like", "steps"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ def code(text: str, **fields: Any) -> Step:
 
 
 def run(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
-    return run_step(step, seconds, folder / "rows", COMMON, folder)
+    return run_step(step, seconds, folder / "rows", COMMON)
 
 
 def test_budgets_fit_the_limit_and_needs_come_first() -> None:
