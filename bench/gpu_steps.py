@@ -1,17 +1,23 @@
-"""The steps of `bench/gpu.py`, one a process: `python -m bench.gpu_steps STEP FILE`.
+"""The steps of `bench/gpu.py`, one a process: `python -m bench.gpu_steps STEP --out FILE`.
 
 A step appends a row to FILE for everything it finds, as soon as it is found, and exits with 1 if
-one is wrong. Times are of CUDA events, medians with the L2 cache flushed before each repeat.
+one is wrong. Times are of CUDA events, medians with the L2 cache flushed before each repeat; beside
+them stands the host's time to issue a step, because where that is not shorter, the host is measured
+and not the device.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import gc
+import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,58 +27,132 @@ from .measure import Quantiles
 
 CUDA = torch.device("cuda")
 FLUSH_BYTES = 1 << 28
+SPARE_S = 2.0  # nothing new begins so shortly before the end
+HOST_BOUND = 0.9  # of the time of a step
+REASON = 300  # characters
 Row = dict[str, Any]
+T, R = TypeVar("T"), TypeVar("R")
+P = ParamSpec("P")
 
 
 class Report:
-    """Rows of a step, written as they come."""
+    """Rows of a step, written as they come.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    Args:
+        file: Results.
+        common: Part of every row.
+        until: When the step ends, by `time.monotonic`.
+        once: Which part of how many is called once, and nothing written: for what that compiles.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        common: Row | None = None,
+        *,
+        until: float = math.inf,
+        once: tuple[int, int] | None = None,
+    ) -> None:
+        self._file, self._common, self._until, self._once = file, common or {}, until, once
         self.failed = False
 
-    def add(self, op: str, **row: object) -> None:
+    @property
+    def once(self) -> bool:
+        """Whether everything is called once, to compile it."""
+        return self._once is not None
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """All of the cases, or this part's."""
+        part, parts = self._once or (1, 1)
+        return items[part - 1 :: parts]
+
+    def add(self, op: str, variant: str, settings: Row, **row: object) -> None:
         """Append a row; one with ok = False fails the step."""
         self.failed |= row.get("ok") is False
-        record.append(self._file, [{"op": op, **row}])
+        named = {"op": op, "variant": variant, "settings": settings}
+        if not self.once:
+            record.append(self._file, [{**named, **row, **self._common}])
 
-    def attempt(self, op: str, settings: Row, call: Callable[[], Row]) -> Row | None:
+    def attempt(self, op: str, variant: str, settings: Row, call: Callable[[], Row]) -> Row | None:
         """Append what `call` measures, or the reason why it could not: peers may be missing."""
-        try:
-            found = call()
-        except (RuntimeError, AttributeError, ImportError, TypeError, ValueError) as error:
-            self.add(op, **settings, skipped=f"{type(error).__name__}: {str(error)[:300]}")
-            return None
-        self.add(op, **settings, **found)
+        found, reason = None, "no time was left"
+        if time.monotonic() + SPARE_S < self._until:
+            try:
+                found = call()
+            except Exception as error:  # noqa: BLE001  a peer may fail in any way
+                first = record.pathless(str(error).strip().split("\n")[0])
+                reason = f"{type(error).__name__}: {first[:REASON]}"
+        if found is None:
+            print(f"{op}, {variant}, {settings}: {reason}")
+            self.add(op, variant, settings, skipped=reason)
+        else:
+            self.add(op, variant, settings, **found)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         return found
 
+    def timed(self, call: Callable[[], object], *, seconds: float = 1.0, most: int = 50) -> Row:
+        """Quantiles of the time, the host's time to issue it, memory above what was there.
 
-def cuda_ms(call: Callable[[], object], *, seconds: float = 1.5, most: int = 50) -> list[float]:
-    """Milliseconds of repeats, at least three, until the time is over."""
-    for _ in range(2):
-        call()
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=CUDA)
-    times, begin = [], time.monotonic()
-    while len(times) < 3 or (len(times) < most and time.monotonic() - begin < seconds):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
-        start.record()
-        call()
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop))
-    return times
+        Args:
+            call: What to time; called at least twice.
+            seconds: Repeat so long, at least three times if `most` allows.
+            most: Repeats.
+        """
+        if self.once:
+            call()
+            torch.cuda.synchronize()
+            return {"ms": Quantiles.of([1.0]).to_dict(), "repeats": 1}
+        peak = _peak_mib(call)
+        device, host = _repeated(call, seconds, most)
+        ms, enqueue = Quantiles.of(device), Quantiles.of(host).p50
+        row: Row = {"ms": ms.to_dict(), "repeats": len(device), "peak_mib": round(peak, 1)}
+        return row | {"enqueue_ms": round(enqueue, 3), "host_bound": enqueue > HOST_BOUND * ms.p50}
 
 
-def timed(call: Callable[[], object], **options: float) -> Row:
-    """Quantiles of the time and the largest memory above what was there."""
+def _peak_mib(call: Callable[[], object]) -> float:
+    """Memory of a call above what was there; the first call loads libraries and may compile."""
+    call()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     call()
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-    times = cuda_ms(call, **options)  # type: ignore[arg-type]
-    return {"ms": Quantiles.of(times).to_dict(), "repeats": len(times), "peak_mib": round(peak, 1)}
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _repeated(
+    call: Callable[[], object], seconds: float, most: int
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of repeats, on the device and until the host has issued them."""
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=CUDA)
+    device: list[float] = []
+    host: list[float] = []
+    begin = time.monotonic()
+    least = min(3, most)
+    while len(device) < least or (len(device) < most and time.monotonic() - begin < seconds):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush.zero_()
+        start.record()
+        issue = time.perf_counter()
+        call()
+        host.append(1e3 * (time.perf_counter() - issue))
+        stop.record()
+        stop.synchronize()
+        device.append(start.elapsed_time(stop))
+    return device, host
+
+
+def compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
+    """A peer through torch.compile for one size: what is general is slower.
+
+    Tiles that a process chose while others used the device are not kept for the timing.
+    """
+    inductor = import_module("torch._inductor.config")
+    inductor.autotune_local_cache = False  # type: ignore[attr-defined]
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False, **options)
 
 
 def rows_like(n: int, d: int, dtype: torch.dtype, seed: int) -> Tensor:
@@ -87,122 +167,27 @@ def distance(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact.double()).norm() / exact.double().norm())
 
 
-def product_tflops(size: int = 8192) -> float:
-    """Rate of a dense bfloat16 product of random factors."""
-    a, b = (rows_like(size, size, torch.bfloat16, seed) for seed in (0, 1))
-    return 2e-9 * size**3 / Quantiles.of(cuda_ms(lambda: a @ b)).p50
+def product_tflops(report: Report, dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> Row:
+    """Rate of a dense product of random factors; float32 is never rounded to TF32."""
+    torch.set_float32_matmul_precision("highest")
+    a, b = (rows_like(size, size, dtype, seed) for seed in (0, 1))
+    found = report.timed(lambda: a @ b, seconds=0.7)
+    return {**found, "tflops": 2e-9 * size**3 / found["ms"]["p50"]}
 
 
-def gate_loss(report: Report) -> None:
-    """The losses of the Triton backend against dense autograd in float64."""
-    from mmcl_fast import losses
+def product(report: Report) -> None:
+    """What this GPU can do: dense products and a copy."""
+    for dtype in ("bfloat16", "float32"):
+        report.attempt("product", f"product, {dtype}", {"size": 8192, "dtype": dtype},
+                       lambda name=dtype: product_tflops(report, getattr(torch, name)))  # type: ignore[misc]  # fmt: skip
 
-    from .loss_peers import dense_clip
+    def copied() -> Row:
+        here = torch.randn(1 << 30, device=CUDA)
+        there = torch.empty_like(here)
+        found = report.timed(lambda: there.copy_(here), seconds=0.5)
+        return {**found, "gb_per_s": 2e-6 * here.nbytes / found["ms"]["p50"]}
 
-    for dtype, limit in ((torch.bfloat16, 2e-2), (torch.float32, 1e-4)):
-        for d in (64, 512):
-            made = [rows_like(2048 + 37, d, dtype, seed) for seed in (0, 1)]
-            exact = [x.double().requires_grad_() for x in made]
-            scale = torch.tensor(20.0, dtype=torch.float64, device=CUDA)
-            value = dense_clip(*exact, scale)
-            value.backward()
-            ours = [x.clone().requires_grad_() for x in made]
-            loss = losses.info_nce(*ours, temperature=0.05, symmetric=True, backend="triton")
-            loss.backward()
-            far = max(distance(a.grad, b.grad) for a, b in zip(ours, exact, strict=True))  # type: ignore[arg-type]
-            off = abs(loss.item() / value.item() - 1)
-            report.add("gate_loss", dtype=str(dtype), d=d, gradient=far, loss=off,
-                       ok=bool(far < limit and off < 1e-4))  # fmt: skip
-
-
-def loss(report: Report) -> None:
-    """Forward and backward of the symmetric loss, against the peers."""
-    from mmcl_fast import losses
-
-    from .loss_peers import compiled, dense_clip, linear_clip
-
-    def ours(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-        return losses.info_nce(x, y, temperature=1 / scale, symmetric=True, backend="triton")
-
-    peers = {"mmcl_fast": ours, "dense": dense_clip, "linear_cross_entropy": linear_clip,
-             "dense, compiled": compiled(dense_clip)}  # fmt: skip
-    bf16, fp32 = torch.bfloat16, torch.float32
-    for n, d, dtype in (
-        (8192, 128, bf16),
-        (32768, 128, bf16),
-        (32768, 512, bf16),
-        (8192, 256, fp32),
-    ):
-        x, y = (rows_like(n, d, dtype, seed).requires_grad_() for seed in (0, 1))
-        scale = torch.tensor(20.0, device=CUDA, dtype=dtype, requires_grad=True)
-        for name, peer in peers.items():
-
-            def step(peer: Callable[..., Tensor] = peer, x: Tensor = x, y: Tensor = y,
-                     scale: Tensor = scale) -> object:  # fmt: skip
-                return torch.autograd.grad(peer(x, y, scale), (x, y, scale))
-
-            settings = {"variant": name, "n": n, "d": d, "dtype": str(dtype)}
-            report.attempt("loss", settings, lambda step=step: timed(step, seconds=1.0))  # type: ignore[misc]
-            torch.cuda.empty_cache()
-
-
-def gate_encoder(report: Report) -> None:
-    """Both encoder kernels against float64."""
-    from mmcl_fast.kernels.encoder import encoder_bwd, encoder_fwd
-
-    for dtype, limit in ((torch.bfloat16, 1e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)):
-        x, w = rows_like(1000, 777, dtype, 0), rows_like(300, 777, dtype, 1)
-        g = rows_like(1000, 300, torch.float32, 2)
-        for q in (1, 2, 3):
-            h = encoder_fwd(x, w, q=q)
-            value = distance(h, torch.relu(x.double() @ w.double().T) ** q)
-            slope = q * h.double() ** ((q - 1) / q) * (h > 0)
-            exact = (g.double() * slope).T @ x.double()
-            gradient = distance(encoder_bwd(x, h, g, q=q), exact)
-            report.add("gate_encoder", dtype=str(dtype), q=q, value=value, gradient=gradient,
-                       ok=bool(value < limit and gradient < limit))  # fmt: skip
-
-
-def primal(report: Report) -> None:
-    """One step of the single-modal loss on the weights, and its two products alone."""
-    from mmcl_fast import losses
-    from mmcl_fast.kernels.encoder import encoder_bwd, encoder_fwd
-    from mmcl_fast.triton_impl.encoder import encode
-
-    n, m, d = 65536, 2048, 4096
-    rate = product_tflops()
-    report.add("product", size=8192, dtype="bfloat16", tflops=rate)
-    x, w = rows_like(n, d, torch.bfloat16, 0), rows_like(m, d, torch.float32, 1)
-    view = (x.float() + 0.01 * rows_like(n, d, torch.float32, 2)).bfloat16()
-    mu, labels = w[0].bfloat16() * 3, torch.arange(n, device=CUDA) % 2
-    w.requires_grad_()
-    low, h = w.detach().bfloat16(), encoder_fwd(x, w.detach().bfloat16(), q=1)
-
-    def step() -> object:
-        noise, _ = encode(x, w, mu)
-        with torch.no_grad():
-            key, _ = encode(view, w, mu)
-        # The signal patch adds nothing between the labels: its similarity there is 0.
-        value = losses.info_nce(
-            noise, noise, positive_key=key, labels=labels, negatives="other_label",
-            stop_gradient="key", temperature=0.1, backend="triton",
-        )  # fmt: skip
-        return torch.autograd.grad(value, w)
-
-    product = 2.0 * n * m * d
-    for name, call, flop in (
-        ("forward", lambda: encoder_fwd(x, low, q=1), product),
-        ("weight gradient", lambda: encoder_bwd(x, h, h, q=1), product),
-        # Two encodings, the weight gradient, scores of pairs between the labels and their mixture.
-        ("step", step, 3 * product + 2 * 2.0 * (n * n / 2) * m),
-    ):
-
-        def measured(call: Callable[[], object] = call, flop: float = flop) -> Row:
-            found = timed(call, seconds=3.0, most=20)
-            tflops = 1e-9 * flop / found["ms"]["p50"]
-            return {**found, "tflops": tflops, "of_product_rate": tflops / rate}
-
-        report.attempt("primal", {"variant": name, "n": n, "m": m, "d": d}, measured)
+    report.attempt("product", "copy", {"bytes": 1 << 32}, copied)
 
 
 def data(report: Report) -> None:
@@ -217,30 +202,46 @@ def data(report: Report) -> None:
     ):
 
         def measured(call: Callable[[], object] = call) -> Row:
-            found = timed(call)
+            found = report.timed(call, seconds=0.7)
             return {**found, "gnumbers_per_s": 1e-6 * out.numel() / found["ms"]["p50"]}
 
-        report.attempt("data", {"variant": name, "numbers": out.numel()}, measured)
+        report.attempt("data", name, {"numbers": out.numel()}, measured)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a step."""
-    from . import gpu_trajectory
+def steps() -> dict[str, Callable[[Report], None]]:
+    """All steps that are functions, by name."""
+    from . import gpu_loss, gpu_primal, gpu_trajectory, gpu_tune
 
-    name, file = arguments
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    torch.manual_seed(0)
-    steps = {
+    return {
         f.__name__: f
-        for f in (gate_loss, loss, gate_encoder, primal, data, gpu_trajectory.gate_trajectory,
-                  gpu_trajectory.trajectory, gpu_trajectory.tune)
+        for f in (product, data, gpu_loss.gate_loss, gpu_loss.loss, gpu_primal.gate_encoder,
+                  gpu_primal.gate_primal, gpu_primal.primal, gpu_trajectory.gate_trajectory,
+                  gpu_trajectory.trajectory, gpu_tune.tune)
     }  # fmt: skip
-    report = Report(Path(file))
-    steps[name](report)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """K/N as two numbers."""
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a step."""
+    parser = argparse.ArgumentParser(prog="bench.gpu_steps")
+    parser.add_argument("step", choices=steps())
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--common", type=json.loads, default={})
+    parser.add_argument("--until", type=float, default=math.inf)
+    parser.add_argument("--once", type=part_of, metavar="K/N")
+    args = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    report = Report(args.out, args.common, until=args.until, once=args.once)
+    steps()[args.step](report)
     return int(report.failed)
 
 
-__all__ = ["Report", "cuda_ms", "distance", "main", "product_tflops", "rows_like", "timed"]
+__all__ = ["Report", "compiled", "distance", "main", "product_tflops", "rows_like", "steps"]
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,33 +1,25 @@
-"""Steps of `bench/gpu.py` on whole runs: gate, timings beside others' ways, other tiles."""
+"""Steps of `bench/gpu.py` on whole runs: gate, and timings beside others' ways."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, sample
+from mmcl_fast.training import train_many
 
 from . import peers
+from .gpu_steps import Report, Row
 
 PAPER = TrainConfig(data="reduced", evaluate_every=0)  # the same law at d = 2000, fewer numbers
-RUNS, PEER_RUNS, TUNED_RUNS = 2048, 256, 528
+RUNS, PEER_RUNS, WHOLE_RUNS = 1056, 256, 2112  # 8, 2 and 16 for each of 132 multiprocessors
 PRECISIONS = ("ieee", "tf32x3", "tf32")
-Row = dict[str, Any]
-
-
-class Report(Protocol):
-    """See `gpu_steps.Report`."""
-
-    def add(self, op: str, **row: object) -> None:
-        """Append a row."""
-
-    def attempt(self, op: str, settings: Row, call: Callable[[], Row]) -> Row | None:
-        """Append what is measured, or why not."""
 
 
 def samples(cfg: TrainConfig, count: int) -> list[SignalNoiseData]:
@@ -61,35 +53,44 @@ def gate_trajectory(report: Report) -> None:
             far = float((loss - truth).abs().max() / truth[:, 0].min())
             # tf32's error is reported, not judged: its users ask for it by name.
             right = far <= limit if limit is not None else bool(loss.isfinite().all())
-            report.add("gate_trajectory", modality=modality, precision=precision, error=far,
+            settings = {"modality": modality, "precision": precision, "runs": len(data)}
+            report.add("gate_trajectory", f"triton, {precision}", settings, error=far,
                        alone_as_batched=same, ok=bool(right and same))  # fmt: skip
 
 
 def trajectory(report: Report) -> None:
-    """Runs a second of the paper's size, inner products given; and peers on the same GPU."""
-    for modality in ("single", "multi"):
-        cfg = PAPER.replace(modality=modality)
-        data = samples(cfg, RUNS)
-        for precision in PRECISIONS:
-            settings = {"variant": f"triton, {precision}", "modality": modality, "runs": RUNS}
-            report.attempt(
-                "trajectory",
-                settings,
-                lambda p=precision, c=cfg, x=data: _launches(c, x, p),  # type: ignore[misc]
-            )
-        for name, make, runs in (
+    """Runs a second of the paper's size, ours by precision, from end to end, and of peers."""
+    both = {m: PAPER.replace(modality=m) for m in report.mine(("single", "multi"))}
+    data = {m: samples(cfg, RUNS) for m, cfg in both.items()}
+
+    def attempt(variant: str, modality: str, runs: int, call: Callable[[], Row]) -> None:
+        report.attempt("trajectory", variant, {"modality": modality, "runs": runs}, call)
+
+    for precision in PRECISIONS:
+        for modality, cfg in both.items():
+            attempt(f"triton, {precision}", modality, RUNS,
+                    lambda p=precision, c=cfg, x=data[modality]: launches(report, c, x, p))  # type: ignore[misc]  # fmt: skip
+    for modality, cfg in both.items():
+        attempt("train_many", modality, WHOLE_RUNS, lambda c=cfg: _whole(report, c))  # type: ignore[misc]
+    # Peers compile nothing, or as JAX choose tiles by timing, which is fair on an idle device only.
+    for name, make, runs in (
+        ()
+        if report.once
+        else (
+            ("JAX vmap", _jax, PEER_RUNS),
             ("eager", _eager, 1),
             ("vmapped torch", _vmapped, PEER_RUNS),
-            ("JAX vmap", _jax, PEER_RUNS),
-        ):
-            settings = {"variant": name, "modality": modality, "runs": runs}
-            report.attempt(
-                "trajectory", settings,
-                lambda f=make, c=cfg, x=data[:runs]: _rate(f(c, x), len(x), c.epochs),  # type: ignore[misc]
-            )  # fmt: skip
+        )
+    ):
+        for modality, cfg in both.items():
+            attempt(name, modality, runs,
+                    lambda f=make, c=cfg, x=data[modality][:runs]: _peer(report, f, c, x))  # type: ignore[misc]  # fmt: skip
 
 
-def _launches(cfg: TrainConfig, data: Sequence[SignalNoiseData], precision: str) -> Row:
+def launches(
+    report: Report, cfg: TrainConfig, data: Sequence[SignalNoiseData], precision: str
+) -> Row:
+    """Runs a second of the engine, inner products given."""
     engine = engine_of("triton", cfg.replace(precision=precision), data, "cuda")
     start = {name: x.clone() for name, x in engine.state().items()}
 
@@ -98,22 +99,53 @@ def _launches(cfg: TrainConfig, data: Sequence[SignalNoiseData], precision: str)
         losses: Tensor = engine.train_epochs(0, cfg.epochs).loss
         return losses
 
-    return _rate(train, len(data), cfg.epochs)
+    return _rate(report, train, len(data), cfg.epochs)
 
 
-def _rate(train: Callable[[], Tensor], runs: int, epochs: int) -> Row:
-    from .gpu_steps import timed
-
-    found = timed(train, seconds=2.0, most=10)
+def _rate(report: Report, train: Callable[[], Tensor], runs: int, epochs: int) -> Row:
+    found = report.timed(train, seconds=1.0, most=8)
     return {**found, "epochs": epochs, "runs_per_s": 1e3 * runs / found["ms"]["p50"]}
 
 
-def _moved(data: SignalNoiseData) -> SignalNoiseData:
+def _peer(
+    report: Report,
+    make: Callable[[TrainConfig, Sequence[SignalNoiseData]], Callable[[], Tensor]],
+    cfg: TrainConfig,
+    data: Sequence[SignalNoiseData],
+) -> Row:
+    train = make(cfg, data)
+    found = _rate(report, train, len(data), cfg.epochs)
+    if make is _jax:  # the call waits, and torch does not see the memory
+        for name in ("peak_mib", "enqueue_ms", "host_bound"):
+            found.pop(name, None)
+    return found
+
+
+def _whole(report: Report, cfg: TrainConfig) -> Row:
+    """From the configs to the curves, data drawn and moved: seconds of wall time."""
+    configs = [cfg.replace(device="cuda", seed=seed) for seed in range(WHOLE_RUNS)]
+    train_many(configs[: 8 if report.once else RUNS])  # loads and compiles
+    if report.once:
+        return {}
+    begin = time.perf_counter()
+    runs = train_many(configs)
+    seconds = time.perf_counter() - begin
+    return {
+        "engine": runs[0].config.engine,
+        "seconds": round(seconds, 3),
+        "runs_per_s": len(runs) / seconds,
+        "epochs": cfg.epochs,
+        "repeats": 1,
+    }
+
+
+def moved(data: SignalNoiseData) -> SignalNoiseData:
+    """The same on the device."""
     return SignalNoiseData(**{k: None if v is None else v.cuda() for k, v in vars(data).items()})
 
 
 def _eager(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
-    mine = _moved(data[0])
+    mine = moved(data[0])
     return lambda: peers.eager_losses(cfg, mine)
 
 
@@ -181,35 +213,4 @@ def _jax(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tens
     return losses
 
 
-def tune(report: Report) -> None:
-    """Times of other tiles, to be entered into `kernels/_tiles.py` by hand."""
-    from mmcl_fast.kernels import encoder, trajectory
-    from mmcl_fast.kernels._tiles import Tile
-
-    from .gpu_steps import rows_like, timed
-
-    data = samples(PAPER, TUNED_RUNS)
-    for block_n, warps, block_m, block_k in (
-        (64, 8, 64, 16), (64, 8, 64, 8), (64, 4, 32, 16), (32, 4, 64, 16), (32, 4, 32, 16),
-    ):  # fmt: skip
-        tile = Tile(block_n, warps, block_m, 1, block_k)
-        trajectory.tile_for = lambda *key, tile=tile: tile
-        report.attempt("tune", {"kernel": "trajectory", "tile": vars(tile)},
-                       lambda: _launches(PAPER, data, "ieee"))  # fmt: skip
-    x, w = rows_like(32768, 4096, torch.bfloat16, 0), rows_like(2048, 4096, torch.bfloat16, 1)
-    h = encoder.encoder_fwd(x, w, q=1)
-    for block_n, block_m, block_k, stages in (
-        (128, 256, 64, 3), (128, 256, 64, 4), (128, 128, 64, 4), (256, 128, 64, 3),
-        (256, 128, 32, 3),
-    ):  # fmt: skip
-        tile = Tile(block_n, 8, block_m, stages, block_k)
-        encoder.tile_for = lambda *key, tile=tile: tile
-        for name, call in (
-            ("encoder_fwd", lambda: encoder.encoder_fwd(x, w, q=1)),
-            ("encoder_bwd", lambda: encoder.encoder_bwd(x, h, h, q=1)),
-        ):
-            settings = {"kernel": name, "tile": vars(tile)}
-            report.attempt("tune", settings, lambda f=call: timed(f, seconds=0.5))  # type: ignore[misc]
-
-
-__all__ = ["gate_trajectory", "trajectory", "tune"]
+__all__ = ["PAPER", "engine_of", "gate_trajectory", "launches", "moved", "samples", "trajectory"]

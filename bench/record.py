@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -85,9 +86,14 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def pathless(text: str) -> str:
+    """A message free of the machine's paths: of each its last part."""
+    return re.sub(r"(?<![\w.:/-])/(?:[^\s/\"'<>:]+/)+", "", text)
+
+
 def _command() -> str:
     """The command line, free of the machine's paths."""
     return shlex.join(Path(a).name if Path(a).is_absolute() else a for a in sys.orig_argv)
 
 
-__all__ = ["append", "cpu_model", "environment", "version_of"]
+__all__ = ["append", "cpu_model", "environment", "pathless", "version_of"]

@@ -24,6 +24,7 @@ from .findings import (
     table1_table,
     theory_table,
 )
+from .gpu_tables import gpu_loss, gpu_primal, gpu_trajectory
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,6 +277,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "train": train_table,
     "loss": loss_table,
     "primal": primal_table,
+    "gpu_trajectory": gpu_trajectory,
+    "gpu_primal": gpu_primal,
+    "gpu_loss": gpu_loss,
     "sweep": sweep_table,
     "data": data_table,
     "startup": startup_table,

@@ -100,7 +100,7 @@ def test_commands_in_comments_exist_and_measure_what_refers_to_them() -> None:
     assert referring == {choice.where for choice in choices.CHOICES}
 
 
-@pytest.mark.parametrize("file", ["cpu.jsonl", "findings.jsonl", "table1_grid.jsonl"])
+@pytest.mark.parametrize("file", sorted(path.name for path in report.RESULTS.glob("*.jsonl")))
 def test_rows_say_where_they_come_from(file: str) -> None:
     for line in (report.RESULTS / file).read_text().splitlines():
         row = json.loads(line)
