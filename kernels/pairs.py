@@ -194,6 +194,16 @@ def softplus(x):
 
 
 @triton.jit
+def log1p(y):
+    """log(1 + y) for y > -1, natural logarithm, to float32's relative accuracy where y >= 0."""
+    bits = (1.0 + y).to(tl.int32, bitcast=True)
+    mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
+    large = ((bits >> 23) - 127).to(tl.float32) * _LN2 + log1p_unit(mantissa - 1.0)
+    found = tl.where((y >= 0.0) & (y <= 1.0), log1p_unit(y), large)
+    return tl.where(y < float("inf"), found, y)  # NaN and inf have no exponent
+
+
+@triton.jit
 def settled(sums, t):
     """(top, total) of sums of 2^(x - t): the same with total in 1..2, or nothing found."""
     bits = sums.to(tl.int32, bitcast=True)

@@ -21,7 +21,7 @@ from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
 
 
 @triton.jit(do_not_specialize=["N"])
-def _row_dots_kernel(
+def _row_dots_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     a_ptr,
     b_ptr,
     out_ptr,
@@ -46,7 +46,7 @@ def _row_dots_kernel(
 
 
 @triton.jit(do_not_specialize=["N"])
-def _row_gradients_kernel(
+def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     pull_ptr,
     positive_ptr,
     scale_ptr,
@@ -76,7 +76,7 @@ def _row_gradients_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "first"])
-def _rectify_kernel(
+def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     z_ptr,
     places_ptr,
     out_ptr,
@@ -107,7 +107,7 @@ def _rectify_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "first"])
-def _unrectify_kernel(
+def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     g_ptr,
     h_ptr,
     places_ptr,

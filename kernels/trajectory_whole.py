@@ -1,4 +1,4 @@
-"""Runs of one block: what `trajectory_blocks.py` does, where each step is a product of whole blocks.
+"""Runs of one block: what `trajectory_blocks.py` does, each step a product of whole blocks.
 
 Where the samples of a label and the neurons fit into a block each, an epoch is three steps between
 barriers: scores between the labels with both softmaxes, the change of coefficients of each label's
@@ -48,7 +48,9 @@ def _gap(signal, Q: tl.constexpr):
 
 
 @triton.jit
-def _keep(terms, pulls, pushes, at, e, pull, push, BLOCK_N: tl.constexpr):
+def _keep(  # noqa: PLR0913  (inlined: no API)
+    terms, pulls, pushes, at, e, pull, push, BLOCK_N: tl.constexpr
+):
     """What the next step takes of the queries of a modality and label, the at-th."""
     tl.store(tile_at(terms, at * BLOCK_N, 0, BLOCK_N, BLOCK_N, BLOCK_N), e)
     tl.store(vector_at(pulls, at * BLOCK_N, BLOCK_N), pull)
@@ -90,8 +92,8 @@ def _score(  # noqa: PLR0913  (inlined: no API)
 @triton.jit
 def _change(  # noqa: PLR0913  (inlined: no API)
     z, keys, terms, pulls, pushes, change, moved, at, label, valid, neurons, views, stride, S,
-    UPDATE: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
+    UPDATE: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Minus eta times the gradient in the coefficients of a label's queries; returns max z."""
     pull = tl.load(vector_at(pulls, at * BLOCK_N, BLOCK_N))

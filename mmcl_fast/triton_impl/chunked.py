@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.contrast_scores import scores_statistics_fwd
+from mmcl_fast.kernels.contrast_settle import Settled, Terms
 from mmcl_fast.kernels.contrast_statistics import Partial, merged
 from mmcl_fast.kernels.contrast_weights import scores_weights_bwd
-from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
@@ -44,28 +44,28 @@ class Chunked:
         self, work: Work, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
-        rows, others = [], []
+        rows: list[Partial] = []
+        others: list[Partial | None] = []
         key = _padded(work.key)
         for part in chunks(work):
             scores = product(work.query[part], key.T)
             pairs = work.pairs.part(part.start, part.stop)
             row, other = scores_statistics_fwd(scores, len(work.key), pairs, columns=columns)
-            rows.append(merged(row))
-            if other is not None:
-                others.append(merged(other))
+            rows.append(row)
+            others.append(other)
             if keep and (len(work.query) - part.start) * scores.shape[1] <= KEPT:
                 self.kept[part.start] = scores
             del scores  # before there are the next
-        top, total, found = (torch.cat(x, dim=1) for x in zip(*rows, strict=True))
-        if not others:
-            return Partial(top, total, found), None
-        return Partial(top, total, found), Partial(
-            torch.cat([x.top for x in others]), torch.cat([x.total for x in others])
-        )
+            if len(work.query) > part.stop - part.start:  # the partial results of all were many
+                rows[-1], others[-1] = merged(row), None if other is None else merged(other)
+        if len(rows) == 1:
+            return rows[0], others[0]
+        found = [x for x in others if x is not None]
+        return _joined(rows, 1), _joined(found, 0) if found else None
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Statistics, Sums]:
+    ) -> tuple[Settled, Sums]:
         """See `Engine`."""
         parts = []
         sums = _Accumulator.of(work, query=query, key=key, weights=query)
@@ -73,11 +73,11 @@ class Chunked:
             scores = product(work.query[part], sums.padded.T)
             pairs = work.pairs.part(part.start, part.stop)
             partial, _ = scores_statistics_fwd(scores, len(work.key), pairs, columns=False)
-            statistics = settle(part, merged(partial))
-            parts.append(statistics)
-            side = Side(statistics.top, statistics.scale())
+            settled = settle(part, partial)
+            parts.append(settled)
+            side = Side(settled.rows.top, settled.rows.scale)
             sums.add(part, scores, (side, None), query=query, key=key)
-        return Statistics.joined(parts), sums.result()
+        return parts[0] if len(parts) == 1 else _together(parts), sums.result()
 
     def gradient(
         self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
@@ -141,8 +141,21 @@ class _Accumulator:
             for x in (self.query, self.key):
                 if x is not None:
                     x.mul_(back)
-        key = None if self.key is None else self.key[: len(self.work.key)]
-        return Sums(self.query, key, self.weights)
+        key = None if self.key is None else self.key[None, : len(self.work.key)]
+        return Sums(None if self.query is None else self.query[None], key, self.weights)
+
+
+def _joined(parts: list[Partial], dim: int) -> Partial:
+    """Partial results one after another along a dimension."""
+    columns = zip(*parts, strict=True)
+    return Partial(*(None if x[0] is None else torch.cat(x, dim=dim) for x in columns))
+
+
+def _together(parts: list[Settled]) -> Settled:
+    """One direction's rows, chunk after chunk."""
+    terms = zip(*(part.rows for part in parts), strict=True)
+    losses = torch.cat([part.losses for part in parts])
+    return Settled(losses, Terms(*(torch.cat(x) for x in terms)), None)
 
 
 def chunks(work: Work) -> Iterator[slice]:
