@@ -158,7 +158,8 @@ def contrast_settle_fwd(
     """Losses and terms of all rows.
 
     Args:
-        rows: [P, N] each, contiguous; `found` [F, N] adds up to the positives' scores.
+        rows: [P, N] each, contiguous; `found` [F, N] adds up to the positives' scores. Tops of
+            the sigmoid form are all the same.
         columns: [Q, N] each, or None.
         form: "softmax" | "decoupled" | "sigmoid".
         own: `columns` are further partial results of the rows.

@@ -265,7 +265,7 @@ class Pairs:
 
 def block_d(features: int, itemsize: int) -> int:
     """Features that a program holds: a power of two, and few of them, for few binaries."""
-    return int(max(128 // itemsize, triton.next_power_of_2(features)))
+    return max(128 // itemsize, 1 << (features - 1).bit_length())
 
 
 __all__ = ["LOG2", "Pairs", "block_d"]
