@@ -68,7 +68,8 @@ class Chunked:
     ) -> tuple[Settled, Sums]:
         """See `Engine`."""
         parts = []
-        sums = _Accumulator.of(work, query=query, key=key, weights=query)
+        weights = query and work.pairs.sigmoid  # only a bias takes them
+        sums = _Accumulator.of(work, query=query, key=key, weights=weights)
         for part in chunks(work):
             scores = product(work.query[part], sums.padded.T)
             pairs = work.pairs.part(part.start, part.stop)
@@ -116,7 +117,9 @@ class _Accumulator:
     def of(cls, work: Work, *, query: bool, key: bool, weights: bool) -> _Accumulator:
         padded = _padded(work.key)
         rows = work.query.new_empty(work.query.shape, dtype=torch.float32) if query else None
-        columns = work.query.new_zeros(padded.shape, dtype=torch.float32) if key else None
+        columns = work.query.new_empty(padded.shape, dtype=torch.float32) if key else None
+        if columns is not None and not _at_once(work):
+            columns.zero_()
         sums = work.query.new_empty(len(work.query), dtype=torch.float32) if weights else None
         return cls(work, padded, rows, columns, sums)
 
@@ -128,11 +131,12 @@ class _Accumulator:
         wanted = query and self.weights is not None
         sums = scores_weights_bwd(scores, weights, len(self.work.key), pairs, sides, sums=wanted)
         if query and self.query is not None:
-            self.query[part] = product(weights, self.padded)
+            product_into(self.query[part], weights, self.padded)
             if self.weights is not None and sums is not None:
                 self.weights[part] = sums
         if key and self.key is not None:
-            add_product(self.key, weights.T, self.work.query[part])
+            add = product_into if _at_once(self.work) else add_product
+            add(self.key, weights.T, self.work.query[part])
 
     def result(self) -> Sums:
         """All sums, without what pads the keys."""
@@ -160,10 +164,18 @@ def _together(parts: list[Settled]) -> Settled:
 
 def chunks(work: Work) -> Iterator[slice]:
     """Query rows handled at a time: by the sizes alone, so results never vary."""
-    n, m = len(work.query), len(work.key)
-    size = max(MIN_ROWS, WORKSPACE // m)
+    n, size = len(work.query), _chunk_rows(work)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def _chunk_rows(work: Work) -> int:
+    return max(MIN_ROWS, WORKSPACE // len(work.key))
+
+
+def _at_once(work: Work) -> bool:
+    """Whether one chunk holds all rows, so that nothing needs to be added up."""
+    return len(work.query) <= _chunk_rows(work)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -173,6 +185,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32)
     return a.float() @ b.float()  # torch has that product on CUDA alone
+
+
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """The matrix product, in float32, in place of what was in `out`."""
+    if a.dtype == torch.float32:
+        torch.mm(a, b, out=out)
+    elif a.is_cuda:
+        torch.mm(a, b, out_dtype=torch.float32, out=out)
+    else:
+        out.copy_(product(a, b))
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
