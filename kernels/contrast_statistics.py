@@ -256,6 +256,11 @@ def contrast_statistics_fwd(
     return rows, others[0] if others else None
 
 
+def registers_of(tile: Tile, *, labels: bool, index: bool) -> int | None:
+    """A tile's limit, for loops without masks: where every block has one, it would spill."""
+    return None if labels or index else tile.registers
+
+
 def _columns(like: torch.Tensor, blocks: int, m: int, *, full: bool) -> Partial:
     if full:  # not all of them will be visited
         return Partial(
@@ -298,7 +303,7 @@ def _launch(
             BLOCK_D=block_d(query.shape[1], query.element_size()),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            maxnreg=tile.registers,
+            maxnreg=registers_of(tile, labels=pairs.labels is not None, index=pairs.indexed),
             enable_fp_fusion=True,
             **pairs.arguments(len(key)),
         )

@@ -237,6 +237,11 @@ class Pairs:
     sigmoid: bool = False
     first: int = 0
 
+    @property
+    def indexed(self) -> bool:
+        """Whether positives are given row by row."""
+        return isinstance(self.positive, torch.Tensor)
+
     def part(self, start: int, stop: int) -> Pairs:
         """Those of query rows `start` to `stop`."""
         positive, labels = self.positive, self.labels
@@ -248,7 +253,7 @@ class Pairs:
 
     def arguments(self, columns: int) -> dict[str, Any]:
         """The kernels' parameters that say the same, for `columns` keys."""
-        indexed = isinstance(self.positive, torch.Tensor)
+        indexed = self.indexed
         return {
             "temperature_ptr": self.temperature,
             "bias_ptr": self.bias,

@@ -7,6 +7,7 @@ diagonal are the usual case; the option that takes most registers is a case of i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmcl_fast.kernels import (
@@ -37,10 +38,17 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
         "contrast_gradient": _gradient,
         "contrast_one_pass": _one_pass,
     }[kernel](f"*{element}")
-    if options.pop("labels", False):
+    labels = options.pop("labels", False)
+    if labels:
         pointers = pointers | _LABELS
+    if kernel == "contrast_statistics":
+        index = options.get("POSITIVE") == "index"
+        registers = contrast_statistics.registers_of(tile, labels=labels, index=index)
+        tile = replace(tile, registers=registers)
     if options.get("POSITIVE") == "index":
         pointers = pointers | {"positive_ptr": "*i64"}
+        # Statistics of columns are those of a symmetric loss, which has its positives in place.
+        pointers = {name: x for name, x in pointers.items() if not name.startswith("column")}
     if options.get("SIGMOID"):
         pointers = pointers | {"bias_ptr": "*fp32"}
         if kernel != "contrast_statistics":
@@ -147,6 +155,7 @@ TENSOR_CASES = [
     # The longest epilogue, and the loop that starts at the diagonal.
     dot_case("contrast_statistics", "sm_90", "bf16", 64, SIGMOID=True),
     dot_case("contrast_statistics", "sm_90", "bf16", 128, TRIANGLE=True),
+    dot_case("contrast_statistics", "sm_90", "bf16", 128, labels=True),
 ]
 # float32 has no tensor cores: one architecture's arithmetic is another's. The rest is slow.
 PLAIN_CASES = [
