@@ -25,9 +25,9 @@ CASES = [
     *PLAIN_CASES,
     *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES),
 ]
-# Bytes a thread, outside of the loop without masks. Most is one pass on sm_80 (112), and statistics,
-# whose program keeps both loops' sums: with sm_90's limit of 128 registers 272; sm_100, whose tile
-# nobody has measured, 272 with Triton 3.9 and 696 with 3.6.
+# Bytes a thread, outside of the loop without masks. Most is one pass on sm_80, 112, but for
+# statistics, whose program keeps both loops' sums: with sm_90's limit of 128 registers 272; sm_100,
+# whose tile nobody has measured, 272 with Triton 3.9 and 696 with 3.6.
 FEW, STATISTICS = 112, {"sm_90": 272, "sm_100": 696}
 # Instructions of the matrix units for 16-bit factors, by architecture.
 UNITS = {"sm_80": r"mma\.sync\S*\.bf16", "sm_90": r"wgmma\.mma_async\S*\.bf16",
