@@ -14,7 +14,7 @@ LIMIT_S = 480.0
 TOGETHER_S = 90.0  # gates, tests and compilation, all at once
 SEQUENTIAL_S = 130.0  # timings, one after another
 # Files whose tests one process would not finish in that time; every other file is one process.
-SHARDS = {"test_contrast": 5, "test_encoder": 4, "test_contrast_gpu": 2, "test_contrast_traps": 2}
+SHARDS = {"test_contrast": 5, "test_contrast_gpu": 2, "test_contrast_traps": 2}
 COMPILED = {"trajectory": 2, "loss": 4, "primal": 2}  # processes
 
 
@@ -52,7 +52,7 @@ _PIP = (
     *("-m", "pip", "install", "--quiet"),
     *("--no-index", "--no-deps", "--no-build-isolation", "-e", "."),
 )
-_GATES = ("gate_loss", "gate_trajectory", "gate_primal", "gate_encoder")
+_GATES = ("gate_loss", "gate_trajectory", "gate_primal")
 _LOSS_TESTS = ("test_contrast*", "test_two_sided*")
 TIMED = (
     Step("product", 8, ("build",)),
@@ -60,7 +60,7 @@ TIMED = (
     Step("primal", 32, ("gate_primal", "test_two_sided*", "test_rows*", "test_halves*")),
     Step("loss", 43, ("gate_loss", *_LOSS_TESTS)),
     Step("data", 9, ("build", "test_normal*")),
-    Step("tune", 50, ("gate_trajectory", "gate_encoder"), optional=True),
+    Step("tune", 50, ("gate_trajectory",), optional=True),
 )
 
 

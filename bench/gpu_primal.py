@@ -13,7 +13,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import SignalNoiseData, sample
 
-from .gpu_steps import Report, Row, compiled, distance, product_tflops, rows_like
+from .gpu_steps import Report, Row, compiled, distance, product_tflops
 from .gpu_trajectory import engine_of, moved
 from .peers import EagerLoss, eager_loss, eager_losses
 from .primal import necessary_flop
@@ -57,24 +57,6 @@ def gate_primal(report: Report, size: TrainConfig = GATE, device: str = "cuda") 
                 fine = error <= limits[0] and far <= limits[1]
                 report.add("gate_primal", OURS(precision), settings, error=error, update=far,
                            first_loss=float(truth[0]), ok=fine)  # fmt: skip
-
-
-def gate_encoder(report: Report) -> None:
-    """Both encoder kernels against float64."""
-    from mmcl_fast.kernels.encoder import encoder_bwd, encoder_fwd
-
-    for dtype, limit in ((torch.bfloat16, 1e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)):
-        x, w = rows_like(1000, 777, dtype, 0), rows_like(300, 777, dtype, 1)
-        g = rows_like(1000, 300, torch.float32, 2)
-        for q in (1, 2, 3):
-            h = encoder_fwd(x, w, q=q)
-            value = distance(h, torch.relu(x.double() @ w.double().T) ** q)
-            slope = q * h.double() ** ((q - 1) / q) * (h > 0)
-            exact = (g.double() * slope).T @ x.double()
-            gradient = distance(encoder_bwd(x, h, g, q=q), exact)
-            settings = {"dtype": str(dtype).split(".")[1], "q": q}
-            report.add("gate_encoder", "encoder", settings, value=value, gradient=gradient,
-                       ok=bool(value < limit and gradient < limit))  # fmt: skip
 
 
 def primal(report: Report) -> None:
@@ -165,4 +147,4 @@ def _attempt(
     report.attempt("primal", name, settings, measured)
 
 
-__all__ = ["autograd_loss", "gate_encoder", "gate_primal", "primal", "trained", "variants"]
+__all__ = ["autograd_loss", "gate_primal", "primal", "trained", "variants"]

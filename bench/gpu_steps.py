@@ -214,7 +214,7 @@ def steps() -> dict[str, Callable[[Report], None]]:
 
     return {
         f.__name__: f
-        for f in (product, data, gpu_loss.gate_loss, gpu_loss.loss, gpu_primal.gate_encoder,
+        for f in (product, data, gpu_loss.gate_loss, gpu_loss.loss,
                   gpu_primal.gate_primal, gpu_primal.primal, gpu_trajectory.gate_trajectory,
                   gpu_trajectory.trajectory, gpu_tune.tune)
     }  # fmt: skip

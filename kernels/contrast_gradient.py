@@ -32,7 +32,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_statistics import column_ranges
 from mmcl_fast.kernels.pairs import (
     SHIFT_FP16,
@@ -264,6 +264,7 @@ def contrast_gradient_bwd(
     other: Side | None,
     *,
     own_keys: bool,
+    shared: Shared | None = None,
     sums: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weighted sums of the other rows, for each own row.
@@ -275,20 +276,21 @@ def contrast_gradient_bwd(
         own: Statistics of the direction whose queries the own rows are, if it counts.
         other: Those of the other rows' direction; not both None.
         own_keys: Own rows are the contrast's keys, not its queries.
+        shared: `shared_factors` of both sides; only where both count, and not for the sigmoid form.
         sums: Also the sums of weights.
 
-    Returns: [R, D] and [R] or None, float32.
+    Returns: Partial sums [parts, R, D], and [R] or None, float32.
     """
     mine, others = features
     assert own is not None or other is not None
     width = block_d(mine.shape[1], mine.element_size())
     arch = arch_of(_contrast_gradient_kernel, mine)
     tile = tile_for("contrast_gradient", arch, mine.element_size(), width)
-    blocks = triton.cdiv(len(mine), tile.block_n)
+    blocks = cdiv(len(mine), tile.block_n)
     split, parts = column_ranges(blocks, len(others), tile.block_m)
     out = mine.new_empty((parts, *mine.shape), dtype=torch.float32)
     totals = mine.new_empty(parts, len(mine), dtype=torch.float32) if sums else None
-    shared = _Shared() if pairs.sigmoid else _shared(own, other, mine)
+    shared = Shared() if shared is None else shared
     with torch.cuda.device_of(mine):
         _contrast_gradient_kernel[(blocks, parts)](
             mine,
@@ -318,22 +320,27 @@ def contrast_gradient_bwd(
             enable_fp_fusion=True,
             **pairs.arguments(len(mine) if own_keys else len(others)),
         )
-    return out[0] if parts == 1 else out.sum(dim=0), None if totals is None else totals.sum(dim=0)
+    return out, None if totals is None else totals.sum(dim=0)
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
+    """What one exponential for both sides takes; see the module."""
+
     t: torch.Tensor | None = None
     own: torch.Tensor | None = None
     other: torch.Tensor | None = None
 
+    @property
+    def turned(self) -> Shared:
+        """The same where own and other rows change places."""
+        return Shared(self.t, self.other, self.own)
 
-def _shared(own: Side | None, other: Side | None, like: torch.Tensor) -> _Shared:
-    """What one exponential for both sides takes."""
-    if own is None or other is None:
-        return _Shared()
+
+def shared_factors(own: Side, other: Side, dtype: torch.dtype) -> Shared:
+    """For weights that both sides count in, of features of a dtype."""
     t, first, second = (own.top.new_empty(s) for s in ((1,), own.top.shape, other.top.shape))
     with torch.cuda.device_of(t):
-        _contrast_factors_kernel[(triton.cdiv(max(len(first), len(second)), _BLOCK),)](
+        _contrast_factors_kernel[(cdiv(max(len(first), len(second)), _BLOCK),)](
             own.top,
             own.scale,
             other.top,
@@ -343,12 +350,12 @@ def _shared(own: Side | None, other: Side | None, like: torch.Tensor) -> _Shared
             t,
             len(first),
             len(second),
-            SHIFT=SHIFT_FP16.value if like.dtype == torch.float16 else 0.0,
+            SHIFT=SHIFT_FP16.value if dtype == torch.float16 else 0.0,
             BLOCK=_BLOCK,
             num_warps=16,
             enable_fp_fusion=True,
         )
-    return _Shared(t, first, second)
+    return Shared(t, first, second)
 
 
-__all__ = ["Side", "contrast_gradient_bwd"]
+__all__ = ["Shared", "Side", "contrast_gradient_bwd", "shared_factors"]

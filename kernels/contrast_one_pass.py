@@ -26,7 +26,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_statistics import column_ranges
 from mmcl_fast.kernels.pairs import (
     FLOOR,
@@ -203,7 +203,7 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
     width = block_d(d, query.element_size())
     arch = arch_of(_contrast_one_pass_kernel, query)
     tile = tile_for("contrast_one_pass", arch, query.element_size(), width)
-    blocks = triton.cdiv(n, tile.block_n)
+    blocks = cdiv(n, tile.block_n)
     split, parts = column_ranges(blocks, m, tile.block_m)
     top, total, found = (query.new_empty(parts, n, dtype=torch.float32) for _ in range(3))
     mixture = query.new_empty(parts, n, d, dtype=torch.float32)

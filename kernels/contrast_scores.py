@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.pairs import (
     FLOOR,
@@ -121,7 +121,7 @@ def scores_statistics_fwd(
     """
     n, m = len(scores), columns_of_scores
     tile = tile_for("contrast_scores", arch_of(_contrast_scores_kernel, scores), 4, "any")
-    blocks_n, blocks_m = triton.cdiv(n, tile.block_n), triton.cdiv(m, tile.block_m)
+    blocks_n, blocks_m = cdiv(n, tile.block_n), cdiv(m, tile.block_m)
     rows = Partial(*(scores.new_empty(blocks_m, n) for _ in range(3)))
     others = Partial(*(scores.new_empty(blocks_n, m) for _ in range(2))) if columns else None
     with torch.cuda.device_of(scores):

@@ -31,7 +31,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
+from mmcl_fast.kernels._tiles import Tile, arch_of, cdiv, tile_for
 from mmcl_fast.kernels.pairs import (
     FLOOR,
     LARGEST_SUM,
@@ -230,7 +230,7 @@ def contrast_statistics_fwd(
     arch = arch_of(_contrast_statistics_kernel, query)
     tile = tile_for("contrast_statistics", arch, query.element_size(), width)
     at_once = MAX_BLOCKS * tile.block_n
-    blocks = triton.cdiv(min(n, at_once), tile.block_n)
+    blocks = cdiv(min(n, at_once), tile.block_n)
     split, parts = column_ranges(blocks, m, tile.block_m, SHORT_PROGRAMS)
     rows = Partial(*(query.new_empty(parts, n, dtype=torch.float32) for _ in range(3)))
     others = []
@@ -238,7 +238,7 @@ def contrast_statistics_fwd(
         part = slice(start, min(start + at_once, n))
         found = None
         if columns:
-            found = _columns(query, triton.cdiv(part.stop - start, tile.block_n), m, full=triangle)
+            found = _columns(query, cdiv(part.stop - start, tile.block_n), m, full=triangle)
             others.append(found)
         _launch(
             (query[part], key, pairs.part(part.start, part.stop)),
@@ -254,6 +254,11 @@ def contrast_statistics_fwd(
             Partial(*(torch.cat([getattr(x, name) for x in found]) for name in ("top", "total")))
         ]
     return rows, others[0] if others else None
+
+
+def registers_of(tile: Tile, *, labels: bool, index: bool) -> int | None:
+    """A tile's limit, for loops without masks: where every block has one, it would spill."""
+    return None if labels or index else tile.registers
 
 
 def _columns(like: torch.Tensor, blocks: int, m: int, *, full: bool) -> Partial:
@@ -277,7 +282,7 @@ def _launch(
     query, key, pairs = sources
     split, parts = ranges
     with torch.cuda.device_of(query):
-        _contrast_statistics_kernel[(triton.cdiv(len(query), tile.block_n), parts)](
+        _contrast_statistics_kernel[(cdiv(len(query), tile.block_n), parts)](
             query,
             key,
             row_top_ptr=rows.top,
@@ -298,10 +303,28 @@ def _launch(
             BLOCK_D=block_d(query.shape[1], query.element_size()),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            maxnreg=tile.registers,
+            maxnreg=registers_of(tile, labels=pairs.labels is not None, index=pairs.indexed),
             enable_fp_fusion=True,
             **pairs.arguments(len(key)),
         )
+
+
+@triton.jit
+def merge(  # noqa: PLR0913  (inlined: no API)
+    top, total, top_ptr, total_ptr, offs_n, mask_n, P, N, BLOCK_P: tl.constexpr
+):
+    """(top, total) of rows `offs_n` with P partial results [P, N] more."""
+    for start in range(0, P, BLOCK_P):
+        offs_p = start + tl.arange(0, BLOCK_P)
+        at = offs_p.to(tl.int64)[:, None] * N + offs_n[None, :]
+        mask = (offs_p < P)[:, None] & mask_n[None, :]
+        tops = tl.load(top_ptr + at, mask=mask, other=FLOOR)
+        totals = tl.load(total_ptr + at, mask=mask, other=0.0)
+        raised = tl.maximum(top, tl.max(tops, 0))
+        terms = tl.sum(totals * tl.exp2(tops - raised[None, :]), 0)
+        total = total * tl.exp2(top - raised) + terms
+        top = raised
+    return top, total
 
 
 @triton.jit(do_not_specialize=["P"])
@@ -323,17 +346,12 @@ def _contrast_merge_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     top = tl.full([BLOCK_N], FLOOR, tl.float32)
     total = tl.zeros([BLOCK_N], tl.float32)
     found = tl.zeros([BLOCK_N], tl.float32)
-    for start in range(0, P, BLOCK_P):
-        offs_p = start + tl.arange(0, BLOCK_P)
-        at = offs_p.to(tl.int64)[:, None] * N + offs_n[None, :]
-        mask = (offs_p < P)[:, None] & mask_n[None, :]
-        tops = tl.load(top_ptr + at, mask=mask, other=FLOOR)
-        totals = tl.load(total_ptr + at, mask=mask, other=0.0)
-        raised = tl.maximum(top, tl.max(tops, 0))
-        terms = tl.sum(totals * tl.exp2(tops - raised[None, :]), 0)
-        total = total * tl.exp2(top - raised) + terms
-        top = raised
-        if found_ptr is not None:
+    top, total = merge(top, total, top_ptr, total_ptr, offs_n, mask_n, P, N, BLOCK_P)
+    if found_ptr is not None:
+        for start in range(0, P, BLOCK_P):
+            offs_p = start + tl.arange(0, BLOCK_P)
+            at = offs_p.to(tl.int64)[:, None] * N + offs_n[None, :]
+            mask = (offs_p < P)[:, None] & mask_n[None, :]
             found += tl.sum(tl.load(found_ptr + at, mask=mask, other=0.0), 0)
     tl.store(merged_top_ptr + offs_n, top, mask=mask_n)
     tl.store(merged_total_ptr + offs_n, total, mask=mask_n)
@@ -348,7 +366,7 @@ def merged(partial: Partial) -> Partial:
         return partial
     of = Partial(*(None if x is None else x.new_empty(1, n) for x in partial))
     with torch.cuda.device_of(partial.top):
-        _contrast_merge_kernel[(triton.cdiv(n, _MERGED[1]),)](
+        _contrast_merge_kernel[(cdiv(n, _MERGED[1]),)](
             *partial,
             *of,
             parts,
@@ -365,12 +383,12 @@ def column_ranges(
     row_blocks: int, columns: int, block_m: int, wanted: int = WANTED_PROGRAMS
 ) -> tuple[int, int]:
     """(columns a program takes, how many such ranges): as many programs as keep a GPU busy."""
-    blocks = triton.cdiv(columns, block_m)
+    blocks = cdiv(columns, block_m)
     parts = max(1, min(blocks, wanted // max(row_blocks, 1)))
-    split = triton.cdiv(blocks, parts) * block_m
-    return split, triton.cdiv(columns, split)
+    split = cdiv(blocks, parts) * block_m
+    return split, cdiv(columns, split)
 
 
 KERNEL = _contrast_statistics_kernel  # what `arch_of` is asked about
 
-__all__ = ["KERNEL", "Partial", "column_ranges", "contrast_statistics_fwd", "merged"]
+__all__ = ["KERNEL", "Partial", "column_ranges", "contrast_statistics_fwd", "merge", "merged"]

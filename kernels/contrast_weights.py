@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels._tiles import arch_of, tile_for
+from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.pairs import (
     SHIFT_FP16,
@@ -133,8 +133,8 @@ def scores_weights_bwd(
     tile = tile_for(
         "contrast_weights", arch_of(_contrast_weights_kernel, scores), weights.element_size(), "any"
     )
-    blocks = triton.cdiv(m, tile.block_m)
-    grid = (triton.cdiv(n, tile.block_n) * blocks,)
+    blocks = cdiv(m, tile.block_m)
+    grid = (cdiv(n, tile.block_n) * blocks,)
     totals = scores.new_empty(blocks, n) if sums else None
     with torch.cuda.device_of(scores):
         _contrast_weights_kernel[grid](

@@ -194,6 +194,16 @@ def softplus(x):
 
 
 @triton.jit
+def log1p(y):
+    """log(1 + y) for y > -1, natural logarithm, to float32's relative accuracy where y >= 0."""
+    bits = (1.0 + y).to(tl.int32, bitcast=True)
+    mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
+    large = ((bits >> 23) - 127).to(tl.float32) * _LN2 + log1p_unit(mantissa - 1.0)
+    found = tl.where((y >= 0.0) & (y <= 1.0), log1p_unit(y), large)
+    return tl.where(y < float("inf"), found, y)  # NaN and inf have no exponent
+
+
+@triton.jit
 def settled(sums, t):
     """(top, total) of sums of 2^(x - t): the same with total in 1..2, or nothing found."""
     bits = sums.to(tl.int32, bitcast=True)
@@ -227,6 +237,11 @@ class Pairs:
     sigmoid: bool = False
     first: int = 0
 
+    @property
+    def indexed(self) -> bool:
+        """Whether positives are given row by row."""
+        return isinstance(self.positive, torch.Tensor)
+
     def part(self, start: int, stop: int) -> Pairs:
         """Those of query rows `start` to `stop`."""
         positive, labels = self.positive, self.labels
@@ -238,7 +253,7 @@ class Pairs:
 
     def arguments(self, columns: int) -> dict[str, Any]:
         """The kernels' parameters that say the same, for `columns` keys."""
-        indexed = isinstance(self.positive, torch.Tensor)
+        indexed = self.indexed
         return {
             "temperature_ptr": self.temperature,
             "bias_ptr": self.bias,
@@ -255,7 +270,7 @@ class Pairs:
 
 def block_d(features: int, itemsize: int) -> int:
     """Features that a program holds: a power of two, and few of them, for few binaries."""
-    return int(max(128 // itemsize, triton.next_power_of_2(features)))
+    return max(128 // itemsize, 1 << (features - 1).bit_length())
 
 
 __all__ = ["LOG2", "Pairs", "block_d"]

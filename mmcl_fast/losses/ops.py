@@ -7,16 +7,24 @@ computes them at once where it can, and what nobody wants costs nothing.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.backends import module_of
 from mmcl_fast.contrast import Contrast, Form, Gradients, Wanted
+from mmcl_fast.losses.eager import (
+    FIRST_NUMBER,
+    eager_loss,
+    evaluated,
+    is_watched,
+    refuse_twice,
+    scaled,
+    without_autocast,
+)
 
 Reduction = Literal["none", "mean", "sum"]
-_FIRST_NUMBER = Wanted._fields.index("temperature")  # it and those after it are 0-d
 
 
 class _Arguments(NamedTuple):
@@ -41,10 +49,10 @@ class _Arguments(NamedTuple):
     wanted: list[int]  # as in `Wanted`, whose fields are the first six arguments
 
     @classmethod
-    def of(cls, contrast: Contrast, reduction: str, backend: str) -> _Arguments:
+    def of(cls, contrast: Contrast, want: Wanted, reduction: str, backend: str) -> _Arguments:
         shared = {name: getattr(contrast, name) for name in cls._fields if hasattr(contrast, name)}
         own, other = contrast.labels or (None, None)
-        wanted = [int(w) for w in _wanted(contrast)]
+        wanted = [int(w) for w in want]
         shared |= {"labels": own, "key_labels": other}
         return cls(**shared, reduction=reduction, backend=backend, wanted=wanted)
 
@@ -82,8 +90,7 @@ class _Arguments(NamedTuple):
     @property
     def deferred(self) -> bool:
         """Whether a row's upstream reaches more than that row's gradient, so must come first."""
-        two_sided = not self.stopped and (self.symmetric or self.key is None or self.want.key)
-        return self.reduction == "none" and two_sided and any(self.want)
+        return _is_deferred(self, self.want, self.reduction)
 
 
 def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
@@ -96,9 +103,23 @@ def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Ten
 
     Returns: A scalar, or [N] if `reduction` is "none", in `Contrast.dtype`.
     """
-    arguments = _Arguments.of(contrast, reduction, backend)
+    wanted = _wanted(contrast)
+    if not (is_watched(_tensors(contrast)) or _is_deferred(contrast, wanted, reduction)):
+        return eager_loss(contrast, wanted, reduction, backend)
+    arguments = _Arguments.of(contrast, wanted, reduction, backend)
     results: tuple[Tensor, ...] = _ContrastFunction.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return results[0]
+
+
+def _is_deferred(contrast: Contrast | _Arguments, wanted: Wanted, reduction: str) -> bool:
+    two_sided = contrast.symmetric or contrast.key is None or wanted.key
+    return reduction == "none" and not contrast.stopped and two_sided and any(wanted)
+
+
+def _tensors(contrast: Contrast) -> tuple[Tensor | None, ...]:
+    further = contrast.labels or (None, None)
+    inputs = (getattr(contrast, name) for name in Wanted._fields)
+    return (*inputs, contrast.positive, *further)
 
 
 def _distinct(arguments: _Arguments) -> list[Any]:
@@ -126,8 +147,6 @@ def _requires_grad(x: Tensor) -> bool:
     if torch.compiler.is_compiling():  # a compiler cannot trace what follows, nor vmap of this
         return x.requires_grad
     # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
-    if torch.compiler.is_compiling():
-        return x.requires_grad
     while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.requires_grad
@@ -155,14 +174,9 @@ def _forward(  # noqa: PLR0913 - an operation takes no dataclass
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Loss; gradients as in `Gradients`, or else statistics; empty where there are none."""
     given = _Arguments(**locals())
-    weight = 1.0 / max(1, len(query)) if reduction == "mean" else 1.0
-    with torch.autocast(query.device.type, enabled=False):
-        done = module_of(backend).contrast_forward(
-            given.contrast(), given.want, None if given.deferred else weight
-        )
-    loss = done.losses
-    if reduction != "none":
-        loss = loss.mean() if reduction == "mean" else loss.sum()
+    loss, done = evaluated(
+        given.contrast(), given.want, reduction, backend, deferred=given.deferred
+    )
     statistics = torch.stack(done.statistics) if given.deferred else loss.new_empty(0)
     return (loss, *_filled(done.gradients or Gradients(), loss), statistics)
 
@@ -203,7 +217,7 @@ def _backward(  # noqa: PLR0913 - as above
     """Gradients of sum_i upstream_i loss_i, as in `Gradients`; empty where there are none."""
     names = locals()
     given = _Arguments(**{name: names[name] for name in _Arguments._fields})
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         found = module_of(backend).contrast_backward(
             given.contrast(), given.want, statistics.unbind(), upstream
         )
@@ -284,7 +298,7 @@ class _ContrastFunction(torch.autograd.Function):
         # The saved gradients are outputs, so a penalty on the gradient comes back here. (A compiler
         # traces this with all of them, and refuses to differentiate twice itself.)
         if any(x is not None for x in others) and not torch.compiler.is_compiling():
-            _refuse_twice()
+            refuse_twice()
         if upstream is None:
             return (*(None for _ in ctx.want), *unused)
         if ctx.deferred:
@@ -297,9 +311,7 @@ class _ContrastFunction(torch.autograd.Function):
         results: list[Tensor | None] = [None] * len(ctx.want)
         for k, (x, wants, dtype) in enumerate(zip(found, ctx.want, ctx.dtypes, strict=True)):
             if wants:
-                result = _weighted(x, upstream)
-                per_row = k >= _FIRST_NUMBER  # kept per row, so that rows could be weighted
-                results[k] = (result.sum() if per_row else result).to(dtype)
+                results[k] = scaled(x, upstream, dtype, add=k >= FIRST_NUMBER)
         return (*results, *unused)
 
 
@@ -319,21 +331,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        _refuse_twice()
-
-
-def _refuse_twice() -> NoReturn:
-    raise RuntimeError(
-        "mmcl_fast losses: expected one differentiation, got a second; "
-        "the functions of mmcl_fast.reference can be differentiated again"
-    )
-
-
-def _weighted(gradient: Tensor, upstream: Tensor) -> Tensor:
-    """`gradient` with its rows, or all of it, times the upstream."""
-    if upstream.dim():
-        upstream = upstream.reshape(-1, *(1 for _ in gradient.shape[1:]))
-    return gradient * upstream
+        refuse_twice()
 
 
 __all__ = ["Reduction", "contrast_loss"]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.kernels.contrast_finish import Pull, contrast_finish_bwd
+from mmcl_fast.kernels.contrast_settle import Settled, Terms
 from mmcl_fast.triton_impl.hard import hard_weights
-from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Sums, Work, row_dots
 
-
-class Direction(NamedTuple):
-    """One direction's queries, and the weight of each of their losses."""
-
-    statistics: Statistics
-    upstream: Tensor
-
-    @property
-    def pull(self) -> Tensor:
-        """-dL/ds of the positives."""
-        return self.statistics.pull() * self.upstream
+Factor = tuple[float, Tensor | None]  # of everything: a number, times a 0-d one on the device
 
 
 def assembled(
-    contrast: Contrast, work: Work, wanted: Wanted, sums: Sums, directions: list[Direction]
+    contrast: Contrast, work: Work, wanted: Wanted, sums: Sums, settled: Settled, factor: Factor
 ) -> Gradients:
     """Gradients of all that is wanted.
 
@@ -34,110 +23,125 @@ def assembled(
         contrast: The problem.
         work: The same as the kernels see it.
         wanted: Inputs whose gradient is wanted.
-        sums: Over negatives that are keys, weighted by dL/ds; what a wanted gradient takes is
-            there. Overwritten.
-        directions: Of the rows and, in a symmetric loss, of the columns.
+        sums: Over negatives that are keys; what a wanted gradient takes is there. Overwritten.
+        settled: Terms of the rows and, in a symmetric loss, of the columns.
+        factor: What terms and sums are relative to.
     """
-    rate = 1.0 / work.pairs.temperature
-    pulls = [direction.pull for direction in directions]
-    outside = _outside(contrast, work, directions[0], pulls[0])
+    rows, temperature = settled.rows, work.pairs.temperature
+    query = dots = bias = None
     # A pair of own rows adds the same to the gradients of both its rows.
     share = 0.5 if work.own else 1.0
-    query = dots = bias = None
     if sums.query is not None:
-        inside = sums.query
-        if contrast.positive_key is None:
-            inside -= _positives_of_queries(contrast, work, pulls)
-        dots = row_dots(work.query, inside) * share
-        if outside.query is not None:
-            dots += row_dots(work.query, outside.query)
-            inside += outside.query
-        query = inside.mul_(rate)
-    key = _key_gradient(contrast, work, wanted, sums, pulls)
-    if key is not None:
-        if contrast.stopped and contrast.symmetric and dots is not None:
-            dots = dots + row_dots(work.key, key)
-        key = key.mul_(rate)
+        query, dots = contrast_finish_bwd(
+            sums.query,
+            work.query,
+            _pull_of_queries(contrast, work, settled),
+            temperature,
+            factor,
+            mixture=None if sums.query_tops is None else (sums.query_tops, rows),
+            share=share,
+            dots=wanted.temperature,
+        )
+    key, dots = _key_gradient(contrast, work, wanted, sums, settled, factor, dots)
+    weights = None if contrast.hard is None else hard_weights(work, contrast.hard, rows)
+    if contrast.hard is not None and weights is not None and query is not None:
+        through = (weights[:, :, None] * contrast.hard).sum(dim=1) * _rate(work, factor)
+        query += through
+        if dots is not None:
+            dots -= row_dots(work.query, through) / temperature
     if wanted.bias and sums.weights is not None:
-        bias = sums.weights * share + outside.weights - pulls[0]
-    temperature = None if dots is None else -dots * rate * rate
+        bias = sums.weights * share - rows.pull
+        bias = (bias if weights is None else bias + weights.sum(dim=1)) * _whole(factor)
     return Gradients(
         query=query if wanted.query else None,
         key=key if wanted.key else None,
-        positive_key=_positive_key_gradient(contrast, work, wanted, pulls[0] * rate),
-        hard=_hard_gradient(contrast, work, wanted, outside.hard, rate),
-        temperature=temperature if wanted.temperature else None,
+        positive_key=_positive_key_gradient(contrast, work, wanted, rows, factor),
+        hard=_hard_gradient(contrast, work, wanted, weights, factor),
+        temperature=dots if wanted.temperature else None,
         bias=bias,
     )
 
 
-class _Outside(NamedTuple):
-    """What rows that are no keys add."""
-
-    query: Tensor | None  # [N, D]
-    weights: Tensor  # [N], sum of dL/ds over hard negatives
-    hard: Tensor | None  # [N, K], dL/ds of hard negatives
+def _whole(factor: Factor) -> float | Tensor:
+    return factor[0] if factor[1] is None else factor[1] * factor[0]
 
 
-def _outside(contrast: Contrast, work: Work, rows: Direction, pull: Tensor) -> _Outside:
-    query = hard = None
-    weights = torch.zeros_like(pull)
+def _rate(work: Work, factor: Factor) -> Tensor:
+    rate: Tensor = _whole(factor) / work.pairs.temperature
+    return rate
+
+
+def _pull_of_queries(contrast: Contrast, work: Work, settled: Settled) -> Pull:
+    """What positives take from the query's gradient."""
     if contrast.positive_key is not None:
-        query = -pull[:, None] * contrast.positive_key
-    if contrast.hard is not None:
-        hard = hard_weights(work, contrast.hard, contrast.form, rows.statistics)
-        hard = hard * rows.upstream[:, None]
-        through = (hard[:, :, None] * contrast.hard).sum(dim=1)
-        query = through if query is None else query + through
-        weights = hard.sum(dim=1)
-    return _Outside(query, weights, hard)
-
-
-def _positives_of_queries(contrast: Contrast, work: Work, pulls: list[Tensor]) -> Tensor:
-    """What positives that are keys take from the query's gradient."""
-    index = contrast.positive
-    pull = pulls[0]
-    if work.own:  # row i is also the positive of its positive
-        pull = pull + (pull if index is None else pull[index])
-    if contrast.symmetric and not contrast.stopped:
-        pull = pull + pulls[1]
-    features = work.key[: len(pull)] if index is None else work.key[index]
-    return pull[:, None] * features
+        return Pull(contrast.positive_key, (settled.rows.pull,))
+    pulls: tuple[Tensor, ...] = (settled.rows.pull,)
+    if settled.columns is not None and not contrast.stopped:
+        pulls = (*pulls, settled.columns.pull)
+    # Of own rows, row i is also the positive of its positive.
+    share = 0.5 if work.own else 1.0
+    return Pull(work.key, pulls, contrast.positive, mutual=work.own, share=share)
 
 
 def _key_gradient(
-    contrast: Contrast, work: Work, wanted: Wanted, sums: Sums, pulls: list[Tensor]
-) -> Tensor | None:
-    """Before division by the temperature; also where only the temperature's takes it."""
+    contrast: Contrast,
+    work: Work,
+    wanted: Wanted,
+    sums: Sums,
+    settled: Settled,
+    factor: Factor,
+    dots: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """That of the key, also where only the temperature's takes it, and what it makes of `dots`."""
     if sums.key is None:
-        stopped = work.key.new_zeros(work.key.shape, dtype=torch.float32)
-        return stopped if wanted.key else None
-    if contrast.positive_key is not None:
-        return sums.key
-    pull = pulls[1] if contrast.stopped else sum(pulls[1:], start=pulls[0])
-    parts = pull[:, None] * work.query
-    if contrast.positive is None:
-        sums.key[: len(parts)] -= parts
-        return sums.key
-    # Unlike index_add_, this sorts on CUDA: queries that share a positive are added in one order.
-    return sums.key.index_put_((contrast.positive,), -parts, accumulate=True)
+        stopped = work.key.new_zeros(work.key.shape, dtype=torch.float32) if wanted.key else None
+        return stopped, dots
+    rows, columns = settled.rows, settled.columns
+    parts, pull = sums.key, None
+    if contrast.positive_key is None and contrast.positive is not None:
+        # Unlike index_add_, this sorts on CUDA: queries that share a positive have one order.
+        whole = parts[0] if len(parts) == 1 else parts.sum(dim=0)
+        taken = rows.pull[:, None] * work.query
+        parts = whole.index_put_((contrast.positive,), -taken, accumulate=True)[None]
+    elif contrast.positive_key is None:
+        of_columns = () if columns is None else (columns.pull,)
+        pulls = of_columns if contrast.stopped else (rows.pull, *of_columns)
+        pull = Pull(work.query, pulls)
+    own_terms = contrast.stopped and columns is not None
+    mixture = None
+    if sums.key_tops is not None and columns is not None:
+        mixture = sums.key_tops, columns
+    key, more = contrast_finish_bwd(
+        parts,
+        work.key,
+        pull,
+        work.pairs.temperature,
+        factor,
+        mixture=mixture,
+        dots=own_terms and dots is not None,
+        before=dots if own_terms else None,
+    )
+    return key, dots if more is None else more
 
 
 def _positive_key_gradient(
-    contrast: Contrast, work: Work, wanted: Wanted, pull: Tensor
+    contrast: Contrast, work: Work, wanted: Wanted, rows: Terms, factor: Factor
 ) -> Tensor | None:
     if not wanted.positive_key or contrast.positive_key is None:
         return None
-    return -(0.0 if contrast.stopped else pull[:, None]) * work.query.float()
+    if contrast.stopped:
+        return torch.zeros_like(contrast.positive_key, dtype=torch.float32)
+    found: Tensor = (rows.pull * -_rate(work, factor))[:, None] * work.query.float()
+    return found
 
 
 def _hard_gradient(
-    contrast: Contrast, work: Work, wanted: Wanted, weights: Tensor | None, rate: Tensor
+    contrast: Contrast, work: Work, wanted: Wanted, weights: Tensor | None, factor: Factor
 ) -> Tensor | None:
     if not wanted.hard or weights is None:
         return None
-    weights = torch.zeros_like(weights) if contrast.stopped else weights * rate
+    weights = torch.zeros_like(weights) if contrast.stopped else weights * _rate(work, factor)
     return weights[:, :, None] * work.query[:, None, :]
 
 
-__all__ = ["Direction", "assembled"]
+__all__ = ["Factor", "assembled"]

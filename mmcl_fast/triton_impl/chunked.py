@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.contrast_scores import scores_statistics_fwd
+from mmcl_fast.kernels.contrast_settle import Settled, Terms
 from mmcl_fast.kernels.contrast_statistics import Partial, merged
 from mmcl_fast.kernels.contrast_weights import scores_weights_bwd
-from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
@@ -44,40 +44,41 @@ class Chunked:
         self, work: Work, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
-        rows, others = [], []
+        rows: list[Partial] = []
+        others: list[Partial | None] = []
         key = padded(work.key)
         for part in chunks(work):
             scores = product(work.query[part], key.T)
             pairs = work.pairs.part(part.start, part.stop)
             row, other = scores_statistics_fwd(scores, len(work.key), pairs, columns=columns)
-            rows.append(merged(row))
-            if other is not None:
-                others.append(merged(other))
+            rows.append(row)
+            others.append(other)
             if keep and (len(work.query) - part.start) * scores.shape[1] <= KEPT:
                 self.kept[part.start] = scores
             del scores  # before there are the next
-        top, total, found = (torch.cat(x, dim=1) for x in zip(*rows, strict=True))
-        if not others:
-            return Partial(top, total, found), None
-        return Partial(top, total, found), Partial(
-            torch.cat([x.top for x in others]), torch.cat([x.total for x in others])
-        )
+            if len(work.query) > part.stop - part.start:  # the partial results of all were many
+                rows[-1], others[-1] = merged(row), None if other is None else merged(other)
+        if len(rows) == 1:
+            return rows[0], others[0]
+        found = [x for x in others if x is not None]
+        return _joined(rows, 1), _joined(found, 0) if found else None
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Statistics, Sums]:
+    ) -> tuple[Settled, Sums]:
         """See `Engine`."""
         parts = []
-        sums = _Accumulator.of(work, query=query, key=key, weights=query)
+        weights = query and work.pairs.sigmoid  # only a bias takes them
+        sums = _Accumulator.of(work, query=query, key=key, weights=weights)
         for part in chunks(work):
             scores = product(work.query[part], sums.padded.T)
             pairs = work.pairs.part(part.start, part.stop)
             partial, _ = scores_statistics_fwd(scores, len(work.key), pairs, columns=False)
-            statistics = settle(part, merged(partial))
-            parts.append(statistics)
-            side = Side(statistics.top, statistics.scale())
+            settled = settle(part, partial)
+            parts.append(settled)
+            side = Side(settled.rows.top, settled.rows.scale)
             sums.add(part, scores, (side, None), query=query, key=key)
-        return Statistics.joined(parts), sums.result()
+        return parts[0] if len(parts) == 1 else _together(parts), sums.result()
 
     def gradient(
         self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
@@ -116,7 +117,9 @@ class _Accumulator:
     def of(cls, work: Work, *, query: bool, key: bool, weights: bool) -> _Accumulator:
         keys = padded(work.key)
         rows = work.query.new_empty(work.query.shape, dtype=torch.float32) if query else None
-        columns = work.query.new_zeros(keys.shape, dtype=torch.float32) if key else None
+        columns = work.query.new_empty(keys.shape, dtype=torch.float32) if key else None
+        if columns is not None and not _at_once(work):
+            columns.zero_()
         sums = work.query.new_empty(len(work.query), dtype=torch.float32) if weights else None
         return cls(work, keys, rows, columns, sums)
 
@@ -128,11 +131,12 @@ class _Accumulator:
         wanted = query and self.weights is not None
         sums = scores_weights_bwd(scores, weights, len(self.work.key), pairs, sides, sums=wanted)
         if query and self.query is not None:
-            self.query[part] = product(weights, self.padded)
+            product(weights, self.padded, self.query[part])
             if self.weights is not None and sums is not None:
                 self.weights[part] = sums
         if key and self.key is not None:
-            add_product(self.key, weights.T, self.work.query[part])
+            add = _set_product if _at_once(self.work) else add_product
+            add(self.key, weights.T, self.work.query[part])
 
     def result(self) -> Sums:
         """All sums, without what pads the keys."""
@@ -141,16 +145,37 @@ class _Accumulator:
             for x in (self.query, self.key):
                 if x is not None:
                     x.mul_(back)
-        key = None if self.key is None else self.key[: len(self.work.key)]
-        return Sums(self.query, key, self.weights)
+        key = None if self.key is None else self.key[None, : len(self.work.key)]
+        return Sums(None if self.query is None else self.query[None], key, self.weights)
+
+
+def _joined(parts: list[Partial], dim: int) -> Partial:
+    """Partial results one after another along a dimension."""
+    columns = zip(*parts, strict=True)
+    return Partial(*(None if x[0] is None else torch.cat(x, dim=dim) for x in columns))
+
+
+def _together(parts: list[Settled]) -> Settled:
+    """One direction's rows, chunk after chunk."""
+    terms = zip(*(part.rows for part in parts), strict=True)
+    losses = torch.cat([part.losses for part in parts])
+    return Settled(losses, Terms(*(torch.cat(x) for x in terms)), None)
 
 
 def chunks(work: Work) -> Iterator[slice]:
     """Query rows handled at a time: by the sizes alone, so results never vary."""
-    n, m = len(work.query), len(work.key)
-    size = max(MIN_ROWS, WORKSPACE // m)
+    n, size = len(work.query), _chunk_rows(work)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def _chunk_rows(work: Work) -> int:
+    return max(MIN_ROWS, WORKSPACE // len(work.key))
+
+
+def _at_once(work: Work) -> bool:
+    """Whether one chunk holds all rows, so that nothing needs to be added up."""
+    return len(work.query) <= _chunk_rows(work)
 
 
 def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
@@ -160,6 +185,10 @@ def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32, out=out)
     return torch.mm(a.float(), b.float(), out=out)  # torch has that product on CUDA alone
+
+
+def _set_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+    product(a, b, into)
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:

@@ -20,18 +20,19 @@ Chunked gradients that come with the losses take up to 1 less: the last scores a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
 from mmcl_fast.kernels.contrast_gradient import Side
+from mmcl_fast.kernels.contrast_settle import Settled, contrast_settle_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.triton_impl.assembly import Direction, assembled
+from mmcl_fast.triton_impl.assembly import Factor, assembled
 from mmcl_fast.triton_impl.engines import engine_of
 from mmcl_fast.triton_impl.hard import hard_statistics
-from mmcl_fast.triton_impl.sides import Statistics
-from mmcl_fast.triton_impl.work import Engine, Settle, Sides, Sums, Work
+from mmcl_fast.triton_impl.work import Engine, Sides, Sums, Work
 
 
 def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
@@ -49,21 +50,20 @@ def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -
     Numerics: See the module.
     """
     contrast = _plain(contrast)
-    if weight is not None and any(wanted) and _directions_are_apart(contrast):
+    both = weight is not None and any(wanted)
+    if weight is not None and both and _directions_are_apart(contrast):
         losses, gradients = _one_way(contrast, wanted, weight)
         return Forward(losses, gradients, ())
     work = Work.of(contrast)
-    engine, both = engine_of(work), weight is not None and any(wanted)
-    rows, columns = _statistics(contrast, work, engine, keep=both)
-    losses = rows.losses()
-    if contrast.symmetric and columns is not None:
-        losses = (losses + columns.losses()) / 2
+    engine = engine_of(work)
+    rows, columns = engine.statistics(work, columns=contrast.symmetric, keep=both)
+    settled = _settled(contrast, work, slice(None), rows, columns)
     if weight is None or not both:
-        saved = rows.saved() if columns is None else (*rows.saved(), *columns.saved())
-        return Forward(losses, None, saved)
-    upstream = torch.full_like(losses, weight)
-    gradients = _gradients(contrast, wanted, (work, engine), (rows, columns), upstream)
-    return Forward(losses, gradients, ())
+        of_columns = () if settled.columns is None else settled.columns.saved
+        return Forward(settled.losses, None, (*settled.rows.saved, *of_columns))
+    factor = _share(contrast, weight), None
+    gradients = _gradients(contrast, wanted, (work, engine), settled, factor)
+    return Forward(settled.losses, gradients, ())
 
 
 def contrast_backward(
@@ -80,11 +80,14 @@ def contrast_backward(
     Numerics: See the module.
     """
     contrast = _plain(contrast)
-    rows = Statistics(contrast.form, *statistics[:3])
-    columns = Statistics(contrast.form, *statistics[3:]) if statistics[3:] else None
     work = Work.of(contrast)
-    means = work, engine_of(work)
-    return _gradients(contrast, wanted, means, (rows, columns), upstream.to(torch.float32))
+    upstream = upstream.to(torch.float32)
+    largest = upstream.abs().amax() if len(upstream) else upstream.new_ones(())
+    largest = torch.where(largest == 0, 1.0, largest)
+    # Kernels take weights within -1..1.
+    settled = restored(statistics, contrast.form, upstream / largest)
+    factor = _share(contrast, 1.0), largest
+    return _gradients(contrast, wanted, (work, engine_of(work)), settled, factor)
 
 
 def _plain(contrast: Contrast) -> Contrast:
@@ -97,82 +100,64 @@ def _directions_are_apart(contrast: Contrast) -> bool:
     return contrast.stopped or not (contrast.symmetric or contrast.key is None)
 
 
+def _share(contrast: Contrast, weight: float) -> float:
+    """Weight of each direction's losses."""
+    return weight / 2 if contrast.symmetric else weight
+
+
 def _one_way(contrast: Contrast, wanted: Wanted, weight: float) -> tuple[Tensor, Gradients]:
     """Losses and gradients at once."""
     work = Work.of(contrast)
     engine = engine_of(work)
     query = wanted.query or wanted.temperature or wanted.bias
     key = wanted.key and not contrast.stopped
-    found, sums = engine.one_way(work, _settle(contrast, work), query=query, key=key)
-    losses = found.losses()
-    share = weight / 2 if contrast.symmetric else weight
-    directions = [Direction(found, torch.full_like(losses, share))]
+    settled, sums = engine.one_way(
+        work, partial(_settled, contrast, work), query=query, key=key
+    )  # fmt: skip
     if contrast.symmetric:
         other = work.mirrored()
         wanted_key = wanted.key or wanted.temperature
         mirrored, columns = engine.one_way(
-            other, _settle(contrast, other), query=wanted_key, key=False
+            other, partial(_settled, contrast, other), query=wanted_key, key=False
         )
-        losses = (losses + mirrored.losses()) / 2
-        sums = Sums(sums.query, columns.query)
-        directions.append(Direction(mirrored, torch.full_like(losses, share)))
-    return losses, assembled(contrast, work, wanted, sums.times(share), directions)
+        losses = (settled.losses + mirrored.losses) / 2
+        settled = Settled(losses, settled.rows, mirrored.rows)
+        sums = sums._replace(key=columns.query, key_tops=columns.query_tops)
+    factor = _share(contrast, weight), None
+    return settled.losses, assembled(contrast, work, wanted, sums, settled, factor)
 
 
-def _statistics(
-    contrast: Contrast, work: Work, engine: Engine, *, keep: bool
-) -> tuple[Statistics, Statistics | None]:
-    """Of rows, and of columns if the loss is symmetric."""
-    rows, columns = engine.statistics(work, columns=contrast.symmetric, keep=keep)
-    whole = _settle(contrast, work)(slice(None), rows)
-    if columns is None:
-        return whole, None
-    # Symmetric losses have positives on the diagonal: one score is both directions' positive.
-    return whole, Statistics.merged(contrast.form, whole.positive, columns.top, columns.total)
-
-
-def _settle(contrast: Contrast, work: Work) -> Settle:
-    """How partial results of rows become statistics: with positives and hard negatives."""
-
-    def settle(rows: slice, partial: Partial) -> Statistics:
-        top, total = partial.top, partial.total
-        if contrast.positive_key is not None:
-            positive = work.paired_scores(contrast.positive_key, rows)
-        else:
-            assert partial.found is not None
-            positive = partial.found if partial.found.ndim == 1 else partial.found.sum(dim=0)
-        if contrast.hard is not None:
-            hard_top, hard_total = hard_statistics(work, contrast.hard, rows)
-            top, total = torch.cat([top, hard_top[None]]), torch.cat([total, hard_total[None]])
-        return Statistics.merged(contrast.form, positive, top, total)
-
-    return settle
+def _settled(
+    contrast: Contrast, work: Work, part: slice, rows: Partial, columns: Partial | None = None
+) -> Settled:
+    """What partial results of some rows come to, with positives and hard negatives."""
+    if contrast.positive_key is not None:
+        rows = rows._replace(found=work.paired_scores(contrast.positive_key, part)[None])
+    if contrast.hard is not None:
+        top, total = hard_statistics(work, contrast.hard, part)
+        rows = Partial(
+            torch.cat([rows.top, top[None]]), torch.cat([rows.total, total[None]]), rows.found
+        )
+    own = work.own and columns is not None
+    partner = contrast.positive if own and contrast.positive_key is None else None
+    return contrast_settle_fwd(rows, columns, contrast.form, own=own, partner=partner)
 
 
 def _gradients(
     contrast: Contrast,
     wanted: Wanted,
     means: tuple[Work, Engine],
-    statistics: tuple[Statistics, Statistics | None],
-    upstream: Tensor,
+    settled: Settled,
+    factor: Factor,
 ) -> Gradients:
-    """Gradients of sum_i upstream_i loss_i."""
+    """Gradients of the losses, each weighted by what its terms are."""
     work = means[0]
-    rows, columns = statistics
-    if contrast.symmetric:
-        upstream = upstream / 2
-    largest = upstream.abs().amax() if len(upstream) else upstream.new_ones(())
-    largest = torch.where(largest == 0, 1.0, largest)
-    relative = upstream / largest  # the kernels take weights within -1..1
-    row_side = Side(rows.top, rows.scale() * relative)
+    row_side = Side(settled.rows.top, settled.rows.scale)
     column_side = row_side if work.own else None
-    if columns is not None:
-        column_side = Side(columns.top, columns.scale() * relative)
+    if settled.columns is not None:
+        column_side = Side(settled.columns.top, settled.columns.scale)
     sums = _negatives(contrast, means, wanted, (row_side, column_side))
-    directions = [Direction(rows, upstream)]
-    if columns is not None:
-        directions.append(Direction(columns, upstream))
-    return assembled(contrast, work, wanted, sums.times(largest), directions)
+    return assembled(contrast, work, wanted, sums, settled, factor)
 
 
 def _negatives(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from mmcl_fast.kernels.contrast_settle import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.pairs import FLOOR
-from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 
@@ -24,7 +24,7 @@ class Empty:
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Statistics, Sums]:
+    ) -> tuple[Settled, Sums]:
         """See `Engine`."""
         rows = settle(slice(None), _nothing(work, len(work.query)))
         sides = (None, None)
@@ -38,8 +38,8 @@ class Empty:
         """See `Engine`."""
         zeros = work.query.new_zeros
         return Sums(
-            None if query is None else zeros(work.query.shape, dtype=torch.float32),
-            None if key is None else zeros(work.key.shape, dtype=torch.float32),
+            None if query is None else zeros((1, *work.query.shape), dtype=torch.float32),
+            None if key is None else zeros((1, *work.key.shape), dtype=torch.float32),
             zeros(len(work.query), dtype=torch.float32) if weights else None,
         )
 

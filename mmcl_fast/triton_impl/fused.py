@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from mmcl_fast.kernels.contrast_gradient import Side, contrast_gradient_bwd
+from mmcl_fast.kernels.contrast_gradient import (
+    Shared,
+    Side,
+    contrast_gradient_bwd,
+    shared_factors,
+)
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
-from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd, merged
-from mmcl_fast.triton_impl.sides import Statistics
+from mmcl_fast.kernels.contrast_settle import Settled
+from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 
@@ -26,71 +28,61 @@ class Fused:
         self, work: Work, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
         """See `Engine`."""
-        rows, others = contrast_statistics_fwd(
+        found: tuple[Partial, Partial | None] = contrast_statistics_fwd(
             work.query, work.key, work.pairs, columns=columns or work.own, triangle=work.own
         )
-        if work.own:
-            return _joined(work, rows, others), None
-        return merged(rows), None if others is None else merged(others)
+        return found
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Statistics, Sums]:
+    ) -> tuple[Settled, Sums]:
         """See `Engine`."""
         every = slice(None)
         if not query:
-            statistics = settle(every, self.statistics(work, columns=False)[0])
+            settled = settle(every, self.statistics(work, columns=False)[0])
             sums = Sums()
         else:
             top, total, found, mixture, weights = contrast_one_pass_fwd(
                 work.query, work.key, work.pairs
             )
-            statistics = settle(every, Partial(top, total, found))
-            scale = statistics.scale()
-            factor = scale if weights is not None else torch.exp2(top - statistics.top) * scale
-            merged = _weighted(mixture, factor)
-            sums = Sums(merged, None, None if weights is None else weights.sum(dim=0))
+            settled = settle(every, Partial(top, total, found))
+            if weights is None:
+                sums = Sums(mixture, query_tops=top)
+            else:
+                sums = Sums(mixture, None, weights.sum(dim=0))
         if key:
-            side = Side(statistics.top, statistics.scale())
+            side = Side(settled.rows.top, settled.rows.scale)
             sums = sums._replace(key=self.gradient(work, None, (side, None), weights=False).key)
-        return statistics, sums
+        return settled, sums
 
     def gradient(
         self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
     ) -> Sums:
         """See `Engine`."""
         found = Sums()
+        shared = _shared(work, query)
         if query is not None:
             out, sums = contrast_gradient_bwd(
-                (work.query, work.key), work.pairs, *query, own_keys=False, sums=weights
-            )
+                (work.query, work.key), work.pairs, *query, own_keys=False, shared=shared,
+                sums=weights,
+            )  # fmt: skip
             found = Sums(out, None, sums)
         if key is not None:
+            if key is not query:
+                shared = _shared(work, key)
+            shared = None if shared is None else shared.turned
             out, _ = contrast_gradient_bwd(
-                (work.key, work.query), work.pairs, key[1], key[0], own_keys=True
+                (work.key, work.query), work.pairs, key[1], key[0], own_keys=True, shared=shared
             )
             found = found._replace(key=out)
         return found
 
 
-def _joined(work: Work, rows: Partial, columns: Partial) -> Partial:
-    """Both halves of a triangle: what row i met above the diagonal, and what column i met."""
-    rows, columns = merged(rows), merged(columns)
-    positive, found = work.pairs.positive, rows.found
-    assert found is not None
-    if isinstance(positive, Tensor):  # its own inverse: the score stands where it is above
-        index = torch.arange(len(positive), device=positive.device)
-        found = torch.where(positive > index, found, found[:, positive])
-    return Partial(
-        torch.cat([rows.top, columns.top]), torch.cat([rows.total, columns.total]), found
-    )
-
-
-def _weighted(parts: Tensor, factor: Tensor) -> Tensor:
-    """sum_p factor_p parts_p over [P, N, D] and [P, N] or [N]."""
-    if len(parts) == 1:
-        return parts[0].mul_(factor.view(-1, 1))
-    return (parts * factor[..., None]).sum(dim=0)
+def _shared(work: Work, sides: Sides | None) -> Shared | None:
+    """What one exponential for both sides takes, where both count."""
+    if sides is None or sides[0] is None or sides[1] is None or work.pairs.sigmoid:
+        return None
+    return shared_factors(sides[0], sides[1], work.query.dtype)
 
 
 __all__ = ["Fused"]

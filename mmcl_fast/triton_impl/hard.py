@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Form
+from mmcl_fast.kernels.contrast_settle import Terms
 from mmcl_fast.kernels.pairs import FLOOR, LOG2
-from mmcl_fast.triton_impl.sides import Statistics
 from mmcl_fast.triton_impl.work import Work
 
 
@@ -21,12 +20,12 @@ def hard_statistics(work: Work, hard: Tensor, rows: slice) -> tuple[Tensor, Tens
     return top, torch.exp2(x - top[:, None]).sum(dim=1)
 
 
-def hard_weights(work: Work, hard: Tensor, form: Form, statistics: Statistics) -> Tensor:
-    """dL/ds of the hard negatives, [N, K], for losses of weight 1."""
+def hard_weights(work: Work, hard: Tensor, rows: Terms) -> Tensor:
+    """dL/ds of the hard negatives, [N, K]."""
     x = work.paired_scores(hard, slice(None))
-    if form == "sigmoid":
-        return torch.sigmoid(x * LOG2)
-    return torch.exp2(x - statistics.top[:, None]) * statistics.scale()[:, None]
+    sigmoid = work.pairs.sigmoid
+    terms = torch.sigmoid(x * LOG2) if sigmoid else torch.exp2(x - rows.top[:, None])
+    return terms.mul_(rows.scale[:, None])
 
 
 __all__ = ["hard_statistics", "hard_weights"]

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mmcl_fast.contrast import Contrast
 from mmcl_fast.kernels.contrast_gradient import Side
+from mmcl_fast.kernels.contrast_settle import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.pairs import LOG2, Pairs
-from mmcl_fast.triton_impl.sides import Statistics
+from mmcl_fast.kernels.rows import row_dots_fwd
 
 Sides = tuple[Side | None, Side | None]  # of queries and of keys: whose terms count
-Settle = Callable[[slice, Partial], Statistics]  # partial results of some query rows to the whole
+Settle = Callable[[slice, Partial], Settled]  # partial results of some query rows to the whole
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,21 @@ class Work:
 
     def paired_scores(self, features: Tensor, rows: slice) -> Tensor:
         """Scores of query rows with rows of `features` [N, D] or [N, K, D]: [n] or [n, K]."""
-        query = self.query[rows].float()
-        return self.scores(
-            row_dots(query if features.ndim == 2 else query[:, None], features[rows])
-        )
+        query, features = self.query[rows], features[rows]
+        if features.ndim == 2:
+            return self.scores(row_dots_fwd(query, dense(features)))
+        return self.scores(row_dots(query.float()[:, None], features))
 
 
 class Sums(NamedTuple):
-    """Weighted sums over negatives; float32."""
+    """Weighted sums over negatives; float32, in parts to be added up."""
 
-    query: Tensor | None = None  # [N, D]
-    key: Tensor | None = None  # [M, D]
+    query: Tensor | None = None  # [P, N, D]
+    key: Tensor | None = None  # [P, M, D]
     weights: Tensor | None = None  # [N]
-
-    def times(self, factor: Tensor | float) -> Sums:
-        """All of them times a number, in place."""
-        return Sums(*(None if x is None else x.mul_(factor) for x in self))
+    # [P, N], [P, M]: parts are mixtures with weights 2^(x - top), to be scaled.
+    query_tops: Tensor | None = None
+    key_tops: Tensor | None = None
 
 
 class Engine(Protocol):
@@ -98,15 +98,15 @@ class Engine(Protocol):
     def statistics(
         self, work: Work, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
-        """Partial statistics of rows and columns; of an own contrast rows have them all.
+        """Partial statistics of rows and columns; of an own contrast both are of the rows.
 
         keep: `gradient` of the same engine and work follows, once.
         """
 
     def one_way(
         self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Statistics, Sums]:
-        """Statistics of rows, and sums weighted by 2^(x - top) * scale of the rows alone."""
+    ) -> tuple[Settled, Sums]:
+        """What `settle` makes of the rows, and sums weighted by them alone."""
 
     def gradient(
         self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool

@@ -7,16 +7,19 @@ diagonal are the usual case; the option that takes most registers is a case of i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmcl_fast.kernels import (
+    contrast_finish,
     contrast_gradient,
     contrast_one_pass,
     contrast_scores,
+    contrast_settle,
     contrast_statistics,
 )
 from mmcl_fast.kernels import contrast_weights as weights
-from mmcl_fast.kernels._tiles import ARCHS, tile_for
+from mmcl_fast.kernels._tiles import ARCHS, Tile, tile_for
 
 from .aot import Case
 
@@ -35,10 +38,17 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
         "contrast_gradient": _gradient,
         "contrast_one_pass": _one_pass,
     }[kernel](f"*{element}")
-    if options.pop("labels", False):
+    labels = options.pop("labels", False)
+    if labels:
         pointers = pointers | _LABELS
+    if kernel == "contrast_statistics":
+        index = options.get("POSITIVE") == "index"
+        registers = contrast_statistics.registers_of(tile, labels=labels, index=index)
+        tile = replace(tile, registers=registers)
     if options.get("POSITIVE") == "index":
         pointers = pointers | {"positive_ptr": "*i64"}
+        # Statistics of columns are those of a symmetric loss, which has its positives in place.
+        pointers = {name: x for name, x in pointers.items() if not name.startswith("column")}
     if options.get("SIGMOID"):
         pointers = pointers | {"bias_ptr": "*fp32"}
         if kernel != "contrast_statistics":
@@ -64,6 +74,28 @@ def memory_cases(arch: str) -> list[Case]:
         kernel = weights._contrast_weights_kernel
         found.append(_case(kernel, arch, pointers, _OPTIONS | sizes, tile, {"stride_n"}))
     return found
+
+
+def row_cases(arch: str) -> list[Case]:
+    """What is done once a row: statistics to losses and weights, sums to gradients."""
+    names = ("top", "total", "found", "other_top", "other_total", "losses", "terms")
+    pointers = {f"{name}_ptr": "*fp32" for name in names}
+    sizes = {"BLOCK_P": contrast_settle._BLOCK_P, "BLOCK_N": contrast_settle._BLOCK_N}
+    kernel, tile = contrast_settle._contrast_settle_kernel, Tile(1, 4)
+    found = [
+        _case(kernel, arch, pointers, {"FORM": form, "OWN": own} | sizes, tile, {"N"})
+        for form, own in (("softmax", False), ("softmax", True), ("sigmoid", False))
+    ]
+    names = ("sums", "part_top", "top", "scale", "pull", "more", "temperature", "out", "dots")
+    pointers = {f"{name}_ptr": "*fp32" for name in names}
+    pointers |= {"own_ptr": "*bf16", "source_ptr": "*bf16"}
+    sizes = {"BLOCK_N": contrast_finish._BLOCK_N, "BLOCK_D": contrast_finish._BLOCK_D}
+    shares = {"MUTUAL": False, "SHARE": 1.0, "PULL_SHARE": 1.0}
+    kernel = contrast_finish._contrast_finish_kernel
+    return [
+        *found,
+        _case(kernel, arch, pointers, shares | sizes, tile, _STRIDES | {"stride_source"}),
+    ]
 
 
 def _statistics(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
@@ -123,11 +155,13 @@ TENSOR_CASES = [
     # The longest epilogue, and the loop that starts at the diagonal.
     dot_case("contrast_statistics", "sm_90", "bf16", 64, SIGMOID=True),
     dot_case("contrast_statistics", "sm_90", "bf16", 128, TRIANGLE=True),
+    dot_case("contrast_statistics", "sm_90", "bf16", 128, labels=True),
 ]
 # float32 has no tensor cores: one architecture's arithmetic is another's. The rest is slow.
 PLAIN_CASES = [
     *(dot_case(k, "sm_90", "fp32", 64) for k in DOTS),
     *(case for arch in ("sm_80", "sm_100") for case in memory_cases(arch)),
+    *row_cases("sm_90"),
 ]
 SLOW_CASES = [
     *_MIDDLE,
@@ -143,4 +177,5 @@ SLOW_CASES = [
         for d in WIDTHS["bf16"]
     ),
     *memory_cases("sm_90"),
+    *(case for arch in ("sm_80", "sm_100") for case in row_cases(arch)),
 ]

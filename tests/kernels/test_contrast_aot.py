@@ -1,7 +1,8 @@
 """The contrastive kernels fit every chip, and use its matrix units; no GPU needed.
 
-Where blocks without masks go by, nothing spills; blocks with masks are few, and may spill a little
-where registers are limited for the others' sake.
+Where blocks without masks go by, nothing spills. Blocks with masks are few, and may spill where
+registers are limited for the others' sake: the programs that take turns then were quicker, measured
+on an H100, than fewer programs that spill nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ CASES = [
     *PLAIN_CASES,
     *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES),
 ]
-FEW = 512  # bytes a thread
+# Bytes a thread, outside of the loop without masks. Most is one pass on sm_80, 112, but for
+# statistics, whose program keeps both loops' sums: with sm_90's limit of 128 registers 272; sm_100,
+# whose tile nobody has measured, 272 with Triton 3.9 and 696 with 3.6.
+FEW, STATISTICS = 112, {"sm_90": 272, "sm_100": 696}
 # Instructions of the matrix units for 16-bit factors, by architecture.
 UNITS = {"sm_80": r"mma\.sync\S*\.bf16", "sm_90": r"wgmma\.mma_async\S*\.bf16",
          "sm_100": r"tcgen05\.mma\S*\.kind::f16"}  # fmt: skip
@@ -32,11 +36,16 @@ UNITS = {"sm_80": r"mma\.sync\S*\.bf16", "sm_90": r"wgmma\.mma_async\S*\.bf16",
 
 def check(case: aot.Case) -> None:
     needs = aot.resources(case)
+    statistics = case.kernel.__name__ == "_contrast_statistics_kernel"
+    # With labels every block has a mask, and sm_100's statistics spill there.
+    masked = "*i64" in case.pointers.values() and statistics and case.arch == "sm_100"
     if needs.spilled:
-        assert needs.spilled <= FEW, needs
+        assert needs.spilled <= (STATISTICS if statistics else {}).get(case.arch, FEW), needs
+    if needs.spilled and not masked:
         main = min((x for x in aot.loops(case) if any("MUFU.EX2" in y for y in x)), key=len)
         assert sum("STL" in y for y in main) == 0, needs
-        assert sum("LDL" in y for y in main) <= 4, needs  # what the loop does not change
+        # What the loop does not change: the addresses of the columns' results.
+        assert sum("LDL" in y for y in main) <= (4 if statistics else 1), needs
     assert needs.shared <= aot.SHARED_LIMIT[case.arch], needs
     assert aot.narrow_offsets(aot.compiled(case).asm["ttir"]) == []
 

@@ -1,0 +1,201 @@
+"""What is done once a row, against float64: losses and weights, and finished gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcl_fast.kernels.contrast_finish import Pull, contrast_finish_bwd
+from mmcl_fast.kernels.contrast_settle import Settled, Terms, contrast_settle_fwd, restored
+from mmcl_fast.kernels.contrast_statistics import Partial
+from mmcl_fast.kernels.pairs import FLOOR
+
+from .contrast_problems import Draw
+
+LOG2 = math.log(2.0)
+EPS = 2.0**-23
+N = 70
+FORMS = ("softmax", "decoupled", "sigmoid")
+
+
+def partial(draw: Draw, parts: int, device: torch.device, form: str) -> Partial:
+    """Tops from -40 to 40, totals as kernels leave them, and some parts that met nothing.
+
+    The sigmoid form has no tops.
+    """
+    tops = 80 * torch.rand(parts, N, generator=draw.generator) - 40
+    totals = 1 + 100 * torch.rand(parts, N, generator=draw.generator)
+    nothing = torch.rand(parts, N, generator=draw.generator) < 0.2
+    if form == "sigmoid":
+        tops.fill_(FLOOR.value)
+    tops, totals = tops.masked_fill(nothing, FLOOR.value), totals.masked_fill(nothing, 0.0)
+    found = torch.zeros(parts, N)
+    found[parts // 2] = 60 * torch.rand(N, generator=draw.generator) - 30
+    return Partial(tops.to(device), totals.to(device), found.to(device))
+
+
+def check(ours: Terms, form: str, parts: Partial, positive: Tensor, upstream: Tensor) -> Tensor:
+    """Terms of one direction against float64; returns its exact losses."""
+    x = positive.double() * LOG2
+    logs = parts.top.double() * LOG2 + parts.total.double().log()
+    negatives = torch.logsumexp(logs, dim=0)
+    if form == "sigmoid":
+        loss = parts.total.double().sum(dim=0) + torch.nn.functional.softplus(-x)
+        scale, pull = torch.ones_like(x), torch.sigmoid(-x)
+    else:
+        whole = torch.logaddexp(x, negatives) if form == "softmax" else negatives
+        loss = torch.where(whole > -torch.inf, whole - x, 0.0)
+        if form == "softmax":  # the same without cancellation
+            loss = torch.where(negatives > x, negatives - x, 0.0) + torch.log1p(
+                torch.exp(-(negatives - x).abs())
+            )
+        scale = torch.exp(ours.top.double() * LOG2 - whole)
+        pull = torch.exp(negatives - whole)
+        some = negatives > -torch.inf
+        scale, pull = (torch.where(some | (form == "softmax"), y, 0.0) for y in (scale, pull))
+        merged = ours.total.double() * torch.exp2(ours.top.double())
+        close(merged, torch.exp(negatives))
+    close(ours.positive, positive.double(), 2)
+    close(ours.scale, scale * upstream.double())
+    close(ours.pull, pull * upstream.double())
+    return loss
+
+
+def close(found: Tensor, exact: Tensor, units: float = 40) -> None:
+    """Relative to each number: powers of two, of tops up to 80 apart, are off by 2^-22 each."""
+    error = (found.double() - exact).abs()
+    assert found.isfinite().all()
+    assert (error <= units * EPS * exact.abs()).all(), (error / exact.abs()).max()
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+@pytest.mark.parametrize("form", FORMS)
+def test_losses_and_weights(form: str, parts: int, device: torch.device) -> None:
+    draw = Draw(21)
+    rows, columns = partial(draw, parts, device, form), partial(draw, 5, device, form)
+    positive = rows.found.sum(dim=0)
+    one = torch.ones(N, device=device)
+    alone = contrast_settle_fwd(rows, None, form)
+    assert alone.columns is None
+    first = check(alone.rows, form, rows, positive, one)
+    of_losses(alone, first, form)
+    upstream = torch.randn(N, generator=draw.generator).to(device)
+    both = contrast_settle_fwd(rows, columns, form, upstream=upstream)
+    check(both.rows, form, rows, positive, upstream)
+    second = check(both.columns, form, columns, positive, upstream)
+    of_losses(both, (first + second) / 2, form)
+    # What is saved for a later pass gives the same again, with other weights too.
+    saved = (*both.rows.saved, *both.columns.saved)
+    again = restored(saved, form, upstream)
+    assert all(torch.equal(x, y) for x, y in zip(again.rows, both.rows, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(again.columns, both.columns, strict=True))
+
+
+def of_losses(settled: Settled, exact: Tensor, form: str) -> None:
+    if form == "decoupled":  # a difference: relative to its terms, scores up to 60 log 2
+        assert (settled.losses.double() - exact).abs().max() <= 4 * EPS * 60
+    else:
+        close(settled.losses, exact)
+
+
+@pytest.mark.parametrize("form", ["softmax", "decoupled"])
+def test_halves_of_own_rows(form: str, device: torch.device) -> None:
+    draw = Draw(22)
+    above, beside = partial(draw, 2, device, form), partial(draw, 3, device, form)
+    partner = torch.arange(N, device=device).roll(N // 2)
+    ours = contrast_settle_fwd(above, beside, form, own=True, partner=partner)
+    assert ours.columns is None
+    # A pair's score is noted where its row is the smaller one of the two.
+    here = above.found.sum(dim=0)
+    positive = torch.where(partner > torch.arange(N, device=device), here, here[partner])
+    every = Partial(*(torch.cat(x) for x in zip(above[:2], beside[:2], strict=True)))
+    exact = check(ours.rows, form, every, positive, torch.ones(N, device=device))
+    of_losses(ours, exact, form)
+
+
+def test_loss_keeps_its_digits_near_0(device: torch.device) -> None:
+    # A positive that leads by up to 2^100, and one just behind a negative of its own size.
+    lead = torch.linspace(0.0, 100.0, N, device=device)[None]
+    rows = Partial(-lead, torch.ones_like(lead), torch.zeros_like(lead))
+    ours = contrast_settle_fwd(rows, None, "softmax")
+    close(ours.losses, torch.log1p(torch.exp2(-lead[0].double())), 8)
+    rows = Partial(1e-3 * lead, torch.ones_like(lead), torch.zeros_like(lead))
+    ours = contrast_settle_fwd(rows, None, "softmax")
+    close(ours.losses, torch.log1p(torch.exp2(1e-3 * lead[0].double())), 8)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_and_infinity_come_through(form: str, device: torch.device) -> None:
+    nothing = torch.zeros(1, 3, device=device)
+    total = torch.tensor([[torch.nan, torch.inf, 1.0]], device=device)
+    losses = contrast_settle_fwd(Partial(nothing, total, nothing), None, form).losses
+    assert losses[0].isnan()
+    assert losses[1] == torch.inf
+    assert losses[2].isfinite()
+
+
+CASES = ["plain", "index", "mutual", "mixture", "no positives"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_finished_gradient(case: str, parts: int, device: torch.device) -> None:
+    r, k, d = 37, 30, 150  # rows without positives; two blocks of features
+    draw = Draw(23)
+
+    def made(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw.generator).to(device)
+
+    sums, own, source = made(parts, r, d), made(r, d).half(), made(r, d + 2).half()[:, :d]
+    pulls, temperature, factor = (made(k), made(k)), torch.tensor(0.3), torch.tensor(7.0)
+    temperature, factor, before = temperature.to(device), factor.to(device), made(r)
+    index = torch.randperm(r, generator=draw.generator)[:k].to(device)
+    mixture = None
+    whole = sums.double().sum(dim=0)
+    taken, at = pulls[0].double() + pulls[1].double(), torch.arange(k, device=device)
+    if case == "mixture":
+        tops, top, scale = made(parts, r), made(r) + 3, made(r).abs()
+        mixture = tops, Terms(top, top, top, scale, top)
+        weights = torch.exp2(tops.double() - top.double()) * scale.double()
+        whole = (sums.double() * weights[:, :, None]).sum(dim=0)
+    if case == "index":
+        at = index
+    if case == "mutual":
+        at = torch.arange(k, device=device).roll(k // 2)
+        taken = taken + pulls[0].double()[at]
+    pull = Pull(source, pulls, None if case in ("plain", "mixture") else at,
+                mutual=case == "mutual", share=0.5)  # fmt: skip
+    gone = torch.zeros_like(whole)
+    if case == "no positives":
+        pull = None
+    else:
+        gone[:k] = taken[:, None] * source[at].double()
+    rate = 0.25 * 7.0 / temperature.double()
+    parts_of_dots = own.double() * (0.75 * whole - 0.5 * gone)
+    out, dots = contrast_finish_bwd(
+        sums, own, pull, temperature, (0.25, factor), mixture=mixture, share=0.75, dots=True,
+        before=before,
+    )  # fmt: skip
+    size = rate * (whole.abs() + gone.abs()).max()
+    assert (out.double() - rate * (whole - gone)).abs().max() <= 8 * EPS * size
+    exact = before.double() - parts_of_dots.sum(dim=1) * rate / temperature.double()
+    size = (parts_of_dots.abs().sum(dim=1) * rate / temperature.double()).max()
+    assert dots is not None
+    assert (dots.double() - exact).abs().max() <= 8 * EPS * size
+
+
+def test_nothing_to_finish(device: torch.device) -> None:
+    t = torch.tensor(1.0, device=device)
+    none = torch.zeros(1, 0, 8, device=device)
+    out, dots = contrast_finish_bwd(none, none[0], None, t, (1.0, None), dots=True)
+    assert out.shape == (0, 8)
+    assert dots is not None
+    assert dots.shape == (0,)
+    some = torch.zeros(1, 3, 0, device=device)  # rows without features
+    out, dots = contrast_finish_bwd(some, some[0], None, t, (1.0, None), dots=True)
+    assert out.shape == (3, 0)
+    assert dots is not None
+    assert (dots == 0).all()
