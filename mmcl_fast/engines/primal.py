@@ -6,7 +6,8 @@ Beside the weights the engine accumulates their coefficients in the span of the 
 optimizer stays in it, so that gamma and rho are the accumulated ones.
 
 Numerics: arithmetic of the config's dtype. Precision bf16 rounds the factors and the results of the
-products with noise patches to bfloat16; weights, scores, softmax and updates stay float32.
+products with noise patches to bfloat16; weights, scores, softmax and updates stay float32. On a GPU
+features are then kept as bfloat16, and softmax terms are rounded before they weigh features.
 Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m multi-modal
 (`torch_impl.halves`); with M drawn negatives 4 n^2 m for each direction. Memory: the data, a few
 [n, m] arrays, and never n x n numbers unless M negatives are drawn.
