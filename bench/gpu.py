@@ -1,6 +1,6 @@
 """Everything that needs a GPU, in one go: build, gates and tests, then timings.
 
-`python -m bench.gpu [--out FILE] [--tune] [--only STEP ...]`, in a checkout, on a CUDA machine; at
+`python -m bench.gpu [--out FILE] [--tune] [--even-if-red] [--only STEP ...]`, in a checkout, on a CUDA machine; at
 most 8 minutes, on 16 cores about 3; no network. Correctness comes first, in parallel processes, and
 so does the compilation of what is timed; then timings, one after another, with nothing beside them.
 Every step is a process with a time of its own: one that fails, crashes or hangs is recorded and the
@@ -63,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.gpu", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), metavar="FILE")
     parser.add_argument("--tune", action="store_true", help="also time other tiles")
+    parser.add_argument(
+        "--even-if-red", action="store_true",
+        help="also time what a red gate or test vouches for; its rows name it, no table shows them",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="*", default=[], metavar="STEP")
     args = parser.parse_args(arguments)
     try:
@@ -74,15 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device is None:
         print("bench.gpu: device: expected a usable CUDA device, got none", file=sys.stderr)
         return 2
-    return run(steps, args.out, common_of(device, record.environment()))
+    common = common_of(device, record.environment())
+    return run(steps, args.out, common, even_if_red=args.even_if_red)
 
 
-def run(steps: Sequence[Step], out: Path, common: Row) -> int:
+def run(steps: Sequence[Step], out: Path, common: Row, *, even_if_red: bool = False) -> int:
     """Run steps, print what they found, and say whether every one succeeded."""
     begin = out.stat().st_size if out.exists() else 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    status = run_all(steps, lambda step, seconds: run_step(step, seconds, out, common))
+    status = run_all(
+        steps, lambda step, seconds: run_step(step, seconds, out, common), even_if_red=even_if_red
+    )
     skipped = [name for name, row in status.items() if row["status"] == "skipped"]
     for name in skipped:
         step = {"op": "step", "variant": name, "settings": {}, **status[name]}

@@ -31,6 +31,7 @@ class Step:
         compiles: The timed step whose kernels it compiles; nothing depends on its success.
         part: Which part of it.
         optional: Runs only when asked for.
+        red: Of what vouches for it, what failed: it runs because it was told to.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Step:
     compiles: str = ""
     part: str = ""
     optional: bool = False
+    red: tuple[str, ...] = ()
 
     @property
     def tests(self) -> bool:

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def last_rows(op: str) -> tuple[list[Row], str]:
     """Rows of an operation in the latest run that has any, or none and a sentence why."""
     rows = list(rows_of(GPU))
-    mine = [row for row in rows if row["op"] == op]
+    mine = [row for row in rows if row["op"] == op and not row.get("red")]
     if mine:
         last = max(row["date"] for row in mine)
         return [row for row in mine if row["date"] == last], ""

@@ -115,6 +115,25 @@ def test_a_failure_skips_what_needs_it_and_nothing_else() -> None:
     assert found["d"]["reason"] == "needs b"
 
 
+def test_what_a_red_step_vouches_for_runs_only_when_told_to_and_says_so() -> None:
+    needs = {"a": (), "b": ("a",), "c": ("b",)}
+    steps = [Step(name, 5, of) for name, of in needs.items()]
+    seen: dict[str, tuple[str, ...]] = {}
+
+    def one(step: Step, seconds: float) -> dict[str, Any]:
+        seen[step.name] = step.red
+        return {"status": "failed" if step.name == "a" else "ok"}
+
+    run_all(steps, one, even_if_red=True)
+    assert seen == {"a": (), "b": ("a",), "c": ()}
+
+
+def test_rows_of_a_step_that_runs_all_the_same_name_what_is_red(tmp_path: Path) -> None:
+    step = Step("x", 60, command=("-c", "pass"), red=("gate",))
+    run_step(step, 60.0, tmp_path / "out", {"date": "now"})
+    assert [row["red"] for row in rows_of(tmp_path / "out")] == [["gate"]]
+
+
 def test_the_limit_holds_for_all_together() -> None:
     now, given = [0.0], []
 

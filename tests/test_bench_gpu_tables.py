@@ -122,3 +122,9 @@ def test_a_run_of_part_of_the_steps_leaves_the_others_tables(file: Path) -> None
     assert SOURCE in gpu_tables.gpu_loss()
     write(file, {**step, **later})
     assert "commit unknown, 2026-01-03" in gpu_tables.gpu_loss()
+
+
+def test_rows_that_nothing_vouches_for_are_not_shown(file: Path) -> None:
+    settings = {"modality": "single", "runs": 1056}
+    write(file, row("trajectory", "triton, ieee", settings, **ms(1.0), runs_per_s=1e6, red=["x"]))
+    assert gpu_tables.last_rows("trajectory")[0] == []
