@@ -15,7 +15,7 @@ from .gpu_steps import CUDA, Report, Row, compiled, distance, rows_like
 
 OURS, DENSE, LINEAR, COMPILED = "mmcl_fast", "dense", "linear_cross_entropy", "dense, compiled"
 SYMMETRIC, ONE_WAY = "symmetric", "paper (6), the query as key"
-SHARE = 0.12  # of the memory, for a process that compiles beside others
+SHARE = 0.09  # of the memory, for a process that compiles beside others
 FP32, BF16 = torch.float32, torch.bfloat16
 
 

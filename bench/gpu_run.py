@@ -77,8 +77,8 @@ def run_all(
 
 
 def _workers() -> int:
-    """Half as many again as there are cores: a process also waits for files and for the device."""
-    return max(2, 3 * len(os.sched_getaffinity(0)) // 2)
+    """Two more than there are cores; many more would not fit into the device's memory."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 _running: set[int] = set()
