@@ -59,7 +59,7 @@ _LOSS_TESTS = ("test_contrast*", "test_two_sided*")
 TIMED = (
     Step("product", 8, ("build",)),
     Step("trajectory", 38, ("gate_trajectory", "test_trajectory*")),
-    Step("primal", 32, ("gate_primal", "test_two_sided*", "test_rows*", "test_halves*")),
+    Step("primal", 32, ("gate_primal", "test_two_sided*", "test_rows*", "test_primal_step*")),
     Step("loss", 43, ("gate_loss", *_LOSS_TESTS)),
     Step("data", 9, ("build", "test_normal*")),
     Step("tune", 50, ("gate_trajectory",), optional=True),
