@@ -2,10 +2,11 @@
 
 `python -m bench.gpu [--out FILE] [--tune] [--even-if-red] [--only STEP ...]`, in a checkout, on a
 CUDA machine; at most 8 minutes, on 16 cores about 3; no network. Correctness comes first, in
-parallel processes, and so does the compilation of what is timed; then timings, one after another, with nothing beside them.
-Every step is a process with a time of its own: one that fails, crashes or hangs is recorded and the
-others go on, but what a red gate or test vouches for is not timed. Rows are appended to FILE as
-they are found. The exit status is 0 only if every step succeeded, and 2 without a CUDA device.
+parallel processes, and so does the compilation of what is timed; then timings, one after another,
+with nothing beside them. Every step is a process with a time of its own: one that fails, crashes or
+hangs is recorded and the others go on, but what a red gate or test vouches for is not timed, unless
+`--even-if-red` is given: rows and tables then name what was red. Rows are appended to FILE as they
+are found. The exit status is 0 only if every step succeeded, and 2 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tune", action="store_true", help="also time other tiles")
     parser.add_argument(
         "--even-if-red", action="store_true",
-        help="also time what a red gate or test vouches for; its rows name it, no table shows them",
+        help="also time what a red gate or test vouches for; its rows and tables name it",
     )  # fmt: skip
     parser.add_argument("--only", nargs="*", default=[], metavar="STEP")
     args = parser.parse_args(arguments)

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def last_rows(op: str) -> tuple[list[Row], str]:
     """Rows of an operation in the latest run that has any, or none and a sentence why."""
     rows = list(rows_of(GPU))
-    mine = [row for row in rows if row["op"] == op and not row.get("red")]
+    mine = [row for row in rows if row["op"] == op]
     if mine:
         last = max(row["date"] for row in mine)
         return [row for row in mine if row["date"] == last], ""
@@ -74,6 +74,8 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if "skipped" in row:
             reasons.setdefault(row["skipped"], {})[row["variant"]] = None
     found += [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
+    if red := dict.fromkeys(name for row in rows for name in row.get("red", ())):
+        found.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
     return [wrap(text.replace("|", "/").replace("..", ".")) for text in found]
 
 

@@ -124,7 +124,11 @@ def test_a_run_of_part_of_the_steps_leaves_the_others_tables(file: Path) -> None
     assert "commit unknown, 2026-01-03" in gpu_tables.gpu_loss()
 
 
-def test_rows_that_nothing_vouches_for_are_not_shown(file: Path) -> None:
+def test_what_was_red_stands_below_the_table(file: Path) -> None:
     settings = {"modality": "single", "runs": 1056}
-    write(file, row("trajectory", "triton, ieee", settings, **ms(1.0), runs_per_s=1e6, red=["x"]))
-    assert gpu_tables.last_rows("trajectory")[0] == []
+    ours = row("trajectory", "triton, ieee", settings, **ms(1.0), runs_per_s=1e6)
+    write(file, ours, ours | {"red": ["test_x 1/2"]})
+    assert "Red in this run, see bench/README.md: `test_x 1/2`." in gpu_tables.gpu_trajectory()
+    file.unlink()
+    write(file, ours)
+    assert "Red" not in gpu_tables.gpu_trajectory()
