@@ -73,8 +73,7 @@ class TritonEngine(WholeRuns):
         zeros = torch.zeros((), device=spec.device).new_zeros
         layout = Layout.of(cfg.n, cfg.m, cfg.precision, zeros(0))
         S, M, V = layout.slots, layout.rows, layout.slots * (3 - sides)
-        self._slots = torch.stack([self._slots_of(r, layout.split(p)) for r, p in
-                                   enumerate(self._positives)]).to(spec.device)  # fmt: skip
+        self._slots = self._all_slots([layout.split(p) for p in self._positives]).to(spec.device)
         self._runs = Trajectories(
             layout=layout,
             gram=zeros(runs, sides, S, V),
@@ -153,17 +152,21 @@ class TritonEngine(WholeRuns):
         """Columns of [R, m, slots or more] in the order of the samples, [R, m, n]."""
         return torch.gather(x, 2, self._slots[:, None, :].expand(-1, x.shape[1], -1))
 
-    def _slots_of(self, r: int, split: int) -> Tensor:
-        """The slot of each sample of a run."""
-        ranks = torch.empty_like(self._orders[r])
-        ranks[self._orders[r]] = torch.arange(len(ranks))
-        return torch.where(ranks < self._positives[r], ranks, ranks + split - self._positives[r])
+    def _all_slots(self, splits: list[int]) -> Tensor:
+        """The slot of each sample of each run, [R, n]."""
+        orders, counts = self._orders, torch.tensor(self._positives)[:, None]
+        places = torch.arange(orders.shape[1]).expand_as(orders)
+        ranks = torch.empty_like(orders).scatter_(1, orders, places)
+        return torch.where(ranks < counts, ranks, ranks + torch.tensor(splits)[:, None] - counts)
 
     def _columns_of(self, suffix: str) -> Columns:
         return Columns(*(self._each(f"{name}{suffix}") for name in ("noise", "mu", "weights")))
 
     def _each(self, name: str) -> list[Tensor]:
-        return [getattr(data, name).to(self._spec.device) for data in self._spec.data]
+        device, tensors = self._spec.device, [getattr(data, name) for data in self._spec.data]
+        if device == tensors[0].device or len({x.shape for x in tensors}) > 1:
+            return [x.to(device) for x in tensors]
+        return list(torch.stack(tensors).to(device).unbind())  # one copy to the device for all
 
 
 _TRAINED = ("z", "signal", "moved", "moved_signal")
