@@ -206,4 +206,17 @@ def gpu_loss() -> str:
     return page(text, head, lines, rows)
 
 
-__all__ = ["GPU", "gpu_loss", "gpu_primal", "gpu_trajectory", "last_rows", "source"]
+def gpu_data() -> str:
+    """Normals of the stream against torch's, which are no function of their place."""
+    rows, why = last_rows("data")
+    if not rows:
+        return why
+    torchs = next((row for row in rows if row["variant"] == "torch normal_"), {})
+    lines = [
+        [row["variant"], number(row, "gnumbers_per_s", ",.0f"), ratio(torchs, row)] for row in rows
+    ]
+    text = f"{rows[0]['settings']['numbers']:,} float32 numbers into a given array:"
+    return page(text, ["", "G/s", "× torch normal_"], lines, rows)
+
+
+__all__ = ["GPU", "gpu_data", "gpu_loss", "gpu_primal", "gpu_trajectory", "last_rows", "source"]

@@ -24,7 +24,7 @@ from .findings import (
     table1_table,
     theory_table,
 )
-from .gpu_tables import gpu_loss, gpu_primal, gpu_trajectory
+from .gpu_tables import gpu_data, gpu_loss, gpu_primal, gpu_trajectory
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -280,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_trajectory": gpu_trajectory,
     "gpu_primal": gpu_primal,
     "gpu_loss": gpu_loss,
+    "gpu_data": gpu_data,
     "sweep": sweep_table,
     "data": data_table,
     "startup": startup_table,

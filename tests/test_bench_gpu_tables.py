@@ -18,7 +18,7 @@ RUN = {
     "command": "python -m bench.gpu",
 }
 SOURCE = "a GPU, torch 2.11, triton 3.6, commit cccccccccc, 2026-01-02: `python -m bench.gpu`."
-NAMES = ("gpu_trajectory", "gpu_primal", "gpu_loss")
+NAMES = ("gpu_trajectory", "gpu_primal", "gpu_loss", "gpu_data")
 
 
 @pytest.fixture
@@ -112,6 +112,19 @@ def test_loss(file: Path) -> None:
     assert "| symmetric, N = 262,144, D = 128 | 890 | – | – | – | 7 | – | – | – |" in text
     assert text.count(reason) == 1
     assert len(list(rows_of(file))) == 6
+
+
+def test_data(file: Path) -> None:
+    settings = {"numbers": 134217728}
+    write(
+        file,
+        row("data", "mmcl_fast", settings, **ms(0.4), gnumbers_per_s=372.3),
+        row("data", "torch normal_", settings, **ms(0.3), gnumbers_per_s=445.6),
+    )
+    text = gpu_tables.gpu_data()
+    assert "| mmcl_fast | 372 | 0.75 |" in text
+    assert "| torch normal_ | 446 | 1.00 |" in text
+    assert "134,217,728 float32" in text
 
 
 def test_a_run_of_part_of_the_steps_leaves_the_others_tables(file: Path) -> None:
