@@ -102,8 +102,8 @@ _ROWS: dict[tuple[str, str, int, str | int], Tile] = {
 }
 # Features up to here are held by one program, longer ones go through matrix products in memory:
 # (arch, bytes per element) -> features. As far as registers go: below about 490 features of 2 bytes
-# the traffic of scores in memory would take an H100 longer than the products; 4 bytes have no matrix
-# unit, and a library's products are faster than ours.
+# the traffic of scores in memory would take an H100 longer than the products; 4 bytes have no
+# matrix unit, and a library's products are faster than ours.
 _FUSED = {
     (INTERPRETER, 2): 64,
     (INTERPRETER, 4): 64,
@@ -112,8 +112,8 @@ _FUSED = {
 }
 
 # (kernel, arch, bytes per element, bin of the kernel's own launcher) -> Tile.
-# Normals: a thread has two to four Philox blocks in flight, and the integer divisions of the program
-# index are spread over all of them. Other tiles of this kernel were not tried on a GPU.
+# Normals: a thread has two to four Philox blocks in flight, and the integer divisions of the
+# program index are spread over all of them. Other tiles were not tried on a GPU.
 TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
     {
         ("normal_fill", INTERPRETER, 2, "few"): Tile(block_n=1, num_warps=1),
