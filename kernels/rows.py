@@ -49,6 +49,16 @@ def _row_dots_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     tl.store(out_ptr + at_n, tl.sum(acc, 1), mask=mask_n)
 
 
+@triton.jit
+def _tile_of(N, D, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows and features of this program's tile; which rows, and which of its numbers, there are."""
+    num_d = tl.cdiv(D, BLOCK_D)
+    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
+    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    mask_n = rows < N
+    return rows.to(tl.int64), at_d, mask_n, mask_n[:, None] & (at_d < D)[None, :]
+
+
 @triton.jit(do_not_specialize=["N"])
 def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     mixture_ptr,
@@ -65,11 +75,7 @@ def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     BLOCK_D: tl.constexpr,
 ):
     """One program: a tile."""
-    num_d = tl.cdiv(D, BLOCK_D)
-    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
-    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
-    mask_n, at_n = rows < N, rows.to(tl.int64)
-    mask = mask_n[:, None] & (at_d < D)[None, :]
+    at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
     mixture = tl.load(
         mixture_ptr + (at_n[:, None] * stride_mn + at_d[None, :]), mask=mask, other=0.0
     )
@@ -97,11 +103,7 @@ def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     BLOCK_D: tl.constexpr,
 ):
     """One program: a tile, whose largest number it keeps."""
-    num_d = tl.cdiv(D, BLOCK_D)
-    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
-    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
-    mask_n, at_n = rows < N, rows.to(tl.int64)
-    mask = mask_n[:, None] & (at_d < D)[None, :]
+    at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
     z = tl.load(
         z_ptr + (at_n[:, None] * stride_zn + at_d[None, :]), mask=mask, other=float("-inf")
     ).to(tl.float32)
@@ -134,11 +136,7 @@ def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     BLOCK_D: tl.constexpr,
 ):
     """One program: a tile of samples and neurons."""
-    num_d = tl.cdiv(D, BLOCK_D)
-    rows = tl.program_id(0) // num_d * BLOCK_N + tl.arange(0, BLOCK_N)
-    at_d = (tl.program_id(0) % num_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
-    mask_n, at_n = rows < N, rows.to(tl.int64)
-    mask = mask_n[:, None] & (at_d < D)[None, :]
+    at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
     places, columns = first + at_n, first + at_n
     if places_ptr is not None:
         places = tl.load(places_ptr + places, mask=mask_n, other=0)
