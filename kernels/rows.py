@@ -162,6 +162,7 @@ def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
 
 def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """<a_i, b_i>, [N], float32, of rows [N, D] with stride 1 along D."""
+    _check_rows(a, b)
     n, d = a.shape
     out = a.new_empty(n, dtype=torch.float32)
     tile = _tile("row_dots", a)
@@ -191,6 +192,7 @@ def row_gradients_fwd(
         miss: [N], float32.
         out: [N, D], float32, stride 1 along D; may be `mixture`.
     """
+    _check_rows(mixture, positive, out)
     n, d = out.shape
     tile = _tile("row_gradients", out)
     if n:
@@ -213,6 +215,7 @@ def rectify_fwd(
         places: Row first + i of a list of rows of `out`, int64; None: row first + i itself.
         first: Where in that list row 0 of `z` stands.
     """
+    _check_rows(z, out)
     n, d = z.shape
     tile = _tile("rectify", z)
     grid = _grid(n, d, tile)
@@ -245,6 +248,7 @@ def rectify_bwd(
 
     Returns: In the dtype of `h`.
     """
+    _check_rows(g, h)
     n, d = g.shape
     out = torch.empty_like(h)
     tile = _tile("unrectify", h)
@@ -256,6 +260,12 @@ def rectify_bwd(
                 **_blocks(tile),
             )  # fmt: skip
     return out
+
+
+def _check_rows(*tensors: torch.Tensor) -> None:
+    for x in tensors:
+        if x.stride(1) != 1 and x.shape[1] > 1:
+            raise ValueError(f"rows: expected stride 1 along features, got strides {x.stride()}")
 
 
 def _tile(kernel: str, like: torch.Tensor) -> Tile:

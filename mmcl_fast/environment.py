@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 def triton_interpreted() -> bool:
     """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def kernels_lack(*, on_cuda: bool) -> str | None:
+    """What the kernels lack to run on the CUDA device, or in the interpreter, or None."""
+    if find_spec("triton") is None:  # looked for, not imported
+        return "expected Triton to be installed, got none"
+    if on_cuda and (torch.version.cuda is None or torch.cuda.get_device_capability() < (8, 0)):
+        return "expected an NVIDIA GPU of compute capability 8.0 or later"
+    return None
 
 
 def cpu_name() -> str:

@@ -111,8 +111,14 @@ def check_memory(cfg: TrainConfig, engine: str) -> None:
 
     Raises: DataError: the predicted need is more than what is free now.
     """
-    available = _free_gpu_bytes() if cfg.device == "cuda" else available_bytes()
-    needed = memory_bytes(cfg, engine)
+    if cfg.device != "cuda":
+        _require(cfg, engine, memory_bytes(cfg, engine), available_bytes(), "free now")
+        return
+    _require(cfg, engine, data_bytes(cfg), available_bytes(), "free now, where data are drawn")
+    _require(cfg, engine, memory_bytes(cfg, engine), _free_gpu_bytes(), "free on the GPU now")
+
+
+def _require(cfg: TrainConfig, engine: str, needed: int, available: int | None, where: str) -> None:
     if available is None or needed <= available:
         return
     hints = ["a smaller n or d"]
@@ -122,7 +128,6 @@ def check_memory(cfg: TrainConfig, engine: str) -> None:
             hints.append("data = streamed with engine = primal")
     if engine != "primal" and memory_bytes(cfg, "primal") <= available:
         hints.append("engine = primal")
-    where = "free on the GPU now" if cfg.device == "cuda" else "free now"
     raise DataError(
         f"memory: expected a run of at most {available / GIB:.2f} GiB ({where}), got "
         f"{needed / GIB:.2f} GiB with engine {engine} at n = {cfg.n}, d = {cfg.d}, m = {cfg.m}; "

@@ -48,7 +48,9 @@ class TritonModality(Modality):
         """See `Modality.gradients`."""
         fill = torch.empty_like if order.samples is None else torch.zeros_like
         along = fill(self.moved)  # with the same strides
-        c = rectify_bwd(g.noise, x.rectified, along, (order.places, order.samples), q=q)
+        # One masked block leaves its gradient by neuron; the kernel reads rows.
+        rows_of_g = g.noise.contiguous()
+        c = rectify_bwd(rows_of_g, x.rectified, along, (order.places, order.samples), q=q)
         along[:, -1] = c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         to_weights = torch.zeros_like(self.weights)
         for part, rows in self.rows.pieces(order.samples):

@@ -15,8 +15,6 @@ Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.peers import Alone, Peers
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.environment import triton_interpreted
+from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.model import power_relu
 from mmcl_fast.torch_impl.halves import (
     Arithmetic,
@@ -100,10 +98,10 @@ class PrimalEngine:
 
     def _kernels(self) -> tuple[type[Modality], Arithmetic | None, torch.dtype | None]:
         """Who encodes and compares samples, and the dtype of features if it is not the config's."""
-        able = self._spec.device.type == "cuda" or triton_interpreted()
+        # Without them torch computes the same, of float64 and of shared runs always.
+        on_cuda = self._spec.device.type == "cuda"
+        able = (on_cuda or triton_interpreted()) and kernels_lack(on_cuda=on_cuda) is None
         if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
-            return Modality, None, None
-        if find_spec("triton") is None:
             return Modality, None, None
         from mmcl_fast.engines.modality_triton import FEATURES, TritonModality  # imports Triton
         from mmcl_fast.triton_impl.halves import TRITON

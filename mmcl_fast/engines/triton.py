@@ -11,8 +11,6 @@ Cost: see the kernel; memory: `engines.memory_bytes`.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ from mmcl_fast.engines.gram import Columns, embed
 from mmcl_fast.engines.pool import one_hot_sides
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
-from mmcl_fast.environment import triton_interpreted
+from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu
 from mmcl_fast.torch_impl.one_pass import Features
@@ -39,10 +37,8 @@ def why_not(cfg: TrainConfig) -> str | None:
             "expected a CUDA device (on the CPU a process started with TRITON_INTERPRET=1), got "
             f"device {cfg.device}; use native or gram"
         )
-    if find_spec("triton") is None:  # looked for, not imported
-        return "expected Triton to be installed, got none; use gram"
-    if on_cuda and (torch.version.cuda is None or torch.cuda.get_device_capability() < (8, 0)):
-        return "expected an NVIDIA GPU of compute capability 8.0 or later; use gram"
+    if lacks := kernels_lack(on_cuda=on_cuda):
+        return f"{lacks}; use gram"
     for name, size, most in (("n", cfg.n, MAX_SAMPLES), ("m", cfg.m, MAX_NEURONS)):
         if size > most:
             return f"{name}: a run in one program takes up to {most}, got {size}; use gram"

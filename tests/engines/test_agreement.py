@@ -168,6 +168,10 @@ def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     check_memory(small, "primal")
     with pytest.raises(DataError, match=r"memory: .* at most 9.00 GiB \(free on the GPU now\)"):
         check_memory(cfg, "primal")
+    monkeypatch.setattr("mmcl_fast.engines.cost.available_bytes", lambda: 1 << 30)
+    wide = small.replace(d=40_000)
+    with pytest.raises(DataError, match=r"at most 1.00 GiB \(free now, where data are drawn\)"):
+        check_memory(wide, "primal")
     from mmcl_fast.triton_impl import chunked, halves
 
     assert GPU_SCORES == halves.WORKSPACE

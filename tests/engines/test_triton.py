@@ -64,7 +64,7 @@ def test_old_or_foreign_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert ENGINES["triton"].why_not(CFG.replace(device="cpu")) is None
-    monkeypatch.setattr("mmcl_fast.engines.triton.find_spec", lambda name: None)
+    monkeypatch.setattr("mmcl_fast.environment.find_spec", lambda name: None)
     assert "expected Triton to be installed" in str(ENGINES["triton"].why_not(CFG))
 
 

@@ -43,6 +43,12 @@ CASES = [
     Case("momentum", "another rule for weights and coefficients", {"optimizer": "momentum"}),
     Case("minibatches", "samples by index, label by label",
          {"optimizer": "sgd", "batch_size": 210, "n": 420, "epochs": 1}),
+    Case("small", "one masked block instead of halves", {"n": 40}),
+    Case("small_multi", "the same, both directions", {"n": 40, "modality": "multi", "q": 2,
+                                                      "eta": 0.05}),
+    Case("drawn", "negatives that are no whole blocks", {"negatives_per_sample": 9, "n": 60}),
+    Case("small_minibatches", "a masked block of samples by index",
+         {"optimizer": "sgd", "batch_size": 30, "n": 60, "epochs": 1}),
     Case("fresh_views", "views of another epoch", {"augment": "per_epoch", "epochs": 2}),
 ]  # fmt: skip
 
@@ -106,6 +112,15 @@ def test_against_float64(case: Case, device: torch.device) -> None:
 def test_bfloat16(q: int, modality: str, device: torch.device) -> None:
     cfg = BASE.replace(modality=modality, q=q, eta=0.3 if q == 1 else 0.05, epochs=2)
     data = sample(cfg)
+    check_bfloat16(cfg, data, device)
+
+
+def test_bfloat16_in_one_masked_block(device: torch.device) -> None:
+    cfg = BASE.replace(n=40, epochs=2)
+    check_bfloat16(cfg, sample(cfg), device)
+
+
+def check_bfloat16(cfg: TrainConfig, data: SignalNoiseData, device: torch.device) -> None:
     exact = trained(cfg.replace(dtype="float64"), widened(data), torch.device("cpu"))
     found = trained(cfg.replace(precision="bf16"), data, device)
     again = trained(cfg.replace(precision="bf16"), data, device)
@@ -137,6 +152,19 @@ def test_a_saved_state_goes_on(device: torch.device) -> None:
     assert torch.equal(other.train_epoch(1), whole)
     for one, same in zip(first.state().values(), other.state().values(), strict=True):
         assert torch.equal(one, same)
+
+
+def test_where_kernels_cannot_run_torch_computes(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = sample(BASE)
+    exact = trained(BASE, data, device)["losses"]
+    lacking = "mmcl_fast.engines.primal.kernels_lack"
+    monkeypatch.setattr(lacking, lambda *, on_cuda: "expected a newer GPU")
+    engine = PrimalEngine(Spec([BASE], [data], device))
+    assert not isinstance(engine._modalities[0], TritonModality)
+    losses = torch.cat([engine.train_epoch(epoch) for epoch in range(BASE.epochs)])
+    assert far(losses.double().cpu(), exact) < 1e-5
 
 
 def test_padding_is_no_more_than_a_vector() -> None:

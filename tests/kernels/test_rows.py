@@ -104,6 +104,19 @@ def test_and_back(n: int, d: int, dtype: torch.dtype, q: int, device: torch.devi
     assert (along.T - exact).abs().le(4 * EPS * exact.abs()).all()
 
 
+def test_columns_are_refused(device: torch.device) -> None:
+    x, ones = drawn(6, 6, device=device), torch.ones(6, device=device)
+    calls = (
+        lambda: row_dots_fwd(x, x.T),
+        lambda: row_gradients_fwd(x.T, x, ones, ones, out=x),
+        lambda: rectify_fwd(x, x.T, None),
+        lambda: rectify_bwd(x.T, x, x, (None, None), q=1),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"rows: expected stride 1 along features, got"):
+            call()
+
+
 def test_no_rows(device: torch.device) -> None:
     none = torch.empty(0, 5, device=device)
     assert row_dots_fwd(none, none).shape == (0,)
