@@ -25,6 +25,7 @@ import torch
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data import normal, stream_numpy, streaming_gram
+from mmcl_fast.data.generate import normal_runs
 from mmcl_fast.data.reduced import reduced_rows
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
@@ -213,7 +214,7 @@ def gram(dims: int, rounds: int) -> list[Row]:
 
     def reduced() -> None:
         for _ in range(REDUCED_CALLS):
-            rows = reduced_rows(cfg, "a")[0]
+            rows = reduced_rows([cfg], "a", normal_runs)[0][0]
             rows @ rows.T
 
     bare: Variants = {

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, sample
+from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.synthetic import SignalNoiseData
 
 from .gpu_steps import Report, Row, compiled, distance, product_tflops
 from .gpu_trajectory import engine_of, moved

@@ -69,14 +69,24 @@ def ratio(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks mean, and once for each reason what was not measured."""
     found = [HOST_NOTE] if any(row.get("host_bound") for row in rows) else []
-    reasons: dict[str, dict[str, None]] = {}
-    for row in rows:
-        if "skipped" in row:
-            reasons.setdefault(row["skipped"], {})[row["variant"]] = None
-    found += [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
+    found += not_measured(rows)
     if red := dict.fromkeys(name for row in rows for name in row.get("red", ())):
         found.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
     return [wrap(text.replace("|", "/").replace("..", ".")) for text in found]
+
+
+def not_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each reason and, unless both were left out for it, each modality."""
+    left_out: dict[tuple[str, str], dict[str, None]] = {}  # by reason and variant: modalities
+    for row in rows:
+        if "skipped" in row:
+            modality = row["settings"].get("modality", "")
+            left_out.setdefault((row["skipped"], row["variant"]), {})[modality] = None
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (why, variant), modalities in left_out.items():
+        modality = "" if len(modalities) > 1 else next(iter(modalities))
+        groups.setdefault((why, f", {modality}-modal" if modality else ""), []).append(variant)
+    return [f"Not measured{of}: {'; '.join(names)}: {why}." for (why, of), names in groups.items()]
 
 
 def page(
@@ -120,14 +130,14 @@ def gpu_trajectory() -> str:
             cells.append(f"{row['runs_per_s'] / peer:.2f}" if ours else MISSING)
             cells.append(number(errors.get((variant, modality), {}), "error", ".0e"))
         lines.append(cells)
-    head = ["", "runs at once"]
+    head = ["", "runs"]
     for modality in modalities:
         head += [f"{modality}-modal, runs/s", "× best peer", "loss error"]
     text = (
         "Runs of Figure 1's size (n = 100, m = 50, 200 epochs, float32, reduced data) on one GPU: "
-        "`triton` with inner products given, by precision of its products; `train_many` from the "
-        "configs to the curves, data drawn on the CPU included. Below 1 a peer is faster. Loss "
-        "error: largest over the epochs against float64, by the first loss."
+        "`triton` with inner products given, by precision of its products; `train_many` in batches "
+        "of up to 1,024, from the configs to the curves, data drawn on the CPU included. Below 1 a "
+        "peer is faster. Loss error: largest over the epochs against float64, by the first loss."
     )
     return page(text, head, lines, rows)
 

@@ -37,7 +37,7 @@ from .whole import eager_s
 
 PAPER = TrainConfig(device="cpu", data="reduced", evaluate_every=20)
 PARTS = {
-    "data": ("fill_normal", "fill_words", "fill_chi"),
+    "data": ("fill_normal_runs", "fill_word_runs", "fill_chi"),
     "inner products": ("inner_products",),
     "training": ("train_trajectories",),
     "embeddings": ("embed",),

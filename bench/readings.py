@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import sample
+from mmcl_fast.data.sampling import sample
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.presets import PRESETS
 from mmcl_fast.probe import ood_accuracy

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, axis_vector, draw_labels, sample
+from mmcl_fast.data import labels
+from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.synthetic import SignalNoiseData, axis_vectors
 from mmcl_fast.training import train
 
 from . import record
@@ -41,9 +43,9 @@ def torch_data(cfg: TrainConfig) -> SignalNoiseData:
     """Data and weights of a single-modal run as a script would make them; no test set."""
     noise = torch.randn(cfg.n, cfg.d)
     return SignalNoiseData(
-        labels=draw_labels(cfg, "labels", cfg.n),
-        mu=axis_vector(cfg.d, 0, cfg.mu_norm, cfg.dtype),
-        nu=axis_vector(cfg.d, 0, cfg.nu_norm, cfg.dtype),
+        labels=labels(cfg.data_key, "labels", (1, cfg.n), dtype=cfg.dtype)[0],
+        mu=axis_vectors(cfg.d, 0, [cfg.mu_norm], cfg.dtype)[0],
+        nu=axis_vectors(cfg.d, 0, [cfg.nu_norm], cfg.dtype)[0],
         noise=noise,
         augmented=noise + cfg.sigma_eps * torch.randn(cfg.n, cfg.d),
         weights=cfg.sigma_0 * torch.randn(cfg.m, cfg.d),

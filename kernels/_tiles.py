@@ -33,8 +33,9 @@ class Tile:
 
 _DOTS = ("contrast_statistics", "contrast_gradient", "contrast_one_pass")
 # The contrastive kernels; a bin is how many features a program holds. Tiles of sm_90 in 16 bits and
-# of what reads products from memory, were measured on an H100: the quickest of several. Others are
-# chosen so that blocks without masks spill nothing and two are in flight (`test_contrast_aot.py`).
+# of what reads products from memory were measured on an H100: the quickest of several (timings not
+# kept). Others are chosen so that blocks without masks spill nothing and two are in flight
+# (`test_contrast_aot.py`).
 _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     **{
         (kernel, INTERPRETER, itemsize, width): Tile(64, 1, 64)
@@ -70,9 +71,9 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_weights", "sm_80", 2, "any"): Tile(8, 4, 512),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
-# Whole runs in one program: samples, neurons, summed at a time. Measured on an H100, where two
-# programs of four warps hide each other's waits; elsewhere chosen so that nothing spills
-# (`tests/kernels/test_trajectory_aot.py`).
+# Whole runs in one program: samples, neurons, summed at a time. Measured on an H100 (timings not
+# kept), where two programs of four warps hide each other's waits; elsewhere chosen so that nothing
+# spills (`tests/kernels/test_trajectory_aot.py`).
 _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
     ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
@@ -80,7 +81,13 @@ _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
     ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 32, 1, 16),
 }
-# Both softmaxes of a block of scores in memory; measured on an H100, as the passes below.
+# Inner products of runs: rows, rows of the other factor, summed at a time. Not timed on a GPU.
+_PRODUCTS: dict[tuple[str, str, int, str | int], Tile] = {
+    ("row_products", INTERPRETER, 4, "any"): Tile(64, 1, 64, 1, 64),
+    ("row_products", "sm_80", 4, "any"): Tile(64, 4, 64, 2, 16),
+}
+# Both softmaxes of a block of scores in memory; measured on an H100, as the passes below (timings
+# not kept).
 _TWO_SIDED: dict[tuple[str, str, int, str | int], Tile] = {
     **{
         (kernel, INTERPRETER, 4, "any"): Tile(32, 1, 32)
@@ -130,6 +137,7 @@ TILES: Mapping[tuple[str, str, int, str | int], Tile] = MappingProxyType(
         ("normal_fill", "sm_80", 8, "many"): Tile(block_n=4, num_warps=4),
         **_CONTRAST,
         **_TRAJECTORY,
+        **_PRODUCTS,
         **_TWO_SIDED,
         **_ROWS,
     }

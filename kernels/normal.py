@@ -18,6 +18,7 @@ and a value does not depend on the tile that computes it.
 """
 
 import math
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import torch
@@ -120,9 +121,11 @@ def _box_muller(radius_word, angle_word):
 
 # One binary per dtype and tile, whatever the sizes: the work is arithmetic, stores of one element
 # a thread are coalesced already, and wider ones would cost a transpose through shared memory.
-@triton.jit(do_not_specialize=range(14))
+@triton.jit(do_not_specialize=range(16))
 def _normal_fill_kernel(  # noqa: PLR0913  (a kernel's parameters are its registers, not an API)
     out_ptr,
+    seeds_ptr,
+    scales_ptr,
     N: tl.int64,
     D: tl.int64,
     stride_or: tl.int64,
@@ -136,12 +139,14 @@ def _normal_fill_kernel(  # noqa: PLR0913  (a kernel's parameters are its regist
     scale: tl.float64,
     num_tiles: tl.int32,
     num_blocks_n: tl.int32,
+    OWN: tl.constexpr,
     BLOCK_N: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """One program: BLOCK_N samples of one run, one tile of 4 * LANES dimensions.
 
-    `tile0` is the tile of the first dimension and `skip` its place in it.
+    `tile0` is the tile of the first dimension and `skip` its place in it. OWN: each run of `out` is
+    run `run0` of a stream with a seed and a scale of its own.
     """
     pid = tl.program_id(0)
     pid_d = pid % num_tiles
@@ -154,7 +159,10 @@ def _normal_fill_kernel(  # noqa: PLR0913  (a kernel's parameters are its regist
     # uint32 each: operands of 64 bits would select Philox4x64.
     c0 = (tile0 + pid_d).to(tl.uint32) * LANES + offs_l.to(tl.uint32)
     c1 = (sample0 + offs_n).to(tl.uint32)
-    c2 = (run0 + pid_r).to(tl.uint32)
+    c2 = (run0 if OWN else run0 + pid_r).to(tl.uint32)
+    if OWN:
+        seed = tl.load(seeds_ptr + pid_r.to(tl.int64))
+        scale = tl.load(scales_ptr + pid_r.to(tl.int64))
     c3 = counter3.to(tl.uint32)
     w0, w1, w2, w3 = tl.philox(seed, c0[None, :], c1[:, None], c2, c3)
     z0, z1 = _box_muller(w0, w1)  # [BLOCK_N, LANES]
@@ -206,8 +214,53 @@ def normal_fill(
     _check_range("epoch", epoch, MAX_EPOCH)
     _check_start(start, tuple(out.shape))
     _check_scale(scale, out.dtype)
+    _launch(out, (None, None), _signed(seed), float(scale), tag << 24 | epoch, start)
+    return out
+
+
+def normal_fill_runs(
+    out: torch.Tensor, *, seeds: Sequence[int], scales: Sequence[float], tag: int
+) -> torch.Tensor:
+    """`normal_fill` at run 0 of streams that differ in seed and scale, in one launch.
+
+    Args:
+        out: As in `normal_fill`: [runs, samples, dims].
+        seeds: Key of each run's stream, [runs].
+        scales: Factor of each run, [runs].
+        tag: As in `normal_fill`.
+
+    Returns: `out`.
+    Raises: As `normal_fill`.
+    """
+    _check_out(out)
+    _check_range("tag", tag, MAX_TAG)
+    _check_start((0, 0, 0), (1, *out.shape[1:]))
+    if not len(seeds) == len(scales) == len(out):
+        raise ValueError(
+            f"seeds, scales: expected one for each of {len(out)} runs, got {len(seeds)} and "
+            f"{len(scales)}"
+        )
+    for seed, scale in zip(seeds, scales, strict=True):
+        _check_range("seed", seed, MAX_SEED)
+        _check_scale(scale, out.dtype)
+    own = (
+        torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device=out.device),
+        torch.tensor(scales, dtype=torch.float64, device=out.device),
+    )
+    _launch(out, own, 0, 0.0, tag << 24, (0, 0, 0))
+    return out
+
+
+def _launch(
+    out: torch.Tensor,
+    own: tuple[torch.Tensor | None, torch.Tensor | None],
+    seed: int,
+    scale: float,
+    counter3: int,
+    start: tuple[int, int, int],
+) -> None:
     if out.numel() == 0:
-        return out
+        return
     R, N, D = out.shape
     size_bin = "many" if N >= MANY_SAMPLES else "few"
     tile = tile_for("normal_fill", arch_of(_normal_fill_kernel, out), out.itemsize, size_bin)
@@ -223,25 +276,31 @@ def normal_fill(
     with torch.cuda.device_of(out):  # Triton launches on the current device, not on the tensor's
         _normal_fill_kernel[(programs,)](
             out,
+            *own,
             N,
             D,
             out.stride(0),
             out.stride(1),
-            seed - 2**64 if seed >= 2**63 else seed,  # the same 64 bits, signed
-            tag << 24 | epoch,
+            seed,
+            counter3,
             start[0],
             start[1],
             tile0,
             skip,
-            float(scale),
+            scale,
             num_tiles,
             num_blocks_n,
+            OWN=own[0] is not None,
             BLOCK_N=tile.block_n,
             LANES=LANES,
             num_warps=tile.num_warps,
             **LAUNCH_OPTIONS,
         )
-    return out
+
+
+def _signed(seed: int) -> int:
+    """The same 64 bits as a signed number."""
+    return seed - 2**64 if seed >= 2**63 else seed
 
 
 def _check_range(name: str, value: int, most: int) -> None:
@@ -280,4 +339,4 @@ def _check_scale(scale: float, dtype: torch.dtype) -> None:
         raise ValueError(f"scale: expected a finite number of at most {most:g}, got {scale}")
 
 
-__all__ = ["normal_fill"]
+__all__ = ["normal_fill", "normal_fill_runs"]

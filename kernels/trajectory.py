@@ -9,10 +9,11 @@ that weights are combinations of, A the coefficients: what `csrc/core/trajectory
 Samples are sorted by label, so scores are one block between the labels. Single-modal, it serves the
 queries of both; multi-modal there are two blocks, and each serves both directions.
 
-A program keeps nothing from one step to the next in registers but scalars: Z, C and scores are a
-few 10 KiB of memory of its own, which stay in the caches of its multiprocessor and in L2, and so do
-its inner products. Steps are separated by barriers (`trajectory_steps.py`). Each label's samples
-are padded to whole blocks with rows and columns of zeros, which stay zero: act'(0) = 0.
+A program keeps nothing from one step to the next in registers but scalars: Z, coefficients, C and
+scores are memory of its own, some 150 to 230 KiB at the paper's size, in the caches as far as they
+reach, and so are its inner products. Steps are separated by barriers (`trajectory_steps.py`). Each
+label's samples are padded to whole blocks with rows and columns of zeros, which stay zero:
+act'(0) = 0.
 
 Numerics contract: float32. Precision "ieee": products are chains of float32 multiply-adds. "tf32x3"
 sums three products of halves and "tf32" takes one product of factors rounded to 11 bits; both use

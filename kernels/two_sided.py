@@ -9,8 +9,8 @@ statistics need one look at it, the weights of both mixtures another. Scores are
 so that features may have any length; all of them count, there is nothing to mask.
 
 Numerics contract: float32; weights lie within 0..1 if tops are no lower than all scores, and are
-rounded to the dtype of what they are stored in, relative error 2^-9 for bfloat16. Totals sum
-unrounded terms. exp2 is the hardware's, see `pairs.py`.
+rounded to the dtype of what they are stored in, relative error 2^-8 for bfloat16, 2^-11 for
+float16. Totals sum unrounded terms. exp2 is the hardware's, see `pairs.py`.
 
 Deterministic: no atomics; each program has a tile, and partial results are merged in a fixed order.
 Cost: 2 exponentials a score each, 1 without columns; 4 bytes a score read each time, and the

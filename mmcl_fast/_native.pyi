@@ -24,6 +24,25 @@ def fill_words(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+def fill_normal_runs(
+    out: npt.NDArray[np.float32] | npt.NDArray[np.float64] | npt.NDArray[np.uint16],
+    *,
+    seeds: Sequence[int],
+    scales: Sequence[float],
+    tag: int,
+    epoch: int,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def fill_word_runs(
+    out: npt.NDArray[np.uint32],
+    *,
+    seeds: Sequence[int],
+    tag: int,
+    epoch: int,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
 def streaming_gram(
     out: npt.NDArray[np.float64],
     *,
@@ -41,8 +60,9 @@ def fill_chi(
     degrees: npt.NDArray[np.float64],
     *,
     first_row: int,
-    seed: int,
+    seeds: Sequence[int],
     tag: int,
+    threads: int,
 ) -> None: ...
 def fit_heads(
     features: npt.NDArray[np.float32] | npt.NDArray[np.float64],

@@ -43,9 +43,11 @@ def fit_chunks(features: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, ...
         l2: Penalty coefficient, > 0.
 
     Cost: per step 2 n p^2 + p^3 / 3 flop (p <= n) or n^3 / 3 (p > n, after 2 n^2 p once). Memory
-        per thread: about 4 CHUNK_BYTES (p <= n), 30 (p > n), or 4 problems if that is more.
+        per thread: about 4 CHUNK_BYTES (p <= n), 30 (p > n), or 4 problems if that is more; and
+        on the CPU all that is given, if it is on a GPU.
     """
     n, p = features.shape[1:]
+    features, labels = _on_cpu(features), _on_cpu(labels)
 
     def fit_chunk(chunk: slice) -> tuple[Tensor, ...]:
         return _fit_chunk(_widen(features[chunk]), _widen(labels[chunk]), l2)
@@ -65,6 +67,7 @@ def score_chunks(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor)
         bias: [B].
     """
     n, p = features.shape[1:]
+    features, labels, weight, bias = (_on_cpu(x) for x in (features, labels, weight, bias))
 
     def score_chunk(chunk: slice) -> tuple[Tensor, ...]:
         matrix, direction = _widen(features[chunk]), _widen(weight[chunk])
@@ -77,9 +80,14 @@ def score_chunks(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor)
     return torch.cat([part[0] for part in _over_chunks(score_chunk, len(features), 8 * n * p)])
 
 
+def _on_cpu(tensor: Tensor) -> Tensor:
+    # By the calling thread: others have another CUDA stream, which does not wait for the caller's.
+    return tensor.detach().cpu()
+
+
 def _widen(tensor: Tensor) -> Tensor:
     # Contiguous, because BLAS may sum in another order for other strides.
-    return tensor.detach().to("cpu", torch.float64).contiguous()
+    return tensor.to(torch.float64).contiguous()
 
 
 def _over_chunks(

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
 from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run
@@ -204,18 +205,20 @@ def _norms(
 ) -> list[tuple[Tensor, Tensor]]:
     """|mu|^2 [R] and |xi_i|^2 [R, n] of each modality."""
     kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
-    return [
-        (
-            torch.stack([getattr(x, f"mu{suffix}").square().sum() for x in data]),
-            torch.stack(
-                [
-                    _squares(cfg, getattr(x, f"noise{suffix}"), kind)
-                    for cfg, x in zip(configs, data, strict=True)
-                ]
-            ),
-        )
-        for suffix, kind in kinds[: 1 + configs[0].is_multi]
-    ]
+    found = []
+    for suffix, kind in kinds[: 1 + configs[0].is_multi]:
+        signals = [getattr(x, f"mu{suffix}") for x in data]
+        noise = [getattr(x, f"noise{suffix}") for x in data]
+        if device := drawing_device(configs[0]):
+            from mmcl_fast.data.device_runs import square_norms
+
+            of_mu = square_norms([mu[None] for mu in signals], device)[:, 0]
+            found.append((of_mu, square_norms(noise, device)))
+            continue
+        of_mu = torch.stack([mu.square().sum() for mu in signals])
+        of_noise = [_squares(cfg, x, kind) for cfg, x in zip(configs, noise, strict=True)]
+        found.append((of_mu, torch.stack(of_noise)))
+    return found
 
 
 def _squares(cfg: TrainConfig, noise: Tensor | None, kind: Literal["a", "b"]) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 
 from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.config import FIELD_NAMES, SEEDS, Device, TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, as_data
+from mmcl_fast.data.sampling import as_data, sample_many
+from mmcl_fast.data.synthetic import SignalNoiseData
 from mmcl_fast.engines import (
     ENGINES,
     Engine,
@@ -21,6 +22,7 @@ from mmcl_fast.engines import (
     Spec,
     StretchEngine,
     check_memory,
+    drawing_device,
     flop,
     resolve_engine,
 )
@@ -86,8 +88,9 @@ def train(
 def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None) -> list[Run]:
     """Train many runs, side by side where they differ in no more than the engine allows.
 
-    That is seeds in every engine, and in `native` also d, norms, noise levels, tau and eta. Results
-    equal those of single runs to the last bit where `docs/architecture.md` says so of the engine.
+    That is seeds in every engine, and in `triton` and `native` also d, norms, noise levels, tau
+    and eta. Results equal those of single runs to the last bit where `docs/architecture.md` says so
+    of the engine.
 
     Args:
         configs: Settings of each run, in any order and mixture.
@@ -107,7 +110,7 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
         for first in range(0, len(members), width):
             batch = members[first : first + width]
             mine = [resolved[k] for k in batch]
-            recorder = train_batch(mine, [as_data(cfg, None) for cfg in mine], on_epoch, None)
+            recorder = train_batch(mine, sample_many(mine, drawing_device(mine[0])), on_epoch, None)
             runs |= dict(zip(batch, recorder.runs([None] * len(batch)), strict=True))
     return [runs[k] for k in range(len(configs))]
 

@@ -12,7 +12,7 @@ import torch
 
 from mmcl_fast.bench import choices, findings, phase, readings, table1_grid
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import sample
+from mmcl_fast.data.sampling import sample
 from mmcl_fast.experiments.phase import Map, Phase
 from mmcl_fast.experiments.phase_planes import PLANES
 from mmcl_fast.training import train_many

@@ -67,8 +67,29 @@ def test_trajectory(file: Path) -> None:
     assert "| JAX vmap | 256 | 24,691 | 1.00 | – | – | – | – |" in text
     assert "| eager | 1 | 3 † |" in text
     assert "† The host needs as long" in text
-    assert "Not measured: triton, ieee: RuntimeError: no." in text
+    assert "Not measured, multi-modal: triton, ieee: RuntimeError: no." in text
+    assert "|  | runs | single-modal, runs/s |" in text
+    assert "`train_many` in batches of up to 1,024" in " ".join(text.split())
     assert SOURCE in text
+
+
+def test_what_was_not_measured_is_named_by_modality() -> None:
+    names = ("eager, tuned, float32", "JAX vmap", "vmapped torch")
+    skipped = [
+        row("trajectory", name, {"modality": modality, "runs": 1}, skipped=why)
+        for name, modality, why in (
+            (names[0], "multi", "no time was left"),
+            (names[1], "multi", "no time was left"),
+            (names[2], "single", "no time was left"),
+            (names[2], "multi", "no time was left"),
+            (names[1], "single", "not installed"),
+        )
+    ]
+    assert gpu_tables.not_measured(skipped) == [
+        f"Not measured, multi-modal: {names[0]}; {names[1]}: no time was left.",
+        f"Not measured: {names[2]}: no time was left.",
+        f"Not measured, single-modal: {names[1]}: not installed.",
+    ]
 
 
 def test_primal(file: Path) -> None:

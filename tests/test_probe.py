@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -168,6 +170,27 @@ def test_thread_count_is_left_as_it_was():
             assert fresh.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
+
+
+class Watched(torch.Tensor):
+    """Keeps the names of the threads that read it."""
+
+    threads: ClassVar[set[str]] = set()
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        cls.threads.add(threading.current_thread().name)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs or {})
+
+
+def test_only_the_calling_thread_reads_what_is_given(monkeypatch):
+    # Another thread has another CUDA stream, and would not wait for who computes the features.
+    monkeypatch.setattr(Watched, "threads", set())
+    given = [x.as_subclass(Watched) for x in make(Case("", 40, 5, "", batch=3))]
+    head = newton.fit_chunks(*given, 0.1)
+    newton.score_chunks(*given, *(x.as_subclass(Watched) for x in head[:2]))
+    assert Watched.threads == {threading.current_thread().name}
 
 
 def test_layout_and_gradient_history_change_nothing():

@@ -64,9 +64,9 @@ def test_a_draw_with_one_label_is_refused() -> None:
 
 
 def raw_labels(seed: int) -> list[float]:
-    from mmcl_fast.data.synthetic import draw_labels
+    from mmcl_fast.data import labels
 
-    return draw_labels(TrainConfig(seed=seed), "labels", 2).tolist()
+    return labels(seed, "labels", (1, 2))[0].tolist()
 
 
 def test_callback_sees_every_epoch() -> None:

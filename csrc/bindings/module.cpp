@@ -6,11 +6,13 @@
 #include "../core/chi.h"
 #include "../core/fill.h"
 #include "../core/gram.h"
+#include "arrays.h"
 #include "head.h"
 #include "softmax.h"
 #include "trajectory.h"
 
 namespace py = pybind11;
+namespace bindings = mmcl::bindings;
 
 namespace {
 
@@ -34,41 +36,77 @@ mmcl::Slice<T> slice_of(const py::buffer_info& info, const Start& start) {
   return slice;
 }
 
-template <class T>
-void normal_into(const py::buffer_info& info, const Start& start, const mmcl::Stream& stream,
-                 double scale, int threads, const mmcl::Target& target) {
-  const auto slice = slice_of<T>(info, start);
-  const py::gil_scoped_release released;
-  mmcl::fill_normal<T>(target, stream, slice, scale, threads);
-}
-
-void fill_normal(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
-                 std::uint32_t epoch, double scale, int threads, const std::string& target_name) {
-  const mmcl::Target& target = mmcl::find_target(target_name);
+// fill(slice) with the GIL released, for the type of numbers that `out` holds.
+template <class Fill>
+void fill_normals(const py::buffer& out, const Start& start, const Fill& fill) {
   const py::buffer_info info = out.request(/*writable=*/true);
-  const mmcl::Stream stream{seed, tag, epoch};
+  const auto into = [&](auto slice) {
+    const py::gil_scoped_release released;
+    fill(slice);
+  };
   if (info.item_type_is_equivalent_to<float>()) {
-    normal_into<float>(info, start, stream, scale, threads, target);
+    into(slice_of<float>(info, start));
   } else if (info.item_type_is_equivalent_to<double>()) {
-    normal_into<double>(info, start, stream, scale, threads, target);
+    into(slice_of<double>(info, start));
   } else if (info.item_type_is_equivalent_to<std::uint16_t>()) {
-    normal_into<std::uint16_t>(info, start, stream, scale, threads, target);
+    into(slice_of<std::uint16_t>(info, start));
   } else {
     throw py::type_error("out: expected float32, float64 or uint16 (bfloat16 bits), got format '" +
                          info.format + "'");
   }
 }
 
-void fill_words(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
-                std::uint32_t epoch, int threads, const std::string& target_name) {
+void fill_normal(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
+                 std::uint32_t epoch, double scale, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
+  fill_normals(out, start, [&](const auto& slice) {
+    mmcl::fill_normal(target, {seed, tag, epoch}, slice, scale, threads);
+  });
+}
+
+template <class T>
+void require_for_each_run(const mmcl::Slice<T>& slice, std::size_t given, const char* name) {
+  if (slice.shape[0] != given) {
+    throw std::invalid_argument(std::string(name) + ": expected one for each run");
+  }
+}
+
+void fill_normal_runs(const py::buffer& out, const std::vector<std::uint64_t>& seeds,
+                      const std::vector<double>& scales, std::uint32_t tag, std::uint32_t epoch,
+                      int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  fill_normals(out, {0, 0, 0}, [&](const auto& slice) {
+    require_for_each_run(slice, seeds.size(), "seeds");
+    require_for_each_run(slice, scales.size(), "scales");
+    const mmcl::OfRuns own{seeds.data(), scales.data()};
+    mmcl::fill_normal(target, {0, tag, epoch}, slice, own, threads);
+  });
+}
+
+mmcl::Slice<std::uint32_t> words_of(const py::buffer& out, const Start& start) {
   const py::buffer_info info = out.request(/*writable=*/true);
   if (!info.item_type_is_equivalent_to<std::uint32_t>()) {
     throw py::type_error("out: expected uint32, got format '" + info.format + "'");
   }
-  const auto slice = slice_of<std::uint32_t>(info, start);
+  return slice_of<std::uint32_t>(info, start);
+}
+
+void fill_words(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
+                std::uint32_t epoch, int threads, const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const auto slice = words_of(out, start);
   const py::gil_scoped_release released;
-  mmcl::fill_words(target, mmcl::Stream{seed, tag, epoch}, slice, threads);
+  mmcl::fill_words(target, {seed, tag, epoch}, slice, threads);
+}
+
+void fill_word_runs(const py::buffer& out, const std::vector<std::uint64_t>& seeds,
+                    std::uint32_t tag, std::uint32_t epoch, int threads,
+                    const std::string& target_name) {
+  const mmcl::Target& target = mmcl::find_target(target_name);
+  const auto slice = words_of(out, {0, 0, 0});
+  require_for_each_run(slice, seeds.size(), "seeds");
+  const py::gil_scoped_release released;
+  mmcl::fill_words(target, {0, tag, epoch}, slice, seeds.data(), threads);
 }
 
 void streaming_gram(const py::buffer& out, const Start& start, std::uint64_t dims,
@@ -89,24 +127,21 @@ void streaming_gram(const py::buffer& out, const Start& start, std::uint64_t dim
 }
 
 void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t first_row,
-              std::uint64_t seed, std::uint32_t tag) {
+              const std::vector<std::uint64_t>& seeds, std::uint32_t tag, int threads) {
   const py::buffer_info to = out.request(/*writable=*/true), from = degrees.request();
-  for (const auto* info : {&to, &from}) {
-    if (!info->item_type_is_equivalent_to<double>() || info->ndim != 1 ||
-        (info->shape[0] > 1 && info->strides[0] != static_cast<py::ssize_t>(sizeof(double)))) {
-      throw py::value_error("out, degrees: expected contiguous float64 [rows]");
-    }
+  if (to.ndim != 2 || to.shape[0] != static_cast<py::ssize_t>(seeds.size())) {
+    throw py::value_error("out: expected [runs, rows], a seed for each run");
   }
-  if (to.shape[0] != from.shape[0]) {
-    throw py::value_error("degrees: expected as many as out has rows");
-  }
-  const auto* wanted = static_cast<const double*>(from.ptr);
-  for (py::ssize_t i = 0; i < from.shape[0]; ++i) {
+  const auto rows = static_cast<std::size_t>(to.shape[1]);
+  auto* const chis =
+      bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
+  const auto* const wanted =
+      bindings::contiguous_data<double>(from, {seeds.size(), rows}, "degrees", "float64");
+  for (std::size_t i = 0; i < seeds.size() * rows; ++i) {
     if (!(wanted[i] >= 1.0)) throw py::value_error("degrees: expected numbers >= 1");
   }
   const py::gil_scoped_release released;
-  mmcl::chi(mmcl::Stream{seed, tag, 0}, first_row, wanted, static_cast<std::size_t>(to.shape[0]),
-            static_cast<double*>(to.ptr));
+  mmcl::chi(seeds, tag, first_row, wanted, rows, chis, threads);
 }
 
 std::vector<std::string> target_names() {
@@ -128,11 +163,20 @@ PYBIND11_MODULE(_native, m) {
   m.def("fill_words", &fill_words, "Fill a [runs, samples, dims] uint32 buffer with raw words.",
         arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
         arg("threads"), arg("target") = "auto");
+  m.def("fill_normal_runs", &fill_normal_runs,
+        "The same at run 0 of streams that differ in seed and scale, one for each run of `out`.",
+        arg("out"), py::kw_only(), arg("seeds"), arg("scales"), arg("tag"), arg("epoch"),
+        arg("threads"), arg("target") = "auto");
+  m.def("fill_word_runs", &fill_word_runs,
+        "Raw words at run 0 of streams that differ in seed, one for each run of `out`.",
+        arg("out"), py::kw_only(), arg("seeds"), arg("tag"), arg("epoch"), arg("threads"),
+        arg("target") = "auto");
   m.def("streaming_gram", &streaming_gram, "Write X X^T of rows of a stream; see csrc/core/gram.h.",
         arg("out"), py::kw_only(), arg("start"), arg("dims"), arg("seed"), arg("tag"), arg("epoch"),
         arg("scale"), arg("threads"), arg("target") = "auto");
-  m.def("fill_chi", &fill_chi, "Fill a [rows] buffer with chi variates; see csrc/core/chi.h.",
-        arg("out"), arg("degrees"), py::kw_only(), arg("first_row"), arg("seed"), arg("tag"));
+  m.def("fill_chi", &fill_chi, "Fill a [runs, rows] buffer with chi variates; csrc/core/chi.h.",
+        arg("out"), arg("degrees"), py::kw_only(), arg("first_row"), arg("seeds"), arg("tag"),
+        arg("threads"));
   bind_heads(m);
   bind_softmax(m);
   bind_trajectories(m);

@@ -1,9 +1,11 @@
 #include "chi.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "default_floats.h"
+#include "parallel.h"
 #include "plain.h"
 
 namespace mmcl {
@@ -32,26 +34,38 @@ double gamma(double shape, Block block) {
   }
 }
 
-}  // namespace
-
-void chi(const Stream& stream, std::uint64_t first_row, const double* degrees, std::size_t count,
-         double* out) {
-  check_region(stream, {0, first_row, 0}, {1, count, 1}, 1);
-  const DefaultFloats mode;
+double draw(const Stream& stream, std::uint64_t row, double degrees) {
   const auto key0 = static_cast<std::uint32_t>(stream.seed);
   const auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto block = [&](std::uint32_t number) {
-      Words w{number, static_cast<std::uint32_t>(first_row + i), 0,
-              stream.tag << 24 | stream.epoch};
-      philox4x32(w.data(), key0, key1);
-      return w;
-    };
-    const bool few = degrees[i] < 2.0;  // the method needs a shape of at least 1
-    double value = gamma(few ? degrees[i] / 2.0 + 1.0 : degrees[i] / 2.0, block);
-    if (few) value *= std::pow(uniform(block(0)[3]), 2.0 / degrees[i]);
-    out[i] = std::sqrt(2.0 * value);
-  }
+  const auto block = [&](std::uint32_t number) {
+    Words w{number, static_cast<std::uint32_t>(row), 0, stream.tag << 24 | stream.epoch};
+    philox4x32(w.data(), key0, key1);
+    return w;
+  };
+  const bool few = degrees < 2.0;  // the method needs a shape of at least 1
+  double value = gamma(few ? degrees / 2.0 + 1.0 : degrees / 2.0, block);
+  if (few) value *= std::pow(uniform(block(0)[3]), 2.0 / degrees);
+  return std::sqrt(2.0 * value);
+}
+
+}  // namespace
+
+void chi(const std::vector<std::uint64_t>& seeds, std::uint32_t tag, std::uint64_t first_row,
+         const double* degrees, std::size_t rows, double* out, int threads) {
+  check_region({0, tag, 0}, {0, first_row, 0}, {1, rows, 1}, threads);
+  // Less than a few thousand draws does not pay for a thread.
+  const auto wanted = static_cast<std::uint64_t>(threads);
+  const std::uint64_t parts = std::min<std::uint64_t>(wanted, 1 + seeds.size() * rows / 4096);
+  for_each_part(parts, [&](std::uint64_t part) {
+    const DefaultFloats mode;
+    const std::uint64_t end = part_begin(part + 1, parts, seeds.size());
+    for (std::uint64_t run = part_begin(part, parts, seeds.size()); run < end; ++run) {
+      for (std::size_t i = 0; i < rows; ++i) {
+        const std::size_t at = run * rows + i;
+        out[at] = draw({seeds[run], tag, 0}, first_row + i, degrees[at]);
+      }
+    }
+  });
 }
 
 }  // namespace mmcl

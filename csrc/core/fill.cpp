@@ -30,13 +30,14 @@ void fence() {
 #endif
 }
 
-// generate(kernels, row, first tile, tiles, out) writes whole tiles; it is called with
-// DefaultFloats.
+// generate(kernels, run, row, first tile, tiles, out) writes whole tiles; it is called with
+// DefaultFloats. With `seeds`, each run of the slice has its own.
 template <class T, class Generate>
 class Filler {
  public:
-  Filler(const Target& target, const Stream& stream, const Slice<T>& slice, Generate generate)
-      : target_(target), stream_(stream), slice_(slice), generate_(generate) {
+  Filler(const Target& target, const Stream& stream, const Slice<T>& slice,
+         const std::uint64_t* seeds, Generate generate)
+      : target_(target), stream_(stream), slice_(slice), seeds_(seeds), generate_(generate) {
     const std::uint64_t end = slice.start[2] + slice.shape[2];
     first_tile_ = slice.start[2] / kTile;
     tiles_per_row_ = (end + kTile - 1) / kTile - first_tile_;
@@ -70,19 +71,20 @@ class Filler {
 
   void fill_row(std::uint64_t run, std::uint64_t sample, std::uint64_t tile,
                 std::uint64_t count) const {
-    const Row row{
-        static_cast<std::uint32_t>(stream_.seed), static_cast<std::uint32_t>(stream_.seed >> 32),
-        static_cast<std::uint32_t>(slice_.start[1] + sample),
-        static_cast<std::uint32_t>(slice_.start[0] + run), stream_.tag << 24 | stream_.epoch};
+    const std::uint64_t seed = seeds_ ? seeds_[run] : stream_.seed;
+    const Row row{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
+                  static_cast<std::uint32_t>(slice_.start[1] + sample),
+                  static_cast<std::uint32_t>(slice_.start[0] + (seeds_ ? 0 : run)),
+                  stream_.tag << 24 | stream_.epoch};
     T* const out = slice_.data + static_cast<std::int64_t>(run) * slice_.run_stride +
                    static_cast<std::int64_t>(sample) * slice_.sample_stride;
     std::uint64_t end = tile + count;
-    if (is_partial(tile)) fill_partial(row, tile++, out);
-    if (end > tile && is_partial(end - 1)) fill_partial(row, --end, out);
+    if (is_partial(tile)) fill_partial(run, row, tile++, out);
+    if (end > tile && is_partial(end - 1)) fill_partial(run, row, --end, out);
     if (end == tile) return;
     T* const whole = out + (tile * kTile - slice_.start[2]);
     const bool aligned = reinterpret_cast<std::uintptr_t>(whole) % 64 == 0;
-    generate_(large_ && aligned ? target_.streaming : target_.cached, row,
+    generate_(large_ && aligned ? target_.streaming : target_.cached, run, row,
               static_cast<std::uint32_t>(tile), end - tile, whole);
   }
 
@@ -90,9 +92,9 @@ class Filler {
     return tile * kTile < slice_.start[2] || (tile + 1) * kTile > slice_.start[2] + slice_.shape[2];
   }
 
-  void fill_partial(const Row& row, std::uint64_t tile, T* out) const {
+  void fill_partial(std::uint64_t run, const Row& row, std::uint64_t tile, T* out) const {
     alignas(64) T whole[kTile];
-    generate_(target_.cached, row, static_cast<std::uint32_t>(tile), 1, whole);
+    generate_(target_.cached, run, row, static_cast<std::uint32_t>(tile), 1, whole);
     const std::uint64_t begin = std::max(tile * kTile, slice_.start[2]);
     const std::uint64_t end = std::min((tile + 1) * kTile, slice_.start[2] + slice_.shape[2]);
     std::memcpy(out + (begin - slice_.start[2]), whole + begin % kTile, (end - begin) * sizeof(T));
@@ -101,17 +103,35 @@ class Filler {
   const Target& target_;
   const Stream stream_;
   const Slice<T> slice_;
+  const std::uint64_t* const seeds_;
   const Generate generate_;
   std::uint64_t first_tile_, tiles_per_row_, rows_;
   bool large_;
 };
 
 template <class T, class Generate>
-void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice, int threads,
-               Generate generate) {
-  check_region(stream, slice.start, slice.shape, threads);
+void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice,
+               const std::uint64_t* seeds, int threads, Generate generate) {
+  auto reached = slice.shape;
+  if (seeds) reached[0] = std::min<std::uint64_t>(reached[0], 1);
+  check_region(stream, slice.start, reached, threads);
   if (slice.shape[0] == 0 || slice.shape[1] == 0 || slice.shape[2] == 0) return;
-  Filler<T, Generate>(target, stream, slice, generate).run(threads);
+  Filler<T, Generate>(target, stream, slice, seeds, generate).run(threads);
+}
+
+void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
+          float* out) {
+  k.f32(row, first, tiles, static_cast<float>(scale), out);
+}
+
+void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
+          std::uint16_t* out) {
+  k.bf16(row, first, tiles, static_cast<float>(scale), out);
+}
+
+void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
+          double* out) {
+  k.f64(row, first, tiles, scale, out);
 }
 
 }  // namespace
@@ -132,36 +152,41 @@ void check_region(const Stream& stream, const std::array<std::uint64_t, 3>& begi
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
 }
 
-template <>
-void fill_normal<float>(const Target& target, const Stream& stream, const Slice<float>& slice,
-                        double scale, int threads) {
-  fill_with(target, stream, slice, threads,
-            [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-                    float* out) { k.f32(row, first, tiles, static_cast<float>(scale), out); });
+template <class T>
+void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice, double scale,
+                 int threads) {
+  fill_with(target, stream, slice, nullptr, threads,
+            [scale](const Kernels& k, std::uint64_t, const Row& row, std::uint32_t first,
+                    std::size_t tiles, T* out) { make(k, row, first, tiles, scale, out); });
 }
 
-template <>
-void fill_normal<std::uint16_t>(const Target& target, const Stream& stream,
-                                const Slice<std::uint16_t>& slice, double scale, int threads) {
-  fill_with(
-      target, stream, slice, threads,
-      [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-              std::uint16_t* out) { k.bf16(row, first, tiles, static_cast<float>(scale), out); });
-}
-
-template <>
-void fill_normal<double>(const Target& target, const Stream& stream, const Slice<double>& slice,
-                         double scale, int threads) {
-  fill_with(target, stream, slice, threads,
-            [scale](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-                    double* out) { k.f64(row, first, tiles, scale, out); });
+template <class T>
+void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice,
+                 const OfRuns& own, int threads) {
+  fill_with(target, stream, slice, own.seeds, threads,
+            [scales = own.scales](const Kernels& k, std::uint64_t run, const Row& row,
+                                  std::uint32_t first, std::size_t tiles,
+                                  T* out) { make(k, row, first, tiles, scales[run], out); });
 }
 
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
                 int threads) {
-  fill_with(target, stream, slice, threads,
-            [](const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
-               std::uint32_t* out) { k.words(row, first, tiles, out); });
+  fill_words(target, stream, slice, nullptr, threads);
 }
+
+void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
+                const std::uint64_t* seeds, int threads) {
+  fill_with(target, stream, slice, seeds, threads,
+            [](const Kernels& k, std::uint64_t, const Row& row, std::uint32_t first,
+               std::size_t tiles, std::uint32_t* out) { k.words(row, first, tiles, out); });
+}
+
+#define MMCL_NORMALS(T)                                                                           \
+  template void fill_normal(const Target&, const Stream&, const Slice<T>&, double, int);          \
+  template void fill_normal(const Target&, const Stream&, const Slice<T>&, const OfRuns&, int);
+MMCL_NORMALS(float)
+MMCL_NORMALS(double)
+MMCL_NORMALS(std::uint16_t)
+#undef MMCL_NORMALS
 
 }  // namespace mmcl

@@ -29,12 +29,24 @@ struct Slice {
 void check_region(const Stream& stream, const std::array<std::uint64_t, 3>& start,
                   const std::array<std::uint64_t, 3>& shape, int threads);
 
-// Both throw as check_region does, before writing.
+// What each run of a slice has of its own: run r is the run `start[0]` of the stream whose seed is
+// seeds[r], times scales[r].
+struct OfRuns {
+  const std::uint64_t* seeds;
+  const double* scales;
+};
+
+// All throw as check_region does, before writing.
 // At most `threads` threads run; fewer when the slice is small.
 template <class T>
 void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice, double scale,
                  int threads);
+template <class T>
+void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice,
+                 const OfRuns& own, int threads);
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
                 int threads);
+void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
+                const std::uint64_t* seeds, int threads);
 
 }  // namespace mmcl

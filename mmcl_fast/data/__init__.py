@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from mmcl_fast.data.generate import normal as normal
     from mmcl_fast.data.generate import words as words
     from mmcl_fast.data.gram import streaming_gram as streaming_gram
+    from mmcl_fast.data.sampling import sample as sample
     from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
-    from mmcl_fast.data.synthetic import sample as sample
 
 _HOME = {
     "SignalNoiseData": "synthetic",
     "chunks": "generate",
     "labels": "generate",
     "normal": "generate",
-    "sample": "synthetic",
+    "sample": "sampling",
     "streaming_gram": "gram",
     "words": "generate",
 }

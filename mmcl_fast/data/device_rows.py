@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.rows import StreamedRows
+from mmcl_fast.data.rows import GPU_PIECE_NUMBERS, StreamedRows
 from mmcl_fast.data.tags import STREAM_TAGS
 from mmcl_fast.kernels.normal import normal_fill
 
@@ -13,7 +13,7 @@ from mmcl_fast.kernels.normal import normal_fill
 class DeviceRows(StreamedRows):
     """See `StreamedRows`; the same rows, in larger pieces."""
 
-    _piece_numbers = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill it
+    piece_numbers = GPU_PIECE_NUMBERS
 
     def _buffer(self, rows: int) -> Tensor:
         return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
@@ -13,11 +13,16 @@ from mmcl_fast import _native
 from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
 from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
 from mmcl_fast.data.memory import require_memory
+from mmcl_fast.data.tags import MAX_SEED, STREAM_TAGS
 
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache
 TILE = 256  # dimensions made together; chunks that start elsewhere make some of them twice
 DType = str | torch.dtype
 Shape = Sequence[SupportsIndex]
+# Stream, the key of each run, (samples, dims), the scale of each run, dtype: [R, samples, dims].
+NormalRuns = Callable[
+    [str, Sequence[int], tuple[int, int], Sequence[float], torch.dtype], torch.Tensor
+]
 
 
 @overload
@@ -156,8 +161,57 @@ def labels(
     chosen = check_dtype(dtype)
     (runs, samples), (run, sample) = shape, start
     word = words(seed, stream, (runs, 1, samples), (run, 0, sample), threads=threads)
-    bits = (word[:, 0] >> np.uint32(31)).astype(np.int8)
-    return torch.from_numpy(1 - 2 * bits).to(chosen)
+    return _signs(word[:, 0], chosen)
+
+
+def normal_runs(
+    stream: str,
+    keys: Sequence[int],
+    shape: tuple[int, int],
+    scales: Sequence[float],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """`normal` at run 0 of streams of several seeds, by one call.
+
+    Args:
+        stream: As in `normal`.
+        keys: Seed of each run, [R].
+        shape: (samples, dims).
+        scales: Factor of each run, [R].
+        dtype: As in `normal`.
+    Returns: Tensor [R, samples, dims].
+    Raises: As `normal`.
+    """
+    region = Region.check(0, stream, (1, *shape), (0, 0, 0), 0)
+    factors = [check_scale(scale, name_of(dtype)) for scale in scales]
+    out = empty((len(keys), *shape), dtype)
+    _native.fill_normal_runs(
+        writable_view(out),
+        seeds=[integer("seed", key, 0, MAX_SEED) for key in keys],
+        scales=factors,
+        tag=region.tag,
+        epoch=0,
+        threads=_own_threads(),
+    )
+    return out
+
+
+def label_runs(keys: Sequence[int], stream: str, count: int, dtype: DType) -> torch.Tensor:
+    """`labels` at run 0 of streams of several seeds, by one call, [R, count]."""
+    word = np.empty((len(keys), 1, count), dtype=np.uint32)
+    tag, threads = STREAM_TAGS[stream], _own_threads()
+    _native.fill_word_runs(word, seeds=keys, tag=tag, epoch=0, threads=threads)
+    return _signs(word[:, 0], check_dtype(dtype))
+
+
+def _signs(word: npt.NDArray[np.uint32], dtype: torch.dtype) -> torch.Tensor:
+    """+1 where the top bit is 0, else -1."""
+    bits = (word >> np.uint32(31)).astype(np.int8)
+    return torch.from_numpy(1 - 2 * bits).to(dtype)
+
+
+def _own_threads() -> int:
+    return min(torch.get_num_threads(), MAX_THREADS)  # any number gives the same values
 
 
 def chunks(  # noqa: PLR0913  `normal` and the way to cut
@@ -244,4 +298,4 @@ def _shape_or_that_of(out: object, shape: Shape | None) -> Shape:
     return tuple(out.shape)
 
 
-__all__ = ["chunks", "labels", "normal", "words"]
+__all__ = ["NormalRuns", "chunks", "label_runs", "labels", "normal", "normal_runs", "words"]

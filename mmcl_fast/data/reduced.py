@@ -11,6 +11,8 @@ where.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,63 +20,68 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
+from mmcl_fast.data.generate import NormalRuns
 from mmcl_fast.data.tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
 
 
-def reduced_rows(cfg: TrainConfig, modality: str) -> tuple[Tensor, Tensor]:
-    """Unscaled noise rows [n, columns] and weight rows [m, columns] of a modality, float64.
+def reduced_rows(
+    configs: Sequence[TrainConfig], modality: str, normals: NormalRuns
+) -> tuple[Tensor, Tensor]:
+    """Unscaled noise rows [R, n, columns] and weight rows [R, m, columns] of a modality, float64.
 
     Args:
-        cfg: Sizes and keys; `cfg.d` may be up to 2^53.
+        configs: Sizes, equal but for d, which may be up to 2^53, and keys.
         modality: "a" or "b".
+        normals: Draws normals, where rows are to be.
     """
-    suffix = "" if modality == "a" else "_b"
-    d = cfg.d if modality == "a" else cfg.d_b_value
-    columns = cfg.columns if modality == "a" else cfg.columns_b
-    freedom = d - EXPLICIT_COORDINATES
-    noise = _factor_rows(cfg.data_key, f"noise{suffix}", (0, cfg.n), columns)
-    weights = _factor_rows(cfg.init_key, f"init{suffix}", (cfg.n, cfg.m), columns)
-    for rows, first, key in ((noise, 0, cfg.data_key), (weights, cfg.n, cfg.init_key)):
-        count = max(0, min(len(rows), columns - EXPLICIT_COORDINATES - first))
-        place = np.arange(count)
-        degrees = freedom - first - place
-        rows[place, EXPLICIT_COORDINATES + first + place] = chi(
-            degrees.astype(float), first, key, f"chi{suffix}"
-        )
-    return torch.from_numpy(noise), torch.from_numpy(weights)
+    cfg, is_a = configs[0], modality == "a"
+    suffix, columns = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
+    freedom = np.array([c.d if is_a else c.d_b_value for c in configs]) - EXPLICIT_COORDINATES
+    found = []
+    for stream, first, count, keys in (
+        ("noise", 0, cfg.n, [c.data_key for c in configs]),
+        ("init", cfg.n, cfg.m, [c.init_key for c in configs]),
+    ):
+        rows = _factor_rows(keys, f"{stream}{suffix}", (first, count), columns, normals)
+        place = np.arange(max(0, min(count, columns - EXPLICIT_COORDINATES - first)))
+        degrees = (freedom[:, None] - first - place).astype(float)
+        diagonal = torch.from_numpy(chi(degrees, first, keys, f"chi{suffix}"))
+        at = torch.from_numpy(place)
+        rows[:, at, EXPLICIT_COORDINATES + first + at] = diagonal.to(rows.device)
+        found.append(rows)
+    noise, weights = found
+    return noise, weights
 
 
-def _factor_rows(key: int, stream: str, place: tuple[int, int], columns: int) -> Floats:
-    """Rows `first .. first + count` of the factor without its diagonal, [count, columns]."""
+def _factor_rows(
+    keys: Sequence[int], stream: str, place: tuple[int, int], columns: int, normals: NormalRuns
+) -> Tensor:
+    """Rows `first .. first + count` of the factor without its diagonal, [R, count, columns]."""
     first, count = place
     width = min(columns, EXPLICIT_COORDINATES + first + count)
-    z = np.empty((1, count, width))
-    # The core itself: the checks of `normal` take as long as the numbers.
-    _native.fill_normal(
-        z, start=(0, 0, 0), seed=key, tag=STREAM_TAGS[stream], epoch=0, scale=1.0, threads=1
-    )
-    rows = np.zeros((count, columns))
-    left = np.arange(width) - EXPLICIT_COORDINATES < (first + np.arange(count))[:, None]
-    np.copyto(rows[:, :width], z[0], where=left)
-    return rows
+    z = normals(stream, keys, (count, width), [1.0] * len(keys), torch.float64)
+    ends = torch.arange(first, first + count, device=z.device)[:, None]
+    right = torch.arange(width, device=z.device) - EXPLICIT_COORDINATES >= ends
+    z.masked_fill_(right, 0.0)
+    return z if width == columns else torch.nn.functional.pad(z, (0, columns - width))
 
 
-def chi(degrees: Floats, first_row: int, key: int, stream: str) -> Floats:
-    """Chi variates by Marsaglia and Tsang's method, each from its own substream, [k].
+def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Floats:
+    """Chi variates by Marsaglia and Tsang's method, each from its own substream, [R, k].
 
     Args:
-        degrees: Degrees of freedom, >= 1, [k].
+        degrees: Degrees of freedom, >= 1, [R, k].
         first_row: The sample coordinate of the first draw's substream; the others follow.
-        key: Seed of the stream.
+        keys: Seed of the stream of each run.
         stream: "chi" or "chi_b".
 
     See: mmcl_fast.data.chi_numpy.chi (meaning).
     """
-    out = np.empty(len(degrees))
-    tag = STREAM_TAGS[stream]
-    _native.fill_chi(out, degrees, first_row=first_row, seed=key, tag=tag)
+    out = np.empty(degrees.shape)
+    tag, threads = STREAM_TAGS[stream], torch.get_num_threads()
+    _native.fill_chi(out, degrees, first_row=first_row, seeds=keys, tag=tag, threads=threads)
     return out
 
 

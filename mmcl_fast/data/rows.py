@@ -1,7 +1,8 @@
 """Noise patches of many samples, some rows at a time: held in memory, or drawn when needed.
 
 The pieces depend on the sizes alone, so what is computed from them piece by piece is the same for
-held and for streamed rows, bit for bit.
+held and for streamed rows, bit for bit. On a GPU held rows are one piece, and so are drawn ones up
+to `GPU_PIECE_NUMBERS`; of more, sums over samples agree but for rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data._region import MAX_THREADS
 from mmcl_fast.data.generate import normal
 
-_PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
+PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
+GPU_PIECE_NUMBERS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one
 _PIECE_ROWS = 256  # fewer slow a matrix product down; and pieces of so many rows start aligned
 
 
@@ -36,17 +38,16 @@ class HeldRows:
 
     Args:
         rows: [n, d].
-        whole: Give all of them as one piece: for a GPU, whose products want no small ones.
+        numbers: About so many make a piece; None: all rows are one, as products on a GPU want it.
     """
 
-    def __init__(self, rows: Tensor, *, whole: bool = False) -> None:
-        self._rows, self._whole = rows, whole
+    def __init__(self, rows: Tensor, *, numbers: int | None = PIECE_NUMBERS) -> None:
+        self._rows, self._numbers = rows, numbers
 
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._rows) if samples is None else len(samples)
-        whole = (slice(0, count),) if count else ()
-        for part in whole if self._whole else pieces_of(count, self._rows.shape[1]):
+        for part in pieces_of(count, self._rows.shape[1], self._numbers):
             if samples is None:
                 yield part, self._rows[part]
             else:
@@ -64,7 +65,7 @@ class StreamedRows:
         samples: Those that are sample 0, 1, .. here; default: all n.
     """
 
-    _piece_numbers = _PIECE_NUMBERS
+    piece_numbers = PIECE_NUMBERS
 
     def __init__(
         self,
@@ -87,9 +88,9 @@ class StreamedRows:
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._samples) if samples is None else len(samples)
-        rows = piece_rows(count, self._d, self._piece_numbers)
+        rows = piece_rows(count, self._d, self.piece_numbers)
         buffer = self._buffer(rows)
-        for part in pieces_of(count, self._d, self._piece_numbers):
+        for part in pieces_of(count, self._d, self.piece_numbers):
             x = buffer[: part.stop - part.start]
             if samples is None:
                 self._fill(x, self._samples[part.start])
@@ -116,7 +117,7 @@ class StreamedRows:
 
 
 class AddedRows:
-    """Sums of two sets of rows; the first set's may be overwritten."""
+    """Sums of two sets of rows that are cut alike; the first set's may be overwritten."""
 
     def __init__(self, rows: SampleRows, others: SampleRows) -> None:
         self._rows, self._others = rows, others
@@ -124,20 +125,33 @@ class AddedRows:
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         both = zip(self._rows.pieces(samples), self._others.pieces(samples), strict=True)
-        for (part, x), (_, y) in both:
+        for (part, x), (other, y) in both:
+            assert part == other
             yield part, x.add_(y)
 
 
-def pieces_of(count: int, d: int, numbers: int = _PIECE_NUMBERS) -> Iterator[slice]:
+def pieces_of(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> Iterator[slice]:
     """The pieces that `count` rows of d numbers are cut into."""
     size = piece_rows(count, d, numbers)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def piece_rows(count: int, d: int, numbers: int = _PIECE_NUMBERS) -> int:
-    """Rows of a piece: a multiple of 256, of about so many numbers; at least 1."""
-    return min(max(count, 1), max(_PIECE_ROWS, numbers // d // _PIECE_ROWS * _PIECE_ROWS))
+def piece_rows(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> int:
+    """Rows of a piece: a multiple of 256, of about so many numbers, None: all; at least 1."""
+    rows = max(count, 1)
+    if numbers is None:
+        return rows
+    return min(rows, max(_PIECE_ROWS, numbers // d // _PIECE_ROWS * _PIECE_ROWS))
 
 
-__all__ = ["AddedRows", "HeldRows", "SampleRows", "StreamedRows", "piece_rows", "pieces_of"]
+__all__ = [
+    "GPU_PIECE_NUMBERS",
+    "PIECE_NUMBERS",
+    "AddedRows",
+    "HeldRows",
+    "SampleRows",
+    "StreamedRows",
+    "piece_rows",
+    "pieces_of",
+]

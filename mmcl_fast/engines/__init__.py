@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import gram, native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
@@ -63,6 +65,15 @@ ENGINES = {
 }
 
 
+def drawing_device(cfg: TrainConfig) -> torch.device | None:
+    """Where the data of many runs of a resolved config are drawn, or None: on the CPU.
+
+    On the GPU where they are all that a batch needs there; gram and primal move their own.
+    """
+    on_gpu = cfg.engine == "triton" and cfg.device == "cuda"
+    return torch.device(cfg.device) if on_gpu else None
+
+
 def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
@@ -103,6 +114,7 @@ __all__ = [
     "StretchEngine",
     "TritonEngine",
     "check_memory",
+    "drawing_device",
     "flop",
     "memory_bytes",
     "resolve_engine",

@@ -6,7 +6,7 @@ import torch
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
-from mmcl_fast.data.rows import piece_rows
+from mmcl_fast.data.rows import GPU_PIECE_NUMBERS, PIECE_NUMBERS, piece_rows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError
@@ -62,11 +62,6 @@ def _native(cfg: TrainConfig) -> int:
     return held + sides * n * n // 2
 
 
-def _triton(cfg: TrainConfig) -> int:
-    # And inner products once more, before they are put in place.
-    return held_numbers(cfg) + (3 - cfg.is_multi) * (cfg.n + 1) * (cfg.n + 2 + cfg.m)
-
-
 def _gram(cfg: TrainConfig) -> int:
     n, sides = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * (n + 2)
@@ -78,10 +73,13 @@ def _gram(cfg: TrainConfig) -> int:
 def _primal(cfg: TrainConfig) -> int:
     coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
     held = 4 * cfg.m * coordinates + (10 + 3 * cfg.is_multi) * cfg.n * cfg.m
-    # A product packs one factor; of streamed data, a view is a piece of its sample and one of what
-    # is added to it, and freed pieces are given back late.
-    pieces = 3 if cfg.data == "streamed" else 0.5
-    held += int(pieces * max(piece_rows(cfg.n, d) * d for d in (cfg.columns, cfg.columns_b)))
+    # A product packs one factor; where rows are drawn, a view is a piece of its sample and one of
+    # what is added to it, and freed pieces are given back late.
+    drawn = cfg.data == "streamed" or cfg.augment == "per_epoch"
+    on_gpu = drawn and cfg.device == "cuda" and cfg.dtype == "float32"
+    numbers = GPU_PIECE_NUMBERS if on_gpu else PIECE_NUMBERS
+    sizes = [piece_rows(cfg.n, d, numbers) * d for d in (cfg.columns, cfg.columns_b)]
+    held += int((3 if drawn else 0.5) * max(sizes))
     if cfg.negatives_per_sample is not None:
         # Scores, weights, bias and mask of a chunk, and of the shorter last one.
         return held + 6 * min(cfg.n**2, CHUNK_SCORES)
@@ -98,7 +96,7 @@ def _reference(cfg: TrainConfig) -> int:
 
 
 _NUMBERS = {
-    "triton": _triton,
+    "triton": held_numbers,
     "native": _native,
     "gram": _gram,
     "primal": _primal,

@@ -98,26 +98,36 @@ class Sources:
     ) -> None:
         self._cfg, self._samples, self._device = cfg, samples, device
         self._features = features
-        kinds: list[tuple[Kind, Tensor | None]] = [("a", data.noise)]
+        self._given = data.augmented
+        self._view: HeldRows | None = None
+        # What views are drawn on, not rounded: a view is rounded once, held or streamed.
+        self._plain: Tensor | None = None
+        noise = data.noise
+        if noise is not None and cfg.augment == "per_epoch":
+            self._plain = noise = noise.to(device)
+        kinds: list[tuple[Kind, Tensor | None]] = [("a", noise)]
         if cfg.is_multi:
             kinds.append(("b", data.noise_b))
         self.rows: list[SampleRows] = []
         for kind, noise in kinds:
             self.rows.append(self._streamed(kind) if noise is None else self._held(noise))
-        self._view: SampleRows | None = None
-        if cfg.augment == "fixed" and data.augmented is not None:
-            self._view = self._held(data.augmented)
 
     def views(self, epoch: int) -> SampleRows:
-        """Noise patches of the augmented view of an epoch."""
-        if self._view is not None:
+        """Noise patches of the augmented view of an epoch: of the first, the data's, if held."""
+        if self._given is not None and (self._cfg.augment == "fixed" or epoch == 0):
+            if self._view is None:
+                self._view = self._held(self._given)
             return self._view
-        return AddedRows(self._streamed("epsilon", epoch), self.rows[0])
+        self._view = None  # a device need not keep what later epochs do not read
+        drawn = self._streamed("epsilon", epoch)
+        if self._plain is None:
+            return AddedRows(drawn, self.rows[0])
+        return AddedRows(drawn, HeldRows(self._plain, numbers=drawn.piece_numbers))
 
     def _held(self, noise: Tensor) -> HeldRows:
         if self._features is None:
             return HeldRows(noise.to(self._device))
-        return HeldRows(noise.to(self._device, self._features), whole=True)
+        return HeldRows(noise.to(self._device, self._features), numbers=None)
 
     def _streamed(self, kind: Kind, epoch: int = 0) -> StreamedRows:
         if self._features is None:

@@ -1,8 +1,9 @@
 """Training in coefficient space by a Triton kernel: one run per program, all epochs in one launch.
 
 What `native` does on a CPU (float32, gradient descent, all negatives, one view) is done by
-`kernels/trajectory.py` for as many runs at once as a GPU has room for. Inner products and
-evaluation are those of `gram`, whatever the precision of the kernel's products.
+`kernels/trajectory.py` for as many runs at once as a GPU has room for. Inner products, before
+training and for evaluation, are those of `kernels/row_products.py`, in float32 whatever the
+precision of the kernel's products: one launch for all runs side by side whose d is the same.
 
 Numerics: float32 with products of the config's precision; see the kernel. A run is the same
 whatever runs beside it.
@@ -11,12 +12,16 @@ Cost: see the kernel; memory: `engines.memory_bytes`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.stacked import stacked, stretches
 from mmcl_fast.data.synthetic import data_bytes
-from mmcl_fast.engines.gram import Columns, embed
+from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.pool import one_hot_sides
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
@@ -24,6 +29,9 @@ from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu
 from mmcl_fast.torch_impl.one_pass import Features
+
+if TYPE_CHECKING:  # which imports Triton
+    from mmcl_fast.kernels.trajectory import Trajectories
 
 BATCH_RUNS = 1024  # seven or so for each multiprocessor: the last ones to finish cost little
 BATCH_BYTES = 1 << 32
@@ -83,12 +91,9 @@ class TritonEngine(WholeRuns):
             tau=torch.tensor([c.tau_value for c in spec.configs], device=spec.device),
             eta=torch.tensor([c.eta for c in spec.configs], device=spec.device),
         )
-        self._columns = [self._columns_of("_b" if side else "") for side in range(sides)]
-        for side, columns in enumerate(self._columns):
-            self._fill(side, 0, *columns.project(columns.noise, columns.mu))
-            if not cfg.is_multi:
-                views = self._each("augmented")
-                self._fill(side, S, *columns.project(views, columns.mu))
+        self._in_slot = self._samples_in_slots(S)
+        for side, suffix in enumerate(("", "_b")[:sides]):
+            self._enter(side, suffix)
         self._test: tuple[Tensor, Tensor] | None = None
 
     def run(self, count: int, *, update: bool) -> Measured:
@@ -107,17 +112,23 @@ class TritonEngine(WholeRuns):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
+        from mmcl_fast.kernels.row_products import row_products_fwd
+
+        m, n_test, q = self._cfg.m, self._cfg.n_test, self._cfg.q
         if self._test is None:
-            self._test = self._columns[0].project(self._each("test_noise"), self._each("nu"))
-        m, q = self._cfg.m, self._cfg.q
+            self._test = self._test_products()
         signal = self._runs.signal[:, 0, :m, None]
         own = self._by_sample(self._runs.z[:, 0, :m])
         seen = Features(power_relu(torch.cat([own, signal, -signal], dim=2), q))
         noise, mu = self.moved()[0]
         gram, start = self._test
         moved = torch.cat([noise, mu[:, :, None]], dim=2)
-        unseen = Features(power_relu(torch.baddbmm(start, moved, gram), q))
-        sides = (one_hot_sides(torch.stack(self._each(f"{x}labels"))) for x in ("", "test_"))
+        z = row_products_fwd(moved, gram, out=torch.empty_like(start), start=start)
+        unseen = Features(power_relu(torch.cat([z, -z[:, :, n_test:]], dim=2), q))
+        sides = (
+            one_hot_sides(torch.stack([getattr(x, name) for x in self._spec.data]).to(z.device))
+            for name in ("labels", "test_labels")
+        )
         return embed(seen, next(sides)), embed(unseen, next(sides))
 
     def moved(self) -> list[tuple[Tensor, Tensor]]:
@@ -125,24 +136,60 @@ class TritonEngine(WholeRuns):
         m = self._cfg.m
         return [
             (self._by_sample(self._runs.moved[:, side, :m]), self._runs.moved_signal[:, side, :m])
-            for side in range(len(self._columns))
+            for side in range(1 + self._cfg.is_multi)
         ]
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
         return {name: getattr(self._runs, name) for name in _TRAINED}
 
-    def _fill(self, side: int, first: int, gram: Tensor, start: Tensor) -> None:
-        """Enter inner products and pre-activations of vectors from column `first` on."""
-        runs, n, m = self._runs, self._cfg.n, self._cfg.m
-        r = torch.arange(len(gram), device=gram.device)[:, None]
-        at = self._slots
-        runs.gram[r[:, :, None], side, at[:, :, None], first + at[:, None, :]] = gram[:, :n, :n]
-        runs.along_mu[r, side, first + at] = gram[:, n, :n]
-        runs.norm[:, side] = gram[:, n, n]
-        # What is indexed comes first: [R, n, m].
-        runs.z[r, side, :m, first + at] = start[:, :, :n].mT
-        runs.signal[:, side, :m] = start[:, :, n]
+    def _enter(self, side: int, suffix: str) -> None:
+        """Enter inner products and pre-activations of a modality's vectors at the start."""
+        from mmcl_fast.kernels.row_products import row_products_fwd as products
+
+        m, S = self._cfg.m, self._runs.layout.slots
+        for part, (noise, mu, weights) in self._parts(*(f"{x}{suffix}" for x in _COLUMNS)):
+            at, x, of = self._in_slot[part], mu[:, None], _Side(self._runs, part, side)
+            products(x, x, out=of.norm[:, None, None])
+            products(weights, x, out=of.signal[:, :m, None])
+            kinds = [noise]
+            if not self._cfg.is_multi:
+                kinds.append(stacked(self._named("augmented")[part], noise.device))
+            for k, vectors in enumerate(kinds):
+                here = slice(k * S, (k + 1) * S)
+                products(noise, vectors, out=of.gram[:, :, here], rows=at, columns=at)
+                products(x, vectors, out=of.along_mu[:, None, here], columns=at)
+                products(weights, vectors, out=of.z[:, :m, here], columns=at)
+
+    def _test_products(self) -> tuple[Tensor, Tensor]:
+        """Products of test vectors and nu with the columns [R, n_test + 1, n + 1], and w(0)."""
+        from mmcl_fast.kernels.row_products import row_products_fwd as products
+
+        n, m, n_test, runs = self._cfg.n, self._cfg.m, self._cfg.n_test, len(self._spec.data)
+        gram = self._runs.z.new_empty(runs, n_test + 1, n + 1)
+        start = gram.new_empty(runs, m, n_test + 1)
+        for part, (noise, mu, weights, test, nu) in self._parts(*_COLUMNS, "test_noise", "nu"):
+            for rows, i in ((test, slice(n_test)), (nu[:, None], slice(n_test, None))):
+                products(rows, noise, out=gram[part, i, :n])
+                products(rows, mu[:, None], out=gram[part, i, n:])
+                products(weights, rows, out=start[part, :, i])
+        return gram, start
+
+    def _parts(self, *names: str) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Fields of the data on the device, of runs next to each other whose d is the same."""
+        fields = [self._named(name) for name in names]
+        for part in stretches(fields[0]):
+            yield part, [stacked(field[part], self._spec.device) for field in fields]
+
+    def _named(self, name: str) -> list[Tensor]:
+        return [getattr(data, name) for data in self._spec.data]
+
+    def _samples_in_slots(self, slots: int) -> Tensor:
+        """The sample in each slot of each run, -1 where there is none, [R, S], int32."""
+        runs, n = self._slots.shape
+        empty = torch.full((runs, slots), -1, dtype=torch.int32, device=self._slots.device)
+        samples = torch.arange(n, dtype=torch.int32, device=empty.device).expand(runs, -1)
+        return empty.scatter_(1, self._slots, samples)
 
     def _by_sample(self, x: Tensor) -> Tensor:
         """Columns of [R, m, slots or more] in the order of the samples, [R, m, n]."""
@@ -155,16 +202,17 @@ class TritonEngine(WholeRuns):
         ranks = torch.empty_like(orders).scatter_(1, orders, places)
         return torch.where(ranks < counts, ranks, ranks + torch.tensor(splits)[:, None] - counts)
 
-    def _columns_of(self, suffix: str) -> Columns:
-        return Columns(*(self._each(f"{name}{suffix}") for name in ("noise", "mu", "weights")))
 
-    def _each(self, name: str) -> list[Tensor]:
-        device, tensors = self._spec.device, [getattr(data, name) for data in self._spec.data]
-        if device == tensors[0].device or len({x.shape for x in tensors}) > 1:
-            return [x.to(device) for x in tensors]
-        return list(torch.stack(tensors).to(device).unbind())  # one copy to the device for all
+class _Side:
+    """One modality of some of the runs: their part of each array."""
+
+    def __init__(self, runs: Trajectories, part: slice, side: int) -> None:
+        self.gram, self.along_mu = runs.gram[part, side], runs.along_mu[part, side]
+        self.norm, self.z = runs.norm[part, side], runs.z[part, side]
+        self.signal = runs.signal[part, side]
 
 
+_COLUMNS = ("noise", "mu", "weights")  # what weights are combinations of
 _TRAINED = ("z", "signal", "moved", "moved_signal")
 
 

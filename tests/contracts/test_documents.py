@@ -10,7 +10,7 @@ from mmcl_fast.config import FIELD_NAMES
 from mmcl_fast.options import COMMANDS, flags_of
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench/README.md"])
 SUFFIXES = "py|md|cpp|hpp|txt|toml|json|jsonl|sh|cff"
 
 
@@ -19,7 +19,12 @@ def flags(command: str) -> set[str]:
 
 
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
-OTHER_FLAGS = {"--slow"}  # pytest's
+BENCH_FLAGS = {
+    flag
+    for path in (ROOT / "bench").glob("*.py")
+    for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text())
+}
+OTHER_FLAGS = {"--slow", *BENCH_FLAGS}  # the first is pytest's
 MADE_BY_COMMANDS = {
     "bench.jsonl",
     "figure1.json",
@@ -32,7 +37,7 @@ MADE_BY_COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_paths_exist(path: Path) -> None:
     for quoted in re.findall(rf"`([\w./-]+\.(?:{SUFFIXES}))`", path.read_text()):
         if quoted in MADE_BY_COMMANDS:
@@ -40,7 +45,7 @@ def test_paths_exist(path: Path) -> None:
         assert (ROOT / quoted).exists() or (path.parent / quoted).exists(), quoted
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_and_options_exist(path: Path) -> None:
     text = path.read_text()
     for command, rest in re.findall(r"mmcl ([a-z0-9]+)([^`\n|#&]*)", text):

@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "data": {"config", "errors", "_native"},
     "data.device_rows": {"data", "kernels"},
+    "data.device_runs": {"data", "kernels"},
     "newton": set(),
     "probe": {"errors", "newton", "_native"},
     "engines": {"config", "errors", "data", "model", "torch_impl"},

@@ -12,14 +12,19 @@ from torch import Tensor
 
 from mmcl_fast import ConfigError, DataError, TrainConfig, train, train_many
 from mmcl_fast.data import chi_numpy, normal, sample
+from mmcl_fast.data.generate import normal_runs
 from mmcl_fast.data.reduced import chi, reduced_rows
 
 P_VALUE = 1e-4
 
 
+def one_chi(degrees: np.ndarray, first_row: int, seed: int, stream: str) -> np.ndarray:
+    return chi(degrees[None], first_row, [seed], stream)[0]
+
+
 @pytest.mark.parametrize("degrees", [1, 2, 3, 30, 10**6, 10**12])
 def test_chi_law(degrees: int) -> None:
-    square = chi(np.full(20_000, float(degrees)), 0, 11, "chi") ** 2
+    square = one_chi(np.full(20_000, float(degrees)), 0, 11, "chi") ** 2
     if degrees > 10**9:  # scipy's chi2 loses digits there; the law is normal to 1e-5
         p = stats.kstest((square - degrees) / np.sqrt(2 * degrees), stats.norm.cdf).pvalue
     else:
@@ -31,24 +36,31 @@ def test_native_chi_equals_the_numpy_oracle() -> None:
     degrees = np.concatenate([np.linspace(2, 60, 3000), [2.0, 1e6, 1e12, 2.0**53]])
     rows = np.arange(7, 7 + len(degrees))
     expected = chi_numpy.chi(degrees, rows, 2**63 + 5, "chi_b")
-    assert np.array_equal(chi(degrees, 7, 2**63 + 5, "chi_b"), expected)
+    assert np.array_equal(one_chi(degrees, 7, 2**63 + 5, "chi_b"), expected)
     ones = np.ones(2000)  # pow may round differently in the last place
     np.testing.assert_allclose(
-        chi(ones, 0, 5, "chi"), chi_numpy.chi(ones, np.arange(2000), 5, "chi"), rtol=1e-15
+        one_chi(ones, 0, 5, "chi"), chi_numpy.chi(ones, np.arange(2000), 5, "chi"), rtol=1e-15
     )
 
 
 def test_chi_draws_are_independent_of_their_neighbours() -> None:
     degrees = np.linspace(1, 50, 40)
-    whole = chi(degrees, 0, 5, "chi")
-    assert np.array_equal(whole[7:19], chi(degrees[7:19], 7, 5, "chi"))
-    assert not np.array_equal(whole, chi(degrees, 0, 5, "chi_b"))
+    whole = one_chi(degrees, 0, 5, "chi")
+    assert np.array_equal(whole[7:19], one_chi(degrees[7:19], 7, 5, "chi"))
+    assert not np.array_equal(whole, one_chi(degrees, 0, 5, "chi_b"))
+
+
+def test_chi_draws_of_runs_are_those_of_each() -> None:
+    degrees, seeds = np.linspace(1, 90, 3000 * 3).reshape(3, -1), [5, 2**64 - 1, 0]
+    many = chi(degrees, 2, seeds, "chi_b")
+    for row, seed, ours in zip(degrees, seeds, many, strict=True):
+        assert np.array_equal(ours, one_chi(row, 2, seed, "chi_b"))
 
 
 def test_a_rejected_attempt_is_followed_by_the_next(monkeypatch) -> None:
     degrees, rows = np.full(3000, 3.0), np.arange(3000)
     monkeypatch.setattr(chi_numpy, "ATTEMPTS", 1)
-    assert np.array_equal(chi_numpy.chi(degrees, rows, 2, "chi"), chi(degrees, 0, 2, "chi"))
+    assert np.array_equal(chi_numpy.chi(degrees, rows, 2, "chi"), one_chi(degrees, 0, 2, "chi"))
     x, u = chi_numpy._attempts(2, "chi", rows, 0)
     rejected = np.isnan(chi_numpy._gamma(np.full((3000, 1), 1.5), x, u)).mean()
     assert 0.015 < rejected < 0.04  # 2.7 % at three degrees of freedom
@@ -57,16 +69,18 @@ def test_a_rejected_attempt_is_followed_by_the_next(monkeypatch) -> None:
 def test_wrong_chi_arguments_are_refused() -> None:
     for degrees in ([0.5], [np.nan], [-1.0]):
         with pytest.raises(ValueError, match="degrees: expected numbers >= 1"):
-            chi(np.array(degrees), 0, 1, "chi")
+            one_chi(np.array(degrees), 0, 1, "chi")
     with pytest.raises(ValueError, match="expected contiguous float64"):
-        chi(np.ones(4)[::2], 0, 1, "chi")
+        chi(np.ones((2, 4))[:, ::2], 0, [1, 2], "chi")
+    with pytest.raises(ValueError, match="a seed for each run"):
+        chi(np.ones((2, 4)), 0, [1], "chi")
     with pytest.raises(ValueError, match="sample"):
-        chi(np.ones(4), 2**32 - 2, 1, "chi")
+        one_chi(np.ones(4), 2**32 - 2, 1, "chi")
 
 
 def test_factor_is_lower_triangular() -> None:
     cfg = TrainConfig(n=5, m=4, d=40, data="reduced")
-    noise, weights = reduced_rows(cfg, "a")
+    noise, weights = (rows[0] for rows in reduced_rows([cfg], "a", normal_runs))
     factor = torch.cat([noise, weights])[:, 1:]
     assert factor.shape == (9, 9)
     assert not factor.triu(1).any()
@@ -83,7 +97,8 @@ def inner_products(rows: list[tuple[Tensor, Tensor]]) -> np.ndarray:
 def test_inner_products_have_the_explicit_law(n: int, m: int, d: int) -> None:
     count = 3000
     cfg = TrainConfig(n=n, m=m, d=d, data="reduced")
-    ours = inner_products([reduced_rows(cfg.replace(seed=s), "a") for s in range(count)])
+    rows = reduced_rows([cfg.replace(seed=s) for s in range(count)], "a", normal_runs)
+    ours = inner_products(list(zip(*rows, strict=True)))
     z = normal(77, "noise", (count, n + m, d), dtype="float64")
     exact = (z @ z.transpose(1, 2)).numpy()
     last = n + m - 1
@@ -183,6 +198,6 @@ def test_noise_along_the_signals_is_normal() -> None:
 
 
 def first_labels(seed: int) -> list[float]:
-    from mmcl_fast.data.synthetic import draw_labels
+    from mmcl_fast.data import labels
 
-    return draw_labels(TrainConfig(seed=seed), "labels", 2).tolist()
+    return labels(seed, "labels", (1, 2))[0].tolist()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmcl_fast import DataError, TrainConfig
 from mmcl_fast.data import sample, stream_numpy, synthetic
-from mmcl_fast.data.synthetic import as_data, draw_augmented, draw_minibatches, draw_negatives
+from mmcl_fast.data.sampling import as_data
+from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches, draw_negatives
 
 SEED, DATA_SEED, INIT_SEED = 3, 11, 2**64 - 5
 # d beyond one tile of the stream; no two strengths or sizes equal, none of them 1.

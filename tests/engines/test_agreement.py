@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
+from mmcl_fast.data import sample
+from mmcl_fast.data.device_rows import DeviceRows
+from mmcl_fast.data.rows import piece_rows
+from mmcl_fast.data.synthetic import data_bytes
 from mmcl_fast.engines import ENGINES, check_memory, memory_bytes, primal
 from mmcl_fast.engines.cost import GPU_ROWS, GPU_SCORES
 
@@ -91,6 +95,23 @@ def test_engine_equals_reference(case: Case, engine: str, monkeypatch) -> None:
     assert exact.loss[-1] < exact.loss[0]
 
 
+@pytest.mark.parametrize("augment", ["fixed", "per_epoch"])
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [("primal", {}), ("primal", {"optimizer": "sgd", "batch_size": 7}), ("gram", {})],
+    ids=["primal", "primal_minibatches", "gram"],
+)
+def test_a_view_of_ones_own_is_the_first(
+    engine: str, settings: dict[str, Any], augment: str
+) -> None:
+    cfg = TrainConfig(**(SMALL | settings | {"augment": augment, "epochs": 3}))
+    data = {k: v for k, v in vars(sample(cfg)).items() if v is not None}
+    data["augmented"] = -data["noise"]  # as the stream would not draw it
+    ours, exact = (train(cfg.replace(engine=name), data) for name in (engine, "reference"))
+    torch.testing.assert_close(ours.loss, exact.loss, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(ours.weights(), exact.weights(), rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_paper_size_in_float64(modality: str) -> None:
     cfg = TrainConfig(modality=modality, dtype="float64", evaluate_every=0)
@@ -122,8 +143,6 @@ def test_float32_is_as_close_to_float64_as_eager_is(modality: str) -> None:
 
 def widened(cfg: TrainConfig) -> dict[str, torch.Tensor]:
     """The float32 data of a config, in float64: all three runs see the same numbers."""
-    from mmcl_fast.data import sample
-
     return {k: v.double() for k, v in vars(sample(cfg)).items() if v is not None}
 
 
@@ -176,6 +195,25 @@ def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert GPU_SCORES == halves.WORKSPACE
     assert GPU_ROWS == chunked.MIN_ROWS
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        ({"data": "streamed"}, 2),  # of a sample, and of what is added to it
+        ({"augment": "per_epoch"}, 1),  # of what is added to the sample that is held
+    ],
+    ids=["streamed", "fresh_views"],
+)
+def test_memory_of_a_gpu_counts_the_pieces_drawn_there(
+    settings: dict[str, Any], pieces: int
+) -> None:
+    cfg = TrainConfig(n=200_000, d=4096, m=16, n_test=1, device="cuda", evaluate_every=0)
+    held, drawn = (
+        memory_bytes(c, "primal") - data_bytes(c) for c in (cfg, cfg.replace(**settings))
+    )
+    rows = piece_rows(cfg.n, cfg.d, DeviceRows.piece_numbers)
+    assert drawn - held >= pieces * rows * cfg.d * 4
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read there")

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from mmcl_fast import ConfigError, DataError, EngineRefusedError, TrainConfig, train
-from mmcl_fast.data import normal, rows, sample
+from mmcl_fast.data import device_rows, normal, rows, sample
 from mmcl_fast.data.rows import HeldRows, StreamedRows, pieces_of
+from mmcl_fast.data.synthetic import draw_augmented
 from mmcl_fast.engines import memory_bytes, resolve_engine
+from mmcl_fast.engines.modality import Sources
 
 BASE = TrainConfig(n=700, d=48, m=24, epochs=3, n_test=20, engine="primal", device="cpu")
 
@@ -40,10 +42,15 @@ CASES = [
 ]
 
 
+def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rows.piece_rows
+    monkeypatch.setattr(rows, "piece_rows", lambda count, d, numbers: whole(count, d, 256 * 48))
+
+
 @pytest.fixture
 def small_pieces(monkeypatch) -> None:
     """Several pieces, the last of them ragged."""
-    monkeypatch.setattr(rows, "_PIECE_NUMBERS", 256 * 48)
+    cut_small(monkeypatch)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
@@ -63,8 +70,9 @@ def test_a_streamed_run_is_the_explicit_run_bit_for_bit(case: Case, small_pieces
 def test_a_run_in_pieces_is_the_run_in_one(monkeypatch) -> None:
     cfg = BASE.replace(dtype="float64")
     whole = train(cfg)
-    monkeypatch.setattr(rows, "_PIECE_NUMBERS", 256 * 48)
+    cut_small(monkeypatch)
     pieces = train(cfg)
+    assert not torch.equal(pieces.weights(), whole.weights())  # sums of other parts
     # As between engines: tests/engines/test_agreement.py.
     torch.testing.assert_close(pieces.weights(), whole.weights(), rtol=0, atol=1e-12)
     torch.testing.assert_close(pieces.loss, whole.loss, rtol=0, atol=1e-12)
@@ -81,13 +89,36 @@ def test_pieces_are_the_rows(small_pieces) -> None:
             expected = whole if samples is None else whole[samples]
             found = [(part, x.clone()) for part, x in source.pieces(samples)]
             assert [part for part, _ in found] == list(pieces_of(len(expected), cfg.d))
-            assert [len(x) for _, x in found[:-1]] == [256] * (len(found) - 1)
+            assert [len(x) for _, x in found[:-1]] == [256, 256]
             assert torch.equal(torch.cat([x for _, x in found]), expected)
     shard = StreamedRows(cfg, "a", torch.device("cpu"), samples=range(100, 130))
     assert torch.equal(torch.cat([x.clone() for _, x in shard.pieces(None)]), whole[100:130])
     drawn = normal(cfg.data_key, "augment", (1, 30, cfg.d), (0, 100, 0), scale=cfg.sigma_eps)[0]
     shard = StreamedRows(cfg, "epsilon", torch.device("cpu"), samples=range(100, 130))
     assert torch.equal(torch.cat([x.clone() for _, x in shard.pieces(None)]), drawn)
+
+
+@pytest.mark.parametrize("features", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("some", [False, True], ids=["all", "minibatch"])
+def test_fresh_views_on_a_gpu_are_exact_sums_in_the_pieces_drawn(
+    some: bool, features: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Drawn(StreamedRows):
+        piece_numbers = 1  # 256 rows, as of many numbers; held rows are one piece there
+
+    monkeypatch.setattr(device_rows, "DeviceRows", Drawn)
+    cfg = BASE.replace(augment="per_epoch")
+    data = sample(cfg)
+    assert data.noise is not None
+    samples = torch.randperm(cfg.n)[:600] if some else None
+    sources = Sources(cfg, data, range(cfg.n), torch.device("cpu"), features)
+    found = [(part, x.clone()) for part, x in sources.views(2).pieces(samples)]
+    expected = draw_augmented(cfg, data.noise, 2)
+    expected = expected if samples is None else expected[samples]
+    assert [part.start for part, _ in found] == [0, 256, 512]
+    assert torch.equal(torch.cat([x for _, x in found]), expected)
+    ((part, x),) = sources.rows[0].pieces(samples)
+    assert (part, x.dtype) == (slice(0, len(expected)), features)
 
 
 def test_pieces_are_of_bounded_size_and_of_aligned_rows() -> None:

@@ -160,14 +160,17 @@ def narrow_offsets(ttir: str) -> list[str]:
 
 def _normal_cases() -> list[Case]:
     cases = []
-    for arch, (name, itemsize), size_bin in product(ARCHS, TYPES.items(), ("few", "many")):
+    for arch, (name, itemsize), size_bin, own in product(
+        ARCHS, TYPES.items(), ("few", "many"), (False, True)
+    ):
         tile = tile_for("normal_fill", arch, itemsize, size_bin)
+        runs = {"seeds_ptr": "*i64", "scales_ptr": "*fp64"} if own else {}
         cases.append(
             Case(
                 normal._normal_fill_kernel,
                 arch,
-                pointers={"out_ptr": f"*{name}"},
-                constexprs={"BLOCK_N": tile.block_n, "LANES": normal.LANES},
+                pointers={"out_ptr": f"*{name}", **runs},
+                constexprs={"OWN": own, "BLOCK_N": tile.block_n, "LANES": normal.LANES},
                 num_warps=tile.num_warps,
                 options=normal.LAUNCH_OPTIONS,
             )

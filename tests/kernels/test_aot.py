@@ -72,7 +72,7 @@ def test_gate_sees_narrow_offsets() -> None:
 
 
 def test_gate_sees_spills() -> None:
-    wide = {"BLOCK_N": 64, "LANES": 64}
+    wide = {"OWN": False, "BLOCK_N": 64, "LANES": 64}
     options = {**normal.LAUNCH_OPTIONS, "maxnreg": 32}
     case = replace(aot.CASES[-1], constexprs=wide, num_warps=1, options=options)
     assert aot.resources(case).spilled > 0

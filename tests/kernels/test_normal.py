@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,12 @@ import triton.language as tl
 
 from mmcl_fast.data import stream_numpy, tags
 from mmcl_fast.kernels import normal
-from mmcl_fast.kernels.normal import _box_muller, _normal_fill_kernel, normal_fill
+from mmcl_fast.kernels.normal import (
+    _box_muller,
+    _normal_fill_kernel,
+    normal_fill,
+    normal_fill_runs,
+)
 
 from .exact_interpreter import bfloat16_bits, exact_interpreter, fma_rounds_once
 
@@ -109,6 +116,37 @@ def test_equals_oracle(case: Case, dtype: torch.dtype, device: torch.device) -> 
     out = poisoned(case.shape, dtype, device)
     assert fill(out, case) is out
     assert_same_bits(out, scaled(standard(case), SCALE, dtype))
+
+
+@pytest.mark.parametrize("samples", [2, 5])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_runs_with_seeds_of_their_own(
+    samples: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    seeds, scales = [7, 2**64 - 1, 2**63, 3 << 32], [1.0, -0.7, 1e-3, 0.0]
+    out = poisoned((4, samples, 300), dtype, device)
+    tag = tags.STREAM_TAGS["init_b"]
+    assert normal_fill_runs(out, seeds=seeds, scales=scales, tag=tag) is out
+    for run, seed, scale in zip(out, seeds, scales, strict=True):
+        z = stream_numpy.standard_normal(seed, "init_b", (1, samples, 300))
+        assert_same_bits(run, scaled(z, scale, dtype)[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seeds": [1]}, "seeds, scales: expected one for each of 2 runs, got 1 and 2"),
+        ({"seeds": [1, 2**64]}, "seed: expected 0.."),
+        ({"scales": [1.0, math.inf]}, "scale: expected a finite number"),
+        ({"tag": 256}, "tag: expected 0..255"),
+    ],
+    ids=["count", "seed", "scale", "tag"],
+)
+def test_runs_reject_arguments(changed: dict[str, Any], message: str, device: torch.device) -> None:
+    out = torch.zeros(2, 3, 4, device=device)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        normal_fill_runs(out, **{"seeds": [1, 2], "scales": [1.0, 2.0], "tag": 3} | changed)
+    assert not out.any()
 
 
 @pytest.mark.parametrize("part", [(0, 0, 0), (1, 3, 255), (2, 8, 256), (0, 5, 301)], ids=str)
@@ -212,9 +250,10 @@ def test_sizes_beyond_32_bits(axis: str, monkeypatch: pytest.MonkeyPatch) -> Non
     memory = torch.empty(size, dtype=torch.bfloat16)
     with exact_interpreter():
         _normal_fill_kernel[(1,)](
-            *(memory, shape[1], shape[2], size, shape[2]),
+            *(memory, None, None, shape[1], shape[2], size, shape[2]),
             *(7, 1 << 24, 0, 0, 0, 0, SCALE),  # seed, noise, start at zero
             *(tiles, blocks),
+            OWN=False,
             BLOCK_N=block_n,
             LANES=normal.LANES,
         )

@@ -130,15 +130,38 @@ def check_bfloat16(cfg: TrainConfig, data: SignalNoiseData, device: torch.device
         assert 2**-24 < far(found[name], exact[name]) < 2**-6, name
 
 
-def test_streamed_as_held(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeviceRows, "_piece_numbers", 1)  # 256 rows, and the rest
-    cfg = BASE.replace(n=300, d=24, epochs=1)
+PIECES = [
+    Case("fixed", "one view, in pieces too"),
+    Case("fresh_views", "held samples in the pieces of what is added", {"augment": "per_epoch"}),
+    Case("fresh_minibatches", "the same of samples by index",
+         {"augment": "per_epoch", "optimizer": "sgd", "batch_size": 290, "epochs": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PIECES, ids=lambda case: case.id)
+def test_streamed_as_held(
+    case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeviceRows, "piece_numbers", 1)  # 256 rows, and the rest
+    cfg = BASE.replace(**{"n": 300, "d": 24, "epochs": 1} | case.settings)
     held = trained(cfg, sample(cfg), device)
     streamed = cfg.replace(data="streamed")
     found = trained(streamed, sample(streamed), device)
-    assert torch.equal(found["losses"], held["losses"])  # the same bits were drawn
+    assert torch.equal(found["losses"][0], held["losses"][0])  # the same bits were drawn
     for name, x in held.items():  # a gradient is summed piece by piece
         assert far(found[name], x) < 1e-5, name
+
+
+@pytest.mark.parametrize("augment", ["fixed", "per_epoch"])
+@pytest.mark.parametrize("precision", ["ieee", "bf16"])
+def test_in_one_piece_streamed_is_held_bit_for_bit(
+    precision: str, augment: str, device: torch.device
+) -> None:
+    cfg = BASE.replace(precision=precision, augment=augment, epochs=2)
+    streamed = cfg.replace(data="streamed")
+    held, found = (trained(c, sample(c), device) for c in (cfg, streamed))
+    for name, x in held.items():
+        assert torch.equal(found[name], x), name
 
 
 def test_a_saved_state_goes_on(device: torch.device) -> None:

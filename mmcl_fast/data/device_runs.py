@@ -1,0 +1,49 @@
+"""What is made of many runs' data where they are used, on a GPU: the draws, and squared norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.data.stacked import stacked, stretches
+from mmcl_fast.data.tags import STREAM_TAGS
+from mmcl_fast.kernels.normal import normal_fill_runs
+from mmcl_fast.kernels.rows import row_dots_fwd
+
+
+class DeviceNormals:
+    """`generate.normal_runs` on a device: the same bits, no copies from the host.
+
+    Args:
+        device: A CUDA device (the CPU in Triton's interpreter).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(
+        self,
+        stream: str,
+        keys: Sequence[int],
+        shape: tuple[int, int],
+        scales: Sequence[float],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """See `generate.normal_runs`."""
+        out = torch.empty(len(keys), *shape, dtype=dtype, device=self._device)
+        normal_fill_runs(out, seeds=keys, scales=scales, tag=STREAM_TAGS[stream])
+        return out
+
+
+def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """|x_i|^2 of each run's rows [n, d], on the CPU, [R, n]; no run depends on the others."""
+    found = []
+    for part in stretches(rows):
+        x = stacked(rows[part], device)
+        found.append(row_dots_fwd(x.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]))
+    return torch.cat(found).cpu()
+
+
+__all__ = ["DeviceNormals", "square_norms"]

@@ -1,0 +1,38 @@
+"""Data of runs drawn by the noise kernel, and their norms, in the interpreter and on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmcl_fast import TrainConfig
+from mmcl_fast.data.device_runs import DeviceNormals, square_norms
+from mmcl_fast.data.sampling import _Draw, sample_many
+
+BASE = TrainConfig(n=6, d=40, m=4, n_test=5, device="cpu", sigma_xi=1.7, sigma_eps=0.3)
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+@pytest.mark.parametrize("data", ["explicit", "reduced"])
+def test_draws_are_those_of_the_cpu(data: str, modality: str, device: torch.device) -> None:
+    configs = [
+        BASE.replace(data=data, modality=modality, seed=seed, sigma_0=0.1 + seed)
+        for seed in (0, 3, 2**64 - 1)
+    ]
+    drawn = _Draw(configs, DeviceNormals(device)).data()
+    for ours, want in zip(drawn, sample_many(configs), strict=True):
+        assert ours.weights.device.type == device.type
+        assert ours.labels.device.type == "cpu"
+        for name, value in vars(want).items():
+            found = getattr(ours, name)
+            assert (found is None) == (value is None), name
+            assert value is None or torch.equal(found.cpu(), value), name
+
+
+def test_norms(device: torch.device) -> None:
+    rows = [torch.randn(3, d, generator=torch.Generator().manual_seed(d)) for d in (7, 7, 20, 7)]
+    found = square_norms(rows, device)
+    exact = torch.stack([x.double().square().sum(1) for x in rows])
+    torch.testing.assert_close(found.double(), exact, rtol=4 * torch.finfo(torch.float32).eps,
+                               atol=0)  # fmt: skip
+    assert torch.equal(square_norms(rows[2:3], device)[0], found[2])
