@@ -32,7 +32,7 @@ class Pull:
     Attributes:
         source: Features, [any, D], stride 1 along D.
         pulls: One or two of [K], to be added up; K <= R, later rows have no positive.
-        index: [K], which row of `source`; None: row i.
+        index: [K], which row of `source`; None: row i. Out of range: the gradient is NaN.
         mutual: Row i is also the positive of its positive.
         share: Of the part in `dots`.
     """
@@ -44,7 +44,7 @@ class Pull:
     share: float = 1.0
 
 
-@triton.jit(do_not_specialize=["P", "R", "K", "factor"])
+@triton.jit(do_not_specialize=["P", "R", "K", "S", "factor"])
 def _contrast_finish_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     sums_ptr,
     part_top_ptr,
@@ -63,6 +63,7 @@ def _contrast_finish_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     P: tl.int32,
     R: tl.int32,
     K: tl.int32,
+    S: tl.int32,
     D: tl.int32,
     stride_own: tl.int64,
     stride_source: tl.int64,
@@ -84,9 +85,12 @@ def _contrast_finish_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     at_source = rows
     if source_ptr is not None:
         has = rows < K
-        if index_ptr is not None:
-            at_source = tl.load(index_ptr + rows, mask=has, other=0)
         pull = tl.load(pull_ptr + rows, mask=has, other=0.0)
+        if index_ptr is not None:  # on a device nobody has looked at it before
+            at_source = tl.load(index_ptr + rows, mask=has, other=0)
+            there = (at_source >= 0) & (at_source < S)
+            pull = tl.where(there, pull, float("nan"))
+            has &= there
         if more_ptr is not None:
             pull += tl.load(more_ptr + rows, mask=has, other=0.0)
         if MUTUAL:
@@ -108,7 +112,7 @@ def _contrast_finish_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
         taken = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         if source_ptr is not None:
             at = at_source[:, None] * stride_source + at_d[None, :]
-            taken = tl.load(source_ptr + at, mask=mask & (rows < K)[:, None], other=0.0)
+            taken = tl.load(source_ptr + at, mask=mask & has[:, None], other=0.0)
             taken = taken.to(tl.float32) * pull[:, None]
         if dots_ptr is not None:
             at = rows[:, None] * stride_own + at_d[None, :]
@@ -163,7 +167,7 @@ def contrast_finish_bwd(  # noqa: PLR0913
             *(None if terms is None else terms.scale, own),
             *(None if pull is None else pull.source, given.index, pulls[0], pulls[1]),
             *(temperature, factor[1], before, out, found, parts, r),
-            *(0 if pull is None else len(given.pulls[0]), d, own.stride(0)),
+            *(0 if pull is None else len(given.pulls[0]), len(given.source), d, own.stride(0)),
             *(given.source.stride(0), factor[0]),
             MUTUAL=given.mutual,
             SHARE=share,

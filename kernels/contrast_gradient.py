@@ -14,8 +14,9 @@ weights are times 2^14 on the way (`shift`, taken out again); those below 2^-28 
 of 2^-39 instead. Callers keep scales within -1..1.
 
 Where both sides count, w = 2^(x - t) (f_o + f_p) with f = scale * 2^(t - top) and t amid all tops:
-one exponential a score, as long as they lie within 2^100 of each other. Weights below 2^-76 of the
-largest may then be lost. Farther apart, each side has its own.
+one exponential a score, as long as they lie within 2^100 of each other. x is at most 1 above either
+top, so 2^(x - t) <= 2^51, also where both scales are 0. Weights below 2^-76 of the largest may then
+be lost. Farther apart, each side has its own.
 
 Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
 the others are cut into ranges with partial sums of their own, by sizes alone.
@@ -66,14 +67,12 @@ SPREAD = tl.constexpr(100.0)  # of tops that share an exponential: weights below
 
 
 @triton.jit
-def _span(top_ptr, scale_ptr, low, high, N, BLOCK: tl.constexpr):
-    """Least and largest top of rows that count."""
+def _span(top_ptr, low, high, N, BLOCK: tl.constexpr):
+    """Least and largest top, also of rows whose scale is 0: theirs bound the scores they share."""
     for start in range(0, N, BLOCK):
         offs = (start + tl.arange(0, BLOCK)).to(tl.int64)
-        top = tl.load(top_ptr + offs, mask=offs < N, other=0.0)
-        counts = tl.load(scale_ptr + offs, mask=offs < N, other=0.0) != 0.0
-        low = tl.minimum(low, tl.where(counts, top, low))
-        high = tl.maximum(high, tl.where(counts, top, high))
+        top = tl.load(top_ptr + offs, mask=offs < N, other=tl.load(top_ptr))
+        low, high = tl.minimum(low, top), tl.maximum(high, top)
     return low, high
 
 
@@ -93,8 +92,8 @@ def _contrast_factors_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
 ):
     """One program: t, NaN if there is none, and scale * 2^(t - top) of a block of both sides."""
     low = tl.full([BLOCK], 2.0**120, tl.float32)
-    low, high = _span(own_top_ptr, own_scale_ptr, low, -low, OWN, BLOCK)
-    low, high = _span(other_top_ptr, other_scale_ptr, low, high, OTHER, BLOCK)
+    low, high = _span(own_top_ptr, low, -low, OWN, BLOCK)
+    low, high = _span(other_top_ptr, low, high, OTHER, BLOCK)
     least, most = tl.min(low, 0), tl.max(high, 0)
     t = 0.5 * (least + most)
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -13,7 +13,8 @@ columns met are partial results of the same rows.
 
 Numerics contract: float32. For the softmax form either the positive leads, and the loss is
 log(1 + total), or total >= 1/2 and both terms are positive: a loss near 0 keeps its relative
-accuracy. Logarithms to 2e-7, powers as in `pairs.py`. NaN passes through.
+accuracy. Logarithms to 2e-7, powers as in `pairs.py`. NaN passes through. A positive's index that
+is no key's gives NaN: on a device nobody has looked at it before.
 Deterministic: no atomics. Cost: every partial result read once.
 """
 
@@ -91,14 +92,14 @@ def _direction(  # noqa: PLR0913  (inlined: no API)
     return loss
 
 
-@triton.jit(do_not_specialize=["P", "Q", "F", "N"])
+@triton.jit(do_not_specialize=["P", "Q", "F", "N", "M"])
 def _contrast_settle_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     top_ptr,
     total_ptr,
     found_ptr,
     other_top_ptr,
     other_total_ptr,
-    partner_ptr,
+    index_ptr,
     upstream_ptr,
     losses_ptr,
     terms_ptr,
@@ -106,6 +107,7 @@ def _contrast_settle_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     Q: tl.int32,
     F: tl.int32,
     N: tl.int32,
+    M: tl.int32,
     FORM: tl.constexpr,
     OWN: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -114,21 +116,26 @@ def _contrast_settle_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     """One program: BLOCK_N rows. P, Q, F: partial results of rows, of columns, of positives."""
     offs_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     mask_n = offs_n < N
-    seen = offs_n
-    if partner_ptr is not None:  # its own inverse: the score stands where it is above
-        partner = tl.load(partner_ptr + offs_n, mask=mask_n, other=0)
-        seen = tl.where(partner > offs_n, offs_n, partner)
+    seen, there = offs_n, mask_n
+    if index_ptr is not None:
+        index = tl.load(index_ptr + offs_n, mask=mask_n, other=0)
+        there = mask_n & (index >= 0) & (index < M)
+        if OWN:  # its own inverse: the score stands where it is above
+            seen = tl.where(index > offs_n, offs_n, index)
     positive = tl.zeros([BLOCK_N], tl.float32)
     for start in range(0, F, BLOCK_P):
         offs_p = start + tl.arange(0, BLOCK_P)
         at = offs_p.to(tl.int64)[:, None] * N + seen[None, :]
-        mask = (offs_p < F)[:, None] & mask_n[None, :]
+        mask = (offs_p < F)[:, None] & there[None, :]
         positive += tl.sum(tl.load(found_ptr + at, mask=mask, other=0.0), 0)
     upstream = tl.full([BLOCK_N], 1.0, tl.float32)
     if upstream_ptr is not None:
         upstream = tl.load(upstream_ptr + offs_n, mask=mask_n, other=0.0)
     top = tl.full([BLOCK_N], FLOOR, tl.float32)
     total = tl.zeros([BLOCK_N], tl.float32)
+    if index_ptr is not None:  # both, as no form's loss, scale and pull take the same one
+        positive = tl.where(there, positive, float("nan"))
+        total = tl.where(there, total, float("nan"))
     rows = merge(top, total, top_ptr, total_ptr, offs_n, mask_n, P, N, BLOCK_P)
     if OWN:
         rows = merge(
@@ -152,7 +159,8 @@ def contrast_settle_fwd(
     form: str,
     *,
     own: bool = False,
-    partner: torch.Tensor | None = None,
+    index: torch.Tensor | None = None,
+    keys: int = 0,
     upstream: torch.Tensor | None = None,
 ) -> Settled:
     """Losses and terms of all rows.
@@ -163,7 +171,9 @@ def contrast_settle_fwd(
         columns: [Q, N] each, or None.
         form: "softmax" | "decoupled" | "sigmoid".
         own: `columns` are further partial results of the rows.
-        partner: With `own`, the row that is a row's positive, [N]; each other's.
+        index: [N], which key is a row's positive, where that is given row by row; with `own`
+            they are each other's.
+        keys: How many there are: rows whose index is out of range have NaN.
         upstream: [N], weights of the rows' terms; None: 1. The losses are not weighted.
     """
     assert rows.found is not None
@@ -177,9 +187,9 @@ def contrast_settle_fwd(
                 *rows,
                 None if columns is None else columns.top,
                 None if columns is None else columns.total,
-                *(partner, upstream, losses, terms),
+                *(index, upstream, losses, terms),
                 *(rows.top.shape[0], 0 if columns is None else columns.top.shape[0]),
-                *(rows.found.shape[0], n),
+                *(rows.found.shape[0], n, keys),
                 FORM=form,
                 OWN=own,
                 BLOCK_P=_BLOCK_P,

@@ -80,7 +80,7 @@ def _triton_why_not(problem: Problem) -> str | None:
         return "expected an NVIDIA GPU of compute capability 8.0 or later"
     if dtype not in ("float16", "bfloat16", "float32"):
         return f"expected dtype float16, bfloat16, float32, got {dtype}"
-    if cpu and dtype == "bfloat16":  # triton-lang/triton issue 11584: it multiplies the bits
+    if cpu and dtype == "bfloat16":  # Triton's interpreter multiplies the bits of bfloat16
         return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
     if {"sigmoid", "symmetric"} <= problem.options:
         return "expected one direction of the sigmoid loss, got symmetric"
@@ -90,7 +90,9 @@ def _triton_why_not(problem: Problem) -> str | None:
 
 
 _TRITON_INSTALLED = find_spec("triton") is not None  # looked for, not imported
-_TRITON_MAX_ROWS = 2**31 - 2**16  # kernels count rows, and rows to the end of a tile, in 32 bits
+# Kernels count rows in 32 bits, also to the end of the last of the ranges that they are cut into:
+# less than a tile past the last row for each of them, so less than 1057 * 256 < 2^24 together.
+_TRITON_MAX_ROWS = 2**31 - 2**24
 
 
 def _compute_capability(device: torch.device) -> tuple[int, int]:

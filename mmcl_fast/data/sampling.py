@@ -27,6 +27,8 @@ from mmcl_fast.data.synthetic import (
 )
 from mmcl_fast.errors import DataError
 
+CHUNK_BYTES = 1 << 24
+
 
 def sample(cfg: TrainConfig) -> SignalNoiseData:
     """Draw the data and initial weights of a run: a pure function of the config.
@@ -68,8 +70,13 @@ def sample_many(
     for members in alike.values():
         if not on_gpu:
             _require_memory(configs[members[0]], len(members))
-        drawn = _Draw([configs[k] for k in members], normals).data()
-        found |= dict(zip(members, drawn, strict=True))
+        # What is drawn by one call stays in a CPU's cache until the views are made of it.
+        size = max(1, CHUNK_BYTES // data_bytes(configs[members[0]]))
+        width = len(members) if on_gpu else size
+        for first in range(0, len(members), width):
+            part = members[first : first + width]
+            drawn = _Draw([configs[k] for k in part], normals).data()
+            found |= dict(zip(part, drawn, strict=True))
     return [found[k] for k in range(len(configs))]
 
 

@@ -69,6 +69,8 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             `key`. "other_label": those of them whose label differs from the query's.
         exclude_self: Row i of `key` is no negative of query i. Needs `positive` or `positive_key`.
         positive: [N], int64, in 0 .. M - 1: the row of `key` that is the positive of each query.
+            Looked at on a CPU only, as that would wait for a device: there, the Triton kernels give
+            NaN where it is out of range.
         positive_key: [N, D], same dtype and device; row i is the positive of query i.
         extra_negatives: [K, D], same dtype and device: negatives of every query, whatever labels.
         hard_negatives: [N, K, D], same dtype and device: K further negatives of each query.

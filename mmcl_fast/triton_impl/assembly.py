@@ -99,10 +99,12 @@ def _key_gradient(
     rows, columns = settled.rows, settled.columns
     parts, pull = sums.key, None
     if contrast.positive_key is None and contrast.positive is not None:
-        # Unlike index_add_, this sorts on CUDA: queries that share a positive have one order.
         whole = parts[0] if len(parts) == 1 else parts.sum(dim=0)
         taken = rows.pull[:, None] * work.query
-        parts = whole.index_put_((contrast.positive,), -taken, accumulate=True)[None]
+        # One out of range would stop the device for good; what it takes is NaN, wherever it goes.
+        at = contrast.positive.remainder(len(whole))
+        # Unlike index_add_, this sorts on CUDA: queries that share a positive have one order.
+        parts = whole.index_put_((at,), -taken, accumulate=True)[None]
     elif contrast.positive_key is None:
         of_columns = () if columns is None else (columns.pull,)
         pulls = of_columns if contrast.stopped else (rows.pull, *of_columns)

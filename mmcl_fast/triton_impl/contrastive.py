@@ -139,8 +139,11 @@ def _settled(
             torch.cat([rows.top, top[None]]), torch.cat([rows.total, total[None]]), rows.found
         )
     own = work.own and columns is not None
-    partner = contrast.positive if own and contrast.positive_key is None else None
-    return contrast_settle_fwd(rows, columns, contrast.form, own=own, partner=partner)
+    index = work.pairs.positive
+    return contrast_settle_fwd(
+        rows, columns, contrast.form, own=own, keys=len(work.key),
+        index=index[part] if isinstance(index, Tensor) else None,
+    )  # fmt: skip
 
 
 def _gradients(

@@ -9,7 +9,7 @@ Numerics: scores, sums and mixtures float32; weights, within 0..1 before they ar
 sum, are rounded to the features' dtype. float32 products are torch's, IEEE unless it was told
 otherwise. Deterministic: the chunks depend on sizes alone.
 Cost: `torch_impl.halves`; memory: scores and both weights of a chunk, 8 or 12 bytes for each of
-`WORKSPACE` scores.
+`WORKSPACE` scores, or of those of `MIN_ROWS` rows where they are more (beyond 262,144 keys).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def hard_statistics(work: Work, hard: Tensor, rows: slice) -> tuple[Tensor, Tens
     if work.pairs.sigmoid:
         total = torch.nn.functional.softplus(x * LOG2).sum(dim=1)
         return torch.full_like(total, FLOOR.value), total
-    top = torch.cat([x, torch.full_like(x[:, :1], FLOOR.value)], dim=1).amax(dim=1)
+    top = torch.cat([x, x.new_full((len(x), 1), FLOOR.value)], dim=1).amax(dim=1)
     return top, torch.exp2(x - top[:, None]).sum(dim=1)
 
 

@@ -86,15 +86,33 @@ def row_cases(arch: str) -> list[Case]:
         _case(kernel, arch, pointers, {"FORM": form, "OWN": own} | sizes, tile, {"N"})
         for form, own in (("softmax", False), ("softmax", True), ("sigmoid", False))
     ]
+    given = pointers | {"index_ptr": "*i64"}
+    found += [
+        _case(kernel, arch, given, {"FORM": "softmax", "OWN": own} | sizes, tile, {"N"})
+        for own in (False, True)
+    ]
     names = ("sums", "part_top", "top", "scale", "pull", "more", "temperature", "out", "dots")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     pointers |= {"own_ptr": "*bf16", "source_ptr": "*bf16"}
     sizes = {"BLOCK_N": contrast_finish._BLOCK_N, "BLOCK_D": contrast_finish._BLOCK_D}
     shares = {"MUTUAL": False, "SHARE": 1.0, "PULL_SHARE": 1.0}
     kernel = contrast_finish._contrast_finish_kernel
+    aligned = _STRIDES | {"stride_source"}
+    found += [
+        _case(kernel, arch, taken, shares | sizes, tile, aligned)
+        for taken in (pointers, pointers | {"index_ptr": "*i64"})
+    ]
+    return [*found, *_factor_cases(arch)]
+
+
+def _factor_cases(arch: str) -> list[Case]:
+    """What both sides of a gradient share, for factors of either size."""
+    names = [f"{side}_{x}" for side in ("own", "other") for x in ("top", "scale", "factor")]
+    pointers = {f"{name}_ptr": "*fp32" for name in (*names, "shared")}
+    kernel, block = contrast_gradient._contrast_factors_kernel, contrast_gradient._BLOCK
     return [
-        *found,
-        _case(kernel, arch, pointers, shares | sizes, tile, _STRIDES | {"stride_source"}),
+        _case(kernel, arch, pointers, {"SHIFT": shift, "BLOCK": block}, Tile(1, 16), {"OWN"})
+        for shift in (0.0, contrast_gradient.SHIFT_FP16.value)
     ]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import losses, reference
+from mmcl_fast import backends, losses, reference
 from mmcl_fast.backends import Problem, choose
 from mmcl_fast.errors import BackendUnavailableError
-from mmcl_fast.kernels._tiles import fused_features
+from mmcl_fast.kernels._tiles import TILES, fused_features
+from mmcl_fast.kernels.contrast_statistics import SHORT_PROGRAMS, WANTED_PROGRAMS, column_ranges
 from mmcl_fast.kernels.pairs import Pairs
 from tests.support.budget import assert_within_budget, value_and_grads
 
@@ -82,6 +84,17 @@ REFUSED = [
 def test_refuses_with_the_reason(problem: Problem, message: str) -> None:
     with pytest.raises(BackendUnavailableError, match=f"^triton: {message}"):
         choose("triton", problem)
+
+
+def test_the_end_of_a_range_fits_32_bits() -> None:
+    # A range of columns ends where the next one would begin, past the last column.
+    most = backends._TRITON_MAX_ROWS
+    tiles = {t.block_m for (name, *_), t in TILES.items() if name in ("contrast_statistics",
+             "contrast_one_pass", "contrast_gradient")}  # fmt: skip
+    for block_m, wanted in product(tiles, (WANTED_PROGRAMS, SHORT_PROGRAMS)):
+        for row_blocks in range(1, wanted + 1):
+            split, parts = column_ranges(row_blocks, most, block_m, wanted)
+            assert split * parts < 2**31
 
 
 @pytest.mark.interpreter

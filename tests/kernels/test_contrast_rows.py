@@ -106,7 +106,7 @@ def test_halves_of_own_rows(form: str, device: torch.device) -> None:
     draw = Draw(22)
     above, beside = partial(draw, 2, device, form), partial(draw, 3, device, form)
     partner = torch.arange(N, device=device).roll(N // 2)
-    ours = contrast_settle_fwd(above, beside, form, own=True, partner=partner)
+    ours = contrast_settle_fwd(above, beside, form, own=True, index=partner, keys=N)
     assert ours.columns is None
     # A pair's score is noted where its row is the smaller one of the two.
     here = above.found.sum(dim=0)
@@ -185,6 +185,38 @@ def test_finished_gradient(case: str, parts: int, device: torch.device) -> None:
     size = (parts_of_dots.abs().sum(dim=1) * rate / temperature.double()).max()
     assert dots is not None
     assert (dots.double() - exact).abs().max() <= 8 * EPS * size
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_sources_that_are_not_there(mutual: bool, device: torch.device) -> None:
+    r, d = 20, 8
+    draw = Draw(24)
+
+    def inside(*shape: int) -> Tensor:
+        # What lies around it is somebody else's: finite, so that a look at it would not show.
+        whole = torch.full((shape[0] + 4, *shape[1:]), 777.0, device=device)
+        whole[2:-2] = torch.randn(*shape, generator=draw.generator).to(device)
+        return whole[2:-2]
+
+    sums, own, source, pull = inside(1, r, d), inside(r, d), inside(r, d), inside(r)
+    right = torch.arange(r, device=device).roll(r // 2)
+    wrong = right.clone()
+    wrong[4], wrong[15] = -2, r + 1
+    t = torch.tensor(0.5, device=device)
+    (out, dots), (whole, all_dots) = (
+        contrast_finish_bwd(
+            sums.clone(), own, Pull(source, (pull,), index, mutual=mutual), t, (1.0, None),
+            dots=True,
+        )
+        for index in (wrong, right)
+    )  # fmt: skip
+    assert dots is not None
+    assert all_dots is not None
+    lost = wrong != right
+    assert out[lost].isnan().all()
+    assert dots[lost].isnan().all()
+    assert torch.equal(out[~lost], whole[~lost])
+    assert torch.equal(dots[~lost], all_dots[~lost])
 
 
 def test_nothing_to_finish(device: torch.device) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Form
 
-from .contrast_problems import Draw, assert_within_budget, at_once, in_two, to, uniform
+from .contrast_problems import Draw, assert_within_budget, at_once, in_two, problem, to, uniform
 
 WAYS = [pytest.param(32, id="fused"), pytest.param(80, id="chunked")]
 
@@ -73,6 +75,73 @@ def test_rows_without_negatives(form: Form, features: int, device: torch.device)
     assert (ours["losses"][:40] == 0).all()
     assert (ours["query"][:40] == 0).all()
     assert (ours["losses"][40:] != 0).all()
+
+
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("lead", [90.0, 300.0])
+@pytest.mark.parametrize("case", ["symmetric", "sup_con"])
+def test_a_large_score_of_rows_that_weigh_nothing(
+    case: str, lead: float, dtype: torch.dtype, features: int, device: torch.device
+) -> None:
+    # e^score of rows 3 and 140 with each other is 2^lead, with others 1: the pair's two tops alone
+    # say how large it is.
+    draw = Draw(9)
+    query, key = draw.features(150, features), draw.features(150, features)
+    query[:, 0] = key[:, 0] = 0.0
+    for x in (query, key):
+        x[[3, 140]] = 0.0
+        x[[3, 140], 0] = math.sqrt(0.2 * lead * math.log(2))
+    query, key, temperature = query.to(dtype), key.to(dtype), torch.tensor(0.2)
+    if case == "symmetric":
+        contrast = Contrast(query, key, temperature, symmetric=True)
+    else:  # whose rows without positives weigh nothing by default
+        contrast = Contrast(query, None, temperature, positive_key=key, exclude_self=True,
+                            form="decoupled")  # fmt: skip
+    contrast = to(contrast, device)
+    upstream = uniform(contrast, 1.0)
+    upstream[[3, 140]] = 0.0
+    ours = in_two(contrast, upstream)
+    assert all(x.isfinite().all() for x in ours.values())
+    assert_within_budget(ours, contrast, upstream, of_scores=3 * 2.0**-24)
+
+
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("form", ["softmax", "decoupled", "sigmoid"])
+def test_no_hard_negatives(form: Form, features: int, device: torch.device) -> None:
+    draw = Draw(10)
+    bias = torch.tensor(-1.0) if form == "sigmoid" else None
+    query, key = draw.features(70, features), draw.features(70, features)
+    hard = draw.features(70, 0, features)
+    contrast = to(Contrast(query, key, torch.tensor(0.2), bias, form=form, hard=hard), device)
+    ours = check(contrast)
+    assert ours["hard"].shape == (70, 0, features)
+    without = at_once(replace(contrast, hard=None), 1.0)
+    assert all(torch.equal(ours[name], x) for name, x in without.items())
+
+
+@pytest.mark.parametrize("features", WAYS)
+@pytest.mark.parametrize("form", ["softmax", "decoupled", "sigmoid"])
+@pytest.mark.parametrize("case", ["index", "own"])
+def test_positives_that_are_no_keys(
+    case: str, form: Form, features: int, device: torch.device
+) -> None:
+    # As they come on CUDA, where nobody may wait for their values.
+    right = replace(problem(case, features, torch.float32, device), form=form)
+    wrong = replace(right, positive=right.positive.clone())
+    m = len(right.query if right.key is None else right.key)
+    rows, places = [3, 50, 69], [-1, m, 2**32 + 1]
+    wrong.positive[rows] = torch.tensor(places, device=device)
+    upstream = uniform(wrong, 1.0)
+    others = [i for i in range(70) if i not in rows]
+    for run in (partial(at_once, weight=1.0), partial(in_two, upstream=upstream)):
+        ours, whole = run(wrong), run(right)
+        assert ours["losses"][rows].isnan().all()
+        assert ours["query"][rows].isnan().all()
+        if case == "index":
+            assert ours["key"].isnan().any()
+            for name in ("losses", "query"):
+                assert torch.equal(ours[name][others], whole[name][others])
 
 
 @pytest.mark.parametrize("features", [pytest.param(1, id="one"), *WAYS])
