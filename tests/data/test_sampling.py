@@ -131,10 +131,11 @@ def test_stacked_copies_nothing_of_neighbours() -> None:
         lambda x: [x[1], x[0]],
         lambda x: [x[0], x[2]],
         lambda x: [x[0], x[1].clone()],
+        lambda x: [x[0], torch.ones(4, 2, 3)[1]],
         lambda x: [x[0].mT, x[1].mT],
         lambda x: [x[3], torch.ones(2, 3)],
     ],
-    ids=["swapped", "gap", "elsewhere", "transposed", "at_the_end"],
+    ids=["swapped", "gap", "elsewhere", "elsewhere_at_its_place", "transposed", "at_the_end"],
 )
 def test_stacked_copies_what_is_apart(parts) -> None:
     given = parts(torch.arange(24.0).view(4, 2, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmcl_fast import TrainConfig
+from mmcl_fast import TrainConfig, recorder, train_many
 from mmcl_fast.data.device_runs import DeviceNormals, square_norms
 from mmcl_fast.data.sampling import _Draw, sample_many
 
@@ -36,3 +36,19 @@ def test_norms(device: torch.device) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=4 * torch.finfo(torch.float32).eps,
                                atol=0)  # fmt: skip
     assert torch.equal(square_norms(rows[2:3], device)[0], found[2])
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_coefficients_with_norms_of_the_device(
+    modality: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = BASE.replace(modality=modality, engine="gram", epochs=2, evaluate_every=0, d_b=33)
+    configs = [cfg.replace(seed=seed) for seed in (0, 3)]
+    plain = train_many(configs)
+    monkeypatch.setattr(recorder, "drawing_device", lambda _: device)
+    for ours, want in zip(train_many(configs), plain, strict=True):
+        for name in ("gamma", "rho", "gamma_b", "rho_b"):
+            x, y = getattr(ours, name), getattr(want, name)
+            assert (x is None) == (y is None)
+            if x is not None:
+                torch.testing.assert_close(x, y, rtol=1e-6, atol=0)

@@ -164,6 +164,52 @@ def test_a_run_does_not_depend_on_its_neighbours(device: torch.device, modality:
             assert torch.equal(x.nan_to_num(nan=-1), y.nan_to_num(nan=-1)), name
 
 
+def test_runs_of_a_launch_have_their_own_dimensions_and_signals(device: torch.device) -> None:
+    base = TrainConfig(**SMALL, modality="multi", engine="triton", device=device.type, d_b=70)
+    base = base.replace(epochs=3, evaluate_every=3)
+    changes: list[dict[str, Any]] = [
+        {}, {"seed": 1, "mu_norm": 2.0}, {"d": 33}, {"d": 33, "nu_norm": 9.0, "seed": 2},
+        {"d_b": 41}, {"sigma_xi": 0.5, "seed": 3},
+    ]  # fmt: skip
+    configs = [base.replace(**x) for x in changes]
+    for alone, run in zip(configs, train_many(configs), strict=True):
+        single = train(alone)
+        for name in (*CURVES, "gamma", "rho", "gamma_b", "rho_b", "ood_accuracy"):
+            x, y = getattr(run, name), getattr(single, name)
+            assert torch.equal(x.nan_to_num(nan=-1), y.nan_to_num(nan=-1)), name
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_inner_products_are_those_of_the_data(device: torch.device, modality: str) -> None:
+    cfg = TrainConfig(**SMALL, modality=modality, device=device.type)
+    configs = [cfg.replace(seed=s, d=d) for s, d in ((0, 80), (1, 80), (2, 33))]
+    engine = engine_of(configs, device)
+    runs, n, m, S = engine._runs, cfg.n, cfg.m, engine._runs.layout.slots
+    for r, c in enumerate(configs):
+        x, slots = sample(c), engine._slots[r].cpu()
+        sides = [("", (x.noise,) if cfg.is_multi else (x.noise, x.augmented))]
+        if cfg.is_multi:
+            sides.append(("_b", (x.noise_b,)))
+        for side, (suffix, kinds) in enumerate(sides):
+            noise, mu, weights = (
+                getattr(x, f"{k}{suffix}").double() for k in ("noise", "mu", "weights")
+            )
+            want = {name: torch.zeros(getattr(runs, name).shape[2:], dtype=torch.float64)
+                    for name in ("gram", "along_mu", "norm", "z", "signal")}  # fmt: skip
+            want["norm"] += mu @ mu
+            want["signal"][:m] = weights @ mu
+            for k, vectors in enumerate(kinds):
+                at = k * S + slots
+                want["gram"][slots[:, None], at] = noise @ vectors.double().T
+                want["along_mu"][at] = vectors.double() @ mu
+                want["z"][torch.arange(m)[:, None], at] = weights @ vectors.double().T
+            for name, exact in want.items():
+                found = getattr(runs, name)[r, side].cpu().double()
+                assert (found == 0)[exact == 0].all(), name
+                far = (found - exact).abs().max()
+                assert far <= 4 * EPS * n**0.5 * exact.abs().max(), name
+
+
 def test_runs_of_a_launch_have_their_own_temperature_and_step(device: torch.device) -> None:
     base = TrainConfig(**SMALL, engine="triton", device=device.type)
     configs = [base, base.replace(tau=0.3, eta=0.01)]
