@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig
-from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
+from mmcl_fast.data import sampling
+from mmcl_fast.engines import ENGINES, Spec, TritonEngine, memory_bytes, resolve_engine
 
 CFG = TrainConfig(device="cuda")
 
@@ -83,3 +84,37 @@ def test_memory_counts_the_padded_state(modality: str) -> None:
     assert memory_bytes(cfg, "triton") > memory_bytes(cfg, "native")
     assert ENGINES["triton"].max_runs(cfg) > 500
     assert ENGINES["triton"].max_runs(cfg.replace(d=10**7)) < 10
+
+
+@pytest.mark.parametrize("modality", ["single", "multi"])
+@pytest.mark.parametrize("data", ["explicit", "reduced"])
+def test_what_is_computed_stays_on_the_device(
+    data: str, modality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without memory refuse to meet others, so they can stand for those of a GPU."""
+    trajectory = pytest.importorskip("mmcl_fast.kernels.trajectory")
+    from mmcl_fast.kernels import row_products
+
+    device, launches = torch.device("meta"), []
+
+    def products(a, b, *, out, rows=None, columns=None, start=None):
+        row_products._check(a, b, out, rows, columns, start)
+        launches.append(out)
+        return out
+
+    monkeypatch.setattr(row_products, "row_products_fwd", products)
+    monkeypatch.setattr(trajectory, "arch_of", lambda *_: "sm_90")
+
+    def normals(stream, keys, shape, scales, dtype):
+        return torch.empty(len(keys), *shape, dtype=dtype, device=device)
+
+    cfg = TrainConfig(n=10, d=30, m=4, n_test=6, modality=modality, data=data, d_b=20)
+    configs = [cfg.replace(seed=seed) for seed in range(3)]
+    drawn = sampling._Draw(configs, normals).data()
+    for name, value in vars(drawn[0]).items():
+        assert value is None or value.device.type == ("cpu" if "labels" in name else "meta"), name
+    engine = TritonEngine(Spec(configs, drawn, device))
+    found = [*engine.embeddings(), *engine.state().values(), *sum(engine.moved(), ())]
+    assert {x.device for x in found} == {device}
+    # Of each modality |mu|^2, <w, mu> and three of each kind of vector; evaluation: six, and one.
+    assert len(launches) == (2 * 5 if cfg.is_multi else 2 + 2 * 3) + 7
