@@ -44,8 +44,8 @@ def torch_data(cfg: TrainConfig) -> SignalNoiseData:
     noise = torch.randn(cfg.n, cfg.d)
     return SignalNoiseData(
         labels=labels(cfg.data_key, "labels", (1, cfg.n), dtype=cfg.dtype)[0],
-        mu=axis_vectors(cfg.d, 0, [cfg.mu_norm], cfg.dtype)[0],
-        nu=axis_vectors(cfg.d, 0, [cfg.nu_norm], cfg.dtype)[0],
+        mu=axis_vectors(cfg.d, 0, [cfg.mu_norm], torch.empty(0))[0],
+        nu=axis_vectors(cfg.d, 0, [cfg.nu_norm], torch.empty(0))[0],
         noise=noise,
         augmented=noise + cfg.sigma_eps * torch.randn(cfg.n, cfg.d),
         weights=cfg.sigma_0 * torch.randn(cfg.m, cfg.d),

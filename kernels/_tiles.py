@@ -84,7 +84,7 @@ _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
 # Inner products of runs: rows, rows of the other factor, summed at a time. Not timed on a GPU.
 _PRODUCTS: dict[tuple[str, str, int, str | int], Tile] = {
     ("row_products", INTERPRETER, 4, "any"): Tile(64, 1, 64, 1, 64),
-    ("row_products", "sm_80", 4, "any"): Tile(64, 4, 64, 2, 16),
+    ("row_products", "sm_80", 4, "any"): Tile(64, 8, 64, 3, 32),
 }
 # Both softmaxes of a block of scores in memory; measured on an H100, as the passes below (timings
 # not kept).

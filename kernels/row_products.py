@@ -4,9 +4,10 @@
 
 An index below 0 stands for a row of zeros; without indices, rows are taken as they come.
 
-Numerics contract: float32; each sum is one chain over blocks of BLOCK_K terms, whose products and
-sums are float32 ("ieee"), so a run's numbers depend on no other run, nor on how many there are.
-A library's batched product does not promise that: it chooses its kernel by the batch.
+Numerics contract: float32 products and sums ("ieee"). A sum is made of chains of CHAIN terms, which
+are added up: in one chain a squared norm of 10^6 terms would lose four digits. A run's numbers
+depend on no other run, nor on how many there are. A library's batched product does not promise
+that: it chooses its kernel by the batch.
 
 Deterministic, without atomics. Cost: 2 D flop a product; every element of `out` written once.
 """
@@ -21,6 +22,8 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 
 LAUNCH_OPTIONS = {"enable_fp_fusion": True}
 MAX_PROGRAMS = 2**31 - 1  # of the first grid axis
+MAX_TERMS = 2**31 - 2**16  # of a sum: offsets of the last chain are 32 bits
+CHAIN = tl.constexpr(1024)
 
 
 @triton.jit(do_not_specialize=["I", "J", "tiles_j", "tiles"])
@@ -67,15 +70,19 @@ def _row_products_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     a = a_ptr + (run * stride_ar + row[:, None] * stride_an)
     b = b_ptr + (run * stride_br + column[None, :] * stride_bn)
     acc = tl.zeros([BLOCK_I, BLOCK_J], tl.float32)
-    for k in range(0, D, BLOCK_K):
-        at = k + tl.arange(0, BLOCK_K)
-        left = tl.load(
-            a + at.to(tl.int64)[None, :], mask=there_i[:, None] & (at < D)[None, :], other=0.0
-        )
-        right = tl.load(
-            b + at.to(tl.int64)[:, None], mask=there_j[None, :] & (at < D)[:, None], other=0.0
-        )
-        acc = tl.dot(left, right, acc, input_precision="ieee")
+    for first in range(0, D, CHAIN):
+        part = tl.zeros([BLOCK_I, BLOCK_J], tl.float32)
+        for k in range(first, tl.minimum(first + CHAIN, D), BLOCK_K):
+            at = k + tl.arange(0, BLOCK_K)
+            there = at < D
+            left = tl.load(
+                a + at.to(tl.int64)[None, :], mask=there_i[:, None] & there[None, :], other=0.0
+            )
+            right = tl.load(
+                b + at.to(tl.int64)[:, None], mask=there_j[None, :] & there[:, None], other=0.0
+            )
+            part = tl.dot(left, right, part, input_precision="ieee")
+        acc += part
     mask = in_i[:, None] & in_j[None, :]
     at_i, at_j = i.to(tl.int64)[:, None], j.to(tl.int64)[None, :]
     if HAS_START:
@@ -112,6 +119,8 @@ def row_products_fwd(
     tile = tile_for("row_products", arch_of(_row_products_kernel, out), 4, "any")
     tiles_j = cdiv(count_j, tile.block_m)
     tiles = cdiv(count_i, tile.block_n) * tiles_j
+    if d > MAX_TERMS:
+        raise ValueError(f"a: expected rows of at most {MAX_TERMS} numbers, got {d}")
     if runs * tiles > MAX_PROGRAMS:
         raise ValueError(f"out: expected at most {MAX_PROGRAMS} tiles, got {runs * tiles}")
     with torch.cuda.device_of(out):

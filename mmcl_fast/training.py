@@ -24,6 +24,8 @@ from mmcl_fast.engines import (
     check_memory,
     drawing_device,
     flop,
+    free_gpu_bytes,
+    memory_bytes,
     resolve_engine,
 )
 from mmcl_fast.errors import ConfigError
@@ -104,9 +106,9 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
         groups.setdefault(_shape(cfg), []).append(k)
     runs: dict[int, Run] = {}
     for members in groups.values():
-        # The largest data bound the width of a batch.
-        kind = ENGINES[resolved[members[0]].engine]
-        width = min(kind.max_runs(resolved[k]) for k in _one_of_each(resolved, members))
+        width = _width([resolved[k] for k in _one_of_each(resolved, members)])
+        # Side by side, runs of equal d share launches.
+        members.sort(key=lambda k: (resolved[k].columns, resolved[k].columns_b))
         for first in range(0, len(members), width):
             batch = members[first : first + width]
             mine = [resolved[k] for k in batch]
@@ -131,6 +133,17 @@ def _shape(cfg: TrainConfig) -> tuple[Any, ...]:
 def _one_of_each(configs: Sequence[TrainConfig], members: Sequence[int]) -> list[int]:
     """A member of each group that differs in seeds alone."""
     return list({_UNSEEDED(configs[k]): k for k in members}.values())
+
+
+def _width(kinds: Sequence[TrainConfig]) -> int:
+    """Runs to train side by side, of kinds that differ in more than seeds: the largest bound it."""
+    engine = ENGINES[kinds[0].engine]
+    width = min(engine.max_runs(cfg) for cfg in kinds)
+    if kinds[0].device != "cuda":
+        return width
+    # Twice, as what a batch is made from lives beside it for a while.
+    needed = 2 * max(memory_bytes(cfg, cfg.engine) for cfg in kinds)
+    return max(1, min(width, free_gpu_bytes() // needed))
 
 
 def _resolve_all(configs: Sequence[TrainConfig]) -> list[TrainConfig]:

@@ -14,8 +14,10 @@ from mmcl_fast import (
     Run,
     TrainConfig,
     train,
+    training,
 )
 from mmcl_fast.data import sample
+from mmcl_fast.engines import memory_bytes
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
 
@@ -209,3 +211,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         train(TINY, checkpoint=tmp_path / "nowhere" / "run.safetensors")
     with pytest.raises(ConfigError, match="checkpoint_every: expected an integer >= 1, got 0"):
         train(TINY, checkpoint=file, checkpoint_every=0)
+
+
+def test_a_batch_on_a_gpu_fits_into_what_is_free(monkeypatch) -> None:
+    small = TrainConfig(device="cuda", engine="triton", tau=1.0)
+    large = small.replace(d=20_000)
+    needed = memory_bytes(large, "triton")
+    for free, most in ((100 << 30, training.ENGINES["triton"].max_runs(large)), (9 * needed, 4)):
+        monkeypatch.setattr(training, "free_gpu_bytes", lambda free=free: free)
+        assert training._width([small, large]) == most
+    monkeypatch.setattr(training, "free_gpu_bytes", lambda: 0)
+    assert training._width([small]) == 1
+    cpu = small.replace(device="cpu", engine="native")
+    assert training._width([cpu]) == training.ENGINES["native"].max_runs(cpu)

@@ -83,18 +83,19 @@ void fill_normal_runs(const py::buffer& out, const std::vector<std::uint64_t>& s
   });
 }
 
-mmcl::Slice<std::uint32_t> words_of(const py::buffer& out, const Start& start) {
-  const py::buffer_info info = out.request(/*writable=*/true);
+py::buffer_info words_of(const py::buffer& out) {
+  py::buffer_info info = out.request(/*writable=*/true);
   if (!info.item_type_is_equivalent_to<std::uint32_t>()) {
     throw py::type_error("out: expected uint32, got format '" + info.format + "'");
   }
-  return slice_of<std::uint32_t>(info, start);
+  return info;
 }
 
 void fill_words(const py::buffer& out, const Start& start, std::uint64_t seed, std::uint32_t tag,
                 std::uint32_t epoch, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const auto slice = words_of(out, start);
+  const py::buffer_info info = words_of(out);
+  const auto slice = slice_of<std::uint32_t>(info, start);
   const py::gil_scoped_release released;
   mmcl::fill_words(target, {seed, tag, epoch}, slice, threads);
 }
@@ -103,7 +104,8 @@ void fill_word_runs(const py::buffer& out, const std::vector<std::uint64_t>& see
                     std::uint32_t tag, std::uint32_t epoch, int threads,
                     const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const auto slice = words_of(out, {0, 0, 0});
+  const py::buffer_info info = words_of(out);
+  const auto slice = slice_of<std::uint32_t>(info, {0, 0, 0});
   require_for_each_run(slice, seeds.size(), "seeds");
   const py::gil_scoped_release released;
   mmcl::fill_words(target, {0, tag, epoch}, slice, seeds.data(), threads);

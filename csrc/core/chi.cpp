@@ -54,8 +54,8 @@ void chi(const std::vector<std::uint64_t>& seeds, std::uint32_t tag, std::uint64
          const double* degrees, std::size_t rows, double* out, int threads) {
   check_region({0, tag, 0}, {0, first_row, 0}, {1, rows, 1}, threads);
   // Less than a few thousand draws does not pay for a thread.
-  const auto wanted = static_cast<std::uint64_t>(threads);
-  const std::uint64_t parts = std::min<std::uint64_t>(wanted, 1 + seeds.size() * rows / 4096);
+  const auto most = std::min<std::uint64_t>(static_cast<std::uint64_t>(threads), seeds.size());
+  const std::uint64_t parts = std::min<std::uint64_t>(most, 1 + seeds.size() * rows / 4096);
   for_each_part(parts, [&](std::uint64_t part) {
     const DefaultFloats mode;
     const std::uint64_t end = part_begin(part + 1, parts, seeds.size());

@@ -191,15 +191,16 @@ def normal_runs(
         scales=factors,
         tag=region.tag,
         epoch=0,
-        threads=_own_threads(),
+        threads=own_threads(),
     )
     return out
 
 
 def label_runs(keys: Sequence[int], stream: str, count: int, dtype: DType) -> torch.Tensor:
     """`labels` at run 0 of streams of several seeds, by one call, [R, count]."""
+    require_memory(len(keys) * count * 4, f"{count} labels of {len(keys)} runs")
     word = np.empty((len(keys), 1, count), dtype=np.uint32)
-    tag, threads = STREAM_TAGS[stream], _own_threads()
+    tag, threads = STREAM_TAGS[stream], own_threads()
     _native.fill_word_runs(word, seeds=keys, tag=tag, epoch=0, threads=threads)
     return _signs(word[:, 0], check_dtype(dtype))
 
@@ -210,7 +211,8 @@ def _signs(word: npt.NDArray[np.uint32], dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(1 - 2 * bits).to(dtype)
 
 
-def _own_threads() -> int:
+def own_threads() -> int:
+    """Threads of a fill: torch's."""
     return min(torch.get_num_threads(), MAX_THREADS)  # any number gives the same values
 
 
@@ -298,4 +300,13 @@ def _shape_or_that_of(out: object, shape: Shape | None) -> Shape:
     return tuple(out.shape)
 
 
-__all__ = ["NormalRuns", "chunks", "label_runs", "labels", "normal", "normal_runs", "words"]
+__all__ = [
+    "NormalRuns",
+    "chunks",
+    "label_runs",
+    "labels",
+    "normal",
+    "normal_runs",
+    "own_threads",
+    "words",
+]

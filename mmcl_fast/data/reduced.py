@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
-from mmcl_fast.data.generate import NormalRuns
+from mmcl_fast.data.generate import NormalRuns, own_threads
 from mmcl_fast.data.tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
@@ -80,7 +80,7 @@ def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Fl
     See: mmcl_fast.data.chi_numpy.chi (meaning).
     """
     out = np.empty(degrees.shape)
-    tag, threads = STREAM_TAGS[stream], torch.get_num_threads()
+    tag, threads = STREAM_TAGS[stream], own_threads()
     _native.fill_chi(out, degrees, first_row=first_row, seeds=keys, tag=tag, threads=threads)
     return out
 

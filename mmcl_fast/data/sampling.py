@@ -55,7 +55,7 @@ def sample_many(
 
     Returns: Data of each run; tensors are parts of those of all runs alike in sizes, and all but
         the labels are on the device.
-    Raises: DataError: as `sample`.
+    Raises: DataError: as `sample`; on a GPU its memory is the caller's care.
     """
     normals: NormalRuns = normal_runs
     on_gpu = device is not None and device.type == "cuda"
@@ -99,8 +99,8 @@ class _Draw:
         noise, weights = self._patches("a")
         fields: dict[str, Tensor | None] = {
             "labels": labels,
-            "mu": self._signals(cfg.columns, 0, [c.mu_norm for c in configs], weights),
-            "nu": self._signals(cfg.columns, 0, [c.nu_norm for c in configs], weights),
+            "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
+            "nu": axis_vectors(cfg.columns, 0, [c.nu_norm for c in configs], weights),
             "noise": noise,
             "augmented": None,
             "weights": weights,
@@ -114,7 +114,7 @@ class _Draw:
             # The paper's mu~ lies along the second axis; reduced data keep the one that matters.
             axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
             norms = [c.mu_b_norm for c in configs]
-            fields["mu_b"] = self._signals(cfg.columns_b, axis, norms, weights_b)
+            fields["mu_b"] = axis_vectors(cfg.columns_b, axis, norms, weights_b)
             fields["weights_b"] = weights_b
         elif noise is not None:
             scales = [c.sigma_eps for c in configs]
@@ -155,9 +155,6 @@ class _Draw:
     def _scaled(self, rows: Tensor, scales: Sequence[float]) -> Tensor:
         factors = torch.tensor(scales, dtype=rows.dtype, device=rows.device)
         return rows.mul_(factors[:, None, None]).to(TORCH_DTYPES[self._cfg.dtype])
-
-    def _signals(self, d: int, axis: int, norms: Sequence[float], like: Tensor) -> Tensor:
-        return axis_vectors(d, axis, norms, self._cfg.dtype).to(like.device)
 
 
 def check_drawable(cfg: TrainConfig) -> None:

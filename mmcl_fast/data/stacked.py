@@ -11,10 +11,9 @@ from torch import Tensor
 def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     """Tensors of one shape as one on a device, [R, ...]; shares memory with them where it can."""
     first = tensors[0]
-    here = first.device.type == device.type and device.index in (None, first.device.index)
-    if here and _are_neighbours(tensors):
+    if _are_neighbours(tensors):
         strides = first.numel(), *first.stride()
-        return first.as_strided((len(tensors), *first.shape), strides)
+        return first.as_strided((len(tensors), *first.shape), strides).to(device)
     return torch.stack(list(tensors)).to(device)  # one copy to the device for all
 
 

@@ -57,10 +57,10 @@ def data_bytes(cfg: TrainConfig) -> int:
     return numbers * TORCH_DTYPES[cfg.dtype].itemsize
 
 
-def axis_vectors(d: int, axis: int, norms: Sequence[float], dtype: str) -> Tensor:
-    """Vectors of given norms along one coordinate axis, as the paper's mu, mu~ and nu, [R, d]."""
-    v = torch.zeros(len(norms), d, dtype=TORCH_DTYPES[dtype])
-    v[:, axis] = torch.tensor(norms, dtype=v.dtype)
+def axis_vectors(d: int, axis: int, norms: Sequence[float], like: Tensor) -> Tensor:
+    """Vectors of given norms along one axis, as the paper's mu, mu~ and nu, [R, d]; as `like`."""
+    v = like.new_zeros(len(norms), d)
+    v[:, axis] = like.new_tensor(norms)
     return v
 
 

@@ -11,6 +11,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import gram, native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
 from mmcl_fast.engines.cost import flop as flop
+from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
 from mmcl_fast.engines.native import NativeEngine as NativeEngine
@@ -116,6 +117,7 @@ __all__ = [
     "check_memory",
     "drawing_device",
     "flop",
+    "free_gpu_bytes",
     "memory_bytes",
     "resolve_engine",
 ]

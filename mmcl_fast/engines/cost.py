@@ -113,7 +113,7 @@ def check_memory(cfg: TrainConfig, engine: str) -> None:
         _require(cfg, engine, memory_bytes(cfg, engine), available_bytes(), "free now")
         return
     _require(cfg, engine, data_bytes(cfg), available_bytes(), "free now, where data are drawn")
-    _require(cfg, engine, memory_bytes(cfg, engine), _free_gpu_bytes(), "free on the GPU now")
+    _require(cfg, engine, memory_bytes(cfg, engine), free_gpu_bytes(), "free on the GPU now")
 
 
 def _require(cfg: TrainConfig, engine: str, needed: int, available: int | None, where: str) -> None:
@@ -133,10 +133,10 @@ def _require(cfg: TrainConfig, engine: str, needed: int, available: int | None, 
     )
 
 
-def _free_gpu_bytes() -> int:
+def free_gpu_bytes() -> int:
     """What the GPU has free, and what torch holds there without need."""
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return int(torch.cuda.mem_get_info()[0]) + unused
 
 
-__all__ = ["check_memory", "flop", "memory_bytes"]
+__all__ = ["check_memory", "flop", "free_gpu_bytes", "memory_bytes"]

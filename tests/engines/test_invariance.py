@@ -25,6 +25,19 @@ def test_batched_runs_equal_single_runs_bit_for_bit(modality: str, engine: str) 
         same(run, train(cfg))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"engine": e, "dtype": t} for e in ("gram", "primal") for t in ("float64", "float32")]
+    + [{"engine": "native"}],
+    ids=lambda x: "-".join(x.values()),
+)
+def test_runs_whose_data_begin_anywhere_in_memory(settings: dict[str, str]) -> None:
+    cfg = SHORT.replace(n=9, d=333, m=7, n_test=5, **settings)
+    configs = [cfg.replace(seed=s) for s in range(4)]
+    for cfg, run in zip(configs, train_many(configs), strict=True):
+        same(run, train(cfg))
+
+
 def test_mixed_configs_come_back_in_order() -> None:
     configs = [
         SHORT.replace(n=n, seed=s, modality=m)

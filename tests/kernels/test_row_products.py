@@ -54,6 +54,14 @@ def test_products(runs: int, i: int, j: int, d: int, device: torch.device) -> No
     assert_products(across.mT, a, b)
 
 
+def test_long_sums_keep_their_digits(device: torch.device) -> None:
+    """Terms of one sign and size, where rounding adds up; sums of single chains are exact."""
+    a = torch.full((1, 2, 2**18 + 5), 125.0, device=device)
+    out = row_products_fwd(a, a, out=torch.empty(1, 2, 2, device=device))
+    exact = a.double() @ a.double().mT
+    assert ((out - exact) / exact).abs().max() <= 16 * EPS
+
+
 def test_indices_gather_and_leave_zeros(device: torch.device) -> None:
     a, b = drawn(2, 5, 40, device=device), drawn(2, 7, 40, device=device, seed=1)
     rows = torch.tensor([[4, -1, 0], [1, 1, -1]], dtype=torch.int32, device=device)
