@@ -1,4 +1,4 @@
-"""The data of runs, drawn side by side: one call for each stream, however many runs there are.
+"""The data of runs, drawn side by side: few calls for each stream, on a GPU one, for many runs.
 
 A run's data are a pure function of its config: what is drawn beside it, the number of threads and
 the device change no bit.
@@ -47,14 +47,14 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 def sample_many(
     configs: Sequence[TrainConfig], device: torch.device | None = None
 ) -> list[SignalNoiseData]:
-    """`sample` of each config, to the bit; of those alike in sizes in one call a stream.
+    """`sample` of each config, to the bit; those alike in sizes share calls.
 
     Args:
         configs: Settings of each run, in any mixture.
         device: A CUDA device to draw on; default: the CPU.
 
-    Returns: Data of each run; tensors are parts of those of all runs alike in sizes, and all but
-        the labels are on the device.
+    Returns: Data of each run; tensors are parts of larger ones, which hold those of several runs,
+        and all but the labels are on the device.
     Raises: DataError: as `sample`; on a GPU its memory is the caller's care.
     """
     normals: NormalRuns = normal_runs
