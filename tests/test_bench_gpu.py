@@ -35,7 +35,7 @@ def test_budgets_fit_the_limit_and_needs_come_first() -> None:
         assert set(exact) <= {*seen}, step.name
         seen.append(step.name)
     build, *others = STEPS
-    assert all(step.seconds <= TOGETHER_S == 90 for step in others if step.together)
+    assert all(step.seconds <= TOGETHER_S == 120 for step in others if step.together)
     timed = [step for step in others if not step.together and not step.optional]
     assert sum(step.seconds for step in timed) <= SEQUENTIAL_S == 150
     most = sum(step.seconds for step in others if not step.together)
@@ -53,7 +53,7 @@ def test_timings_come_last_and_alone() -> None:
 def test_plan() -> None:
     names = [step.name for step in plan(STEPS, [], tune=False)]
     assert "tune" not in names
-    assert len(names) == len(STEPS) - 1
+    assert len(names) == sum(not step.optional for step in STEPS)
     assert plan(STEPS, [], tune=True) == list(STEPS)
     only = [step.name for step in plan(STEPS, ["trajectory"], tune=False)]
     vouching = ["gate_trajectory", "compile_trajectory 1/2", "compile_trajectory 2/2"]
