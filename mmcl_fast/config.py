@@ -130,8 +130,12 @@ class TrainConfig:
     def _reseeded(self, seeds: Mapping[str, Any]) -> TrainConfig:
         # A seed enters no other field's check, so only its own is made: sweeps do this per run.
         copy = object.__new__(TrainConfig)
-        vars(copy).update(vars(self))
-        vars(copy).update((name, _checked(name, value)) for name, value in seeds.items())
+        fields = vars(copy)
+        fields.update(vars(self))
+        for name, value in seeds.items():
+            if value is not fields[name]:  # as it is, it was checked
+                plain = type(value) is int and 0 <= value <= MAX_SEED
+                fields[name] = value if plain else _checked(name, value)
         return copy
 
     @property

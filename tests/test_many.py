@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast import ConfigError, Run, TrainConfig, train, train_many, training
+from mmcl_fast import ConfigError, Run, TrainConfig, config, train, train_many, training
 from mmcl_fast.engines import ENGINES
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4, device="cpu")
@@ -119,6 +119,18 @@ def test_a_point_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert run.config == resolve(cfg)
 
 
+def test_a_plain_seed_is_not_looked_at_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What it costs to ask whether a value is an integer adds up over 10^5 runs.
+    seen = []
+    plain_value = config.plain_value
+    monkeypatch.setattr(config, "plain_value", lambda *a: seen.append(a) or plain_value(*a))
+    cfg = TINY.replace(data_seed=4)
+    assert [cfg.replace(seed=s, init_seed=None).seed for s in (0, 2**64 - 1)] == [0, 2**64 - 1]
+    assert seen == []
+    assert cfg.replace(data_seed=None).data_seed is None
+    assert seen == [("data_seed", None)]
+
+
 def test_another_seed_is_the_config_made_anew() -> None:
     cfg = TINY.replace(modality="multi", eta=0.02)
     values = {f.name: getattr(cfg, f.name) for f in fields(cfg)}
@@ -129,6 +141,25 @@ def test_another_seed_is_the_config_made_anew() -> None:
     assert type(ours.seed) is type(ours.data_seed) is int
     assert (cfg.seed, cfg.data_seed) == (0, None), "the original stays"
     assert cfg.replace() == cfg
+
+
+def test_runs_are_in_the_order_given_whatever_shares_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Side by side they are sorted by d; here kinds and seeds are mixed in another order.
+    drawn: list[list[tuple[int, int]]] = []
+    sample_many = training.sample_many
+    monkeypatch.setattr(
+        training,
+        "sample_many",
+        lambda mine, device: drawn.append([(c.d, c.seed) for c in mine]) or sample_many(mine),
+    )
+    base = TINY.replace(engine="native", epochs=3)
+    configs = [base.replace(seed=s, d=d) for s in range(3) for d in (70, 50, 60)]
+    configs.insert(4, base.replace(engine="gram", seed=9))
+    for cfg, run in zip(configs, train_many(configs), strict=True):
+        same(run, train(cfg))
+    assert drawn == [[(d, s) for d in (50, 60, 70) for s in range(3)], [(50, 9)]]
 
 
 @pytest.mark.parametrize(
