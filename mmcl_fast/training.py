@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -100,21 +101,86 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
 
     Returns: One run per config, in the order given.
     """
-    resolved = _resolve_all(configs)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for k, cfg in enumerate(resolved):
-        groups.setdefault(_shape(cfg), []).append(k)
     runs: dict[int, Run] = {}
-    for members in groups.values():
-        width = _width([resolved[k] for k in _one_of_each(resolved, members)])
-        # Side by side, runs of equal d share launches.
-        members.sort(key=lambda k: (resolved[k].columns, resolved[k].columns_b))
-        for first in range(0, len(members), width):
-            batch = members[first : first + width]
-            mine = [resolved[k] for k in batch]
-            recorder = train_batch(mine, sample_many(mine, drawing_device(mine[0])), on_epoch, None)
-            runs |= dict(zip(batch, recorder.runs([None] * len(batch)), strict=True))
+    begun: list[tuple[list[int], Recorder]] = []
+
+    def finish(*, but: int) -> None:
+        while len(begun) > but:
+            batch, recorder = begun.pop(0)
+            runs.update(zip(batch, recorder.runs([None] * len(batch)), strict=True))
+
+    try:
+        for batch, mine in _batches(configs):
+            # A GPU still trains one batch while the next is made, and trains that while runs of the
+            # first are read out.
+            under_way = 1 if _may_overlap(mine[0]) else 0
+            finish(but=under_way)
+            begun.append((batch, _begin(mine, on_epoch)))
+            finish(but=under_way)
+        finish(but=0)
+    except BaseException:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # what a batch leaves to others must not be in use any more
+        raise
     return [runs[k] for k in range(len(configs))]
+
+
+def _batches(configs: Sequence[TrainConfig]) -> Iterator[tuple[list[int], list[TrainConfig]]]:
+    """What to train side by side: which of the configs, and these resolved."""
+    groups: dict[tuple[Any, ...], list[tuple[TrainConfig, list[int]]]] = {}
+    for cfg, members in _kinds(configs):
+        groups.setdefault(_shape(cfg), []).append((cfg, members))
+    # All before the first batch takes memory.
+    widths = [_width([cfg for cfg, _ in group]) for group in groups.values()]
+    for group, width in zip(groups.values(), widths, strict=True):
+        # Side by side, runs of equal d share launches.
+        order = sorted(
+            (cfg.columns, cfg.columns_b, k, kind)
+            for kind, (cfg, members) in enumerate(group)
+            for k in members
+        )
+        for first in range(0, len(order), width):
+            part = [(k, group[kind][0]) for *_, k, kind in order[first : first + width]]
+            yield [k for k, _ in part], [_reseeded(cfg, configs[k]) for k, cfg in part]
+
+
+def _begin(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorder:
+    """Draw and train a batch; on a GPU it is under way then, as one before it may be.
+
+    So what comes before training has a stream of its own.
+    """
+    device = drawing_device(configs[0])
+    with _beside(device):
+        data = sample_many(configs, device)
+
+    def build(spec: Spec) -> Engine:
+        with _beside(device):
+            return ENGINES[spec.cfg.engine].build(spec)
+
+    return train_batch(configs, data, on_epoch, build=build)
+
+
+def _may_overlap(cfg: TrainConfig) -> bool:
+    """Whether a batch is begun while another trains: where the GPU does most for both."""
+    return drawing_device(cfg) is not None
+
+
+@contextmanager
+def _beside(device: torch.device | None) -> Iterator[None]:
+    """On a GPU, what is launched in here waits for nothing outside; what comes after, for it."""
+    if device is None or device.type != "cuda":
+        yield
+        return
+    stream = _preparing(torch.cuda.current_device())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+@cache
+def _preparing(device: int) -> torch.cuda.Stream:
+    """A stream whose work goes first: it is short, and the host waits for parts of it."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 _UNSEEDED = attrgetter(*(name for name in FIELD_NAMES if name not in SEEDS))
@@ -130,33 +196,29 @@ def _shape(cfg: TrainConfig) -> tuple[Any, ...]:
     return found
 
 
-def _one_of_each(configs: Sequence[TrainConfig], members: Sequence[int]) -> list[int]:
-    """A member of each group that differs in seeds alone."""
-    return list({_UNSEEDED(configs[k]): k for k in members}.values())
-
-
 def _width(kinds: Sequence[TrainConfig]) -> int:
     """Runs to train side by side, of kinds that differ in more than seeds: the largest bound it."""
     engine = ENGINES[kinds[0].engine]
     width = min(engine.max_runs(cfg) for cfg in kinds)
     if kinds[0].device != "cuda":
         return width
-    # Twice, as what a batch is made from lives beside it for a while.
-    needed = 2 * max(memory_bytes(cfg, cfg.engine) for cfg in kinds)
+    # Twice, as what a batch is made from lives beside it for a while; so does the batch before it
+    # where they overlap.
+    times = 4 if _may_overlap(kinds[0]) else 2
+    needed = times * max(memory_bytes(cfg, cfg.engine) for cfg in kinds)
     return max(1, min(width, free_gpu_bytes() // needed))
 
 
-def _resolve_all(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
-    """`resolve` of each; once for those that differ in seeds alone."""
-    known: dict[tuple[Any, ...], TrainConfig] = {}
-    found = []
-    for cfg in configs:
-        key = _UNSEEDED(cfg)
-        if key not in known:
-            known[key] = resolve(cfg)
-        seeds = {name: getattr(cfg, name) for name in SEEDS}
-        found.append(known[key].replace(**seeds))
-    return found
+def _kinds(configs: Sequence[TrainConfig]) -> list[tuple[TrainConfig, list[int]]]:
+    """Configs that differ in more than seeds, resolved, each with the places of those it is for."""
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for k, cfg in enumerate(configs):
+        places.setdefault(_UNSEEDED(cfg), []).append(k)
+    return [(resolve(configs[members[0]]), members) for members in places.values()]
+
+
+def _reseeded(resolved: TrainConfig, cfg: TrainConfig) -> TrainConfig:
+    return resolved.replace(seed=cfg.seed, data_seed=cfg.data_seed, init_seed=cfg.init_seed)
 
 
 def resolve(cfg: TrainConfig) -> TrainConfig:
@@ -213,6 +275,8 @@ def train_batch(
             recorder.observe(epoch, engine)
             count = 1 if on_epoch else _quiet_epochs(cfg, epoch, saved)
             measured = _advance(engine, epoch, count, cfg.epochs)
+            if epoch < cfg.epochs:
+                recorder.keep_up()
             recorder.record(epoch, measured)
             epoch += measured.loss.shape[1]
             if on_epoch:
@@ -245,12 +309,14 @@ def _quiet_epochs(cfg: TrainConfig, epoch: int, saved: Checkpoint | None) -> int
 def compute_threads(cfg: TrainConfig) -> Iterator[None]:
     """One thread for small runs: quicker there, and then the last bits are those of any machine.
 
-    The native engine gives the same bits on any number: it trains one run on each.
+    The native engine gives the same bits on any number: it trains one run on each. And so does what
+    is left to the CPU of training on a GPU: labels, chi variates, heads.
     A threaded matrix product may split its sums, so from `THREADED_FLOP` a step on, results of
     different thread counts agree to rounding only.
     """
     threads = torch.get_num_threads()
-    if cfg.engine != "native" and flop(cfg, cfg.engine) < THREADED_FLOP * max(1, cfg.epochs):
+    step = flop(cfg, cfg.engine) / max(1, cfg.epochs)
+    if cfg.device == "cpu" and cfg.engine != "native" and step < THREADED_FLOP:
         torch.set_num_threads(1)
     try:
         yield

@@ -217,10 +217,14 @@ def test_a_batch_on_a_gpu_fits_into_what_is_free(monkeypatch) -> None:
     small = TrainConfig(device="cuda", engine="triton", tau=1.0)
     large = small.replace(d=20_000)
     needed = memory_bytes(large, "triton")
-    for free, most in ((100 << 30, training.ENGINES["triton"].max_runs(large)), (9 * needed, 4)):
+    # Two batches are under way at a time, and beside each what it is made from.
+    for free, most in ((100 << 30, training.ENGINES["triton"].max_runs(large)), (17 * needed, 4)):
         monkeypatch.setattr(training, "free_gpu_bytes", lambda free=free: free)
         assert training._width([small, large]) == most
     monkeypatch.setattr(training, "free_gpu_bytes", lambda: 0)
     assert training._width([small]) == 1
+    alone = large.replace(engine="gram")
+    monkeypatch.setattr(training, "free_gpu_bytes", lambda: 9 * memory_bytes(alone, "gram"))
+    assert training._width([alone]) == 4
     cpu = small.replace(device="cpu", engine="native")
     assert training._width([cpu]) == training.ENGINES["native"].max_runs(cpu)

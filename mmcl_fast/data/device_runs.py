@@ -38,12 +38,13 @@ class DeviceNormals:
 
 
 def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
-    """|x_i|^2 of each run's rows [n, d], on the CPU, [R, n]; no run depends on the others."""
+    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others."""
     found = []
     for part in stretches(rows):
         x = stacked(rows[part], device)
-        found.append(row_dots_fwd(x.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]))
-    return torch.cat(found).cpu()
+        flat = x.flatten(0, -2)
+        found.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
+    return torch.cat(found)
 
 
 __all__ = ["DeviceNormals", "square_norms"]

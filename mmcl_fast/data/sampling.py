@@ -17,6 +17,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.generate import NormalRuns, label_runs, normal_runs
 from mmcl_fast.data.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.data.reduced import reduced_rows
+from mmcl_fast.data.stacked import on_device
 from mmcl_fast.data.synthetic import (
     TORCH_DTYPES,
     SignalNoiseData,
@@ -58,7 +59,7 @@ def sample_many(
     Raises: DataError: as `sample`; on a GPU its memory is the caller's care.
     """
     normals: NormalRuns = normal_runs
-    on_gpu = device is not None and device.type == "cuda"
+    on_gpu = device is not None and device.type != "cpu"
     if device is not None and on_gpu:
         from mmcl_fast.data.device_runs import DeviceNormals
 
@@ -119,13 +120,11 @@ class _Draw:
         elif noise is not None:
             scales = [c.sigma_eps for c in configs]
             fields["augmented"] = self._draw("augment", (cfg.n, cfg.columns), scales).add_(noise)
-        parts: dict[str, Sequence[Tensor | None]] = {
-            name: [None] * len(configs) if field is None else field.unbind()
-            for name, field in fields.items()
-        }
+        there = {name: field.unbind() for name, field in fields.items() if field is not None}
+        absent = {name: None for name, field in fields.items() if field is None}
         return [
-            SignalNoiseData(**{name: part[r] for name, part in parts.items()})  # type: ignore[arg-type]
-            for r in range(len(configs))
+            SignalNoiseData(**dict(zip(there, parts, strict=True)), **absent)  # type: ignore[arg-type]
+            for parts in zip(*there.values(), strict=True)
         ]
 
     def _patches(self, modality: str) -> tuple[Tensor | None, Tensor]:
@@ -153,7 +152,7 @@ class _Draw:
         return self._normals(stream, keys, shape, scales, TORCH_DTYPES[self._cfg.dtype])
 
     def _scaled(self, rows: Tensor, scales: Sequence[float]) -> Tensor:
-        factors = torch.tensor(scales, dtype=rows.dtype, device=rows.device)
+        factors = on_device(torch.tensor(scales, dtype=rows.dtype), rows.device)
         return rows.mul_(factors[:, None, None]).to(TORCH_DTYPES[self._cfg.dtype])
 
 

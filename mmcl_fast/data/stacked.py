@@ -17,25 +17,34 @@ def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.stack(list(tensors)).to(device)  # one copy to the device for all
 
 
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """A CPU's tensor on a device; a GPU is not waited for, as a plain copy to it would."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def _are_neighbours(tensors: Sequence[Tensor]) -> bool:
     """Whether each begins where the one before it ends, as parts of one tensor do."""
     first = tensors[0]
-    memory, begin, size = first.untyped_storage().data_ptr(), first.storage_offset(), first.numel()
+    # The tensor that all are views of: to ask for its memory costs ten times as much.
+    whole, begin, size = first._base, first.storage_offset(), first.numel()
+    if whole is None and len(tensors) > 1:
+        return False
     return all(
-        x.is_contiguous()
-        and x.untyped_storage().data_ptr() == memory
-        and x.storage_offset() == begin + k * size
+        x._base is whole and x.storage_offset() == begin + k * size and x.is_contiguous()
         for k, x in enumerate(tensors)
     )
 
 
 def stretches(tensors: Sequence[Tensor]) -> Iterator[slice]:
     """Where runs next to each other are of one shape."""
-    begin = 0
-    for k in range(1, len(tensors) + 1):
-        if k == len(tensors) or tensors[k].shape != tensors[begin].shape:
+    begin, shape = 0, tensors[0].shape
+    for k, x in enumerate(tensors):
+        if x.shape != shape:
             yield slice(begin, k)
-            begin = k
+            begin, shape = k, x.shape
+    yield slice(begin, len(tensors))
 
 
-__all__ = ["stacked", "stretches"]
+__all__ = ["on_device", "stacked", "stretches"]

@@ -133,12 +133,29 @@ def test_stacked_copies_nothing_of_neighbours() -> None:
         lambda x: [x[0], x[1].clone()],
         lambda x: [x[0], torch.ones(4, 2, 3)[1]],
         lambda x: [x[0].mT, x[1].mT],
+        lambda x: [x[0], x[1].view(3, 2).mT],
         lambda x: [x[3], torch.ones(2, 3)],
     ],
-    ids=["swapped", "gap", "elsewhere", "elsewhere_at_its_place", "transposed", "at_the_end"],
+    ids=[
+        "swapped",
+        "gap",
+        "elsewhere",
+        "elsewhere_at_its_place",
+        "transposed",
+        "one_transposed",
+        "at_the_end",
+    ],
 )
 def test_stacked_copies_what_is_apart(parts) -> None:
     given = parts(torch.arange(24.0).view(4, 2, 3))
+    assert torch.equal(stacked(given, torch.device("cpu")), torch.stack(given))
+
+
+@torch.inference_mode()
+def test_stacked_copies_views_that_name_no_whole() -> None:
+    one, other = torch.arange(6.0).view(2, 3), torch.ones(2, 3)
+    given = [one[0], other[1]]
+    assert given[0]._base is None, "premise"
     assert torch.equal(stacked(given, torch.device("cpu")), torch.stack(given))
 
 
@@ -160,3 +177,16 @@ def test_a_gpu_draws_the_same_bits(kind: dict[str, str]) -> None:
             SignalNoiseData(**{k: None if v is None else v.cpu() for k, v in vars(ours).items()}),
             want,
         )
+
+
+def test_norms_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A copy to the host would wait for all that was launched before, that is for training.
+    pytest.importorskip("triton")
+    from mmcl_fast.data import device_runs
+
+    monkeypatch.setattr(device_runs, "row_dots_fwd", lambda x, y: x.new_empty(len(x)))
+    device = torch.device("meta")
+    for shape in ((4,), (3, 4)):
+        found = device_runs.square_norms([torch.empty(shape, device=device)] * 2, device)
+        assert found.device == device
+        assert found.shape == (2, *shape[:-1])

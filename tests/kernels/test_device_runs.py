@@ -31,11 +31,11 @@ def test_draws_are_those_of_the_cpu(data: str, modality: str, device: torch.devi
 
 def test_norms(device: torch.device) -> None:
     rows = [torch.randn(3, d, generator=torch.Generator().manual_seed(d)) for d in (7, 7, 20, 7)]
-    found = square_norms(rows, device)
+    found = square_norms(rows, device).cpu()
     exact = torch.stack([x.double().square().sum(1) for x in rows])
     torch.testing.assert_close(found.double(), exact, rtol=4 * torch.finfo(torch.float32).eps,
                                atol=0)  # fmt: skip
-    assert torch.equal(square_norms(rows[2:3], device)[0], found[2])
+    assert torch.equal(square_norms(rows[2:3], device)[0].cpu(), found[2])
 
 
 @pytest.mark.parametrize("modality", ["single", "multi"])
