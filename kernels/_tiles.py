@@ -71,20 +71,20 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_weights", "sm_80", 2, "any"): Tile(8, 4, 512),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
 }
-# Whole runs in one program: samples, neurons, summed at a time. Measured on an H100 (timings not
-# kept), where two programs of four warps hide each other's waits; elsewhere chosen so that nothing
-# spills (`tests/kernels/test_trajectory_aot.py`).
+# Whole runs in one program: samples, neurons, summed at a time. The quickest of several on an H100
+# (timings not kept) that spill nothing anywhere (`tests/kernels/test_trajectory_aot.py`). With four
+# warps a thread's share is twice as large, and its code no longer fits the cache of instructions.
 _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     **{("trajectory", INTERPRETER, 4, p): Tile(64, 1, 64, 1, 64) for p in PRECISIONS},
-    ("trajectory", "sm_80", 4, "ieee"): Tile(64, 8, 64, 1, 16),
-    ("trajectory", "sm_90", 4, "ieee"): Tile(64, 4, 64, 1, 16),
-    ("trajectory", "sm_80", 4, "tf32"): Tile(64, 8, 64, 1, 32),
-    ("trajectory", "sm_80", 4, "tf32x3"): Tile(64, 8, 32, 1, 16),
+    **{("trajectory", "sm_80", 4, p): Tile(64, 8, 32, 1, 16) for p in PRECISIONS},
+    ("trajectory", "sm_90", 4, "ieee"): Tile(64, 8, 64, 1, 16),
+    ("trajectory", "sm_90", 4, "tf32"): Tile(64, 8, 64, 1, 32),
 }
-# Inner products of runs: rows, rows of the other factor, summed at a time. Not timed on a GPU.
+# Inner products of runs: rows, rows of the other factor, summed at a time. The quickest of seven on
+# an H100 (`python -m bench.gpu --tune`).
 _PRODUCTS: dict[tuple[str, str, int, str | int], Tile] = {
     ("row_products", INTERPRETER, 4, "any"): Tile(64, 1, 64, 1, 64),
-    ("row_products", "sm_80", 4, "any"): Tile(64, 8, 64, 3, 32),
+    ("row_products", "sm_80", 4, "any"): Tile(64, 4, 64, 3, 32),
 }
 # Both softmaxes of a block of scores in memory; measured on an H100, as the passes below (timings
 # not kept).

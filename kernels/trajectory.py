@@ -51,6 +51,7 @@ LAUNCH_OPTIONS = {"maxnreg": 255, "enable_fp_fusion": True}
 
 @triton.jit(do_not_specialize=["n", "neurons", "epochs", "update"])
 def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    order_ptr,
     gram_ptr,
     along_mu_ptr,
     norm_ptr,
@@ -79,14 +80,14 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     BLOCK_K: tl.constexpr,
 ):
     """One program: one run."""
-    run = tl.program_id(0).to(tl.int64)
+    run = tl.load(order_ptr + tl.program_id(0)).to(tl.int64)
     # Distances between modalities; 64 bits, as all distances in memory.
     of_gram, of_vectors, of_z = (
         S.to(tl.int64) * stride,
         stride.to(tl.int64),
         M.to(tl.int64) * stride,
     )
-    of_neurons, of_moved, of_scores = M.to(tl.int64), M.to(tl.int64) * S, S.to(tl.int64) * S
+    of_neurons, of_moved, of_scores = M.to(tl.int64), M.to(tl.int64) * S, S.to(tl.int64) * S // 4
     of_views, of_statistics = S.to(tl.int64) * (2 - SIDES), S.to(tl.int64) * 4
     gram, along_mu = gram_ptr + run * SIDES * of_gram, along_mu_ptr + run * SIDES * of_vectors
     signal = signal_ptr + run * SIDES * of_neurons
@@ -94,8 +95,9 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     moved_signal = moved_signal_ptr + run * SIDES * of_neurons
     change = work_ptr + run * stride_work  # [SIDES, M, S]
     changed_signal = change + SIDES * of_moved  # [SIDES, M]
-    scores = changed_signal + SIDES * of_neurons  # [SIDES, S, S]
-    statistics = scores + SIDES * of_scores  # [SIDES, 4, S]: own, top, pull, push
+    scores = changed_signal + SIDES * of_neurons  # [SIDES, label +1, label -1], <= S^2 / 4
+    turned = scores + SIDES * of_scores  # [SIDES, label -1, label +1]
+    statistics = turned + SIDES * of_scores  # [SIDES, 4, S]: own, top, pull, push
     missing = statistics + SIDES * of_statistics  # [SIDES, 2]: push, summed by label
     two = tl.full([], 2, tl.int64)
     curves = curves_ptr + run * epochs
@@ -121,15 +123,15 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         for a in range(SIDES):
             more, push = score_rows(
                 z + a * of_z, z + (SIDES - 1 - a) * of_z, statistics + a * of_statistics,
-                scores + a * of_scores, scale, weight, positives, negatives, slots, split, stride,
-                M, S, Q, PRECISION, BLOCK_N, BLOCK_K,
+                scores + a * of_scores, turned + a * of_scores, scale, weight, positives, negatives,
+                slots, split, stride, M, S, Q, PRECISION, BLOCK_N, BLOCK_K,
             )  # fmt: skip
             loss += more
             tl.store(missing + a * two, push)
         tl.debug_barrier()
         for a in range(SIDES):
             more, push = score_columns(
-                statistics + a * of_statistics, scores + (SIDES - 1 - a) * of_scores, weight,
+                statistics + a * of_statistics, turned + (SIDES - 1 - a) * of_scores, weight,
                 positives, negatives, slots, split, S, BLOCK_N,
             )  # fmt: skip
             loss += more
@@ -139,14 +141,15 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         if update != 0:
             for a in range(SIDES):
                 for label in tl.static_range(2):
+                    b = SIDES - 1 - a
                     change_queries(
-                        z + a * of_z, z + (SIDES - 1 - a) * of_z,
-                        z + (SIDES - 1 - a) * of_z + of_views, statistics + a * of_statistics,
-                        scores + (a if label == 0 else SIDES - 1 - a) * of_scores,
+                        z + a * of_z, z + b * of_z, z + b * of_z + of_views,
+                        statistics + a * of_statistics,
+                        turned + a * of_scores if label == 0 else scores + b * of_scores,
                         change + a * of_moved, moved + a * of_moved,
                         0 if label == 0 else split, split if label == 0 else slots,
-                        split if label == 0 else 0, slots if label == 0 else split,
-                        stride, M, S, label == 0, Q, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+                        split if label == 0 else 0, negatives if label == 0 else positives,
+                        stride, M, S, Q, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
                     )  # fmt: skip
                 change_signal(
                     signal + a * of_neurons, signal + (SIDES - 1 - a) * of_neurons,
@@ -155,12 +158,13 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
                 )  # fmt: skip
             tl.debug_barrier()
             for a in range(SIDES):
-                for views in range(3 - SIDES):
-                    move(
-                        z + a * of_z, gram + a * of_gram, along_mu + a * of_vectors,
-                        change + a * of_moved, changed_signal + a * of_neurons, views * S, slots,
-                        stride, M, S, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
-                    )  # fmt: skip
+                # Single-modal, each block of samples and that of their views; else two of samples.
+                move(
+                    z + a * of_z, gram + a * of_gram, along_mu + a * of_vectors,
+                    change + a * of_moved, changed_signal + a * of_neurons,
+                    S if SIDES == 1 else BLOCK_N, BLOCK_N * SIDES, positives, negatives, slots,
+                    split, stride, M, S, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+                )  # fmt: skip
                 norm = tl.load(norm_ptr + (run * SIDES + a))
                 move_signal(
                     signal + a * of_neurons, along_mu + a * of_vectors, norm, change + a * of_moved,
@@ -205,7 +209,8 @@ class Layout:
     @classmethod
     def in_blocks(cls, n: int, m: int, tile: Tile) -> Layout:
         """With blocks of a tile."""
-        slots = (triton.cdiv(n, tile.block_n) + 1) * tile.block_n  # each label has a last block
+        blocks = triton.cdiv(n, tile.block_n) + 1  # each label has a last one
+        slots = (blocks + blocks % 2) * tile.block_n  # steps take two at a time
         return cls(n, m, slots, triton.cdiv(m, tile.block_m) * tile.block_m, tile)
 
     def split(self, positives: int) -> int:
@@ -230,6 +235,7 @@ class Trajectories:
 
     Attributes:
         layout: Padding.
+        order: The runs, those that take longest first, [R], int32: the last to begin is short.
         gram: Inner products of samples and vectors, [R, A, S, V].
         along_mu: Those of mu and vectors, [R, A, V].
         norm: |mu|^2, [R, A].
@@ -243,6 +249,7 @@ class Trajectories:
     """
 
     layout: Layout
+    order: torch.Tensor
     gram: torch.Tensor
     along_mu: torch.Tensor
     norm: torch.Tensor
@@ -274,12 +281,13 @@ def trajectory_fwd(
     layout, (count, sides) = runs.layout, runs.norm.shape
     S, M, tile = layout.slots, layout.rows, layout.tile
     curves = runs.z.new_empty(3, count, epochs)
-    held = sides * (M * S + M + S * S + 4 * S + 2)
+    held = sides * (M * S + M + S * S // 2 + 4 * S + 2)
     work = runs.z.new_empty(count, triton.cdiv(held, 16) * 16)  # wide loads need aligned rows
     scale = 1.0 / (layout.m * runs.tau)
     weight = runs.eta * (scale / layout.n)
     with torch.cuda.device_of(runs.z):
         _trajectory_kernel[(count,)](
+            runs.order,
             runs.gram,
             runs.along_mu,
             runs.norm,
@@ -322,6 +330,7 @@ def _check(runs: Trajectories, epochs: int, q: int, precision: str) -> None:
     if epochs < 1 or q < 1:
         raise ValueError(f"epochs, q: expected at least 1 each, got {epochs} and {q}")
     shapes = {
+        "order": (count,),
         "gram": (count, sides, S, V),
         "along_mu": (count, sides, V),
         "norm": (count, sides),
@@ -340,7 +349,7 @@ def _check(runs: Trajectories, epochs: int, q: int, precision: str) -> None:
                 f"{name}: expected contiguous {list(shape)} on {runs.z.device}, "
                 f"got {list(x.shape)} on {x.device}"
             )
-        expected = torch.int32 if name == "positives" else torch.float32
+        expected = torch.int32 if name in ("order", "positives") else torch.float32
         if x.dtype != expected:
             raise TypeError(f"{name}: expected {expected}, got {x.dtype}")
 

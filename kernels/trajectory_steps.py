@@ -106,10 +106,14 @@ def settle(  # noqa: PLR0913  (inlined: no API)
 
 @triton.jit
 def score_rows(  # noqa: PLR0913  (inlined: no API)
-    z, z_key, statistics, scores, scale, weight, positives, negatives, slots, split, stride, M, S,
-    Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    z, z_key, statistics, scores, turned, scale, weight, positives, negatives, slots, split, stride,
+    M, S, Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Scores of queries of label +1 with keys of label -1, kept, and the queries' softmax."""
+    """Scores of queries of label +1 with keys of label -1, and the queries' softmax.
+
+    The scores are kept twice, as they are and turned: each product that follows finds its factor
+    as it takes it. Turned between memory and multiplication, a factor meets bank conflicts.
+    """
     loss, missing = 0.0, 0.0
     for i in range(0, split, BLOCK_N):
         own = tl.load(vector_at(statistics, i, BLOCK_N))
@@ -117,12 +121,18 @@ def score_rows(  # noqa: PLR0913  (inlined: no API)
         total = tl.zeros([BLOCK_N], tl.float32)
         for j in range(split, slots, BLOCK_N):
             acc = tl.zeros([BLOCK_N, BLOCK_N], tl.float32)
-            for r in range(0, M, BLOCK_K):
-                x = activation(tl.load(tile_at(z, r, i, stride, BLOCK_K, BLOCK_N)), Q)
-                y = activation(tl.load(tile_at(z_key, r, j, stride, BLOCK_K, BLOCK_N)), Q)
+            x = tl.load(tile_at(z, 0, i, stride, BLOCK_K, BLOCK_N))
+            y = tl.load(tile_at(z_key, 0, j, stride, BLOCK_K, BLOCK_N))
+            for r in range(BLOCK_K, M + BLOCK_K, BLOCK_K):
+                ahead = tl.minimum(r, M - BLOCK_K)
+                next_x = tl.load(tile_at(z, ahead, i, stride, BLOCK_K, BLOCK_N))
+                next_y = tl.load(tile_at(z_key, ahead, j, stride, BLOCK_K, BLOCK_N))
+                x, y = activation(x, Q), activation(y, Q)
                 acc = tl.dot(tl.trans(x), y, acc, input_precision=PRECISION)
+                x, y = next_x, next_y
             s = acc * scale
-            tl.store(tile_at(scores, i, j - split, S, BLOCK_N, BLOCK_N), s)
+            tl.store(tile_at(scores, i, j - split, slots - split, BLOCK_N, BLOCK_N), s)
+            tl.store(tile_at(turned, j - split, i, split, BLOCK_N, BLOCK_N), tl.trans(s))
             seen = (j - split + tl.arange(0, BLOCK_N)) < negatives
             s = tl.where(seen[None, :], s, float("-inf"))
             raised = tl.maximum(top, tl.max(s, 1))
@@ -138,20 +148,20 @@ def score_rows(  # noqa: PLR0913  (inlined: no API)
 
 @triton.jit
 def score_columns(  # noqa: PLR0913  (inlined: no API)
-    statistics, scores, weight, positives, negatives, slots, split, S, BLOCK_N: tl.constexpr
+    statistics, turned, weight, positives, negatives, slots, split, S, BLOCK_N: tl.constexpr
 ):
-    """The softmax of queries of label -1 over keys of label +1: columns of the same scores."""
+    """The softmax of queries of label -1 over keys of label +1: rows of the turned scores."""
     loss, missing = 0.0, 0.0
     for j in range(split, slots, BLOCK_N):
         own = tl.load(vector_at(statistics, j, BLOCK_N))
         top = own
         total = tl.zeros([BLOCK_N], tl.float32)
         for i in range(0, split, BLOCK_N):
-            s = tl.load(tile_at(scores, i, j - split, S, BLOCK_N, BLOCK_N))
+            s = tl.load(tile_at(turned, j - split, i, split, BLOCK_N, BLOCK_N))
             seen = (i + tl.arange(0, BLOCK_N)) < positives
-            s = tl.where(seen[:, None], s, float("-inf"))
-            raised = tl.maximum(top, tl.max(s, 0))
-            terms = tl.sum(tl.exp(s - raised[None, :]), 0)
+            s = tl.where(seen[None, :], s, float("-inf"))
+            raised = tl.maximum(top, tl.max(s, 1))
+            terms = tl.sum(tl.exp(s - raised[:, None]), 1)
             total = total * tl.exp(top - raised) + terms
             top = raised
         valid = (j - split + tl.arange(0, BLOCK_N)) < negatives
@@ -163,13 +173,13 @@ def score_columns(  # noqa: PLR0913  (inlined: no API)
 
 @triton.jit
 def change_queries(  # noqa: PLR0913  (inlined: no API)
-    z, z_key, z_positive, statistics, scores, change, moved, first, last, first_key, last_key,
-    stride, M, S, OF_ROWS: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr,
+    z, z_key, z_positive, statistics, by_key, change, moved, first, last, first_key, keys,
+    stride, M, S, Q: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Minus eta times the gradient in the coefficients of queries first..last, all of one label.
 
-    They are rows of the scores, or columns; their keys are first_key..last_key.
+    `by_key` holds their scores, the keys', which begin at first_key, as rows.
     """
     for i in range(first, last, BLOCK_N):
         top = tl.load(vector_at(statistics + S.to(tl.int64), i, BLOCK_N))
@@ -177,16 +187,17 @@ def change_queries(  # noqa: PLR0913  (inlined: no API)
         push = tl.load(vector_at(statistics + S.to(tl.int64) * 3, i, BLOCK_N))
         for r in range(0, M, BLOCK_M):
             acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-            for j in range(0, last_key - first_key, BLOCK_K):
-                key = tl.load(tile_at(z_key, r, first_key + j, stride, BLOCK_M, BLOCK_K))
-                if OF_ROWS:
-                    s = tl.trans(tl.load(tile_at(scores, i - first, j, S, BLOCK_N, BLOCK_K)))
-                else:
-                    s = tl.load(tile_at(scores, j, i - first, S, BLOCK_K, BLOCK_N))
+            key = tl.load(tile_at(z_key, r, first_key, stride, BLOCK_M, BLOCK_K))
+            s = tl.load(tile_at(by_key, 0, i - first, last - first, BLOCK_K, BLOCK_N))
+            for j in range(BLOCK_K, keys + BLOCK_K, BLOCK_K):
+                ahead = tl.where(j < keys, j, 0)
+                next_key = tl.load(tile_at(z_key, r, first_key + ahead, stride, BLOCK_M, BLOCK_K))
+                next_s = tl.load(tile_at(by_key, ahead, i - first, last - first, BLOCK_K, BLOCK_N))
                 # Where there are keys their scores are not negative, nor is then the top; what is
                 # no key has the score 0, and its features are 0.
                 e = tl.exp(s - top[None, :])
                 acc = tl.dot(activation(key, Q), e, acc, input_precision=PRECISION)
+                key, s = next_key, next_s
             positive = tl.load(tile_at(z_positive, r, i, stride, BLOCK_M, BLOCK_N))
             g = push[None, :] * activation(positive, Q) - pull[None, :] * acc
             x = tl.load(tile_at(z, r, i, stride, BLOCK_M, BLOCK_N))
@@ -215,31 +226,41 @@ def change_signal(  # noqa: PLR0913  (inlined: no API)
 
 @triton.jit
 def move(  # noqa: PLR0913  (inlined: no API)
-    z, gram, along_mu, change, change_signal, first, slots, stride, M, S,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    z, gram, along_mu, change, change_signal, beside, step, positives, negatives, slots, split,
+    stride, M, S, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Z <- Z + C K for the vectors first.. of the samples or their views.
+    """Z <- Z + C K, two blocks of vectors at a time, `beside` apart: one C serves both.
 
-    C K is summed by itself: it is small, and Z is rounded once in an epoch.
+    C K is summed by itself: it is small, and Z is rounded once in an epoch. Steps of the sum that
+    hold padding alone are left out.
     """
-    for v in range(first, first + slots, BLOCK_N):
-        mu = tl.load(vector_at(along_mu, v, BLOCK_N))
+    of_positives = (positives + BLOCK_K - 1) // BLOCK_K * BLOCK_K
+    terms = of_positives + (negatives + BLOCK_K - 1) // BLOCK_K * BLOCK_K
+    for v in range(0, slots, step):
+        w = v + beside
+        mu_v = tl.load(vector_at(along_mu, v, BLOCK_N))
+        mu_w = tl.load(vector_at(along_mu, w, BLOCK_N))
         for r in range(0, M, BLOCK_M):
             by_signal = tl.load(vector_at(change_signal, r, BLOCK_M))
-            acc = by_signal[:, None] * mu[None, :]
+            acc_v, acc_w = by_signal[:, None] * mu_v[None, :], by_signal[:, None] * mu_w[None, :]
             # Factors come a step ahead; inner products stay out of the cache that holds the rest.
             c = tl.load(tile_at(change, r, 0, S, BLOCK_M, BLOCK_K))
-            k = tl.load(tile_at(gram, 0, v, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg")
-            for j in range(0, slots, BLOCK_K):
-                ahead = tl.where(j + BLOCK_K < slots, j + BLOCK_K, 0)
+            k_v = tl.load(tile_at(gram, 0, v, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg")
+            k_w = tl.load(tile_at(gram, 0, w, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg")
+            for j in range(BLOCK_K, terms + BLOCK_K, BLOCK_K):
+                ahead = tl.minimum(j, terms - BLOCK_K)
+                ahead += tl.where(ahead < of_positives, 0, split - of_positives)
                 next_c = tl.load(tile_at(change, r, ahead, S, BLOCK_M, BLOCK_K))
-                next_k = tl.load(
-                    tile_at(gram, ahead, v, stride, BLOCK_K, BLOCK_N), cache_modifier=".cg"
-                )
-                acc = tl.dot(c, k, acc, input_precision=PRECISION)
-                c, k = next_c, next_k
-            at = tile_at(z, r, v, stride, BLOCK_M, BLOCK_N)
-            tl.store(at, tl.load(at) + acc)
+                rows = tile_at(gram, ahead, 0, stride, BLOCK_K, BLOCK_N)
+                next_v = tl.load(rows + v, cache_modifier=".cg")
+                next_w = tl.load(rows + w, cache_modifier=".cg")
+                acc_v = tl.dot(c, k_v, acc_v, input_precision=PRECISION)
+                acc_w = tl.dot(c, k_w, acc_w, input_precision=PRECISION)
+                c, k_v, k_w = next_c, next_v, next_w
+            at = tile_at(z, r, 0, stride, BLOCK_M, BLOCK_N)
+            tl.store(at + v, tl.load(at + v) + acc_v)
+            tl.store(at + w, tl.load(at + w) + acc_w)
 
 
 @triton.jit

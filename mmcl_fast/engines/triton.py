@@ -33,8 +33,8 @@ from mmcl_fast.torch_impl.one_pass import Features
 if TYPE_CHECKING:  # which imports Triton
     from mmcl_fast.kernels.trajectory import Trajectories
 
-BATCH_RUNS = 1024  # seven or so for each multiprocessor: the last ones to finish cost little
-BATCH_BYTES = 1 << 32
+BATCH_RUNS = 1056  # eight for each of an H100's multiprocessors, which train one at a time
+BATCH_BYTES = 1 << 33
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -61,9 +61,9 @@ def max_runs(cfg: TrainConfig) -> int:
 
 def held_numbers(cfg: TrainConfig) -> int:
     """Numbers that a run holds, at the most: inner products, state and what steps leave behind."""
-    sides, slots, rows = 1 + cfg.is_multi, cfg.n + 128, cfg.m + 64
+    sides, slots, rows = 1 + cfg.is_multi, cfg.n + 192, cfg.m + 64
     columns = (2 - cfg.is_multi) * slots
-    return sides * (2 * slots * columns + rows * columns + 2 * rows * slots + slots * slots)
+    return sides * (2 * slots * columns + rows * columns + 2 * rows * slots + slots * slots // 2)
 
 
 class TritonEngine(WholeRuns):
@@ -78,8 +78,10 @@ class TritonEngine(WholeRuns):
         layout = Layout.of(cfg.n, cfg.m, cfg.precision, zeros(0))
         S, M, V = layout.slots, layout.rows, layout.slots * (3 - sides)
         self._slots = self._all_slots([layout.split(p) for p in self._positives]).to(spec.device)
+        blocks = [-layout.split(p) - layout.split(cfg.n - p) for p in self._positives]
         self._runs = Trajectories(
             layout=layout,
+            order=torch.tensor(blocks).argsort(stable=True).to(spec.device, torch.int32),
             gram=zeros(runs, sides, S, V),
             along_mu=zeros(runs, sides, V),
             norm=zeros(runs, sides),

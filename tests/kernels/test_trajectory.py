@@ -11,6 +11,7 @@ import torch
 
 from mmcl_fast import TrainConfig, train, train_many
 from mmcl_fast.data import sample
+from mmcl_fast.data.sampling import as_data
 from mmcl_fast.engines import ENGINES, Spec, TritonEngine
 from mmcl_fast.kernels import trajectory
 from mmcl_fast.kernels._tiles import Tile
@@ -24,6 +25,7 @@ SMALL: dict[str, Any] = {
     "n": 30, "d": 80, "m": 12, "n_test": 9, "evaluate_every": 0, "epochs": 8, "eta": 0.03,
 }  # fmt: skip
 BLOCKS_OF_16 = Tile(16, 4, 16, 1, 16)
+HALF_BLOCK_STEPS = Tile(32, 4, 16, 1, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,20 @@ CASES = [
         {"n": 50, "m": 20, "epochs": 4},
         positives=17,
         tile=BLOCKS_OF_16,
+    ),
+    Case(
+        "padded_steps",
+        "steps of the sums that hold padding alone are left out between the labels",
+        {"n": 50, "m": 20, "epochs": 4},
+        positives=10,
+        tile=HALF_BLOCK_STEPS,
+    ),
+    Case(
+        "padded_steps_multi",
+        "the same",
+        {"n": 50, "m": 20, "epochs": 4, "modality": "multi"},
+        positives=10,
+        tile=HALF_BLOCK_STEPS,
     ),
     Case("lonely", "a single sample of label +1", {"n": 17}, positives=1),
     Case("lonely_multi", "all but one of label +1", {"n": 17, "modality": "multi"}, positives=16),
@@ -177,6 +193,16 @@ def test_runs_of_a_launch_have_their_own_dimensions_and_signals(device: torch.de
         for name in (*CURVES, "gamma", "rho", "gamma_b", "rho_b", "ood_accuracy"):
             x, y = getattr(run, name), getattr(single, name)
             assert torch.equal(x.nan_to_num(nan=-1), y.nan_to_num(nan=-1)), name
+
+
+def test_the_longest_runs_begin_first(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tile(monkeypatch, BLOCKS_OF_16)
+    cfg = TrainConfig(**SMALL, device=device.type)
+    data = [as_data(cfg, float32_data(cfg, p)) for p in (15, 17, 14, 1)]  # 2, 3, 2 and 3 blocks
+    runs = TritonEngine(Spec([cfg] * len(data), data, device))._runs
+    assert runs.order.tolist() == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("modality", ["single", "multi"])

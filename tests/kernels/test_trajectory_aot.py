@@ -30,7 +30,8 @@ def case(arch: str, precision: str, tile: Tile | None = None, **constants: Any) 
     return aot.Case(
         trajectory._trajectory_kernel,
         arch,
-        {f"{name}_ptr": "*fp32" for name in FLOATS} | {"positives_ptr": "*i32"},
+        {f"{name}_ptr": "*fp32" for name in FLOATS}
+        | {"order_ptr": "*i32", "positives_ptr": "*i32"},
         {"SIDES": 1, "Q": 1, "PRECISION": precision}
         | {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
         | constants,
