@@ -14,6 +14,7 @@ from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
+from mmcl_fast.engines.gram_replayed import gram_engine
 from mmcl_fast.engines.native import NativeEngine as NativeEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
@@ -58,7 +59,7 @@ ENGINES = {
         TritonEngine, triton.why_not, triton.max_runs, MAY_DIFFER, ("ieee", "tf32x3", "tf32")
     ),
     "native": EngineKind(NativeEngine, native.why_not, native.max_runs, MAY_DIFFER),
-    "gram": EngineKind(GramEngine, gram.why_not, gram.max_runs),
+    "gram": EngineKind(gram_engine, gram.why_not, gram.max_runs),
     "primal": EngineKind(
         PrimalEngine, primal.why_not, primal.max_runs, precisions=("ieee", "bf16")
     ),

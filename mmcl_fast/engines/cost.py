@@ -8,6 +8,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.memory import available_bytes
 from mmcl_fast.data.rows import GPU_PIECE_NUMBERS, PIECE_NUMBERS, piece_rows
 from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
+from mmcl_fast.engines.gram_replayed import HELD_EPOCHS, why_not_replayed
 from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError
 from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
@@ -16,6 +17,9 @@ from mmcl_fast.torch_impl.scores import chunk_rows
 GIB = 2**30
 SPAN_ENGINES = ("triton", "native", "gram")
 GPU_SCORES, GPU_ROWS = 2**28, 1024  # of `triton_impl.halves`, which imports Triton
+# Of a CUDA graph's memory pool: 32 MiB that cuBLAS takes for a capture, and torch takes memory by
+# segments of up to 20 MiB.
+POOL_BYTES = 1 << 26
 
 
 def flop(cfg: TrainConfig, engine: str) -> float:
@@ -50,7 +54,12 @@ def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     itemsize = TORCH_DTYPES[cfg.dtype].itemsize
     # Drawing M negatives sorts an n x n table: words, 64-bit keys and their order, two masks.
     drawing = 0 if cfg.negatives_per_sample is None else cfg.n**2 * (4 + 8 + 8 + 2 + itemsize)
-    return data_bytes(cfg) + numbers * itemsize + drawing
+    pool = POOL_BYTES if engine == "gram" and _is_replayed(cfg) else 0
+    return data_bytes(cfg) + numbers * itemsize + drawing + pool
+
+
+def _is_replayed(cfg: TrainConfig) -> bool:
+    return why_not_replayed(cfg, cfg.device) is None
 
 
 def _native(cfg: TrainConfig) -> int:
@@ -67,7 +76,14 @@ def _gram(cfg: TrainConfig) -> int:
     columns = (2 - cfg.is_multi) * (n + 2)
     # Inner products (and once more while they are put together), pre-activations and activations.
     held = sides * (2 * columns * (n + 1) + 4 * columns * cfg.m)
-    return held + n * n + 3 * min(n * n, CHUNK_SCORES) + 4 * n * cfg.m
+    held += n * n + 3 * min(n * n, CHUNK_SCORES) + _step_numbers(cfg)
+    # A graph allocates once more what the first epoch did, and keeps it.
+    return held + _step_numbers(cfg) + 3 * HELD_EPOCHS if _is_replayed(cfg) else held
+
+
+def _step_numbers(cfg: TrainConfig) -> int:
+    """What an epoch of the gram engine allocates and gives back, at its most."""
+    return 4 * (cfg.n + 2) * cfg.m + 16 * cfg.n
 
 
 def _primal(cfg: TrainConfig) -> int:

@@ -207,6 +207,7 @@ class GramEngine:
         """See `Engine.state`."""
         return self._descent.state()
 
+    @torch.inference_mode()  # which is where an engine may have been built
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`."""
         self._descent.load_state(state)
