@@ -80,7 +80,7 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     BLOCK_K: tl.constexpr,
 ):
     """One program: one run."""
-    run = tl.load(order_ptr + tl.program_id(0)).to(tl.int64)
+    run = tl.load(order_ptr + tl.program_id(0).to(tl.int64)).to(tl.int64)
     # Distances between modalities; 64 bits, as all distances in memory.
     of_gram, of_vectors, of_z = (
         S.to(tl.int64) * stride,

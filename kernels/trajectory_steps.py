@@ -252,15 +252,16 @@ def move(  # noqa: PLR0913  (inlined: no API)
                 ahead = tl.minimum(j, terms - BLOCK_K)
                 ahead += tl.where(ahead < of_positives, 0, split - of_positives)
                 next_c = tl.load(tile_at(change, r, ahead, S, BLOCK_M, BLOCK_K))
-                rows = tile_at(gram, ahead, 0, stride, BLOCK_K, BLOCK_N)
-                next_v = tl.load(rows + v, cache_modifier=".cg")
-                next_w = tl.load(rows + w, cache_modifier=".cg")
+                rows = tile_at(gram, ahead, v, stride, BLOCK_K, BLOCK_N)
+                next_v = tl.load(rows, cache_modifier=".cg")
+                next_w = tl.load(rows + tl.cast(beside, tl.int64), cache_modifier=".cg")
                 acc_v = tl.dot(c, k_v, acc_v, input_precision=PRECISION)
                 acc_w = tl.dot(c, k_w, acc_w, input_precision=PRECISION)
                 c, k_v, k_w = next_c, next_v, next_w
-            at = tile_at(z, r, 0, stride, BLOCK_M, BLOCK_N)
-            tl.store(at + v, tl.load(at + v) + acc_v)
-            tl.store(at + w, tl.load(at + w) + acc_w)
+            at = tile_at(z, r, v, stride, BLOCK_M, BLOCK_N)
+            tl.store(at, tl.load(at) + acc_v)
+            at += tl.cast(beside, tl.int64)
+            tl.store(at, tl.load(at) + acc_w)
 
 
 @triton.jit
