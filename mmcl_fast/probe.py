@@ -69,13 +69,10 @@ def fit_logistic(features: Tensor, labels: Tensor, *, l2: float | None = None) -
     """
     labels = _check(features, labels)
     _check_both_labels(labels)
-    n, p = features.shape[1:]
-    penalty = 1.0 / n if l2 is None else float(l2)
+    penalty = 1.0 / features.shape[1] if l2 is None else float(l2)
     if not (math.isfinite(penalty) and penalty > 0):
         raise ValueError(f"l2: expected a finite number > 0, got {l2!r}")
-
-    fit = _fit_natively if n * p <= NATIVE_NUMBERS else fit_chunks
-    return LogisticHead(*(x.to(features.device) for x in fit(features, labels, penalty)))
+    return _fit(features, labels, penalty)
 
 
 def accuracy(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
@@ -91,16 +88,19 @@ def accuracy(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
     Raises: As `fit_logistic`, and ValueError if B or p is not the head's.
     """
     labels = _check(features, labels)
-    batch, n, p = features.shape
+    batch, _, p = features.shape
     if (expected := tuple(head.weight.shape)) != (batch, p):
         raise ValueError(f"features: expected B, p = {expected} as in head, got {(batch, p)}")
-
-    score = _score_natively if n * p <= NATIVE_NUMBERS else score_chunks
-    return score(features, labels, head.weight, head.bias).to(features.device)
+    return _score(head, features, labels)
 
 
 def ood_accuracy(
-    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    checked: bool = False,
 ) -> Tensor:
     """Accuracy on the test features of heads fitted to the training features, l2 = 1 / n.
 
@@ -109,12 +109,30 @@ def ood_accuracy(
         train_labels: [B, n] or [n], +1 or -1, both present.
         test_features: [B, n_test, p], floating.
         test_labels: [B, n_test] or [n_test], +1 or -1.
+        checked: All of this is known to hold, of labels [B, n] and [B, n_test]: from one epoch to
+            the next they stay, and threads that fit heads wait while somebody looks.
     Returns: [B], float64; NaN where features are NaN or infinite or the fit did not converge.
     Raises: DataError, ValueError, TypeError as `fit_logistic` and `accuracy`.
     """
-    head = fit_logistic(train_features, train_labels)
-    share = accuracy(head, test_features, test_labels)
+    if checked:
+        head = _fit(train_features, train_labels, 1.0 / train_features.shape[1])
+        share = _score(head, test_features, test_labels)
+    else:
+        head = fit_logistic(train_features, train_labels)
+        share = accuracy(head, test_features, test_labels)
     return torch.where(head.converged.to(share.device), share, math.nan)
+
+
+def _fit(features: Tensor, labels: Tensor, l2: float) -> LogisticHead:
+    n, p = features.shape[1:]
+    fit = _fit_natively if n * p <= NATIVE_NUMBERS else fit_chunks
+    return LogisticHead(*(x.to(features.device) for x in fit(features, labels, l2)))
+
+
+def _score(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
+    n, p = features.shape[1:]
+    score = _score_natively if n * p <= NATIVE_NUMBERS else score_chunks
+    return score(features, labels, head.weight, head.bias).to(features.device)
 
 
 def _check(features: Tensor, labels: Tensor) -> Tensor:

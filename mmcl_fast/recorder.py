@@ -52,6 +52,7 @@ class Recorder:
             for name in CURVES
         }
         self._waiting: list[_Look] = []
+        self._checked = False  # whether labels are fit for heads
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
         self._last: tuple[Coefficients, ...] | None = None
         self._weights: tuple[Tensor, ...] | None = None
@@ -105,9 +106,9 @@ class Recorder:
         epochs = [look.epoch for look in looks]
         train = _joined([look.train for look in looks])
         test = _joined([look.test for look in looks])
-        accuracy = ood_accuracy(
-            train, self._labels.repeat(k, 1), test, self._test_labels.repeat(k, 1)
-        )
+        labels, test_labels = (x.repeat(k, 1) for x in (self._labels, self._test_labels))
+        accuracy = ood_accuracy(train, labels, test, test_labels, checked=self._checked)
+        self._checked = True
         curve = self.curves["ood_accuracy"]
         curve[:, epochs] = accuracy.view(k, -1).T.to(curve)
         self._waiting.clear()

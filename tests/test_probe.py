@@ -278,7 +278,8 @@ def test_ood_accuracy_is_fit_then_count():
     x, y = make(case)
     fresh, fresh_y = make(case, seed=2)
     want = probe.accuracy(probe.fit_logistic(x, y), fresh, fresh_y)
-    assert torch.equal(probe.ood_accuracy(x, y, fresh, fresh_y), want)
+    for checked in (False, True):
+        assert torch.equal(probe.ood_accuracy(x, y, fresh, fresh_y, checked=checked), want)
     assert 0.0 < want.min() < want.max() < 1.0
 
 

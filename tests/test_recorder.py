@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from mmcl_fast import Run, TrainConfig, train, train_many
+from mmcl_fast import DataError, Run, TrainConfig, probe, recorder, train, train_many
 from mmcl_fast.data import sample
 from mmcl_fast.engines import Measured
 from mmcl_fast.recorder import Recorder
@@ -46,6 +47,20 @@ def test_every_curve_of_a_diverging_run_ends_at_once(engine: str) -> None:
     for name, curve in run.curves().items():
         assert curve[at:].isnan().all(), name
         assert not curve[:at].isnan().any(), name
+
+
+def test_labels_are_checked_at_the_first_look_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    check = probe._check
+    monkeypatch.setattr(probe, "_check", lambda f, labels: seen.append(labels) or check(f, labels))
+    monkeypatch.setattr(recorder, "HELD_HEADS", 1)
+    cfg = TINY.replace(device="cpu", engine="native")
+    train(cfg)
+    assert [len(labels[0]) for labels in seen] == [cfg.n, cfg.n_test], "premise: four looks"
+    data = {k: v for k, v in vars(sample(cfg)).items() if v is not None}
+    data["test_labels"] = torch.zeros(cfg.n_test)
+    with pytest.raises(DataError, match=r"labels: expected \+1 or -1, got 0"):
+        train(cfg, data=data)
 
 
 class Killed(RuntimeError):
