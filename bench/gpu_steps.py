@@ -73,10 +73,26 @@ class Report:
         if not self.once:
             record.append(self._file, [{**named, **row, **self._common}])
 
-    def attempt(self, op: str, variant: str, settings: Row, call: Callable[[], Row]) -> Row | None:
-        """Append what `call` measures, or the reason why it could not: peers may be missing."""
+    def attempt(
+        self,
+        op: str,
+        variant: str,
+        settings: Row,
+        call: Callable[[], Row],
+        *,
+        spare: float = SPARE_S,
+    ) -> Row | None:
+        """Append what `call` measures, or the reason why it could not: peers may be missing.
+
+        Args:
+            op: Operation.
+            variant: Of it.
+            settings: Of the variant.
+            call: Not begun with fewer than
+            spare: seconds left.
+        """
         found, reason = None, "no time was left"
-        if time.monotonic() + SPARE_S < self._until:
+        if time.monotonic() + spare < self._until:
             try:
                 found = call()
             except Exception as error:  # noqa: BLE001  a peer may fail in any way
@@ -210,13 +226,13 @@ def data(report: Report) -> None:
 
 def steps() -> dict[str, Callable[[Report], None]]:
     """All steps that are functions, by name."""
-    from . import gpu_loss, gpu_primal, gpu_trajectory, gpu_tune
+    from . import gpu_gram, gpu_loss, gpu_primal, gpu_trajectory, gpu_tune
 
     return {
         f.__name__: f
         for f in (product, data, gpu_loss.gate_loss, gpu_loss.loss,
                   gpu_primal.gate_primal, gpu_primal.primal, gpu_trajectory.gate_trajectory,
-                  gpu_trajectory.trajectory, gpu_tune.tune)
+                  gpu_trajectory.trajectory, gpu_gram.gram, gpu_tune.tune)
     }  # fmt: skip
 
 

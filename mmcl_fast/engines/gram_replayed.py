@@ -72,6 +72,7 @@ class ReplayedGramEngine(GramEngine):
 
     def train_epochs(self, epoch: int, count: int) -> Measured:
         """See `StretchEngine.train_epochs`."""
+        # Put together outside inference mode: a callback may work on what it gets.
         sizes = [min(HELD_EPOCHS, count - k) for k in range(0, count, HELD_EPOCHS)]
         loss, signal, noise = torch.cat([self._piece(size) for size in sizes]).permute(1, 2, 0)
         return Measured(loss, signal, noise)
@@ -82,7 +83,7 @@ class ReplayedGramEngine(GramEngine):
             self._at.zero_()
             for _ in range(count):
                 self._replay(self._epoch)
-        return self._curves[:count].clone()  # outside: a callback may work on what it gets
+            return self._curves[:count].clone()
 
     def _epoch(self) -> None:
         """What is captured: nothing here depends on the epoch."""
