@@ -24,7 +24,7 @@ from .findings import (
     table1_table,
     theory_table,
 )
-from .gpu_tables import gpu_data, gpu_loss, gpu_primal, gpu_trajectory
+from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -278,6 +278,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loss": loss_table,
     "primal": primal_table,
     "gpu_trajectory": gpu_trajectory,
+    "gpu_gram": gpu_gram,
     "gpu_primal": gpu_primal,
     "gpu_loss": gpu_loss,
     "gpu_data": gpu_data,

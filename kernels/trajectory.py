@@ -10,7 +10,7 @@ Samples are sorted by label, so scores are one block between the labels. Single-
 queries of both; multi-modal there are two blocks, and each serves both directions.
 
 A program keeps nothing from one step to the next in registers but scalars: Z, coefficients, C and
-scores are memory of its own, some 150 to 230 KiB at the paper's size, in the caches as far as they
+scores are memory of its own, some 160 to 260 KiB at the paper's size, in the caches as far as they
 reach, and so are its inner products. Steps are separated by barriers (`trajectory_steps.py`). Each
 label's samples are padded to whole blocks with rows and columns of zeros, which stay zero:
 act'(0) = 0.

@@ -69,7 +69,41 @@ def test_trajectory(file: Path) -> None:
     assert "† The host needs as long" in text
     assert "Not measured, multi-modal: triton, ieee: RuntimeError: no." in text
     assert "|  | runs | single-modal, runs/s |" in text
-    assert "`train_many` in batches of up to 1,024" in " ".join(text.split())
+    assert "`train_many` in batches of up to 1,056" in " ".join(text.split())
+    assert SOURCE in text
+
+
+def test_trajectory_compares_with_peers_of_no_lower_precision(file: Path) -> None:
+    size = {"modality": "single", "runs": 256}
+    write(
+        file,
+        *(
+            row("trajectory", name, size, **ms(9.0), runs_per_s=rate)
+            for name, rate in (
+                ("triton, ieee", 300.0), ("triton, tf32", 900.0), ("JAX vmap", 100.0),
+                ("JAX vmap, tf32", 200.0),
+            )
+        ),
+    )  # fmt: skip
+    text = gpu_tables.gpu_trajectory()
+    assert "| triton, ieee | 256 | 300 | 3.00 |" in text
+    assert "| triton, tf32 | 256 | 900 | 4.50 |" in text
+    assert "| JAX vmap, tf32 | 256 | 200 | 1.00 |" in text
+
+
+def test_gram(file: Path) -> None:
+    size = {"modality": "single", "n": 512, "m": 64, "runs": 1}
+    later = {**size, "n": 1024}
+    write(
+        file,
+        row("gram", "gram, replayed", size, **ms(2.0), ms_per_epoch=0.1),
+        row("gram", "gram, eager launches", size, **ms(20.0), ms_per_epoch=1.0),
+        row("gram", "gram, replayed", later, skipped="no time was left"),
+    )
+    text = gpu_tables.gpu_gram()
+    assert "| 512 | 64 | 1 | 0.100 | 1.000 | 10.00 |" in text
+    assert "1,024" not in text
+    assert "no time was left" in text
     assert SOURCE in text
 
 
