@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one go: build, gates and tests, then timings.
 
 `python -m bench.gpu [--out FILE] [--tune] [--even-if-red] [--only STEP ...]`, in a checkout, on a
-CUDA machine; at most 8 minutes, on 16 cores about 4; no network. Correctness comes first, in
+CUDA machine; at most 8 minutes, on 16 cores about 5; no network. Correctness comes first, in
 parallel processes, and so does the compilation of what is timed; then timings, one after another,
 with nothing beside them. Every step is a process with a time of its own: one that fails, crashes or
 hangs is recorded and the others go on, but what a red gate or test vouches for is not timed, unless
