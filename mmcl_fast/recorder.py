@@ -121,6 +121,7 @@ class Recorder:
         self._weights = engine.weights()
         if self._lags:
             self._last = self._last and _on_their_way(self._last)
+            self._stored = [(epoch, _on_their_way(sides)) for epoch, sides in self._stored]
             self.curves |= {name: _on_its_way(self.curves[name]) for name in MEASURED}
             self._norms = [(_on_its_way(mu), _on_its_way(noise)) for mu, noise in self._norms]
             # Its memory may be given to others only when nothing of it is still to be read.

@@ -110,10 +110,10 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
             runs.update(zip(batch, recorder.runs([None] * len(batch)), strict=True))
 
     try:
-        for batch, mine in _batches(configs):
+        for batch, mine, needed in _batches(configs):
             # A GPU still trains one batch while the next is made, and trains that while runs of the
             # first are read out.
-            under_way = 1 if _may_overlap(mine[0]) else 0
+            under_way = 1 if _may_overlap(mine[0]) and _fits_beside(mine[0], needed) else 0
             finish(but=under_way)
             begun.append((batch, _begin(mine, on_epoch)))
             finish(but=under_way)
@@ -125,14 +125,17 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
     return [runs[k] for k in range(len(configs))]
 
 
-def _batches(configs: Sequence[TrainConfig]) -> Iterator[tuple[list[int], list[TrainConfig]]]:
-    """What to train side by side: which of the configs, and these resolved."""
+def _batches(
+    configs: Sequence[TrainConfig],
+) -> Iterator[tuple[list[int], list[TrainConfig], int]]:
+    """What to train side by side: which of the configs, these resolved, and bytes they need."""
     groups: dict[tuple[Any, ...], list[tuple[TrainConfig, list[int]]]] = {}
     for cfg, members in _kinds(configs):
         groups.setdefault(_shape(cfg), []).append((cfg, members))
     # All before the first batch takes memory.
     widths = [_width([cfg for cfg, _ in group]) for group in groups.values()]
     for group, width in zip(groups.values(), widths, strict=True):
+        bytes_of_run = max(memory_bytes(cfg, cfg.engine) for cfg, _ in group)
         # Side by side, runs of equal d share launches.
         order = sorted(
             (cfg.columns, cfg.columns_b, k, kind)
@@ -141,7 +144,8 @@ def _batches(configs: Sequence[TrainConfig]) -> Iterator[tuple[list[int], list[T
         )
         for first in range(0, len(order), width):
             part = [(k, group[kind][0]) for *_, k, kind in order[first : first + width]]
-            yield [k for k, _ in part], [_reseeded(cfg, configs[k]) for k, cfg in part]
+            mine = [_reseeded(cfg, configs[k]) for k, cfg in part]
+            yield [k for k, _ in part], mine, len(part) * bytes_of_run
 
 
 def _begin(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorder:
@@ -163,6 +167,12 @@ def _begin(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorde
 def _may_overlap(cfg: TrainConfig) -> bool:
     """Whether a batch is begun while another trains: where the GPU does most for both."""
     return drawing_device(cfg) is not None
+
+
+def _fits_beside(cfg: TrainConfig, needed: int) -> bool:
+    """Whether a batch fits beside the one that trains: a run may need more than half a GPU."""
+    # Twice, as in `_width`; what trains is not free any more.
+    return cfg.device != "cuda" or 2 * needed <= free_gpu_bytes()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import Run, TrainConfig, recorder, train, train_many, training
-from mmcl_fast.engines import NativeEngine, Spec
+from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
 from mmcl_fast.recorder import Recorder
+from mmcl_fast.training import settle
 
 from .test_many import same
 
@@ -297,3 +298,24 @@ def test_batches_in_flight_on_a_gpu(
     monkeypatch.setattr(training, "_width", lambda kinds: 7)
     check(train_many(configs), whole)
     check(train_many(configs[:3]), [train(cfg) for cfg in configs[:3]])
+
+
+def test_a_batch_that_does_not_fit_beside_another_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Lagging(monkeypatch).log
+    configs = [TINY.replace(seed=seed, evaluate_every=0) for seed in range(2 * WIDTH)]
+    train_many(configs)
+    assert log.index("read") > max(k for k, what in enumerate(log) if what == "draw")
+    log.clear()
+    seen: list[int] = []
+    monkeypatch.setattr(training, "_fits_beside", lambda cfg, needed: seen.append(needed))
+    train_many(configs)
+    assert log.index("read") < max(k for k, what in enumerate(log) if what == "draw")
+    assert seen == [WIDTH * memory_bytes(settle(TINY), "native")] * 2
+
+
+def test_what_fits_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu = TINY.replace(device="cuda", engine="triton")
+    monkeypatch.setattr(training, "free_gpu_bytes", lambda: 20)
+    assert training._fits_beside(on_gpu, 10)
+    assert not training._fits_beside(on_gpu, 11)
+    assert training._fits_beside(TINY, 11)

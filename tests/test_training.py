@@ -17,7 +17,7 @@ from mmcl_fast import (
     training,
 )
 from mmcl_fast.data import sample
-from mmcl_fast.engines import memory_bytes
+from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
 
@@ -228,3 +228,16 @@ def test_a_batch_on_a_gpu_fits_into_what_is_free(monkeypatch) -> None:
     assert training._width([alone]) == 4
     cpu = small.replace(device="cpu", engine="native")
     assert training._width([cpu]) == training.ENGINES["native"].max_runs(cpu)
+
+
+def test_state_of_other_padding_is_refused_whole() -> None:
+    cfg = TrainConfig(n=12, d=30, m=4, n_test=3, epochs=3, engine="native", device="cpu")
+    engine = NativeEngine(Spec([cfg], [sample(cfg)], torch.device("cpu")))
+    before = {name: x.clone() for name, x in engine.state().items()}
+    *names, last = before
+    other = {name: before[name] + 1 for name in names} | {last: torch.zeros(7, 7)}
+    with pytest.raises(
+        OutputError, match=f"checkpoint: expected {last} of shape .* got \\[7, 7\\]"
+    ):
+        engine.load_state(other)
+    assert all(torch.equal(x, before[name]) for name, x in engine.state().items())

@@ -97,6 +97,7 @@ class TritonEngine(WholeRuns):
         for side, suffix in enumerate(("", "_b")[:sides]):
             self._enter(side, suffix)
         self._test: tuple[Tensor, Tensor] | None = None
+        self._sides: list[Tensor] | None = None
 
     def run(self, count: int, *, update: bool) -> Measured:
         """See `WholeRuns.run`."""
@@ -127,11 +128,12 @@ class TritonEngine(WholeRuns):
         moved = torch.cat([noise, mu[:, :, None]], dim=2)
         z = row_products_fwd(moved, gram, out=torch.empty_like(start), start=start)
         unseen = Features(power_relu(torch.cat([z, -z[:, :, n_test:]], dim=2), q))
-        sides = (
-            one_hot_sides(torch.stack([getattr(x, name) for x in self._spec.data]).to(z.device))
-            for name in ("labels", "test_labels")
-        )
-        return embed(seen, next(sides)), embed(unseen, next(sides))
+        if self._sides is None:  # once: sending them waits for the GPU
+            self._sides = [
+                one_hot_sides(torch.stack(self._named(name)).to(z.device))
+                for name in ("labels", "test_labels")
+            ]
+        return embed(seen, self._sides[0]), embed(unseen, self._sides[1])
 
     def moved(self) -> list[tuple[Tensor, Tensor]]:
         """See `WholeRuns.moved`."""

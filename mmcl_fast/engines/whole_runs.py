@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines.protocol import Coefficients, Measured, Spec
+from mmcl_fast.errors import OutputError
 
 # What may differ between runs side by side: scalars of the update, and what shapes the data alone,
 # for in coefficient space no size depends on d.
@@ -98,8 +99,18 @@ class WholeRuns(ABC):
         return
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """See `Engine.load_state`."""
-        for name, tensor in self.state().items():
+        """See `Engine.load_state`.
+
+        Raises: OutputError: it was saved with other padding; nothing is loaded then.
+        """
+        mine = self.state()
+        for name, tensor in mine.items():
+            if (shape := list(state[name].shape)) != list(tensor.shape):
+                raise OutputError(
+                    f"checkpoint: expected {name} of shape {list(tensor.shape)}, got {shape}, as "
+                    "another kind of GPU or version pads it; begin anew"
+                )
+        for name, tensor in mine.items():
             tensor.copy_(state[name])
 
 
