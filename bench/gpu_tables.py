@@ -180,7 +180,8 @@ def gpu_gram() -> str:
         head += [f"{name}, ms an epoch", "× as long"]
     text = (
         "An epoch of single-modal runs side by side in the gram engine, as one CUDA graph and as "
-        "launches of the same kernels, whose bits it has; in float32, data given."
+        "launches of the same kernels, whose bits it has; in float32, data given. A size that is "
+        "missing was not reached in time."
     )
     return page(text, head, lines, rows)
 

@@ -81,7 +81,7 @@ _TRAJECTORY: dict[tuple[str, str, int, str | int], Tile] = {
     ("trajectory", "sm_90", 4, "tf32"): Tile(64, 8, 64, 1, 32),
 }
 # Inner products of runs: rows, rows of the other factor, summed at a time. Of those that spill
-# nothing the quickest on an H100 (`python -m bench.gpu --tune`).
+# nothing the quickest on an H100 (its timing not kept; `python -m bench.gpu --tune` repeats it).
 _PRODUCTS: dict[tuple[str, str, int, str | int], Tile] = {
     ("row_products", INTERPRETER, 4, "any"): Tile(64, 1, 64, 1, 64),
     ("row_products", "sm_80", 4, "any"): Tile(64, 4, 64, 3, 16),

@@ -78,10 +78,10 @@ class TritonEngine(WholeRuns):
         layout = Layout.of(cfg.n, cfg.m, cfg.precision, zeros(0))
         S, M, V = layout.slots, layout.rows, layout.slots * (3 - sides)
         self._slots = self._all_slots([layout.split(p) for p in self._positives]).to(spec.device)
-        blocks = [-layout.split(p) - layout.split(cfg.n - p) for p in self._positives]
+        used = torch.tensor([layout.split(p) + layout.split(cfg.n - p) for p in self._positives])
         self._runs = Trajectories(
             layout=layout,
-            order=torch.tensor(blocks).argsort(stable=True).to(spec.device, torch.int32),
+            order=used.argsort(descending=True, stable=True).to(spec.device, torch.int32),
             gram=zeros(runs, sides, S, V),
             along_mu=zeros(runs, sides, V),
             norm=zeros(runs, sides),
