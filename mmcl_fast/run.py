@@ -12,6 +12,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.sampling import as_data
 from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import TwoLayerEncoder
@@ -109,7 +110,8 @@ class Run:
         vectors: list[Tensor] = [getattr(data, name) for name in names]
         initial, mu, noise = vectors
         span = self._span[k]
-        return span.initial * initial + torch.outer(span.mu, mu) + span.noise @ noise
+        moved = aligned(span.noise) @ aligned(noise)
+        return span.initial * initial + torch.outer(span.mu, mu) + moved
 
     def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""

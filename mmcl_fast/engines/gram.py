@@ -9,7 +9,9 @@ with a = 1 unless there is weight decay, and any linear update rule acts on (a, 
 weights (equations (11)-(18) with gamma = A_mu |mu|^2, rho_i = A_i |xi_i|^2). The stop-gradient of
 (4) keeps augmented views out of the columns.
 
-Numerics: arithmetic of the config's dtype; in float64 within 1e-12 of autograd on the weights.
+Numerics: arithmetic of the config's dtype; in float64 within 1e-12 of autograd on the weights. A
+run's bits do not depend on its batch: matrices of a batch have even sizes (`engines.alignment`),
+where n or m is odd by a row and a column of zeros, which every step leaves at 0.
 Cost of a step per run: 2 m ((2 n + 1)(n + 1) + 2 n^2) flop; memory: `engines.memory_bytes`.
 """
 
@@ -17,16 +19,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import data_bytes, draw_augmented
+from mmcl_fast.engines.alignment import aligned, even
 from mmcl_fast.engines.descent import LinearDescent
-from mmcl_fast.engines.pool import NegativePool, one_hot_sides
+from mmcl_fast.engines.pool import NegativePool
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.one_pass import (
     FeatureGradient,
     Features,
+    Labels,
     Roles,
     Workspace,
     one_pass,
@@ -64,53 +69,70 @@ class Columns:
         self.noise, self.mu, self.weights = noise, mu, weights
 
     def project(self, vectors: list[Tensor], signal: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Inner products with k vectors and with plus and minus a signal.
+        """Inner products with k vectors and with plus and minus a signal, padded to even sizes.
 
         Args:
             vectors: k vectors of each run, [k, d].
             signal: A signal of each run, [d].
 
-        Returns: Products with the columns [R, n + 1, k + 2], and with w(0) [R, m, k + 2].
+        Returns: Products with the columns [R, even(n + 1), even(k) + 2], and with w(0)
+            [R, even(m), even(k) + 2]; the signal's stand in the last two columns, and 0 where there
+            is padding.
         """
         k, n, m = len(vectors[0]), len(self.noise[0]), len(self.weights[0])
-        runs, like = len(vectors), self.noise[0]
-        gram, start = like.new_empty(runs, n + 1, k + 2), like.new_empty(runs, m, k + 2)
+        runs, like, last = len(vectors), self.noise[0], even(k)
+        gram = like.new_zeros(runs, even(n + 1), last + 2)
+        start = like.new_zeros(runs, even(m), last + 2)
         # Run by run: no stacked copy of the data, and no result that depends on the batch.
-        for r, (x, s) in enumerate(zip(vectors, signal, strict=True)):
-            for out, rows in ((gram[r, :n], self.noise[r]), (start[r], self.weights[r])):
+        for r in range(runs):
+            x, s, mu = aligned(vectors[r]), aligned(signal[r]), aligned(self.mu[r])
+            for out, rows in ((gram[r, :n], self.noise[r]), (start[r, :m], self.weights[r])):
+                rows = aligned(rows)
                 out[:, :k] = rows @ x.T
-                out[:, k] = rows @ s
-            gram[r, n, :k] = x @ self.mu[r]
-            gram[r, n, k] = self.mu[r] @ s
+                out[:, last] = rows @ s
+            gram[r, n, :k] = x @ mu
+            gram[r, n, last] = mu @ s
         for out in (gram, start):
-            torch.neg(out[:, :, k], out=out[:, :, k + 1])
+            torch.neg(out[:, :, last], out=out[:, :, last + 1])
         return gram, start
 
 
 class _Modality:
     """Pre-activations of one modality in R runs, and the coefficients that move them.
 
-    Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu.
+    Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu. Padding stands
+    after the noise patches of each, after the neurons, and after the last coefficient.
     """
 
     def __init__(self, columns: Columns, views: list[Tensor] | None) -> None:
         self.columns = columns
         parts = [columns.project(x, columns.mu) for x in (columns.noise, views) if x is not None]
-        self.gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, n + 1, columns]
-        self.initial = torch.cat([start for _, start in parts], dim=2)  # Z(0), [R, m, columns]
+        self.gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, even(n + 1), columns]
+        self.initial = torch.cat([start for _, start in parts], dim=2)  # Z(0), [R, even(m), ...]
         runs, m = self.initial.shape[:2]
-        self.moved = self.initial.new_zeros(runs, m, self.gram.shape[1])  # A, [R, m, n + 1]
+        self.moved = self.initial.new_zeros(runs, m, self.gram.shape[1])  # A, [R, even(m), ...]
         self.kept = self.initial.new_ones(runs, 1, 1)  # a
         self.z = self.initial.clone()
-        n = columns.noise[0].shape[0]
-        self._own = self.z[:, :, :n], self.z[:, :, n : n + 2]
-        self._slope = torch.empty_like(self.moved)
-        self._slopes = self._slope[:, :, :n], self._slope[:, :, n:]
+        self.samples, self.neurons = n, neurons = len(columns.noise[0]), len(columns.weights[0])
+        width = even(n) + 2
+        self.noise = self.z[:, :neurons, :n]
+        self.signal = self.z[:, :neurons, width - 2 : width]
+        self._slope = torch.zeros_like(self.moved)
+        self._slopes = self._slope[:, :neurons, :n], self._slope[:, :neurons, n : n + 1]
         self._active = torch.empty_like(self.z)
-        width = n + 2
         self.features = [
-            Features(self._active[:, :, k : k + width]) for k in range(0, self.z.shape[2], width)
+            Features(self._active[:, :, k : k + width], neurons)
+            for k in range(0, self.z.shape[2], width)
         ]
+
+    @property
+    def coefficients(self) -> Tensor:
+        """A without its padding, [R, m, n + 1]."""
+        return self.unpadded(self.moved)
+
+    def unpadded(self, moved: Tensor) -> Tensor:
+        """What stands for neurons and columns in a tensor of the shape of A, [R, m, n + 1]."""
+        return moved[:, : self.neurons, : self.samples + 1]
 
     def at(
         self, gram: Tensor, initial: Tensor, *, decayed: bool, out: Tensor | None = None
@@ -120,10 +142,10 @@ class _Modality:
         return torch.baddbmm(start, self.moved, gram, out=out)
 
     def gradient(self, g: FeatureGradient, q: int) -> Tensor:
-        """Gradient with respect to A, `g.weight` times what is returned, [R, m, n + 1]."""
-        noise, signal = self._own
-        self._slopes[0].copy_(power_relu_backward(g.noise, noise, q))
-        self._slopes[1].copy_(signal_gradient(g.signal, signal, q))
+        """Gradient with respect to A, `g.weight` times what is returned; of the shape of A."""
+        rows, columns = self.neurons, self.samples
+        self._slopes[0].copy_(power_relu_backward(g.noise[:, :rows, :columns], self.noise, q))
+        self._slopes[1].copy_(signal_gradient(g.signal[:, :rows], self.signal, q))
         return self._slope
 
     def activate(self, q: int) -> list[Features]:
@@ -140,9 +162,10 @@ class GramEngine:
     def __init__(self, spec: Spec) -> None:
         self._spec, self._cfg = spec, spec.cfg
         labels = torch.stack(self._each("labels"))
-        self._side = one_hot_sides(labels)
-        self._test_side = one_hot_sides(torch.stack(self._each("test_labels")))
-        self._pool = NegativePool(spec, labels, keep=True)
+        self._padding = even(self._cfg.n) - self._cfg.n
+        self._labels = Labels(pad(labels, (0, self._padding)))
+        self._positive = labels > 0, torch.stack(self._each("test_labels")) > 0
+        self._pool = NegativePool(spec, labels, keep=True, padding=self._padding)
         self._workspace = Workspace()
         views = None if self._cfg.is_multi else self._each("augmented")
         self._modalities = [_Modality(self._columns(""), views)]
@@ -175,26 +198,33 @@ class GramEngine:
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
-        n, z = self._cfg.n, self._modalities[0].z
+        v = self._modalities[0]
         # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
-        return z[:, :, n : n + 2].amax((1, 2)), z[:, :, :n].amax((1, 2))
+        return v.signal.amax((1, 2)), v.noise.amax((1, 2))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        v, n = self._modalities[0], self._cfg.n
+        v, q = self._modalities[0], self._cfg.q
         if self._test is None:
             self._test = v.columns.project(self._each("test_noise"), self._each("nu"))
-        seen = Features(power_relu(v.z[:, :, : n + 2], self._cfg.q))
-        unseen = Features(power_relu(v.at(*self._test, decayed=self._decays), self._cfg.q))
-        return embed(seen, self._side), embed(unseen, self._test_side)
+        unseen = v.at(*self._test, decayed=self._decays)[:, : v.neurons]
+        seen, unseen_labels = self._positive
+        return (
+            embed(power_relu(v.noise, q), power_relu(v.signal, q), seen),
+            embed(
+                power_relu(unseen[:, :, : self._cfg.n_test], q),
+                power_relu(unseen[:, :, -2:], q),
+                unseen_labels,
+            ),
+        )
 
     def coefficients(self) -> tuple[Coefficients, ...]:
         """See `Engine.coefficients`."""
         return tuple(
             Coefficients(
                 initial=v.kept[:, 0, 0].clone(),
-                mu=v.moved[:, :, -1].clone(),
-                noise=v.moved[:, :, :-1].clone(),
+                mu=v.coefficients[:, :, -1].clone(),
+                noise=v.coefficients[:, :, :-1].clone(),
             )
             for v in self._modalities
         )
@@ -205,12 +235,17 @@ class GramEngine:
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
-        return self._descent.state()
+        shape = self._modalities[0].moved.shape
+        return {
+            name: self._modalities[0].unpadded(x) if x.shape == shape else x
+            for name, x in self._descent.state().items()
+        }
 
     @torch.inference_mode()  # which is where an engine may have been built
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`."""
-        self._descent.load_state(state)
+        for name, x in self.state().items():
+            x.copy_(state[name])
         self._move()
 
     @property
@@ -237,11 +272,12 @@ class GramEngine:
         done = [
             one_pass(
                 roles,
-                self._side,
+                self._labels,
                 pool,
                 tau=tau,
                 workspace=self._workspace,
                 want_gradient=want_gradient,
+                padding=self._padding,
             )
             for roles in passes
         ]
@@ -251,7 +287,7 @@ class GramEngine:
     def _renew_views(self, epoch: int) -> None:
         if self._cfg.augment == "fixed" or epoch == self._view_epoch:
             return
-        v, here = self._modalities[0], slice(self._cfg.n + 2, None)
+        v, here = self._modalities[0], slice(even(self._cfg.n) + 2, None)
         views = [
             draw_augmented(cfg, noise, epoch)
             for cfg, noise in zip(self._spec.configs, self._each("noise"), strict=True)
@@ -268,9 +304,16 @@ class GramEngine:
         return [getattr(data, name).to(self._spec.device) for data in self._spec.data]
 
 
-def embed(features: Features, side: Tensor) -> Tensor:
-    """`hbar` (3): noise features plus the signal features of each sample's label, [R, n, m]."""
-    return torch.baddbmm(features.noise, features.signal, side.mT).mT.contiguous()
+def embed(noise: Tensor, signal: Tensor, positive: Tensor) -> Tensor:
+    """`hbar` (3): noise features plus the signal features of each sample's label, [R, n, m].
+
+    Args:
+        noise: Features of the noise patches, [R, m, n].
+        signal: Features of the signals of labels +1 and -1, [R, m, 2].
+        positive: Whether a sample's label is +1, [R, n].
+    """
+    own = torch.where(positive.unsqueeze(1), signal[:, :, :1], signal[:, :, 1:])
+    return own.add_(noise).mT.contiguous()
 
 
 __all__ = ["Columns", "GramEngine", "embed", "max_runs", "why_not"]

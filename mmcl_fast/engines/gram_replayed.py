@@ -66,7 +66,7 @@ class ReplayedGramEngine(GramEngine):
     def __init__(self, spec: Spec, capture: Capture = cuda_graph) -> None:
         super().__init__(spec)
         self._replay = Replay(capture)
-        like = self._side
+        like = self._labels.one_hot
         self._curves = like.new_zeros(HELD_EPOCHS, 3, len(spec.data))  # loss, signal, noise
         self._at = torch.zeros(1, dtype=torch.int64, device=like.device)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.rows import AddedRows, HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.halves import Halves, HalvesGradient
@@ -104,7 +105,7 @@ class Sources:
         self._plain: Tensor | None = None
         noise = data.noise
         if noise is not None and cfg.augment == "per_epoch":
-            self._plain = noise = noise.to(device)
+            self._plain = noise = aligned(noise.to(device))
         kinds: list[tuple[Kind, Tensor | None]] = [("a", noise)]
         if cfg.is_multi:
             kinds.append(("b", data.noise_b))
@@ -126,8 +127,8 @@ class Sources:
 
     def _held(self, noise: Tensor) -> HeldRows:
         if self._features is None:
-            return HeldRows(noise.to(self._device))
-        return HeldRows(noise.to(self._device, self._features), numbers=None)
+            return HeldRows(aligned(noise.to(self._device)))
+        return HeldRows(aligned(noise.to(self._device, self._features)), numbers=None)
 
     def _streamed(self, kind: Kind, epoch: int = 0) -> StreamedRows:
         if self._features is None:
@@ -151,7 +152,7 @@ class Modality:
     def __init__(
         self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
     ) -> None:
-        self.rows, self.mu, self._product = rows, mu, PRODUCTS[precision]
+        self.rows, self.mu, self._product = rows, aligned(mu), PRODUCTS[precision]
         self.weights = weights.clone()  # [m, d]
         self.moved = weights.new_zeros(weights.shape[0], n + 1)  # A, [m, n + 1]
         self.kept = weights.new_ones(1)  # a

@@ -1,18 +1,13 @@
-"""N(i) of R runs as the bias that the one-pass loss adds to its scores; one-hot labels."""
+"""N(i) of R runs as the bias that the one-pass loss adds to its scores."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmcl_fast.data.synthetic import draw_negatives
 from mmcl_fast.engines.protocol import Spec
 from mmcl_fast.torch_impl.one_pass import ListedNegatives, Negatives, OtherLabel, bias_of
-
-
-def one_hot_sides(labels: Tensor) -> Tensor:
-    """Column 0 for label +1, column 1 for -1: [R, n] gives [R, n, 2]."""
-    return torch.stack([labels > 0, labels < 0], dim=2).to(labels.dtype)
 
 
 class NegativePool:
@@ -22,12 +17,13 @@ class NegativePool:
         spec: The runs.
         labels: y on the device, [R, n].
         keep: Hold the bias of "all of the other label" instead of making it chunk by chunk.
+        padding: Rows and columns of a held bias beyond the samples: they are nobody's negatives.
     """
 
-    def __init__(self, spec: Spec, labels: Tensor, *, keep: bool) -> None:
+    def __init__(self, spec: Spec, labels: Tensor, *, keep: bool, padding: int = 0) -> None:
         self._spec = spec
         self._labels = labels
-        self._keep = keep
+        self._keep, self._padding = keep, padding
         self._fixed: Negatives | None = None
         self._drawn: tuple[int, Tensor] | None = None
 
@@ -57,7 +53,8 @@ class NegativePool:
     def _draw(self, epoch: int) -> Negatives:
         if self._spec.cfg.negatives_per_sample is None and not self._keep:
             return OtherLabel(self._labels)
-        return ListedNegatives(bias_of(self.chosen(epoch), 0, self._labels.dtype))
+        chosen = pad(self.chosen(epoch), (0, self._padding, 0, self._padding))
+        return ListedNegatives(bias_of(chosen, 0, self._labels.dtype))
 
 
-__all__ = ["NegativePool", "one_hot_sides"]
+__all__ = ["NegativePool"]

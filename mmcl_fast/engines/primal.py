@@ -21,10 +21,11 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.rows import HeldRows
 from mmcl_fast.data.synthetic import draw_minibatches
+from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
 from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.peers import Alone, Peers
-from mmcl_fast.engines.pool import NegativePool, one_hot_sides
+from mmcl_fast.engines.pool import NegativePool
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.model import power_relu
@@ -38,6 +39,7 @@ from mmcl_fast.torch_impl.halves import (
 )
 from mmcl_fast.torch_impl.one_pass import (
     Features,
+    Labels,
     ListedNegatives,
     Negatives,
     OtherLabel,
@@ -81,7 +83,6 @@ class PrimalEngine:
         self._samples = samples = self._peers.samples
         self._labels = data.labels[samples.start : samples.stop]
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
-        self._side = one_hot_sides(self._labels.to(device).unsqueeze(0))
         self._all = self._order(None)
         modality, self._arithmetic, features = self._kernels()
         self._sources = Sources(self._cfg, data, samples, device, features)
@@ -91,7 +92,11 @@ class PrimalEngine:
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
             if mu is not None and weights is not None
         ]
-        self._test = data.test_noise.to(device), data.test_labels.to(device), data.nu.to(device)
+        self._test = (
+            aligned(data.test_noise.to(device)),
+            data.test_labels.to(device),
+            aligned(data.nu.to(device)),
+        )
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
         self._current: list[Encoded] = []
@@ -256,11 +261,11 @@ class PrimalEngine:
         """The same loss by an n x n bias, which says who are the negatives."""
         a, b = (Features(torch.cat([x.noise.T, x.signal], 1).unsqueeze(0)) for x in active)
         passes = [Roles(a, b, b), Roles(b, a, a)] if self._cfg.is_multi else [Roles(a, a, b)]
-        side = self._side if batch is None else self._side[:, batch]
+        labels = self._labels if batch is None else self._labels[batch]
         done = [
             one_pass(
                 roles,
-                side,
+                Labels(labels.to(self._spec.device).unsqueeze(0)),
                 negatives,
                 tau=self._cfg.tau_value,
                 workspace=self._workspace,

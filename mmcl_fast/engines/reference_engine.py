@@ -14,6 +14,7 @@ from torch import Tensor
 from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
+from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.pool import NegativePool
 from mmcl_fast.engines.protocol import Coefficients, Spec
 
@@ -42,7 +43,9 @@ class ReferenceEngine:
         self._pool = NegativePool(spec, self._labels.unsqueeze(0), keep=False)
         noise, mu = (data.noise, data.noise_b), (data.mu, data.mu_b)
         weights = (data.weights, data.weights_b)
-        self._noise, self._mu = ([x.to(device) for x in xs if x is not None] for xs in (noise, mu))
+        self._noise, self._mu = (
+            [aligned(x.to(device)) for x in xs if x is not None] for xs in (noise, mu)
+        )
         self._weights = [w.to(device).clone().requires_grad_() for w in weights if w is not None]
         self._signal = [reference.signal_patches(self._labels, mu) for mu in self._mu]
         self._optimizer = _optimizer(self._cfg, self._weights)
@@ -77,7 +80,7 @@ class ReferenceEngine:
         w, q, device = self._weights[0].detach(), self._cfg.q, self._spec.device
         test = reference.signal_patches(self._data.test_labels, self._data.nu).to(device)
         train = reference.embedding(w, self._signal[0], self._noise[0], q)
-        unseen = reference.embedding(w, test, self._data.test_noise.to(device), q)
+        unseen = reference.embedding(w, test, aligned(self._data.test_noise.to(device)), q)
         return train.unsqueeze(0), unseen.unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
@@ -155,7 +158,7 @@ class ReferenceEngine:
         if self._cfg.augment == "per_epoch" and epoch > 0:
             return draw_augmented(self._cfg, self._noise[0], epoch)
         assert data.augmented is not None
-        return data.augmented.to(self._spec.device)
+        return aligned(data.augmented.to(self._spec.device))
 
     @torch.no_grad()
     def _recur(self, epoch: int, batch: Tensor | None, negatives: Tensor) -> None:

@@ -22,13 +22,11 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stacked import stacked, stretches
 from mmcl_fast.data.synthetic import data_bytes
 from mmcl_fast.engines.gram import embed
-from mmcl_fast.engines.pool import one_hot_sides
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu
-from mmcl_fast.torch_impl.one_pass import Features
 
 if TYPE_CHECKING:  # which imports Triton
     from mmcl_fast.kernels.trajectory import Trajectories
@@ -97,7 +95,7 @@ class TritonEngine(WholeRuns):
         for side, suffix in enumerate(("", "_b")[:sides]):
             self._enter(side, suffix)
         self._test: tuple[Tensor, Tensor] | None = None
-        self._sides: list[Tensor] | None = None
+        self._is_positive: list[Tensor] | None = None
 
     def run(self, count: int, *, update: bool) -> Measured:
         """See `WholeRuns.run`."""
@@ -122,18 +120,25 @@ class TritonEngine(WholeRuns):
             self._test = self._test_products()
         signal = self._runs.signal[:, 0, :m, None]
         own = self._by_sample(self._runs.z[:, 0, :m])
-        seen = Features(power_relu(torch.cat([own, signal, -signal], dim=2), q))
         noise, mu = self.moved()[0]
         gram, start = self._test
         moved = torch.cat([noise, mu[:, :, None]], dim=2)
         z = row_products_fwd(moved, gram, out=torch.empty_like(start), start=start)
-        unseen = Features(power_relu(torch.cat([z, -z[:, :, n_test:]], dim=2), q))
-        if self._sides is None:  # once: sending them waits for the GPU
-            self._sides = [
-                one_hot_sides(torch.stack(self._named(name)).to(z.device))
+        if self._is_positive is None:  # once: sending them waits for the GPU
+            self._is_positive = [
+                (torch.stack(self._named(name)) > 0).to(z.device)
                 for name in ("labels", "test_labels")
             ]
-        return embed(seen, self._sides[0]), embed(unseen, self._sides[1])
+        seen, unseen = self._is_positive
+        along = z[:, :, n_test:]
+        return (
+            embed(power_relu(own, q), power_relu(torch.cat([signal, -signal], 2), q), seen),
+            embed(
+                power_relu(z[:, :, :n_test], q),
+                power_relu(torch.cat([along, -along], 2), q),
+                unseen,
+            ),
+        )
 
     def moved(self) -> list[tuple[Tensor, Tensor]]:
         """See `WholeRuns.moved`."""

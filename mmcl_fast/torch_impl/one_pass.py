@@ -47,13 +47,16 @@ class Features:
 
     Attributes:
         both: act(<w_r, xi_i>) for the n samples, then act(<w_r, mu>) and act(-<w_r, mu>), the
-            signal features of labels +1 and -1, [R, m, n + 2].
+            signal features of labels +1 and -1, [R, m, n + 2]. Rows after the first `neurons` and
+            noise columns after the samples may be padding, which is 0.
+        neurons: m, without padding.
         noise: The first n columns, [R, m, n].
         signal: The last two, [R, m, 2].
     """
 
-    def __init__(self, both: Tensor) -> None:
+    def __init__(self, both: Tensor, neurons: int | None = None) -> None:
         self.both = both
+        self.neurons = both.shape[1] if neurons is None else neurons
         self.noise = both[:, :, :-2]
         self.signal = both[:, :, -2:]
 
@@ -86,6 +89,22 @@ class Roles:
     query: Features
     key: Features
     positive: Features
+
+
+class Labels:
+    """Labels of the samples of R runs, in the two forms that the loss reads.
+
+    Args:
+        labels: +1 or -1, [R, n]; 0 for a row that is padding and no sample.
+
+    Attributes:
+        positive: Whether a label is +1, [R, n].
+        one_hot: Row 0 for +1, row 1 for -1, neither for 0, [R, 2, n].
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self.positive = labels > 0
+        self.one_hot = torch.stack([self.positive, labels < 0], dim=1).to(labels.dtype)
 
 
 class Negatives(Protocol):
@@ -130,31 +149,33 @@ def bias_of(chosen: Tensor, start: int, dtype: torch.dtype) -> Tensor:
 
 def one_pass(
     roles: Roles,
-    side: Tensor,
+    labels: Labels,
     negatives: Negatives,
     *,
     tau: float,
     workspace: Workspace,
     want_gradient: bool = True,
+    padding: int = 0,
 ) -> tuple[Tensor, FeatureGradient | None]:
     """Loss of one direction and its gradient with respect to the query's features.
 
     Args:
         roles: Query, key and positive.
-        side: One-hot labels, column 0 for +1 and column 1 for -1, [R, n, 2].
+        labels: Of the n rows.
         negatives: N(i).
         tau: Temperature.
         workspace: Memory for the scores, used again in the next call.
         want_gradient: False computes the loss alone.
+        padding: Of the n rows, the last that are no samples: features and labels 0, no negatives
+            and nobody's negative. They have no part in the loss and a gradient of 0.
 
     Returns: The mean loss of each run, [R], and the gradient.
     """
-    runs, n = side.shape[:2]
+    runs, n = labels.positive.shape
     query, key, positive = roles.query, roles.key, roles.positive
-    m = query.both.shape[1]
-    scale = 1.0 / (m * tau)
-    matched = _matched_scores(roles, side, scale)
-    pull = matched.new_empty(runs, m, n)
+    scale = 1.0 / (query.neurons * tau)
+    matched = _matched_scores(roles, labels, scale)
+    pull = query.noise.new_empty(query.noise.shape)
     losses, missing = [], []
     for rows in _chunks(n):
         shape = (runs, rows.stop - rows.start, n)
@@ -175,17 +196,21 @@ def one_pass(
             torch.bmm(keys, weights.mT, out=pull)
         elif want_gradient:
             pull[:, :, rows] = torch.bmm(keys, weights.mT)
-    loss = _join(losses).mean(1)
+    samples = n - padding
+    loss = _join(losses)[:, :samples].mean(1)
     if not want_gradient:
         return loss, None
     miss = _join(missing)
     pull.addcmul_(positive.noise, miss.unsqueeze(1), value=-1)
-    by_label = torch.bmm(miss.unsqueeze(1), side)  # [R, 1, 2]
+    # No matrix product: a lone row goes to another routine, which rounds by where operands begin.
+    shares = workspace.empty("shares", (runs, 2, n), miss)
+    torch.mul(miss.unsqueeze(1), labels.one_hot, out=shares)
+    by_label = shares.sum(2).unsqueeze(1)  # [R, 1, 2]
     signal = (key.signal.flip(2) - positive.signal).mul_(by_label)
-    return loss, FeatureGradient(signal, pull, weight=scale / n)
+    return loss, FeatureGradient(signal, pull, weight=scale / samples)
 
 
-def _matched_scores(roles: Roles, side: Tensor, scale: float) -> Tensor:
+def _matched_scores(roles: Roles, labels: Labels, scale: float) -> Tensor:
     """Scores of the positives, less the signal's part in the scores of the row's negatives, [R, n].
 
     That part depends on the query's label alone, so it is taken from the one positive instead of
@@ -193,12 +218,12 @@ def _matched_scores(roles: Roles, side: Tensor, scale: float) -> Tensor:
     """
     query, key = roles.query, roles.key
     along = (query.both * roles.positive.both).sum(1)  # [R, n + 2]
-    ours = along[:, -2:].unsqueeze(2)
+    ours = along[:, -2:]
     # With itself as key that part is the sum of relu(a)^q relu(-a)^q, which is 0 exactly.
     if query is not key:
-        ours = ours - (query.signal * key.signal.flip(2)).sum(1).unsqueeze(2)
-    noise = along[:, :-2].unsqueeze(2)
-    return torch.baddbmm(noise, side, ours, beta=scale, alpha=scale).squeeze(2)
+        ours = ours - (query.signal * key.signal.flip(2)).sum(1)
+    own = torch.where(labels.positive, ours[:, :1], ours[:, 1:])
+    return own.add_(along[:, :-2]).mul_(scale)
 
 
 def _minus_log(hit: Tensor, miss: Tensor, gap: Tensor, likeliest: Tensor) -> Tensor:
@@ -224,6 +249,7 @@ def _join(parts: list[Tensor]) -> Tensor:
 __all__ = [
     "FeatureGradient",
     "Features",
+    "Labels",
     "ListedNegatives",
     "Negatives",
     "OtherLabel",

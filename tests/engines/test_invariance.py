@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmcl_fast import Run, TrainConfig, train, train_many
+from mmcl_fast.data import sample
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 SHORT = TrainConfig(epochs=25, evaluate_every=5)
@@ -36,6 +37,73 @@ def test_runs_whose_data_begin_anywhere_in_memory(settings: dict[str, str]) -> N
     configs = [cfg.replace(seed=s) for s in range(4)]
     for cfg, run in zip(configs, train_many(configs), strict=True):
         same(run, train(cfg))
+
+
+ODD = {"n": 9, "d": 333, "m": 7, "n_test": 5}
+EVEN = {"n": 10, "d": 334, "m": 8, "n_test": 6}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("modality", ["single", "multi"])
+@pytest.mark.parametrize(
+    "odd",
+    [(), ("n",), ("m",), ("d",), ("n_test",), tuple(ODD)],
+    ids=lambda x: "-".join(x) or "none",
+)
+def test_a_batch_of_any_sizes(odd: tuple[str, ...], modality: str, dtype: str) -> None:
+    """The library's products of a batch round by where each matrix begins: sizes decide that."""
+    sizes = EVEN | {name: ODD[name] for name in odd}
+    cfg = SHORT.replace(engine="gram", epochs=8, modality=modality, dtype=dtype, **sizes)
+    runs = train_many([cfg.replace(seed=s) for s in range(17)])
+    for k in (0, 1, 2, 3, 16):  # 4 bytes times an odd number: at every place within 16
+        alone = train(cfg.replace(seed=k))
+        same(runs[k], alone)
+        assert torch.equal(runs[k].weights(), alone.weights())
+
+
+@pytest.mark.parametrize("sizes", [ODD, EVEN | {"n": 41, "m": 23}], ids=["small", "larger"])
+def test_a_batch_of_any_number_of_runs(sizes: dict[str, int]) -> None:
+    cfg = SHORT.replace(engine="gram", epochs=8, **sizes)
+    configs = [cfg.replace(seed=s) for s in range(17)]
+    alone = [train(cfg) for cfg in configs]
+    for count in range(1, 17):
+        for run, expected in zip(train_many(configs[:count]), alone, strict=False):
+            same(run, expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": "momentum", "weight_decay": 0.1, "q": 2}, {"augment": "per_epoch"},
+     {"negatives_per_sample": 2}, {"negatives_per_sample": 2, "negatives_draw": "per_epoch"}],
+    ids=lambda x: "-".join(map(str, x.values())),
+)  # fmt: skip
+def test_a_batch_of_odd_sizes_with_every_option(settings: dict[str, object]) -> None:
+    cfg = SHORT.replace(engine="gram", epochs=8, **ODD, **settings)
+    configs = [cfg.replace(seed=s) for s in range(5)]
+    for cfg, run in zip(configs, train_many(configs), strict=True):
+        same(run, train(cfg))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("engine", ["native", "gram", "primal", "reference"])
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_own_data_anywhere_in_memory(modality: str, engine: str, dtype: str) -> None:
+    if (engine, dtype) == ("native", "float64"):
+        pytest.skip("engine native: float32 alone")
+    cfg = SHORT.replace(engine=engine, dtype=dtype, epochs=8, modality=modality, **ODD)
+    given = {name: x for name, x in vars(sample(cfg)).items() if x is not None}
+    expected = train(cfg, data=given)
+    for offset in (1, 3):
+        run = train(cfg, data={name: moved(x, offset) for name, x in given.items()})
+        same(run, expected)
+        assert torch.equal(run.weights(), expected.weights())
+
+
+def moved(x: torch.Tensor, offset: int) -> torch.Tensor:
+    """The same values at an address that is no multiple of 16 bytes."""
+    copy = torch.empty(x.numel() + offset, dtype=x.dtype)[offset:].view(x.shape).copy_(x)
+    assert copy.data_ptr() % 16
+    return copy
 
 
 def test_mixed_configs_come_back_in_order() -> None:

@@ -8,6 +8,7 @@ from mmcl_fast import reference
 from mmcl_fast.torch_impl import one_pass as module
 from mmcl_fast.torch_impl.one_pass import (
     Features,
+    Labels,
     ListedNegatives,
     OtherLabel,
     Roles,
@@ -20,8 +21,9 @@ from tests.engines.loss_cases import CASES, TAU, Case, by_autograd, problem
 
 def ours(labels: Tensor, tensors: list[Tensor], negatives) -> tuple[Tensor, ...]:
     roles = stacked([t.unsqueeze(0) for t in tensors])
-    side = torch.stack([labels > 0, labels < 0], dim=1).to(labels.dtype).unsqueeze(0)
-    loss, g = one_pass(roles, side, negatives, tau=TAU, workspace=Workspace())
+    loss, g = one_pass(
+        roles, Labels(labels.unsqueeze(0)), negatives, tau=TAU, workspace=Workspace()
+    )
     return loss[0], g.weight * g.signal[0].mT, g.weight * g.noise[0].mT
 
 
@@ -61,10 +63,11 @@ def test_a_loss_near_zero_keeps_its_relative_accuracy() -> None:
     labels = torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float32)
     zero, noise = torch.zeros(1, 2, 1), torch.full((1, 5, 1), 1e-3)
     ahead = torch.full((1, 5, 1), 30 * TAU * 1e3)
-    side = torch.stack([labels > 0, labels < 0], dim=1).float().unsqueeze(0)
     features = stacked([zero, noise, zero, noise, zero, ahead])
     others = OtherLabel(labels.unsqueeze(0))
-    loss, _ = one_pass(features, side, others, tau=TAU, workspace=Workspace())
+    loss, _ = one_pass(
+        features, Labels(labels.unsqueeze(0)), others, tau=TAU, workspace=Workspace()
+    )
     counts = torch.where(labels > 0, 3.0, 2.0).double()
     expected = torch.log1p(counts * torch.exp(torch.tensor(1e-6 / TAU - 30, dtype=torch.float64)))
     torch.testing.assert_close(loss.double()[0], expected.mean(), rtol=1e-5, atol=0)
@@ -85,9 +88,9 @@ def test_independent_runs_do_not_touch_each_other() -> None:
     labels, tensors = problem(CASES[1])
     other_labels, other = problem(CASES[1], seed=9)
     both = [torch.stack(pair) for pair in zip(tensors, other, strict=True)]
-    side = torch.stack([torch.stack([y > 0, y < 0], 1).double() for y in (labels, other_labels)])
-    others = OtherLabel(torch.stack([labels, other_labels]))
-    loss, g = one_pass(stacked(both), side, others, tau=TAU, workspace=Workspace())
+    all_labels = torch.stack([labels, other_labels])
+    others = OtherLabel(all_labels)
+    loss, g = one_pass(stacked(both), Labels(all_labels), others, tau=TAU, workspace=Workspace())
     alone = ours(other_labels, other, OtherLabel(other_labels.unsqueeze(0)))
     assert torch.equal(loss[1], alone[0])
     assert torch.equal((g.weight * g.noise[1]).mT, alone[2])
