@@ -86,7 +86,9 @@ def steps_of_tests(root: Path, shards: Mapping[str, int] = SHARDS) -> list[Step]
         for part in range(1, parts + 1):
             name = path.stem if parts == 1 else f"{path.stem} {part}/{parts}"
             command = (
-                *("-m", "pytest", "-p", f"{__package__}.gpu_shard", "--shard", f"{part}/{parts}"),
+                # Nothing of the project's options: all share one GPU, and plugins may be absent.
+                *("-m", "pytest", "-o", "addopts=--import-mode=importlib"),
+                *("-p", f"{__package__}.gpu_shard", "--shard", f"{part}/{parts}"),
                 *("-p", "no:cacheprovider", "-m", "gpu", "-v", "-rfE", "--tb=line", str(path)),
             )
             steps.append(Step(name, TOGETHER_S, ("build",), command, together=True))

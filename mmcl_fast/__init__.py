@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmcl_fast import data as data
+    from mmcl_fast import distributed as distributed
     from mmcl_fast import losses as losses
     from mmcl_fast import reference as reference
     from mmcl_fast import sweep as sweep
@@ -49,17 +50,19 @@ _HOME = {
     "train": "training",
     "train_many": "training",
 }
-_MODULES = ("data", "losses", "reference", "sweep", "theory")
+_MODULES = ("data", "distributed", "losses", "reference", "sweep", "theory")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any misspelt name for one of `Any`
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
@@ -81,6 +84,7 @@ __all__ = [
     "TwoLayerEncoder",
     "__version__",
     "data",
+    "distributed",
     "info_nce",
     "losses",
     "reference",

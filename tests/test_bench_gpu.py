@@ -69,10 +69,11 @@ def test_every_timed_operation_has_tests_that_vouch_for_it() -> None:
             assert gpu_plan.needed(step, names), step.name
 
 
+@pytest.mark.process  # half a minute of a core: it collects every test
 def test_files_with_gpu_tests_are_found() -> None:
     """By their text, because collecting them takes a machine ten seconds; the same as pytest's."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q"],
+        [sys.executable, "-m", "pytest", "-n", "0", "-m", "gpu", "--collect-only", "-q"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     collected = {Path(line.split("::")[0]) for line in done.stdout.splitlines() if "::" in line}

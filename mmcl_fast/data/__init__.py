@@ -25,13 +25,15 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # The config needs `data.tags` only; torch must not be imported for that.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any misspelt name for one of `Any`
+
+    def __getattr__(name: str) -> Any:
+        # The config needs `data.tags` only; torch must not be imported for that.
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 __all__ = ["SignalNoiseData", "chunks", "labels", "normal", "sample", "streaming_gram", "words"]

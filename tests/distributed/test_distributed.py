@@ -29,6 +29,8 @@ from tests.distributed.cases import (
 )
 from tests.support.budget import assert_within_budget, compute_dtype, error, value_and_grads
 
+pytestmark = pytest.mark.process
+
 Found = list[dict[str, Any]]
 FEATURES = ("query", "key")
 both_modes = pytest.mark.parametrize("mode", MODES)

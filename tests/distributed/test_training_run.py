@@ -25,6 +25,8 @@ from tests.distributed.train_cases import (
 )
 from tests.engines.test_agreement import widened
 
+pytestmark = pytest.mark.process
+
 Found = list[dict[str, Any]]
 REFERENCED = ("single", "multi", "lone_multi", "tiny_tau", "tiny_tau_multi", "minibatches")
 

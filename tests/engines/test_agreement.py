@@ -122,13 +122,15 @@ def test_paper_size_in_float64(modality: str) -> None:
 
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_float32_is_as_close_to_float64_as_eager_is(modality: str) -> None:
-    # The worst of several seeds: rounding of a single run is luck, eager's as well as ours.
+    # The worst of several seeds: rounding of a single run is luck, eager's as well as ours. A
+    # quarter of the paper's size: eager in float64 takes most of the time.
     engines = ("reference", "primal", "gram")
     curves = ("loss", "signal", "noise")
     worst = {(engine, name): torch.zeros(()) for engine in engines for name in curves}
     scale = dict.fromkeys(curves, torch.zeros(()))
     for seed in range(3):
-        cfg = TrainConfig(modality=modality, evaluate_every=0, engine="reference", seed=seed)
+        cfg = TrainConfig(n=50, d=500, modality=modality, evaluate_every=0, seed=seed)
+        cfg = cfg.replace(engine="reference")
         exact = train(cfg.replace(dtype="float64"), data=widened(cfg))
         scale = {k: torch.maximum(v, getattr(exact, k).abs().max()) for k, v in scale.items()}
         for engine in engines:

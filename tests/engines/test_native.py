@@ -39,9 +39,11 @@ CASES = [
     ),
     Case("ragged", "less than a vector of samples and of neurons", {"n": 7, "m": 3}),
     Case("ragged_multi", "the same", {"n": 7, "m": 3, "modality": "multi"}),
-    Case("over", "one more than whole vectors and tiles", {"n": 101, "m": 51, "d": 300}),
     Case(
-        "over_multi", "the same", {"n": 101, "m": 51, "d": 300, "modality": "multi", "epochs": 100}
+        "over", "one more than whole vectors and tiles", {"n": 101, "m": 51, "d": 300, "epochs": 80}
+    ),
+    Case(
+        "over_multi", "the same", {"n": 101, "m": 51, "d": 300, "modality": "multi", "epochs": 80}
     ),
     Case("lonely", "a single sample of label +1", {"n": 17}, positives=1),
     Case("lonely_multi", "all but one of label +1", {"n": 17, "modality": "multi"}, positives=16),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,19 @@ def test_the_picture_shows_the_numbers(name: str, tmp_path: Path) -> None:
         assert len(upright) == (name == "cmu-nsnr2" and modality == "multi")
     path = plotting.save(figure, tmp_path / "x.pdf")
     assert path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_legend_names_each_line_by_its_number(name: str) -> None:
+    texts = [text.get_text() for text in plotting_phase.phase(made_up(name)).legends[0].get_texts()]
+    numbers = [re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text) for text in texts]
+    # Lemmas, assumption, seeds with the accuracy half-way between chance and 1, Figure 1.
+    expected = [["5.2", "5.4"], ["4.1"], ["3", "0.75"], ["1"]]
+    if name == "n-snr":
+        expected.append(["0.1", "1", "10"])
+    if name == "cmu-nsnr2":
+        expected.append(["2.66"])
+    assert numbers == expected, texts
 
 
 def test_the_drawn_line_is_the_boundary_of_t1() -> None:

@@ -9,12 +9,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -179,3 +180,16 @@ def _normal_cases() -> list[Case]:
 
 
 CASES = [*_normal_cases()]
+
+
+def by_lane(cases: Iterable[Case]) -> list[Any]:
+    """Parameters of a test: of each kernel one case on sm_90 without a lane, others in `aot`."""
+    seen: set[str] = set()
+    parameters: list[Any] = []
+    for case in cases:
+        name = case.kernel.__name__
+        first = case.arch == "sm_90" and name not in seen
+        if first:
+            seen.add(name)
+        parameters.append(case if first else pytest.param(case, marks=pytest.mark.aot))
+    return parameters

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("case", aot.CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(aot.CASES), ids=lambda case: case.id)
 def test_fits_the_chip(case: aot.Case) -> None:
     needs = aot.resources(case)
     assert needs.spilled == 0
     assert needs.shared <= aot.SHARED_LIMIT[case.arch]
 
 
-@pytest.mark.parametrize("case", aot.CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(aot.CASES), ids=lambda case: case.id)
 def test_rounds_as_specified(case: aot.Case) -> None:
     ptx = aot.compiled(case).asm["ptx"]
     assert aot.inexact_operations(ptx) == []
@@ -34,7 +34,7 @@ def test_rounds_as_specified(case: aot.Case) -> None:
     assert "mul.hi.u64" not in ptx  # Philox4x64
 
 
-@pytest.mark.parametrize("case", aot.CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(aot.CASES), ids=lambda case: case.id)
 def test_offsets_have_64_bits(case: aot.Case) -> None:
     assert aot.narrow_offsets(aot.compiled(case).asm["ttir"]) == []
 
@@ -71,6 +71,7 @@ def test_gate_sees_narrow_offsets() -> None:
     assert aot.narrow_offsets(aot.compiled(CARELESS).asm["ttir"])
 
 
+@pytest.mark.aot
 def test_gate_sees_spills() -> None:
     wide = {"OWN": False, "BLOCK_N": 64, "LANES": 64}
     options = {**normal.LAUNCH_OPTIONS, "maxnreg": 32}

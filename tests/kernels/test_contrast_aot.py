@@ -21,8 +21,7 @@ pytestmark = pytest.mark.skipif(
     reason="this Triton carries no cuobjdump",
 )
 CASES = [
-    *TENSOR_CASES,
-    *PLAIN_CASES,
+    *aot.by_lane([*TENSOR_CASES, *PLAIN_CASES]),
     *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES),
 ]
 # Bytes a thread, outside of the loop without masks. Most is one pass on sm_80, 112, but for
@@ -55,7 +54,7 @@ def test_fits_the_chip(case: aot.Case) -> None:
     check(case)
 
 
-@pytest.mark.parametrize("case", TENSOR_CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(TENSOR_CASES), ids=lambda case: case.id)
 def test_uses_the_matrix_unit(case: aot.Case) -> None:
     ptx = aot.compiled(case).asm["ptx"]
     assert re.search(UNITS[case.arch], ptx)
@@ -63,7 +62,7 @@ def test_uses_the_matrix_unit(case: aot.Case) -> None:
     assert "atom" not in ptx
 
 
-@pytest.mark.parametrize("case", PLAIN_CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(PLAIN_CASES), ids=lambda case: case.id)
 def test_float32_is_no_tf32(case: aot.Case) -> None:
     ptx = aot.compiled(case).asm["ptx"]
     assert "tf32" not in ptx

@@ -164,7 +164,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(CASES), ids=lambda case: case.id)
 def test_streams_whole_vectors(case: aot.Case) -> None:
     needs = aot.resources(case)
     assert needs.spilled == 0

@@ -76,7 +76,9 @@ def label(case: aot.Case) -> str:
 
 
 @pytest.mark.parametrize(
-    "case", [*CASES, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES)], ids=label
+    "case",
+    [*aot.by_lane(CASES), *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW_CASES)],
+    ids=label,
 )
 def test_fits_the_chip(case: aot.Case) -> None:
     needs = aot.resources(case)

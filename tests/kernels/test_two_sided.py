@@ -112,7 +112,7 @@ def test_padded_rows(device: torch.device) -> None:
     assert (weights[:, :, :70].amax(1)[1] == 1).all()
 
 
-@pytest.mark.parametrize("case", two_sided_aot.CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", aot.by_lane(two_sided_aot.CASES), ids=lambda case: case.id)
 def test_streams_whole_vectors(case: aot.Case) -> None:
     needs = aot.resources(case)
     assert needs.spilled == 0

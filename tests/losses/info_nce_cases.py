@@ -29,6 +29,7 @@ class Case:
     temperature: float = 0.2
     classes: int = 0  # 0: no labels
     key_labels: bool = False
+    paired_labels: bool = False  # key i has query i's label
     positive_key: bool = False
     positive: bool = False  # indices, some of them equal
     extra: int = 0
@@ -110,6 +111,8 @@ CASES = [
     Case("halves_one_way", 1500, 1500, 8, "two labels, M = N", OTHER, 0.5, 2),
     Case("halves_key_labels", 70, 90, 8, "labels sorted on each side",
          OTHER, 0.5, 2, key_labels=True, positive_key=True),
+    Case("halves_more_keys", 40, 60, 8, "row i's positive is key i, which sorting moves elsewhere",
+         OTHER, 0.5, 2, key_labels=True, paired_labels=True),
     Case("two_labels_mixed", 40, 40, 8, "a positive of the other label is no negative",
          OTHER | {"symmetric": True}, 0.5, 2, key_labels=True),
     Case("two_labels_positive", 40, 40, 8, "positives anywhere: no halves", OTHER, 0.5, 2,
@@ -160,6 +163,8 @@ def make(case: Case, dtype: torch.dtype, seed: int = 0) -> tuple[dict[str, Tenso
         options["labels"] = torch.randint(0, max(case.classes, 1), (case.n,), generator=g)
         if case.key_labels:
             options["key_labels"] = torch.randint(0, abs(case.classes), (case.m,), generator=g)
+        if case.paired_labels:
+            options["key_labels"][: case.n] = options["labels"]
         if case.classes < 0:
             options["labels"] = torch.arange(case.n) % 5
             options["labels"][-1] = 7

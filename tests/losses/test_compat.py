@@ -270,8 +270,8 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         losses.cal_inf_loss(a, b)
 
 
-X, Y = torch.randn(2, 4, 3)
-ROWS_OF_VIEWS = torch.randn(4, 2, 3)
+X, Y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+ROWS_OF_VIEWS = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1))
 WRONG: list[tuple[type[Exception], Callable[[], object], str]] = [
     (ValueError, lambda: losses.ClipLoss(world_size=2), "gather_with_grad: expected True with "
      "several processes, got False: the gradient would be 1 / world_size of the loss's"),
@@ -337,7 +337,7 @@ def test_bad_input(kind: type[Exception], call: Callable[[], object], message: s
 def test_dcl_weights_multiply_the_positives_score() -> None:
     """lightly's formula, written out; the weights of both orders differ."""
     t = 0.3
-    a, b = (torch.randn(7, 5, dtype=torch.float64) for _ in "ab")
+    a, b = torch.randn(2, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def weigh(x: Tensor, y: Tensor) -> Tensor:
         return 1 + x[:, 0] ** 2 + y[:, 1] ** 2

@@ -146,7 +146,9 @@ SAMPLES = {
         key=None, positive=torch.arange(N).roll(5), exclude_self=True, wanted=[1, 0, 0, 0, 1, 0]
     ),
     "hard": arguments(
-        hard=torch.randn(N, 2, D).double(), positive_key=features(seed=2), wanted=[1] * 5 + [0]
+        hard=features(2 * N).view(N, 2, D),
+        positive_key=features(seed=2),
+        wanted=[1] * 5 + [0],
     ),
     "sigmoid": arguments(
         form="sigmoid", bias=torch.tensor(-1.0).double(), wanted=[1, 1, 0, 0, 1, 1]

@@ -11,8 +11,7 @@ import torch
 from mmcl_fast.errors import BackendUnavailableError
 from mmcl_fast.losses import info_nce
 
-X = torch.randn(4, 3)
-Y = torch.randn(6, 3)
+X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)).split([4, 6])
 L4, L6 = torch.arange(4), torch.arange(6)
 META = torch.empty(4, 3, device="meta")
 OTHER = {"negatives": "other_label"}

@@ -4,8 +4,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from mmcl_fast import sweep
 from tests.sweep.disturbance import finish, parts, same_parts, start
+
+pytestmark = pytest.mark.process
 
 SWEEP = ["--n", "12", "--m", "4", "--epochs", "4", "--data", "reduced"]
 SWEEP += ["--grid", "m=2,3,4,5", "--seeds", "3"]

@@ -16,6 +16,8 @@ from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep.plan_file import KEY
 from tests.sweep.disturbance import PAPER, disturb, finish, parts, same_parts, start, wait_for_parts
 
+pytestmark = pytest.mark.process
+
 SMALL = ["--n", "60", "--m", "20", "--data", "reduced", "--evaluate-every", "50"]
 SMALL += ["--grid", "modality=both", "--grid", "mu_norm=2,5", "--seeds", "150"]
 

@@ -19,6 +19,8 @@ from tests.sweep.disturbance import (
     wait_for_parts,
 )
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("ray")
 TASK = "ray::_perform"  # Ray names a worker's process after what it does
 SWEEP = [*PAPER, "--seeds", "120"]

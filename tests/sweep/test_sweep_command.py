@@ -6,8 +6,10 @@ import pytest
 
 import mmcl_fast
 from mmcl_fast.cli import run
+from mmcl_fast.commands import status as status_module
 from mmcl_fast.sweep import load, work
 from mmcl_fast.sweep.store import Store
+from mmcl_fast.sweep.survey import Status
 from tests.sweep.disturbance import parts, same_parts
 
 SMALL = ["--n", "12", "--d", "60", "--m", "4", "--epochs", "4", "--n-test", "10"]
@@ -146,6 +148,23 @@ def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "mmcl: notes: expected a part of this store's plan" in said.err
     assert run(["status", str(tmp_path / "nowhere")]) == 2
     assert "store: expected a directory with plan.parquet" in capsys.readouterr().err
+
+
+def test_status_prints_every_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    found = Status(
+        runs=400, done=100, shards=8, parts=2, counts={"finished": 99, "diverged": 1}, retried=3,
+        put_away=[5, 7], bad={}, rate=12.34, seconds_left=3 * 3600 + 4 * 60 + 31,
+        busy_seconds=26 * 3600 + 7 * 60, machines=["CPU 1", "CPU 2"],
+    )  # fmt: skip
+    monkeypatch.setattr(status_module, "read_status", lambda store: found)
+    assert run(["status", str(tmp_path)]) == 1
+    cells = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [value.strip() for _, value in cells] == [
+        "100 of 400 (25.0%)", "2 of 8", "1", "99", "3", "5, 7", "12.3 runs/s", "3 h 04 min",
+        "26 h 07 min", "CPU 1", "CPU 2",
+    ]  # fmt: skip
 
 
 MISTAKES = [
