@@ -24,7 +24,7 @@ BENCH_FLAGS = {
     for path in (ROOT / "bench").glob("*.py")
     for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text())
 }
-OTHER_FLAGS = {"--slow", *BENCH_FLAGS}  # the first is pytest's
+OTHER_FLAGS = BENCH_FLAGS
 MADE_BY_COMMANDS = {
     "bench.jsonl",
     "figure1.json",
