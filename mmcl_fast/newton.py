@@ -25,7 +25,7 @@ from torch import Tensor
 GRADIENT_TOLERANCE = 1e-10
 MAX_ITERATIONS = 200
 # What a Newton step reads of a chunk should stay in the cache of one core; other sizes:
-# `python -m bench.choices`.
+# `python -m bench.cpu.choices`.
 CHUNK_BYTES = 2 * 2**20
 _FLOAT64 = torch.finfo(torch.float64)
 _MAX_HALVINGS = 60

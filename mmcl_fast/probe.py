@@ -23,7 +23,7 @@ from mmcl_fast.errors import DataError
 from mmcl_fast.newton import GRADIENT_TOLERANCE, MAX_ITERATIONS, fit_chunks, score_chunks
 
 # Features of a problem that the native core takes: as far as it was compared with torch, which it
-# beats the more the smaller a problem is (`python -m bench.choices`).
+# beats the more the smaller a problem is (`python -m bench.cpu.choices`).
 NATIVE_NUMBERS = 1 << 20
 
 

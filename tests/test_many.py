@@ -180,14 +180,14 @@ def test_a_bad_seed_is_refused(change: dict, message: str) -> None:
 
 def test_bench_sees_a_wrong_run_and_leaves_the_core_as_it_was() -> None:
     from mmcl_fast import _native
-    from mmcl_fast.bench import many
+    from mmcl_fast.bench.cpu import many_runs
 
     plain = _native.train_trajectories
     configs = [TINY.replace(engine="native", data="reduced", seed=s) for s in range(3)]
-    with many.core_seconds() as spent:
+    with many_runs.core_seconds() as spent:
         runs = train_many(configs)
     assert _native.train_trajectories is plain
     assert all(seconds > 0 for seconds in spent.values())
-    assert many.differing(configs, runs) == []
+    assert many_runs.differing(configs, runs) == []
     runs[2].signal[3] += 1
-    assert many.differing(configs, runs) == ["run 2: signal"]
+    assert many_runs.differing(configs, runs) == ["run 2: signal"]

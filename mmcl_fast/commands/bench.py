@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcl_fast.bench.ops import OPERATIONS
-from mmcl_fast.bench.optional_peers import PEERS
+from mmcl_fast.bench.operations import OPERATIONS
+from mmcl_fast.bench.peers.registry import PEERS
 from mmcl_fast.bench.run import chosen_operations, run_and_report
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory

@@ -216,7 +216,7 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
         if tuple(tensor.shape) != shape:
             raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
         # A sum is finite only if all terms are, and quicker than a look at each (`python -m
-        # bench.choices`).
+        # bench.cpu.choices`).
         if not (tensor.sum().isfinite() or tensor.isfinite().all()):
             raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
         fields[name] = tensor

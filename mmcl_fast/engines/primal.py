@@ -48,7 +48,7 @@ from mmcl_fast.torch_impl.one_pass import (
 )
 
 # Samples of a pass from which label halves beat one masked block, whose operations are fewer
-# (`python -m bench.choices`).
+# (`python -m bench.cpu.choices`).
 _HALVES_FROM = 200
 
 

@@ -4,7 +4,7 @@ Float32 on a CPU takes one native sweep of `csrc/core/softmax`; everything else 
 operations. A masked score is `masked(dtype)`, whose power of two is 0. Terms below 2^-100 (float64:
 2^-960) of the largest are 0: a matrix product with subnormal factors is slower by two
 orders of magnitude. Powers of two, because `torch.exp` is slow where its result underflows and
-`torch.exp2` equally fast everywhere. `python -m bench.choices` times both.
+`torch.exp2` equally fast everywhere. `python -m bench.cpu.choices` times both.
 """
 
 from __future__ import annotations

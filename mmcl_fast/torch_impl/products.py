@@ -2,8 +2,8 @@
 
 On a CPU torch's own float32 product is MKL's; oneDNN's is reachable as the operation behind
 Inductor's fused linear layers. On AMD processors oneDNN is much the faster, on Intel's the two are
-alike: `python -m bench.primal` and `python -m bench.choices` time both. Where the operation is
-absent, and on every other device and dtype, torch's own product is used.
+alike: `python -m bench.cpu.primal` and `python -m bench.cpu.choices` time both. Where the operation
+is absent, and on every other device and dtype, torch's own product is used.
 
 oneDNN is quickest for x @ w.T with w in rows, or w.T in rows if it is the larger factor, so the
 factors are laid out such that each product has that form.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # A call of oneDNN has a cost of its own: below so many multiplications MKL is done by then
-# (`python -m bench.choices`).
+# (`python -m bench.cpu.choices`).
 _WORTH = 4_000_000
 _THIN = 32  # rows, columns or features below which it is slow
 
@@ -42,7 +42,7 @@ def bfloat16_product(x: Tensor, w: Tensor) -> Tensor:
 
     Sums are float32. An element is off by up to 2^-7 sum_k |x_ik w_jk| from the factors and 2^-8 of
     itself from the result; the errors of the factors' elements have no common sign. Faster than
-    `product` where the processor has bfloat16 instructions (`python -m bench.primal`).
+    `product` where the processor has bfloat16 instructions (`python -m bench.cpu.primal`).
     """
     return (x.to(torch.bfloat16) @ w.to(torch.bfloat16).T).to(torch.float32)
 

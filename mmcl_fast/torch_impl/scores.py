@@ -26,7 +26,7 @@ from mmcl_fast.torch_impl.products import product
 
 Labels = tuple[Tensor, Tensor]
 
-# `python -m bench.choices` times other values of both.
+# `python -m bench.cpu.choices` times other values of both.
 _BLOCK = 2**20  # scores computed at a time: 4 MiB of float32
 _MIN_ROWS = 128  # below this a matrix product loses speed
 _EXACT_CODES = 2**24  # of float32
@@ -256,7 +256,8 @@ class Work:
     def _mask_labels(self, scores: Tensor, block: Block) -> None:
         if self.codes is None:
             return
-        # Float comparison and add: a boolean mask costs more on a CPU (`python -m bench.choices`).
+        # Float comparison and add: a boolean mask costs more on a CPU (`python -m
+        # bench.cpu.choices`).
         own, other = self.codes
         labelled = scores[:, : len(other)]
         same = torch.eq(own[block.rows, None], other[None, :], out=torch.empty_like(labelled))

@@ -21,7 +21,7 @@ def flags(command: str) -> set[str]:
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 BENCH_FLAGS = {
     flag
-    for path in (ROOT / "bench").glob("*.py")
+    for path in (ROOT / "bench").rglob("*.py")
     for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text())
 }
 OTHER_FLAGS = {"--slow", *BENCH_FLAGS}  # the first is pytest's
