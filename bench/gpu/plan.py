@@ -55,12 +55,16 @@ _PIP = (
     *("--no-index", "--no-deps", "--no-build-isolation", "-e", "."),
 )
 _GATES = ("gate_loss", "gate_trajectory", "gate_primal")
-_LOSS_TESTS = ("test_contrast*", "test_two_sided*")
+_LOSS_TESTS = ("test_contrast*", "test_two_sided_softmax*")
 TIMED = (
     Step("product", 10, ("build",)),
     Step("trajectory", 66, ("gate_trajectory", "test_trajectory*")),
     Step("gram", 20, ("build", "test_replay*")),
-    Step("primal", 33, ("gate_primal", "test_two_sided*", "test_rows*", "test_primal_step*")),
+    Step(
+        "primal",
+        33,
+        ("gate_primal", "test_two_sided_softmax*", "test_row_passes*", "test_primal_step*"),
+    ),
     Step("loss", 43, ("gate_loss", *_LOSS_TESTS)),
     Step("data", 9, ("build", "test_normal*")),
     Step("tune", 50, ("gate_trajectory",), optional=True),

@@ -6,7 +6,7 @@ from itertools import product
 
 import torch
 
-from mmcl_fast.kernels import row_products, trajectory
+from mmcl_fast.kernels import inner_products, trajectory
 from mmcl_fast.kernels._tiles import Tile
 
 from .timing import CUDA, Report, Row
@@ -48,12 +48,12 @@ def tune(report: Report) -> None:
 
 def _products(report: Report, tile: Tile, sizes: tuple[int, int, int]) -> Row:
     """Inner products of many runs' rows, and how far they are from float64."""
-    row_products.tile_for = lambda *key: tile
+    inner_products.tile_for = lambda *key: tile
     count_i, count_j, d = sizes
     a = torch.randn(TUNED_RUNS, count_i, d, device=CUDA)
     b = torch.randn(TUNED_RUNS, count_j, d, device=CUDA)
     out = a.new_empty(TUNED_RUNS, count_i, count_j)
-    found = report.timed(lambda: row_products.row_products_fwd(a, b, out=out), seconds=0.3)
+    found = report.timed(lambda: inner_products.row_products_fwd(a, b, out=out), seconds=0.3)
     exact = a[-1].double() @ b[-1].double().mT
     error = float((out[-1] - exact).abs().max() / d**0.5)
     return {**found, "error": error, "tflops": 2e-9 * out.numel() * d / found["ms"]["p50"]}

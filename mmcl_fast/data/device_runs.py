@@ -10,7 +10,7 @@ from torch import Tensor
 from mmcl_fast.data.stacked import stacked, stretches
 from mmcl_fast.data.tags import STREAM_TAGS
 from mmcl_fast.kernels.normal import normal_fill_runs
-from mmcl_fast.kernels.rows import row_dots_fwd
+from mmcl_fast.kernels.row_passes import row_dots_fwd
 
 
 class DeviceNormals:

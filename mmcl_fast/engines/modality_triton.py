@@ -13,7 +13,7 @@ from torch import Tensor
 from mmcl_fast.data.rows import SampleRows
 from mmcl_fast.engines.modality import Encoded, Modality, Order
 from mmcl_fast.engines.peers import Peers
-from mmcl_fast.kernels.rows import rectify_bwd, rectify_fwd
+from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
 from mmcl_fast.model import signal_gradient
 from mmcl_fast.torch_impl.halves import HalvesGradient
 from mmcl_fast.triton_impl.chunked import product

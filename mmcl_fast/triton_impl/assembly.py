@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Gradients, Wanted
-from mmcl_fast.kernels.contrast_finish import Pull, contrast_finish_bwd
-from mmcl_fast.kernels.contrast_settle import Settled, Terms
+from mmcl_fast.kernels.contrast_input_gradients import Pull, contrast_finish_bwd
+from mmcl_fast.kernels.contrast_row_losses import Settled, Terms
 from mmcl_fast.triton_impl.hard import hard_weights
 from mmcl_fast.triton_impl.work import Sums, Work, row_dots
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
 from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.contrast_settle import Settled, contrast_settle_fwd, restored
+from mmcl_fast.kernels.contrast_row_losses import Settled, contrast_settle_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.triton_impl.assembly import Factor, assembled
 from mmcl_fast.triton_impl.engines import engine_of

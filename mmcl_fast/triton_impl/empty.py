@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mmcl_fast.kernels.contrast_settle import Settled
+from mmcl_fast.kernels.contrast_common import FLOOR
+from mmcl_fast.kernels.contrast_row_losses import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.kernels.pairs import FLOOR
 from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
 
 

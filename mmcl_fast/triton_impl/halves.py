@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.rows import row_dots_fwd, row_gradients_fwd
-from mmcl_fast.kernels.two_sided import Sums, two_sided_bwd, two_sided_fwd
+from mmcl_fast.kernels.row_passes import row_dots_fwd, row_gradients_fwd
+from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
 from mmcl_fast.row_statistics import LOG2
 from mmcl_fast.torch_impl.halves import Arithmetic, Half
 from mmcl_fast.torch_impl.statistics import Side

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.contrast_settle import Terms
-from mmcl_fast.kernels.pairs import FLOOR, LOG2
+from mmcl_fast.kernels.contrast_common import FLOOR, LOG2
+from mmcl_fast.kernels.contrast_row_losses import Terms
 from mmcl_fast.triton_impl.work import Work
 
 

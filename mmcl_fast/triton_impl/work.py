@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.contrast import Contrast
+from mmcl_fast.kernels.contrast_common import LOG2, Pairs
 from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.contrast_settle import Settled
+from mmcl_fast.kernels.contrast_row_losses import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.kernels.pairs import LOG2, Pairs
-from mmcl_fast.kernels.rows import row_dots_fwd
+from mmcl_fast.kernels.row_passes import row_dots_fwd
 
 Sides = tuple[Side | None, Side | None]  # of queries and of keys: whose terms count
 Settle = Callable[[slice, Partial], Settled]  # partial results of some query rows to the whole
@@ -69,7 +69,7 @@ class Work:
         )
 
     def scores(self, dots: Tensor) -> Tensor:
-        """Scores x, in units of log 2, of products <q, k>; as `kernels/pairs.py`."""
+        """Scores x, in units of log 2, of products <q, k>; as `kernels/contrast_common.py`."""
         scores: Tensor = dots * (1.0 / LOG2 / self.pairs.temperature)
         return scores if self.pairs.bias is None else scores + self.pairs.bias / LOG2
 

@@ -15,8 +15,8 @@ from mmcl_fast import backends, losses, reference
 from mmcl_fast.backends import Problem, choose
 from mmcl_fast.errors import BackendUnavailableError
 from mmcl_fast.kernels._tiles import TILES, fused_features
+from mmcl_fast.kernels.contrast_common import Pairs
 from mmcl_fast.kernels.contrast_statistics import SHORT_PROGRAMS, WANTED_PROGRAMS, column_ranges
-from mmcl_fast.kernels.pairs import Pairs
 from tests.support.budget import assert_within_budget, value_and_grads
 
 from .contrast_problems import Draw

@@ -18,8 +18,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
-from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.pairs import (
+from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
     hide,
@@ -29,6 +28,7 @@ from mmcl_fast.kernels.pairs import (
     sigmoid,
     units,
 )
+from mmcl_fast.kernels.contrast_gradient import Side
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first"])

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import cdiv
-from mmcl_fast.kernels.contrast_settle import Terms
+from mmcl_fast.kernels.contrast_row_losses import Terms
 
 _BLOCK_N, _BLOCK_D = 16, 128
 

@@ -10,7 +10,7 @@ so that features may have any length; all of them count, there is nothing to mas
 
 Numerics contract: float32; weights lie within 0..1 if tops are no lower than all scores, and are
 rounded to the dtype of what they are stored in, relative error 2^-8 for bfloat16, 2^-11 for
-float16. Totals sum unrounded terms. exp2 is the hardware's, see `pairs.py`.
+float16. Totals sum unrounded terms. exp2 is the hardware's, see `contrast_common.py`.
 
 Deterministic: no atomics; each program has a tile, and partial results are merged in a fixed order.
 Cost: 2 exponentials a score each, 1 without columns; 4 bytes a score read each time, and the
@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
-from mmcl_fast.kernels.pairs import FLOOR
+from mmcl_fast.kernels.contrast_common import FLOOR
 
 # A score is rounded before anything is taken from it: no power is above 1.
 LAUNCH_OPTIONS = {"enable_fp_fusion": False}

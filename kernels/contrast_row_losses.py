@@ -13,8 +13,8 @@ columns met are partial results of the same rows.
 
 Numerics contract: float32. For the softmax form either the positive leads, and the loss is
 log(1 + total), or total >= 1/2 and both terms are positive: a loss near 0 keeps its relative
-accuracy. Logarithms to 2e-7, powers as in `pairs.py`. NaN passes through. A positive's index that
-is no key's gives NaN: on a device nobody has looked at it before.
+accuracy. Logarithms to 2e-7, powers as in `contrast_common.py`. NaN passes through. A positive's
+index that is no key's gives NaN: on a device nobody has looked at it before.
 Deterministic: no atomics. Cost: every partial result read once.
 """
 
@@ -27,8 +27,8 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import cdiv
+from mmcl_fast.kernels.contrast_common import FLOOR, LOG2, log1p, sigmoid, softplus
 from mmcl_fast.kernels.contrast_statistics import Partial, merge
-from mmcl_fast.kernels.pairs import FLOOR, LOG2, log1p, sigmoid, softplus
 
 _LN2 = tl.constexpr(LOG2)
 _BLOCK_P, _BLOCK_N = 32, 64  # partial results and rows that a program takes at a time

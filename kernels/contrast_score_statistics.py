@@ -4,7 +4,7 @@ What `contrast_statistics.py` finds from features, from the products <q_i, k_j>:
 a shift away. Each program has a tile, all of it on its way from memory at once; each tile has a
 partial result for its rows and one for its columns.
 
-Numerics contract: `pairs.py`. Deterministic: no atomics.
+Numerics contract: `contrast_common.py`. Deterministic: no atomics.
 Cost: 2 exponentials a score with columns, 1 without; reads 4 bytes a score, once, and writes 8
 bytes a row of each tile and 8 a column.
 """
@@ -16,8 +16,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
-from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.kernels.pairs import (
+from mmcl_fast.kernels.contrast_common import (
     FLOOR,
     Pairs,
     hide,
@@ -27,6 +26,7 @@ from mmcl_fast.kernels.pairs import (
     softplus,
     units,
 )
+from mmcl_fast.kernels.contrast_statistics import Partial
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first"])

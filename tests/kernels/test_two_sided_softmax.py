@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.two_sided import Sums, two_sided_bwd, two_sided_fwd
+from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
 
-from . import aot, two_sided_aot
+from . import aot, two_sided_softmax_aot
 
 EPS = torch.finfo(torch.float32).eps
 SIZES = [
@@ -112,7 +112,7 @@ def test_padded_rows(device: torch.device) -> None:
     assert (weights[:, :, :70].amax(1)[1] == 1).all()
 
 
-@pytest.mark.parametrize("case", two_sided_aot.CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", two_sided_softmax_aot.CASES, ids=lambda case: case.id)
 def test_streams_whole_vectors(case: aot.Case) -> None:
     needs = aot.resources(case)
     assert needs.spilled == 0

@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels import rows
+from mmcl_fast.kernels import row_passes
 from mmcl_fast.kernels._tiles import ARCHS, tile_for
-from mmcl_fast.kernels.rows import rectify_bwd, rectify_fwd, row_dots_fwd, row_gradients_fwd
+from mmcl_fast.kernels.row_passes import (
+    rectify_bwd,
+    rectify_fwd,
+    row_dots_fwd,
+    row_gradients_fwd,
+)
 
 from . import aot
 
@@ -128,12 +133,12 @@ def _case(arch: str, name: str, pointers: dict[str, str], **constants: int) -> a
     tile = tile_for(name, arch, 4, "any")
     strides = {f"stride_{x}" for x in ("an", "bn", "mn", "pn", "n", "zn", "gn", "hn")}
     return aot.Case(
-        getattr(rows, f"_{name}_kernel"),
+        getattr(row_passes, f"_{name}_kernel"),
         arch,
         {f"{x}_ptr": kind for x, kind in pointers.items()},
         {"BLOCK_N": tile.block_n, "BLOCK_D": tile.block_m} | constants,
         tile.num_warps,
-        rows.LAUNCH_OPTIONS,
+        row_passes.LAUNCH_OPTIONS,
         aligned=frozenset({"D", *strides}),
     )
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels import row_products
+from mmcl_fast.kernels import inner_products
 from mmcl_fast.kernels._tiles import ARCHS, tile_for
-from mmcl_fast.kernels.row_products import row_products_fwd
+from mmcl_fast.kernels.inner_products import row_products_fwd
 
 from . import aot
 
@@ -126,13 +126,13 @@ def case(arch: str, *, given: bool) -> aot.Case:
     if given:
         pointers |= {"rows_ptr": "*i32", "columns_ptr": "*i32", "start_ptr": "*fp32"}
     return aot.Case(
-        row_products._row_products_kernel,
+        inner_products._row_products_kernel,
         arch,
         pointers,
         {"HAS_ROWS": given, "HAS_COLUMNS": given, "HAS_START": given}
         | {"BLOCK_I": tile.block_n, "BLOCK_J": tile.block_m, "BLOCK_K": tile.block_k},
         tile.num_warps,
-        {"num_stages": tile.num_stages, **row_products.LAUNCH_OPTIONS},
+        {"num_stages": tile.num_stages, **inner_products.LAUNCH_OPTIONS},
         frozenset({"D"}),
     )
 
