@@ -16,9 +16,9 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from mmcl_fast.config import PRESETS
 from mmcl_fast.errors import ConfigError, MmclError
 from mmcl_fast.options import COMMANDS, SPEC_SUFFIX, Sweep, Train, flags_of
-from mmcl_fast.presets import PRESETS
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2

@@ -10,12 +10,11 @@ from typing import Any, Literal, get_type_hints
 
 import tyro
 
-from mmcl_fast.config import Device, DType, EngineName, TrainConfig
+from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase_names import PlaneName
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES, CheckName
-from mmcl_fast.presets import PRESETS
 
 MAX_THREADS = 4096
 SPEC_SUFFIX = ".toml"

@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import PRESETS, TrainConfig
 from mmcl_fast.data.sampling import sample
 from mmcl_fast.experiments.figure1 import MODALITIES
-from mmcl_fast.presets import PRESETS
 from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run
 from mmcl_fast.training import train_many

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
-from mmcl_fast.data.tags import (
+from mmcl_fast.stream_tags import (
     MAX_DIM,
     MAX_EPOCH,
     MAX_RUN,

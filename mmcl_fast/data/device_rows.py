@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.rows import GPU_PIECE_NUMBERS, StreamedRows
-from mmcl_fast.data.tags import STREAM_TAGS
 from mmcl_fast.kernels.normal import normal_fill
+from mmcl_fast.stream_tags import STREAM_TAGS
 
 
 class DeviceRows(StreamedRows):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.stacked import stacked, stretches
-from mmcl_fast.data.tags import STREAM_TAGS
 from mmcl_fast.kernels.normal import normal_fill_runs
 from mmcl_fast.kernels.row_passes import row_dots_fwd
+from mmcl_fast.stream_tags import STREAM_TAGS
 
 
 class DeviceNormals:

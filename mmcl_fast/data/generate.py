@@ -13,7 +13,7 @@ from mmcl_fast import _native
 from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
 from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
 from mmcl_fast.data.memory import require_memory
-from mmcl_fast.data.tags import MAX_SEED, STREAM_TAGS
+from mmcl_fast.stream_tags import MAX_SEED, STREAM_TAGS
 
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache
 TILE = 256  # dimensions made together; chunks that start elsewhere make some of them twice
@@ -68,7 +68,7 @@ def normal(  # noqa: PLR0913  the signature is a contract, and each argument is 
 
     Args:
         seed: Key, 0 .. 2^64 - 1.
-        stream: A name in `mmcl_fast.data.tags.STREAM_TAGS`.
+        stream: A name in `mmcl_fast.stream_tags.STREAM_TAGS`.
         shape: (runs, samples, dims), each >= 0; may be left out if `out` is given.
         start: First (run, sample, dim), each >= 0; start + shape <= (2^32, 2^32, 2^34).
         epoch: 0 .. 2^24 - 1.
@@ -109,7 +109,7 @@ def words(
 
     Args:
         seed: Key, 0 .. 2^64 - 1.
-        stream: A name in `mmcl_fast.data.tags.STREAM_TAGS`.
+        stream: A name in `mmcl_fast.stream_tags.STREAM_TAGS`.
         shape: (runs, samples, dims), each >= 0.
         start: First (run, sample, dim), each >= 0; start + shape <= (2^32, 2^32, 2^34).
         epoch: 0 .. 2^24 - 1.

@@ -39,7 +39,7 @@ def streaming_gram(  # noqa: PLR0913  coordinates of a stream, as in `normal`
 
     Args:
         seed: Key, 0 .. 2^64 - 1.
-        stream: A name in `mmcl_fast.data.tags.STREAM_TAGS`.
+        stream: A name in `mmcl_fast.stream_tags.STREAM_TAGS`.
         samples: Rows of X, >= 0.
         dims: Columns of X, >= 0.
         scale: Finite float32 factor of X.

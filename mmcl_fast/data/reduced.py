@@ -21,7 +21,7 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
 from mmcl_fast.data.generate import NormalRuns, own_threads
-from mmcl_fast.data.tags import STREAM_TAGS
+from mmcl_fast.stream_tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.data.tags import MAX_EPOCH, STREAM_TAGS
+from mmcl_fast.stream_tags import MAX_EPOCH, STREAM_TAGS
 
 F32 = np.float32
 U32 = np.uint32

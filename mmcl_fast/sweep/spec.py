@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import PRESETS, TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.presets import PRESETS
 from mmcl_fast.sweep.axes import Value, axis_from_table
 
 TABLES = ("base", "grid", "zip", "seeds", "first_seed", "preset")

@@ -25,9 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "theory": set(),
     "reference": set(),
     "kernels": set(),
-    "data.tags": set(),
-    "config": {"data.tags", "errors"},
-    "presets": {"config"},
+    "stream_tags": set(),
+    "config": {"errors", "stream_tags"},
     "environment": {"__init__"},
     "files": {"errors"},
     "progress": set(),
@@ -43,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "distributed.training_run": {
         "config", "data", "distributed", "engines", "errors", "run", "training",
     },
-    "data": {"_native", "config", "data.tags", "errors", "kernels"},
+    "data": {"_native", "config", "errors", "kernels", "stream_tags"},
     "newton": set(),
     "probe": {"_native", "errors", "newton"},
     "engines": {
@@ -56,15 +55,15 @@ ARROWS: dict[str, set[str]] = {
     "checkpoint": {"config", "data", "engines", "errors", "files", "recorder"},
     "training": {"checkpoint", "config", "data", "engines", "errors", "recorder", "run"},
     "sweep": {
-        "__init__", "_native", "config", "data", "engines", "environment", "errors", "files",
-        "presets", "run", "training",
+        "__init__", "_native", "config", "data", "engines", "environment", "errors", "files", "run",
+        "training",
     },
     "seed_statistics": {"config", "errors"},
-    "experiments": {"config", "environment", "presets", "recorder", "run", "theory", "training"},
+    "experiments": {"config", "environment", "recorder", "run", "theory", "training"},
     "experiments.table1": {
         "data", "environment", "errors", "experiments.table1.protocol", "files", "losses",
     },
-    "experiments.table1.protocol": {"data", "data.tags", "errors"},
+    "experiments.table1.protocol": {"data", "errors", "stream_tags"},
     "experiments.scaling": {"config", "errors"},
     "experiments.crossing": set(),
     "experiments.phase_names": set(),
@@ -96,10 +95,10 @@ ARROWS: dict[str, set[str]] = {
         "plotting_phase", "plotting_sweep", "plotting_table1", "plotting_theory", "progress", "run",
         "seed_statistics", "sweep", "training",
     },
-    "cli": {"errors", "options", "presets"},
+    "cli": {"config", "errors", "options"},
     "options": {
         "config", "errors", "experiments.phase_names", "experiments.table1.protocol",
-        "experiments.theory_checks.names", "presets",
+        "experiments.theory_checks.names",
     },
     "bench": {"bench.peers", "config"},
     "bench.run": {"bench", "bench.peers", "bench.report", "cli"},
@@ -118,7 +117,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.science": {
         "bench", "config", "data", "experiments", "experiments.phase", "experiments.phase_planes",
-        "experiments.table1", "experiments.table1.protocol", "presets", "probe", "run", "training",
+        "experiments.table1", "experiments.table1.protocol", "probe", "run", "training",
     },
     "bench.timing": {"bench", "torch_impl"},
 }  # fmt: skip
@@ -271,7 +270,7 @@ def test_public_names_are_these() -> None:
     ("statement", "absent"),
     [
         (
-            "import mmcl_fast, mmcl_fast.config, mmcl_fast.presets, mmcl_fast.cli",
+            "import mmcl_fast, mmcl_fast.config, mmcl_fast.cli",
             ["torch", "numpy", "matplotlib"],
         ),
         ("import mmcl_fast; mmcl_fast.info_nce", ["triton", "matplotlib", "jax", "rich"]),

@@ -12,7 +12,7 @@ import pytest
 
 from mmcl_fast import _native
 from mmcl_fast.data import stream_numpy
-from mmcl_fast.data.tags import MAX_DIM, MAX_EPOCH, MAX_RUN, MAX_SAMPLE, STREAM_TAGS
+from mmcl_fast.stream_tags import MAX_DIM, MAX_EPOCH, MAX_RUN, MAX_SAMPLE, STREAM_TAGS
 
 Triple = tuple[int, int, int]
 
