@@ -222,7 +222,7 @@ def run_and_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bench.run`: the arguments of `mmcl bench`."""
-    from mmcl_fast.cli import run as command
+    from mmcl_fast.cli.command_line import run as command
 
     return command(["bench", *(sys.argv[1:] if arguments is None else arguments)])
 

@@ -17,7 +17,7 @@ from mmcl_fast.bench.cpu import data, end_to_end, loss, scaling
 from mmcl_fast.bench.peers import registry
 from mmcl_fast.bench.peers.registry import PEERS, peer_of, usable
 from mmcl_fast.bench.timing.memory import in_fork
-from mmcl_fast.cli import run as command
+from mmcl_fast.cli.command_line import run as command
 from mmcl_fast.config import TrainConfig
 
 CEILING = {"op": "ceiling", "variant": "x", "settings": {}, "gflop_s": 200.0, "gbyte_s": 20.0}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmcl_fast.cli.options import COMMANDS, flags_of
 from mmcl_fast.config import FIELD_NAMES
-from mmcl_fast.options import COMMANDS, flags_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench/README.md"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcl_fast import ConfigError, plotting, plotting_phase, theory, train_many
-from mmcl_fast.cli import run as mmcl
+from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.experiments import phase as phase_module
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.phase import Map, Phase, boundary, phase_plan, run_phase
@@ -248,7 +248,7 @@ def test_offsets_are_measured_over_predicted() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
-    from mmcl_fast.commands import phase as command
+    from mmcl_fast.cli.commands import phase as command
 
     monkeypatch.setattr(phase_module, "PLANES", {"d": SMALL})
     monkeypatch.setattr(command, "PLANES", {"d": SMALL})

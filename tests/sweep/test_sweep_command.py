@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import mmcl_fast
-from mmcl_fast.cli import run
+from mmcl_fast.cli.command_line import run
 from mmcl_fast.sweep import load, work
 from mmcl_fast.sweep.store import Store
 from tests.sweep.disturbance import parts, same_parts

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmcl_fast import progress as module
-from mmcl_fast.progress import progress
+from mmcl_fast.cli import progress as module
+from mmcl_fast.cli.progress import progress
 
 
 def test_what_was_done_before_is_not_in_the_rate(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from mmcl_fast.cli import run
+from mmcl_fast.cli.command_line import run
 
 QUICK = ["--epochs", "6"]
 
@@ -93,7 +93,7 @@ def test_train_leaves_curves_and_weights(tmp_path: Path) -> None:
 
 def test_train_continues_from_its_checkpoint(tmp_path: Path) -> None:
     import mmcl_fast
-    from mmcl_fast.commands.train import CHECKPOINT
+    from mmcl_fast.cli.commands.train import CHECKPOINT
 
     cfg = mmcl_fast.TrainConfig(n=20, d=30, m=4, epochs=6)
 
@@ -266,12 +266,12 @@ def test_a_terminal_without_our_symbols(tmp_path: Path) -> None:
 def test_running_out_of_memory_is_one_line(
     error: Exception, monkeypatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from mmcl_fast import cli
+    from mmcl_fast.cli import command_line
 
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr(cli, "_parse", fail)
+    monkeypatch.setattr(command_line, "_parse", fail)
     assert run(["train"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("mmcl: error: out of memory: ")
@@ -279,22 +279,22 @@ def test_running_out_of_memory_is_one_line(
 
 
 def test_interrupting_is_not_success(monkeypatch) -> None:
-    from mmcl_fast import cli
+    from mmcl_fast.cli import command_line
 
     def interrupt(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_parse", interrupt)
+    monkeypatch.setattr(command_line, "_parse", interrupt)
     assert run(["train"]) == 130
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys: pytest.CaptureFixture) -> None:
-    from mmcl_fast import cli
+    from mmcl_fast.cli import command_line
 
     def fail(arguments):
         raise PermissionError(13, "Permission denied", "somewhere")
 
-    monkeypatch.setattr(cli, "_parse", fail)
+    monkeypatch.setattr(command_line, "_parse", fail)
     assert run(["train"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "mmcl: error: [Errno 13] Permission denied: 'somewhere'"
@@ -302,12 +302,12 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys: pytest.Capture
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch) -> None:
-    from mmcl_fast import cli
+    from mmcl_fast.cli import command_line
 
     def fail(arguments):
         raise RuntimeError("sizes do not match")
 
-    monkeypatch.setattr(cli, "_parse", fail)
+    monkeypatch.setattr(command_line, "_parse", fail)
     with pytest.raises(RuntimeError, match="sizes do not match"):
         run(["train"])
 

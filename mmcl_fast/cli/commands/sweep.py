@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
-from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.axes import Value, parse_axis
 from mmcl_fast.sweep.driver import (
     Policy,

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcl_fast import plotting, plotting_phase
+from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase import Phase, run_phase
 from mmcl_fast.experiments.phase_names import PlaneName
 from mmcl_fast.experiments.phase_planes import PLANES, Floats
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.driver import Start, SweepResult
 from mmcl_fast.sweep.pool import Done, Event
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from mmcl_fast.cli.options import COMMANDS, SPEC_SUFFIX, Sweep, Train, flags_of
 from mmcl_fast.config import PRESETS
 from mmcl_fast.errors import ConfigError, MmclError
-from mmcl_fast.options import COMMANDS, SPEC_SUFFIX, Sweep, Train, flags_of
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -151,5 +151,4 @@ def _expected(unknown: str, command: str | None) -> str:
     return f"an option of mmcl {command}{hint}; mmcl {command} --help lists them"
 
 
-if __name__ == "__main__":
-    main()
+__all__ = ["main", "one_line", "run"]

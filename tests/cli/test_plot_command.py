@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mmcl_fast import TrainConfig, plotting, plotting_sweep, sweep
-from mmcl_fast.cli import run as mmcl
-from mmcl_fast.commands import plot
+from mmcl_fast.cli.command_line import run as mmcl
+from mmcl_fast.cli.commands import plot
 
 EPOCHS = 4
 BASE = TrainConfig(n=10, d=30, n_test=20, epochs=EPOCHS, data="reduced")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcl_fast import plotting, plotting_table1
+from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import Device
 from mmcl_fast.data.download import fetch_digits
 from mmcl_fast.data.mnist_files import Checksums, Digits, load_digits
@@ -29,7 +30,6 @@ from mmcl_fast.experiments.table1.report import (
     to_markdown,
 )
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.progress import progress
 
 PARTIAL = "table1.partial.json"
 

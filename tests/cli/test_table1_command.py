@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl_fast.cli import run
-from mmcl_fast.commands import table1 as command
+from mmcl_fast.cli.command_line import run
+from mmcl_fast.cli.commands import table1 as command
 from mmcl_fast.experiments.table1 import experiment
 from mmcl_fast.experiments.table1.protocol import ARMS
 from tests.support.digits import NAMES, write_digits

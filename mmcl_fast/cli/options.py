@@ -161,7 +161,7 @@ class Sweep:
             raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(self.spec)!r}")
         part = None if self.shard is None else _part(self.shard)
         run = _command("sweep", None)
-        home = import_module("mmcl_fast.commands.sweep")
+        home = import_module("mmcl_fast.cli.commands.sweep")
         sweep = import_module("mmcl_fast.sweep")
         spec = sweep.Spec(self.config) if self.spec is None else sweep.read_spec(self.spec)
         request = None
@@ -354,7 +354,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _command(name: str, threads: int | None) -> Any:
-    module = import_module(f"mmcl_fast.commands.{name}")
+    module = import_module(f"mmcl_fast.cli.commands.{name}")
     if threads is not None:
         if not 1 <= threads <= MAX_THREADS:
             raise ConfigError(f"threads: expected an integer in 1 .. {MAX_THREADS}, got {threads}")
