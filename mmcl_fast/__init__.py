@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmcl_fast import sweep as sweep
     from mmcl_fast import theory as theory
     from mmcl_fast.config import TrainConfig as TrainConfig
-    from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
+    from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData as SignalNoiseData
     from mmcl_fast.errors import BackendUnavailableError as BackendUnavailableError
     from mmcl_fast.errors import ConfigError as ConfigError
     from mmcl_fast.errors import DataError as DataError
@@ -42,7 +42,7 @@ _HOME = {
     "MmclError": "errors",
     "OutputError": "errors",
     "Run": "run",
-    "SignalNoiseData": "data.synthetic",
+    "SignalNoiseData": "data",
     "TrainConfig": "config",
     "TwoLayerEncoder": "model",
     "info_nce": "losses",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.descent import nest, unnest
 from mmcl_fast.engines.protocol import Engine
 from mmcl_fast.errors import ConfigError, OutputError

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from mmcl_fast.data.colored_mnist import CLASSES, ColouredDigits
+from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 from mmcl_fast.experiments.table1.report import SET_NAMES, SHORT_NAMES, mean_confusion

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.rows import HeldRows, SampleRows, StreamedRows
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
 from mmcl_fast.probe import ood_accuracy
@@ -289,7 +289,7 @@ def _norms(
         signals = [getattr(x, f"mu{suffix}") for x in data]
         noise = [getattr(x, f"noise{suffix}") for x in data]
         if device := drawing_device(configs[0]):
-            from mmcl_fast.data.device_runs import square_norms
+            from mmcl_fast.data.signal_noise.gpu import square_norms
 
             found.append((square_norms(signals, device), square_norms(noise, device)))
             continue

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import as_data
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import TwoLayerEncoder

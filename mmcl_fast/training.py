@@ -14,8 +14,8 @@ import torch
 
 from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.config import FIELD_NAMES, SEEDS, Device, TrainConfig
-from mmcl_fast.data.sampling import as_data, sample_many
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.sampling import as_data, sample_many
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import (
     ENGINES,
     Engine,

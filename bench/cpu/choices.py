@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmcl_fast import newton, probe
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.engines import primal
 from mmcl_fast.experiments.table1.encoders import ConvEncoder
 from mmcl_fast.losses import info_nce
@@ -234,7 +234,7 @@ CHOICES = (
         for n in (100, 200, 400)
     ),
     Choice("layout of the CNN", "mmcl_fast/experiments/table1/encoders.py", layouts),
-    Choice("finite values", "mmcl_fast/data/sampling.py", finiteness),
+    Choice("finite values", "mmcl_fast/data/signal_noise/sampling.py", finiteness),
 )
 
 

@@ -24,9 +24,10 @@ import torch
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data import normal, stream_numpy, streaming_gram
-from mmcl_fast.data.generate import normal_runs
-from mmcl_fast.data.reduced import reduced_rows
+from mmcl_fast.data import normal, streaming_gram
+from mmcl_fast.data.signal_noise.reduced import reduced_rows
+from mmcl_fast.data.stream import stream_numpy
+from mmcl_fast.data.stream.generate import normal_runs
 
 from .. import record
 from ..arguments import make_parser

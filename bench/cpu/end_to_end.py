@@ -7,7 +7,8 @@ CPU time of one thread; evaluation is off. Ours are `mmcl_fast.train(cfg)` with 
 reduced data. Eager draws its normals with torch and trains on weights (`bench/peers/training.py`);
 some of its epochs are timed and scaled to all. At large d eta is scaled to keep eta d, on which the
 speed of learning depends. Nothing is timed unless a few epochs of all agree with float64 autograd
-on equal data; that reduced data have the same law is the matter of tests/data/test_reduced.py.
+on equal data; that reduced data have the same law is the matter of
+tests/data/signal_noise/test_reduced.py.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data import labels
-from mmcl_fast.data.sampling import sample
-from mmcl_fast.data.synthetic import SignalNoiseData, axis_vectors
+from mmcl_fast.data.signal_noise.sampling import sample
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, axis_vectors
 from mmcl_fast.training import train
 
 from .. import record

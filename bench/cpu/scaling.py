@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import as_data, sample
+from mmcl_fast.data.signal_noise.sampling import as_data, sample
 
 from .. import record
 from ..arguments import make_parser

@@ -11,7 +11,7 @@ import torch
 
 from mmcl_fast.bench.cpu import train as bench_train
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.signal_noise.sampling import sample
 
 pytest.importorskip("pytest_benchmark")
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import as_data, sample
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.sampling import as_data, sample
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import ENGINES, NativeEngine, Spec, StretchEngine
 from mmcl_fast.training import train
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 from ..peers import training
 from .timing import CUDA, SPARE_S, Report, Row

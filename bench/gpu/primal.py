@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import sample
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.sampling import sample
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 from ..cpu.primal import necessary_flop
 from ..peers.training import EagerLoss, eager_loss, eager_losses

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 
 def textbook_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:

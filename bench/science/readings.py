@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import PRESETS, TrainConfig
-from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.probe import ood_accuracy
 from mmcl_fast.run import Run

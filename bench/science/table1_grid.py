@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mmcl_fast.data.mnist_files import Digits, load_digits
+from mmcl_fast.data.mnist.files import Digits, load_digits
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
 from mmcl_fast.experiments.table1.experiment import make_sets
 from mmcl_fast.experiments.table1.protocol import FULL_VIEWS, ArmName, Table1Config

@@ -24,10 +24,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.memory import available_bytes
-from mmcl_fast.data.rows import AddedRows, SampleRows, StreamedRows
-from mmcl_fast.data.sampling import sample
-from mmcl_fast.data.synthetic import TORCH_DTYPES, SignalNoiseData
+from mmcl_fast.data.signal_noise.rows import AddedRows, SampleRows, StreamedRows
+from mmcl_fast.data.signal_noise.sampling import sample
+from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
+from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Group, Members, group_of
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import data_bytes, draw_augmented
+from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
 from mmcl_fast.engines.descent import LinearDescent
 from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec

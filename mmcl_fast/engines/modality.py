@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.rows import AddedRows, HeldRows, SampleRows, StreamedRows
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 from mmcl_fast.torch_impl.halves import Halves, HalvesGradient
@@ -133,7 +133,7 @@ class Sources:
         if self._features is None:
             rows = StreamedRows
         else:
-            from mmcl_fast.data.device_rows import DeviceRows as rows  # imports Triton
+            from mmcl_fast.data.signal_noise.gpu import DeviceRows as rows  # imports Triton
         return rows(self._cfg, kind, self._device, epoch=epoch, samples=self._samples)
 
 

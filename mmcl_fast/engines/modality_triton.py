@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.rows import SampleRows
+from mmcl_fast.data.signal_noise.rows import SampleRows
 from mmcl_fast.engines.modality import Encoded, Modality, Order
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, data_bytes
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
 

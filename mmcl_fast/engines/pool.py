@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.synthetic import draw_negatives
+from mmcl_fast.data.signal_noise.synthetic import draw_negatives
 from mmcl_fast.engines.protocol import Spec
 from mmcl_fast.torch_impl.one_pass import ListedNegatives, Negatives, OtherLabel, bias_of
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.rows import HeldRows
-from mmcl_fast.data.synthetic import draw_minibatches
+from mmcl_fast.data.signal_noise.rows import HeldRows
+from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.descent import LinearDescent, nest, unnest
 from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.peers import Alone, Peers

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.stacked import stacked, stretches
-from mmcl_fast.data.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.pool import one_hot_sides
 from mmcl_fast.engines.protocol import Measured, Spec

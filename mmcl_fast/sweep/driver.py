@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.memory import available_bytes
+from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
 from mmcl_fast.sweep.extension import difference, extend_plan, same_runs

@@ -143,6 +143,6 @@ def test_quick_on_mnist_takes_less_than_a_minute(tmp_path: Path) -> None:
 
 
 def test_the_names_of_the_files_are_those_of_mnist() -> None:
-    from mmcl_fast.data.mnist_files import FILES
+    from mmcl_fast.data.mnist.files import FILES
 
     assert {key: file.name for key, file in FILES.items()} == NAMES

@@ -72,7 +72,7 @@ SETTINGS = {
     "TrainConfig": "mmcl_fast/config.py",
     "Table1Config": "mmcl_fast/experiments/table1/protocol.py",
     "Views": "mmcl_fast/experiments/table1/protocol.py",
-    "ColourRule": "mmcl_fast/data/colour_rule.py",
+    "ColourRule": "mmcl_fast/data/mnist/colour_rule.py",
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mmcl_fast
 from mmcl_fast import ConfigError, DataError, TrainConfig
-from mmcl_fast.data.synthetic import draw_minibatches
+from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.distributed import training_run
 from tests.distributed.train_cases import (
     BASE,

@@ -11,9 +11,9 @@ import torch
 
 from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
 from mmcl_fast.data import sample
-from mmcl_fast.data.device_rows import DeviceRows
-from mmcl_fast.data.rows import piece_rows
-from mmcl_fast.data.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.gpu import DeviceRows
+from mmcl_fast.data.signal_noise.rows import piece_rows
+from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines import ENGINES, check_memory, memory_bytes, primal
 from mmcl_fast.engines.cost import GPU_ROWS, GPU_SCORES
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig
-from mmcl_fast.data import sampling
+from mmcl_fast.data.signal_noise import sampling
 from mmcl_fast.engines import ENGINES, Spec, TritonEngine, memory_bytes, resolve_engine
 
 CFG = TrainConfig(device="cuda")

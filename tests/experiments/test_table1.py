@@ -14,7 +14,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import log_softmax, normalize
 
-from mmcl_fast.data.mnist_files import Digits, load_digits
+from mmcl_fast.data.mnist.files import Digits, load_digits
 from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, minibatches, train_arm
 from mmcl_fast.experiments.table1.encoders import make_encoder

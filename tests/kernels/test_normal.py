@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast import stream_tags
-from mmcl_fast.data import stream_numpy
+from mmcl_fast.data.stream import stream_numpy
 from mmcl_fast.kernels import normal
 from mmcl_fast.kernels.normal import (
     _box_muller,

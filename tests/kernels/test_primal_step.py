@@ -10,8 +10,8 @@ import torch
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
-from mmcl_fast.data.device_rows import DeviceRows
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.gpu import DeviceRows
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import PrimalEngine, Spec
 from mmcl_fast.engines.modality_triton import TritonModality
 from mmcl_fast.triton_impl import chunked, halves

@@ -14,7 +14,7 @@ from rich.table import Table
 from mmcl_fast import plotting
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import check_drawable
+from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.figure1 import MODALITIES, PAPER_CLAIMS, run_figure1
 from mmcl_fast.files import prepare_directory, write_atomically

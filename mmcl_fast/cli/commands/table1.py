@@ -18,8 +18,8 @@ from rich.table import Table
 from mmcl_fast import plotting, plotting_table1
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import Device
-from mmcl_fast.data.download import fetch_digits
-from mmcl_fast.data.mnist_files import Checksums, Digits, load_digits
+from mmcl_fast.data.mnist.download import fetch_digits
+from mmcl_fast.data.mnist.files import Checksums, Digits, load_digits
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1, make_sets, run_table1
 from mmcl_fast.experiments.table1.partial import PartialResults

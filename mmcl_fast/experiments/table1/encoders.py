@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmcl_fast.data.generate import words
+from mmcl_fast.data.stream.generate import words
 from mmcl_fast.experiments.table1.protocol import Table1Config
 
 CHANNELS = (32, 64, 128)

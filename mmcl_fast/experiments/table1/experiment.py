@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.colored_mnist import ColouredDigits, Kind, coloured_digits, subset
-from mmcl_fast.data.mnist_files import Digits
+from mmcl_fast.data.mnist.colored_mnist import ColouredDigits, Kind, coloured_digits, subset
+from mmcl_fast.data.mnist.files import Digits
 from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
 from mmcl_fast.experiments.table1.partial import JobResult, PartialResults

@@ -14,7 +14,7 @@ from mmcl_fast.bench.gpu import gram
 from mmcl_fast.bench.gpu.runner import rows_of
 from mmcl_fast.bench.gpu.timing import Report
 from mmcl_fast.bench.peers.training import eager_losses
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import Spec
 from mmcl_fast.engines.gram_replayed import ReplayedGramEngine
 

@@ -10,7 +10,7 @@ import torch
 
 from mmcl_fast import ConfigError, TrainConfig, plotting, plotting_theory, theory, train
 from mmcl_fast.cli.command_line import run as mmcl
-from mmcl_fast.data.sampling import sample
+from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
 from mmcl_fast.experiments.theory_checks import (
     c_mu,

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import DataError, TrainConfig
-from mmcl_fast.data import sample, stream_numpy, synthetic
-from mmcl_fast.data.sampling import as_data
-from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches, draw_negatives
+from mmcl_fast.data import sample
+from mmcl_fast.data.signal_noise import synthetic
+from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.synthetic import (
+    draw_augmented,
+    draw_minibatches,
+    draw_negatives,
+)
+from mmcl_fast.data.stream import stream_numpy
 
 SEED, DATA_SEED, INIT_SEED = 3, 11, 2**64 - 5
 # d beyond one tile of the stream; no two strengths or sizes equal, none of them 1.
@@ -121,7 +127,7 @@ def test_every_field_is_the_streams_bit_for_bit(case: Case, dtype: str) -> None:
 
 
 def test_reduced_data_take_the_independent_parts_from_the_same_streams() -> None:
-    # The Bartlett factor itself: tests/data/test_reduced.py.
+    # The Bartlett factor itself: tests/data/signal_noise/test_reduced.py.
     cfg = BASE.replace(data="reduced")
     k = 1 + cfg.n + cfg.m
     found, eps = sample(cfg), normals(cfg, "augment", (cfg.n, k), cfg.sigma_eps)

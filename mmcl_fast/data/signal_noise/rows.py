@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data._region import MAX_THREADS
-from mmcl_fast.data.generate import normal
+from mmcl_fast.data.stream.generate import normal
+from mmcl_fast.data.stream.region import MAX_THREADS
 
 PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
 GPU_PIECE_NUMBERS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one

@@ -11,9 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from mmcl_fast import ConfigError, DataError, TrainConfig, train, train_many
-from mmcl_fast.data import chi_numpy, normal, sample
-from mmcl_fast.data.generate import normal_runs
-from mmcl_fast.data.reduced import chi, reduced_rows
+from mmcl_fast.data import normal, sample
+from mmcl_fast.data.signal_noise.reduced import chi, reduced_rows
+from mmcl_fast.data.stream import chi_numpy
+from mmcl_fast.data.stream.generate import normal_runs
 
 P_VALUE = 1e-4
 

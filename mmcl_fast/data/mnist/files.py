@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.data.idx import contents, md5_of, parse_idx
+from mmcl_fast.data.mnist.idx import contents, md5_of, parse_idx
 from mmcl_fast.errors import DataError
 
 Checksums = Literal["mnist", "none"]

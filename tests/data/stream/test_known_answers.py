@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcl_fast import _native
-from mmcl_fast.data import stream_numpy
+from mmcl_fast.data.stream import stream_numpy
 
 # The first three: Random123's kat_vectors. The others: Triton's randint4x (offset, seed).
 ANSWERS = [
@@ -50,7 +50,7 @@ def test_words_of_one_block(target: str, counter: str, key: int, answer: str) ->
 
 def test_radius_is_as_exact_as_the_page_says() -> None:
     """A sample of the words, with both ends and the place where the formula changes."""
-    page = (Path(__file__).parents[2] / "docs/stream.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/stream.md").read_text()
     claim = re.search(r"below (\S+) everywhere.*?largest is\s+(\S+) and .*? (\S+)\.\n", page, re.S)
     assert claim
     bound, largest, smallest = map(float, claim.groups())

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl_fast.data.idx import contents, md5_of
-from mmcl_fast.data.mnist_files import FILES, load_digits
+from mmcl_fast.data.mnist.files import FILES, load_digits
+from mmcl_fast.data.mnist.idx import contents, md5_of
 from mmcl_fast.errors import DataError
 from tests.support.digits import NAMES, idx_bytes, make_digits, write_digits
 

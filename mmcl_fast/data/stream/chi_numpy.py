@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.data.generate import normal, words
+from mmcl_fast.data.stream.generate import normal, words
 from mmcl_fast.stream_tags import WORDS_OF_BLOCK
 
 ATTEMPTS = 8  # drawn at once; a row is rejected eight times with probability below 1e-10

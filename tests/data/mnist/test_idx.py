@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl_fast.data.idx import read_idx
+from mmcl_fast.data.mnist.idx import read_idx
 from mmcl_fast.errors import DataError
 from tests.support.digits import idx_bytes
 

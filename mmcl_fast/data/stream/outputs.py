@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmcl_fast.data._region import Triple
-from mmcl_fast.data.memory import require_memory
+from mmcl_fast.data.stream.memory import require_memory
+from mmcl_fast.data.stream.region import Triple
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 Out = TypeVar("Out", torch.Tensor, npt.NDArray[Any])

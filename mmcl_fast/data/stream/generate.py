@@ -10,9 +10,16 @@ import numpy.typing as npt
 import torch
 
 from mmcl_fast import _native
-from mmcl_fast.data._outputs import Out, check_dtype, check_out, empty, name_of, writable_view
-from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
-from mmcl_fast.data.memory import require_memory
+from mmcl_fast.data.stream.memory import require_memory
+from mmcl_fast.data.stream.outputs import (
+    Out,
+    check_dtype,
+    check_out,
+    empty,
+    name_of,
+    writable_view,
+)
+from mmcl_fast.data.stream.region import MAX_THREADS, Region, check_scale, integer
 from mmcl_fast.stream_tags import MAX_SEED, STREAM_TAGS
 
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache
@@ -82,7 +89,8 @@ def normal(  # noqa: PLR0913  the signature is a contract, and each argument is 
         result would not fit into available memory); nothing has been written then.
     Numerics: z is exact to docs/stream.md in every bit. float32: z * float32(scale). bfloat16:
         that, rounded to nearest even. float64: float64(z) * scale.
-    See: mmcl_fast.data.stream_numpy.standard_normal (meaning), `chunks` (more than fits memory).
+    See: mmcl_fast.data.stream.stream_numpy.standard_normal (meaning), `chunks` (more than fits
+    memory).
     """
     region = Region.check(seed, stream, _shape_or_that_of(out, shape), start, epoch)
     chosen = check_dtype(dtype)
@@ -116,7 +124,7 @@ def words(
         threads: At most so many threads, >= 1.
     Returns: NumPy uint32 [runs, samples, dims].
     Raises: ValueError (range), TypeError (not an integer), MemoryError (would not fit).
-    See: mmcl_fast.data.stream_numpy.words (meaning).
+    See: mmcl_fast.data.stream.stream_numpy.words (meaning).
     """
     region = Region.check(seed, stream, shape, start, epoch)
     threads = integer("threads", threads, 1, MAX_THREADS)

@@ -1,4 +1,4 @@
-"""Write golden_stream.json from the NumPy oracle alone: python tests/data/make_golden.py.
+"""Write golden_stream.json from the NumPy oracle alone: python tests/data/stream/make_golden.py.
 
 Only a deliberate change of docs/stream.md, which would be a new stream, may change the file.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_fast.data import stream_numpy
+from mmcl_fast.data.stream import stream_numpy
 
 CASES: list[dict[str, Any]] = [
     {"seed": 0, "stream": "noise", "shape": [1, 100, 2000], "start": [0, 0, 0], "epoch": 0},

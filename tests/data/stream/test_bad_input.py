@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast.data import chunks, memory, normal, streaming_gram, words
+from mmcl_fast.data import chunks, normal, streaming_gram, words
+from mmcl_fast.data.stream import memory
 
 GOOD: dict[str, Any] = {"seed": 1, "stream": "noise", "shape": (2, 3, 40)}
 WRONG = [

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
-from mmcl_fast.data.generate import NormalRuns, own_threads
+from mmcl_fast.data.stream.generate import NormalRuns, own_threads
 from mmcl_fast.stream_tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Fl
         keys: Seed of the stream of each run.
         stream: "chi" or "chi_b".
 
-    See: mmcl_fast.data.chi_numpy.chi (meaning).
+    See: mmcl_fast.data.stream.chi_numpy.chi (meaning).
     """
     out = np.empty(degrees.shape)
     tag, threads = STREAM_TAGS[stream], own_threads()

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.generate import NormalRuns, label_runs, normal_runs
-from mmcl_fast.data.memory import SMALL_BYTES, available_bytes
-from mmcl_fast.data.reduced import reduced_rows
-from mmcl_fast.data.stacked import on_device
-from mmcl_fast.data.synthetic import (
+from mmcl_fast.data.signal_noise.reduced import reduced_rows
+from mmcl_fast.data.signal_noise.run_batches import on_device
+from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
     SignalNoiseData,
     axis_vectors,
@@ -26,6 +24,8 @@ from mmcl_fast.data.synthetic import (
     data_bytes,
     shapes,
 )
+from mmcl_fast.data.stream.generate import NormalRuns, label_runs, normal_runs
+from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.errors import DataError
 
 CHUNK_BYTES = 1 << 24
@@ -61,7 +61,7 @@ def sample_many(
     normals: NormalRuns = normal_runs
     on_gpu = device is not None and device.type != "cpu"
     if device is not None and on_gpu:
-        from mmcl_fast.data.device_runs import DeviceNormals
+        from mmcl_fast.data.signal_noise.gpu import DeviceNormals
 
         normals = DeviceNormals(device)
     alike: dict[tuple[Any, ...], list[int]] = {}

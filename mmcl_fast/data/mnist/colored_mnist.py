@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.colour_rule import PALETTES, ColourRule
-from mmcl_fast.data.generate import words
+from mmcl_fast.data.mnist.colour_rule import PALETTES, ColourRule
+from mmcl_fast.data.stream.generate import words
 
 STREAM = "colored_mnist"
 Kind = Literal["train", "id", "rand", "rev"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmcl_fast import _native
-from mmcl_fast.data import stream_numpy
+from mmcl_fast.data.stream import stream_numpy
 from mmcl_fast.stream_tags import MAX_DIM, MAX_EPOCH, MAX_RUN, MAX_SAMPLE, STREAM_TAGS
 
 Triple = tuple[int, int, int]

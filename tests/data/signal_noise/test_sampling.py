@@ -9,10 +9,10 @@ import torch
 
 from mmcl_fast import DataError, TrainConfig
 from mmcl_fast.data import normal, sample
-from mmcl_fast.data.generate import label_runs, labels, normal_runs
-from mmcl_fast.data.sampling import check_drawable, sample_many
-from mmcl_fast.data.stacked import stacked, stretches
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.data.signal_noise.sampling import check_drawable, sample_many
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.data.stream.generate import label_runs, labels, normal_runs
 
 BASE = TrainConfig(n=9, d=300, m=5, n_test=7, device="cpu", sigma_xi=1.7, seed=3)
 KINDS = [
@@ -111,7 +111,7 @@ def test_one_run_without_a_negative_is_named() -> None:
 def test_memory_of_all_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [BASE.replace(d=10**5, seed=seed) for seed in range(3)]
     needed = 4 * (10**5 * (2 * 9 + 5 + 7 + 2) + 9 + 7)
-    monkeypatch.setattr("mmcl_fast.data.sampling.available_bytes", lambda: 2 * needed)
+    monkeypatch.setattr("mmcl_fast.data.signal_noise.sampling.available_bytes", lambda: 2 * needed)
     assert len(sample_many(configs[:2])) == 2
     with pytest.raises(DataError, match=re.escape("got 3 runs of 0.0 GiB at n = 9, d = 100000")):
         sample_many(configs)
@@ -182,11 +182,11 @@ def test_a_gpu_draws_the_same_bits(kind: dict[str, str]) -> None:
 def test_norms_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     # A copy to the host would wait for all that was launched before, that is for training.
     pytest.importorskip("triton")
-    from mmcl_fast.data import device_runs
+    from mmcl_fast.data.signal_noise import gpu
 
-    monkeypatch.setattr(device_runs, "row_dots_fwd", lambda x, y: x.new_empty(len(x)))
+    monkeypatch.setattr(gpu, "row_dots_fwd", lambda x, y: x.new_empty(len(x)))
     device = torch.device("meta")
     for shape in ((4,), (3, 4)):
-        found = device_runs.square_norms([torch.empty(shape, device=device)] * 2, device)
+        found = gpu.square_norms([torch.empty(shape, device=device)] * 2, device)
         assert found.device == device
         assert found.shape == (2, *shape[:-1])

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from mmcl_fast import _native
-from mmcl_fast.data._region import MAX_THREADS, Region, check_scale, integer
-from mmcl_fast.data.memory import require_memory
+from mmcl_fast.data.stream.memory import require_memory
+from mmcl_fast.data.stream.region import MAX_THREADS, Region, check_scale, integer
 
 MOST_CHUNK_DIMS = 1024 + 16  # csrc/core/gram.cpp
 

@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmcl_fast.data.idx import contents, md5_of
-from mmcl_fast.data.mnist_files import FILES, Published, find_file
+from mmcl_fast.data.mnist.files import FILES, Published, find_file
+from mmcl_fast.data.mnist.idx import contents, md5_of
 from mmcl_fast.errors import DataError, OutputError
 
 # The mirrors of torchvision and of Google's CVDF, then the original site.

@@ -15,8 +15,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from mmcl_fast.data.colored_mnist import coloured_digits, draw, subset
-from mmcl_fast.data.colour_rule import PALETTES, ColourRule
+from mmcl_fast.data.mnist.colored_mnist import coloured_digits, draw, subset
+from mmcl_fast.data.mnist.colour_rule import PALETTES, ColourRule
 from mmcl_fast.errors import ConfigError
 
 N = 200_000

@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 import pytest
 
-from mmcl_fast.data import download, mnist_files
-from mmcl_fast.data.download import fetch_digits
-from mmcl_fast.data.idx import contents, md5_of
-from mmcl_fast.data.mnist_files import Published, load_digits
+from mmcl_fast.data.mnist import download
+from mmcl_fast.data.mnist import files as mnist_files
+from mmcl_fast.data.mnist.download import fetch_digits
+from mmcl_fast.data.mnist.files import Published, load_digits
+from mmcl_fast.data.mnist.idx import contents, md5_of
 from mmcl_fast.errors import DataError, OutputError
 from tests.support.digits import NAMES, write_digits
 

@@ -1,4 +1,7 @@
-"""What is made of many runs' data where they are used, on a GPU: the draws, and squared norms."""
+"""Data made where they are used, on a GPU: the stream's bits, no copies from the host.
+
+Many runs' draws and squared norms, and one run's noise patches in pieces.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.stacked import stacked, stretches
-from mmcl_fast.kernels.normal import normal_fill_runs
+from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, StreamedRows
+from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.kernels.normal import normal_fill, normal_fill_runs
 from mmcl_fast.kernels.row_passes import row_dots_fwd
 from mmcl_fast.stream_tags import STREAM_TAGS
 
@@ -37,6 +41,25 @@ class DeviceNormals:
         return out
 
 
+class DeviceRows(StreamedRows):
+    """See `StreamedRows`; the same rows, in larger pieces."""
+
+    piece_numbers = GPU_PIECE_NUMBERS
+
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)
+
+    def _fill(self, rows: Tensor, first: int) -> None:
+        normal_fill(
+            rows.unsqueeze(0),
+            seed=self._cfg.data_key,
+            tag=STREAM_TAGS[self._stream],
+            epoch=self._epoch,
+            start=(0, first, 0),
+            scale=self._scale,
+        )
+
+
 def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
     """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others."""
     found = []
@@ -47,4 +70,4 @@ def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.cat(found)
 
 
-__all__ = ["DeviceNormals", "square_norms"]
+__all__ = ["DeviceNormals", "DeviceRows", "square_norms"]

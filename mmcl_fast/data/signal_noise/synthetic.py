@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.generate import normal, words
+from mmcl_fast.data.stream.generate import normal, words
 from mmcl_fast.errors import DataError
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -27,7 +27,7 @@ class SignalNoiseData:
         labels: y, +1 or -1, both present, [n].
         mu: Signal of modality A, [d].
         nu: Signal of the out-of-distribution test data, [d].
-        noise: Noise patches xi_i of modality A, [n, d]; None if data are streamed (`data.rows`).
+        noise: Noise patches xi_i of modality A, [n, d]; None if data are streamed (`rows`).
         augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal or
             streamed.
         weights: w_r(0), [m, d].

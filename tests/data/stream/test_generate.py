@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast.data import chunks, labels, normal, stream_numpy, words
-from mmcl_fast.data.generate import CHUNK_BYTES
+from mmcl_fast.data import chunks, labels, normal, words
+from mmcl_fast.data.stream import stream_numpy
+from mmcl_fast.data.stream.generate import CHUNK_BYTES
 
 SEED = 0x0123456789ABCDEF
 # 425 tiles: enough for three threads, and no multiple of two or three.
