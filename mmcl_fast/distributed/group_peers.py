@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmcl_fast.distributed.members import Members
 from mmcl_fast.distributed.trips import RingTrip
-from mmcl_fast.torch_impl.halves import Halves
+from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 # Numbers of which everyone sends all to all: one message each, where the other way takes two.
 _FEW = 512

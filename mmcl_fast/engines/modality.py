@@ -11,9 +11,9 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
-from mmcl_fast.torch_impl.halves import Halves, HalvesGradient
 from mmcl_fast.torch_impl.products import PRODUCTS
 
 Kind = Literal["a", "b", "epsilon"]

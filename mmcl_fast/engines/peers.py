@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mmcl_fast.torch_impl.halves import Halves
+from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 
 class Peers(Protocol):

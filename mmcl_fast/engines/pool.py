@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.synthetic import draw_negatives
+from mmcl_fast.engines.paper_loss.full_scores import (
+    ListedNegatives,
+    Negatives,
+    OtherLabel,
+    bias_of,
+)
 from mmcl_fast.engines.protocol import Spec
-from mmcl_fast.torch_impl.one_pass import ListedNegatives, Negatives, OtherLabel, bias_of
 
 
 def one_hot_sides(labels: Tensor) -> Tensor:

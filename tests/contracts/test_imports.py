@@ -36,8 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "backends": {"contrast", "environment", "errors"},
     "losses": {"backends", "contrast"},
     "losses.compat": {"distributed", "losses"},
-    "triton_impl": {"contrast", "kernels", "row_statistics", "torch_impl"},
-    "distributed": {"contrast", "losses", "torch_impl"},
+    "triton_impl": {"contrast", "kernels"},
+    "distributed": {"contrast", "engines", "losses", "torch_impl"},
     "distributed.training_run": {
         "config", "data.signal_noise", "data.stream", "distributed", "engines", "errors", "run",
         "training",
@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "probe": {"_native", "errors", "newton"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "environment", "errors", "kernels",
-        "model", "torch_impl", "triton_impl",
+        "model", "row_statistics", "torch_impl", "triton_impl",
     },
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "run": {"config", "data.signal_noise", "engines", "errors", "model"},

@@ -12,7 +12,7 @@ from mmcl_fast.distributed import trips
 from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Members
 from mmcl_fast.distributed.trips import RingTrip
-from mmcl_fast.torch_impl.halves import Halves
+from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 
 class Noted:

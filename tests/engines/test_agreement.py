@@ -191,9 +191,10 @@ def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = small.replace(d=40_000)
     with pytest.raises(DataError, match=r"at most 1.00 GiB \(free now, where data are drawn\)"):
         check_memory(wide, "primal")
-    from mmcl_fast.triton_impl import chunked, halves
+    from mmcl_fast.engines.paper_loss import label_halves_triton
+    from mmcl_fast.triton_impl import chunked
 
-    assert GPU_SCORES == halves.WORKSPACE
+    assert GPU_SCORES == label_halves_triton.WORKSPACE
     assert GPU_ROWS == chunked.MIN_ROWS
 
 

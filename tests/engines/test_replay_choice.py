@@ -18,7 +18,7 @@ from mmcl_fast.engines.gram_replayed import (
     step_flop,
     why_not_replayed,
 )
-from mmcl_fast.torch_impl import one_pass
+from mmcl_fast.engines.paper_loss import full_scores
 
 from .peak import Peak
 from .replay_cases import CASES, Case, spec_of
@@ -92,7 +92,7 @@ def test_an_epoch_allocates_what_is_predicted(
 ) -> None:
     size = {"n": 90, "m": 40}
     if chunk:
-        monkeypatch.setattr(one_pass, "CHUNK_SCORES", chunk * size["n"])
+        monkeypatch.setattr(full_scores, "CHUNK_SCORES", chunk * size["n"])
     spec = spec_of(**(size | case.settings))
     ours = ReplayedGramEngine(spec, lambda step: step)
     ours.train_epochs(0, 1)

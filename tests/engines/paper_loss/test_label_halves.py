@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast import reference
-from mmcl_fast.torch_impl import halves as module
-from mmcl_fast.torch_impl.halves import (
+from mmcl_fast.engines.paper_loss import label_halves as module
+from mmcl_fast.engines.paper_loss.label_halves import (
     Halves,
     HalvesGradient,
     multi_halves,

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import reference
-from mmcl_fast.torch_impl import one_pass as module
-from mmcl_fast.torch_impl.one_pass import (
+from mmcl_fast.engines.paper_loss import full_scores as module
+from mmcl_fast.engines.paper_loss.full_scores import (
     Features,
     ListedNegatives,
     OtherLabel,

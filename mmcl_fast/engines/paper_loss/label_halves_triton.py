@@ -1,15 +1,15 @@
 """The paper's losses over two label halves on a GPU: products in memory, kernels between them.
 
-What `torch_impl.halves` computes, with features of 16 or 32 bits. A chunk of rows of scores is one
-product; one kernel reads it for both sides' maxima and sums, another makes it into the weights of
-both mixtures, which are products again. Rows have met all their negatives after their chunk;
-columns keep a running mixture, which is rescaled whenever a column's largest score rises.
+What `paper_loss.label_halves` computes, with features of 16 or 32 bits. A chunk of rows of scores
+is one product; one kernel reads it for both sides' maxima and sums, another makes it into the
+weights of both mixtures, which are products again. Rows have met all their negatives after their
+chunk; columns keep a running mixture, which is rescaled whenever a column's largest score rises.
 
 Numerics: scores, sums and mixtures float32; weights, within 0..1 before they are divided by their
 sum, are rounded to the features' dtype. float32 products are torch's, IEEE unless it was told
 otherwise. Deterministic: the chunks depend on sizes alone.
-Cost: `torch_impl.halves`; memory: scores and both weights of a chunk, 8 or 12 bytes for each of
-`WORKSPACE` scores, or of those of `MIN_ROWS` rows where they are more (beyond 262,144 keys).
+Cost: `paper_loss.label_halves`; memory: scores and both weights of a chunk, 8 or 12 bytes for each
+of `WORKSPACE` scores, or of those of `MIN_ROWS` rows where they are more (beyond 262,144 keys).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmcl_fast.engines.paper_loss.label_halves import Arithmetic, Half
 from mmcl_fast.kernels.row_passes import row_dots_fwd, row_gradients_fwd
 from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
 from mmcl_fast.row_statistics import LOG2
-from mmcl_fast.torch_impl.halves import Arithmetic, Half
 from mmcl_fast.torch_impl.statistics import Side
 from mmcl_fast.triton_impl.chunked import MIN_ROWS, add_product, padded, product
 

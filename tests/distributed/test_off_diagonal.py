@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from mmcl_fast.contrast import Contrast, Wanted
+from mmcl_fast.distributed.off_diagonal import (
+    foreign_gradients,
+    foreign_sigmoid,
+    foreign_statistics,
+)
 from mmcl_fast.torch_impl import scores
-from mmcl_fast.torch_impl.foreign import foreign_gradients, foreign_sigmoid, foreign_statistics
 from tests.support.budget import assert_within_budget
 
 
