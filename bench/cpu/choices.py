@@ -25,7 +25,7 @@ from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.engines import primal
 from mmcl_fast.experiments.table1.encoders import ConvEncoder
 from mmcl_fast.losses import info_nce
-from mmcl_fast.torch_impl import products, scores
+from mmcl_fast.losses.torch_backend import matmul, score_blocks
 
 from .. import record
 from ..arguments import make_parser
@@ -99,16 +99,16 @@ def libraries(n: int, m: int, k: int) -> Calls:
     """The library chosen at a size, and the other one where there are two."""
     x, w = randn(n, k), randn(m, k)
     both: Calls = {"oneDNN": partial(onednn, x, w), "torch's own": partial(mkl, x, w)}
-    if not products.has_onednn():
+    if not matmul.has_onednn():
         return {"torch's own": both["torch's own"]}
-    return both if products._suits_onednn(x, w) else dict(reversed(both.items()))
+    return both if matmul._suits_onednn(x, w) else dict(reversed(both.items()))
 
 
 def strided_factor() -> Calls:
     """A factor whose rows and columns both have gaps."""
     x, w = randn(128, 128), randn(512, 256)[:, ::2]
-    calls: Calls = {"copied first": partial(products.product, x, w)}
-    return calls | ({"oneDNN as it is": partial(onednn, x, w)} if products.has_onednn() else {})
+    calls: Calls = {"copied first": partial(matmul.product, x, w)}
+    return calls | ({"oneDNN as it is": partial(onednn, x, w)} if matmul.has_onednn() else {})
 
 
 def subnormal_factor() -> Calls:
@@ -116,15 +116,15 @@ def subnormal_factor() -> Calls:
     w, ordinary = randn(256, 1024), randn(512, 1024).abs()
     small = torch.full((512, 1024), 1e-40)
     return {
-        "ordinary": partial(products.product, ordinary, w),
-        "subnormal": partial(products.product, small, w),
+        "ordinary": partial(matmul.product, ordinary, w),
+        "subnormal": partial(matmul.product, small, w),
     }
 
 
 def in_rows(rows: int) -> Callable[[], object]:
     """512 rows of a product, some at a time."""
     x, w = randn(512, 256), randn(2048, 256)
-    return lambda: [products.product(part, w) for part in x.split(rows)]
+    return lambda: [matmul.product(part, w) for part in x.split(rows)]
 
 
 def loss_step() -> object:
@@ -136,7 +136,7 @@ def loss_step() -> object:
 def masks() -> Calls:
     """Scores of one's own label hidden."""
     block, codes = randn(512, 2048), (torch.arange(2048) % 2).float()
-    low, same = scores.masked(block.dtype), torch.empty(512, 2048)
+    low, same = score_blocks.masked(block.dtype), torch.empty(512, 2048)
     own = codes[:512, None]
     return {
         "comparison and sum": lambda: block.add_(torch.eq(own, codes, out=same), alpha=low),
@@ -208,17 +208,18 @@ def finiteness() -> Calls:
 def block_sizes() -> Calls:
     """The loss in larger and smaller blocks."""
     sizes = {f"2^{k}": 2**k for k in (20, 16, 18, 21, 22)}
-    return by_constant(scores, "_BLOCK", sizes, loss_step)
+    return by_constant(score_blocks, "_BLOCK", sizes, loss_step)
 
 
-PRODUCTS, SCORES = "mmcl_fast/torch_impl/products.py", "mmcl_fast/torch_impl/scores.py"
+BACKEND = "mmcl_fast/losses/torch_backend"
+PRODUCTS, SCORES = f"{BACKEND}/matmul.py", f"{BACKEND}/score_blocks.py"
 CHOICES = (
     Choice("product, 512 x 2048, 256 features", PRODUCTS, partial(libraries, 512, 2048, 256)),
     Choice("product, 96 x 96, 96 features", PRODUCTS, partial(libraries, 96, 96, 96)),
     Choice("product, 512 x 2048, 16 features", PRODUCTS, partial(libraries, 512, 2048, 16)),
     Choice("factor with gaps", PRODUCTS, strided_factor),
-    Choice("factors", "mmcl_fast/torch_impl/passes.py", subnormal_factor),
-    Choice("exponential", "mmcl_fast/torch_impl/passes.py", exponentials),
+    Choice("factors", f"{BACKEND}/softmax_passes.py", subnormal_factor),
+    Choice("exponential", f"{BACKEND}/softmax_passes.py", exponentials),
     Choice("rows at a time", SCORES, lambda: {str(k): in_rows(k) for k in (128, 64, 256, 512)}),
     Choice("scores at a time", SCORES, block_sizes),
     Choice("mask of labels", SCORES, masks),

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mmcl_fast.torch_impl.products import product
+from mmcl_fast.losses.torch_backend.matmul import product
 
 from .. import record
 from ..arguments import make_parser

@@ -26,7 +26,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.torch_impl.products import product
+from mmcl_fast.losses.torch_backend.matmul import product
 
 from .. import record
 from ..arguments import make_parser

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..cpu.choices import CHOICES
 from .findings import (
     claims_table,
     figure1_table,
@@ -251,13 +252,14 @@ def startup_table() -> str:
 def choices_table() -> str:
     """Alternatives that the code did not take."""
     rows = last_run("choices")
+    where = {choice.name: choice.where for choice in CHOICES}  # today, not when it was measured
     lines = [
         [
             row["settings"]["choice"],
             row["variant"],
             f"{row['cpu_ms']['p50']:.3g}",
             f"{row['times_ours']:.2f}",
-            f"`{row['settings']['where']}`",
+            f"`{where[row['settings']['choice']]}`",
         ]
         for row in rows
     ]

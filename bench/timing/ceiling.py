@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from mmcl_fast.torch_impl.products import product
+from mmcl_fast.losses.torch_backend.matmul import product
 
 from .. import record
 from ..arguments import make_parser

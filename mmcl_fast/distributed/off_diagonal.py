@@ -16,11 +16,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Gradients, Wanted
-from mmcl_fast.torch_impl import passes
-from mmcl_fast.torch_impl.gradients import Accumulator
-from mmcl_fast.torch_impl.scores import Work
-from mmcl_fast.torch_impl.statistics import Side
+from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.torch_backend import softmax_passes
+from mmcl_fast.losses.torch_backend.gradients import Accumulator
+from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.score_blocks import Work
 
 Pair = tuple[Tensor, Tensor]
 
@@ -38,10 +38,10 @@ def foreign_statistics(contrast: Contrast) -> tuple[Pair, Pair | None]:
         scores = work.scores(block)
         top = rows.top[block.rows].clone()
         if not contrast.symmetric:
-            rows.merge(block.rows, top, passes.softmax_rows(scores, top))
+            rows.merge(block.rows, top, softmax_passes.softmax_rows(scores, top))
             continue
         tops = top, columns.top[block.columns].clone()
-        totals = passes.softmax_both(scores, *tops)
+        totals = softmax_passes.softmax_both(scores, *tops)
         rows.merge(block.rows, tops[0], totals[0])
         columns.merge(block.columns, tops[1], totals[1])
     of_queries = work.unsorted(rows.top), work.unsorted(rows.negatives)
@@ -71,7 +71,7 @@ def foreign_gradients(
         own, other = (rows[0][block.rows], rows[1][block.rows]), None
         if columns is not None:
             other = columns[0][block.columns], columns[1][block.columns]
-        passes.softmax_weights(scores, own, other)
+        softmax_passes.softmax_weights(scores, own, other)
         found.add_rows(block, scores, None)
         found.add_columns(block, scores, None)
     return _with_temperature(found)
@@ -84,7 +84,7 @@ def foreign_sigmoid(contrast: Contrast, wanted: Wanted, weight: float) -> tuple[
     losses = work.query.new_zeros(len(work.query))
     for block in work.blocks():
         scores = work.scores(block)
-        losses[block.rows] = passes.softplus_rows(scores)
+        losses[block.rows] = softmax_passes.softplus_rows(scores)
         if not any(wanted):
             continue
         scores.mul_(weight)

@@ -12,7 +12,7 @@ from mmcl_fast.engines.gram_replayed import HELD_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError
-from mmcl_fast.torch_impl.scores import chunk_rows
+from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
 GIB = 2**30
 SPAN_ENGINES = ("triton", "native", "gram")

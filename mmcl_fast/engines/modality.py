@@ -13,8 +13,8 @@ from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, St
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
 from mmcl_fast.engines.peers import Peers
+from mmcl_fast.losses.torch_backend.matmul import PRODUCTS
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
-from mmcl_fast.torch_impl.products import PRODUCTS
 
 Kind = Literal["a", "b", "epsilon"]
 

@@ -15,8 +15,8 @@ from mmcl_fast.engines.modality import Encoded, Modality, Order
 from mmcl_fast.engines.paper_loss.label_halves import HalvesGradient
 from mmcl_fast.engines.peers import Peers
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
+from mmcl_fast.losses.triton_backend.chunked import product
 from mmcl_fast.model import signal_gradient
-from mmcl_fast.triton_impl.chunked import product
 
 FEATURES = {"ieee": torch.float32, "bf16": torch.bfloat16}  # by precision
 

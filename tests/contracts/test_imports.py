@@ -30,14 +30,13 @@ ARROWS: dict[str, set[str]] = {
     "environment": {"__init__"},
     "files": {"errors"},
     "model": set(),
-    "contrast": set(),
-    "row_statistics": {"contrast"},
-    "torch_impl": {"_native", "contrast", "row_statistics"},
-    "backends": {"contrast", "environment", "errors"},
-    "losses": {"backends", "contrast"},
+    "losses.contrast": set(),
+    "losses.torch_backend": {"_native", "losses.contrast"},
+    "losses.backends": {"environment", "errors", "losses.contrast"},
+    "losses.triton_backend": {"kernels", "losses.contrast"},
+    "losses": {"losses.backends", "losses.contrast"},
     "losses.compat": {"distributed", "losses"},
-    "triton_impl": {"contrast", "kernels"},
-    "distributed": {"contrast", "engines", "losses", "torch_impl"},
+    "distributed": {"engines", "losses", "losses.contrast", "losses.torch_backend"},
     "distributed.training_run": {
         "config", "data.signal_noise", "data.stream", "distributed", "engines", "errors", "run",
         "training",
@@ -50,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "probe": {"_native", "errors", "newton"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "environment", "errors", "kernels",
-        "model", "row_statistics", "torch_impl", "triton_impl",
+        "losses.torch_backend", "losses.triton_backend", "model",
     },
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "run": {"config", "data.signal_noise", "engines", "errors", "model"},
@@ -100,20 +99,21 @@ ARROWS: dict[str, set[str]] = {
         "experiments.theory_checks.names",
     },
     "cli.commands": {
-        "_native", "backends", "bench", "bench.peers", "bench.run", "cli.progress", "config",
-        "data.mnist", "data.signal_noise", "engines", "environment", "errors", "experiments",
-        "experiments.phase", "experiments.phase_names", "experiments.phase_planes",
-        "experiments.table1", "experiments.table1.protocol", "experiments.theory_checks",
-        "experiments.theory_checks.names", "files", "plotting", "plotting_phase", "plotting_sweep",
-        "plotting_table1", "plotting_theory", "run", "seed_statistics", "sweep", "training",
+        "_native", "bench", "bench.peers", "bench.run", "cli.progress", "config", "data.mnist",
+        "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
+        "experiments.phase_names", "experiments.phase_planes", "experiments.table1",
+        "experiments.table1.protocol", "experiments.theory_checks",
+        "experiments.theory_checks.names", "files", "losses.backends", "plotting", "plotting_phase",
+        "plotting_sweep", "plotting_table1", "plotting_theory", "run", "seed_statistics", "sweep",
+        "training",
     },
     "cli.progress": set(),
     "bench": {"bench.peers", "config"},
     "bench.run": {"bench", "bench.peers", "bench.report", "cli"},
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
-        "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses", "newton",
-        "probe", "run", "sweep", "torch_impl", "training",
+        "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",
+        "losses.torch_backend", "newton", "probe", "run", "sweep", "training",
     },
     "bench.gpu": {
         "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
@@ -121,7 +121,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
-        "bench", "bench.gpu", "bench.peers", "bench.science", "experiments.table1",
+        "bench", "bench.cpu", "bench.gpu", "bench.peers", "bench.science", "experiments.table1",
         "experiments.theory_checks", "plotting",
     },
     "bench.science": {
@@ -129,7 +129,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.phase_planes", "experiments.table1", "experiments.table1.protocol", "probe",
         "run", "training",
     },
-    "bench.timing": {"bench", "torch_impl"},
+    "bench.timing": {"bench", "losses.torch_backend"},
 }  # fmt: skip
 
 

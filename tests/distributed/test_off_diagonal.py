@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from mmcl_fast.contrast import Contrast, Wanted
 from mmcl_fast.distributed.off_diagonal import (
     foreign_gradients,
     foreign_sigmoid,
     foreign_statistics,
 )
-from mmcl_fast.torch_impl import scores
+from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.torch_backend import score_blocks
 from tests.support.budget import assert_within_budget
 
 
@@ -151,4 +151,4 @@ def test_sigmoid(case: Case) -> None:
 
 def test_chunks_has_several_blocks() -> None:
     case = CASES[2]
-    assert len(range(0, case.n, scores.chunk_rows(case.n, case.m))) > 1
+    assert len(range(0, case.n, score_blocks.chunk_rows(case.n, case.m))) > 1

@@ -192,7 +192,7 @@ def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"at most 1.00 GiB \(free now, where data are drawn\)"):
         check_memory(wide, "primal")
     from mmcl_fast.engines.paper_loss import label_halves_triton
-    from mmcl_fast.triton_impl import chunked
+    from mmcl_fast.losses.triton_backend import chunked
 
     assert GPU_SCORES == label_halves_triton.WORKSPACE
     assert GPU_ROWS == chunked.MIN_ROWS

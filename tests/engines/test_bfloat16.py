@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mmcl_fast import EngineRefusedError, TrainConfig, train
 from mmcl_fast.engines import modality, resolve_engine
+from mmcl_fast.losses.torch_backend.matmul import bfloat16_product
 from mmcl_fast.run import Run
-from mmcl_fast.torch_impl.products import bfloat16_product
 
 CURVES = ("loss", "signal", "noise")
 

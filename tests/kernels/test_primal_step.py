@@ -15,7 +15,7 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import PrimalEngine, Spec
 from mmcl_fast.engines.modality_triton import TritonModality
 from mmcl_fast.engines.paper_loss import label_halves_triton
-from mmcl_fast.triton_impl import chunked
+from mmcl_fast.losses.triton_backend import chunked
 
 BASE = TrainConfig(
     n=230, d=40, m=24, n_test=6, epochs=3, eta=0.3, sigma_0=0.05, evaluate_every=0, engine="primal",

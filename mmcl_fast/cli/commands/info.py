@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcl_fast import _native
-from mmcl_fast.backends import BACKENDS, Problem
 from mmcl_fast.config import Device, TrainConfig
 from mmcl_fast.engines import ENGINES
 from mmcl_fast.environment import environment
+from mmcl_fast.losses.backends import BACKENDS, Problem
 
 OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
 

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcl_fast.torch_impl import passes
-from mmcl_fast.torch_impl.passes import LOG2
-from mmcl_fast.torch_impl.products import product
-from mmcl_fast.torch_impl.scores import chunk_rows
-from mmcl_fast.torch_impl.statistics import Side
+from mmcl_fast.losses.torch_backend import softmax_passes
+from mmcl_fast.losses.torch_backend.matmul import product
+from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
+from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class _Rows:
             own, top = features[part], self._side.top[part].clone()
             scores = product(own * self._factor, keys)
             terms = None if pull is None else torch.empty_like(scores)
-            shrink = self._side.merge(part, top, passes.softmax_rows(scores, top, terms))
+            shrink = self._side.merge(part, top, softmax_passes.softmax_rows(scores, top, terms))
             if pull is not None and terms is not None:
                 mixture = product(terms, keys.T)
                 torch.addcmul(mixture, pull[part], shrink[:, None], out=pull[part])
@@ -313,7 +313,9 @@ class _Columns:
         """Some negatives [c, m] and their scores [c, queries], which are overwritten."""
         top = self._side.top.clone()
         wanted = None if self._mixture is None else scores
-        shrink = self._side.merge(slice(None), top, passes.softmax_columns(scores, top, wanted))
+        shrink = self._side.merge(
+            slice(None), top, softmax_passes.softmax_columns(scores, top, wanted)
+        )
         if self._mixture is not None:
             self._mixture.mul_(shrink).add_(product(keys.T, scores.T))
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from mmcl_fast.engines.paper_loss.label_halves import Arithmetic, Half
 from mmcl_fast.kernels.row_passes import row_dots_fwd, row_gradients_fwd
 from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
-from mmcl_fast.row_statistics import LOG2
-from mmcl_fast.torch_impl.statistics import Side
-from mmcl_fast.triton_impl.chunked import MIN_ROWS, add_product, padded, product
+from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
+from mmcl_fast.losses.triton_backend.chunked import MIN_ROWS, add_product, padded, product
 
 WORKSPACE = 2**28  # scores of a chunk: 1 GiB, and as much again for the weights
 

@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast
 from mmcl_fast.kernels.contrast_common import LOG2, Pairs
 from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.contrast_row_losses import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.row_passes import row_dots_fwd
+from mmcl_fast.losses.contrast import Contrast
 
 Sides = tuple[Side | None, Side | None]  # of queries and of keys: whose terms count
 Settle = Callable[[slice, Partial], Settled]  # partial results of some query rows to the whole

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcl_fast.losses import eager, info_nce, ops, siglip
+from mmcl_fast.losses import autograd, custom_op, info_nce, siglip
 
 N, D = 12, 5
 MODES: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ def test_same_numbers_as_the_operation(
     mode: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     direct = step(dtype, **MODES[mode])
-    monkeypatch.setattr(ops, "is_watched", lambda tensors: True)
+    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: True)
     for mine, other in zip(direct, step(dtype, **MODES[mode]), strict=True):
         assert mine.dtype == other.dtype
         assert torch.equal(mine, other)
@@ -51,7 +51,7 @@ def test_no_operation_is_called(mode: str, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*arguments: Any) -> None:
         raise AssertionError("the operation was called")
 
-    monkeypatch.setattr(ops._ContrastFunction, "apply", refuse)
+    monkeypatch.setattr(custom_op._ContrastFunction, "apply", refuse)
     step(torch.float32, **MODES[mode])
     with pytest.raises(AssertionError, match="the operation was called"):  # rows weighted later
         step(torch.float32, symmetric=True, reduction="none")
@@ -81,18 +81,18 @@ def test_a_dispatch_mode_sees_one_operation() -> None:
 
 def test_who_wants_operations() -> None:
     x = torch.zeros(2, 2)
-    assert not eager.is_watched((x, None, torch.nn.Parameter(x)))
-    assert eager.is_watched((x, x.as_subclass(Marked)))
+    assert not autograd.is_watched((x, None, torch.nn.Parameter(x)))
+    assert autograd.is_watched((x, x.as_subclass(Marked)))
     with Seen():
-        assert eager.is_watched((x,))
+        assert autograd.is_watched((x,))
     inside: list[bool] = []
-    torch.vmap(lambda row: inside.append(eager.is_watched((row,))) or row)(x)  # type: ignore[func-returns-value]
+    torch.vmap(lambda row: inside.append(autograd.is_watched((row,))) or row)(x)  # type: ignore[func-returns-value]
     assert inside == [True]
 
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_differentiating_twice_is_refused(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "is_watched", lambda tensors: watched)
+    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: watched)
     x = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
     b = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
     loss = siglip(x, x.detach(), bias=b)
@@ -127,7 +127,7 @@ def test_results_are_rounded_once(dtype: torch.dtype) -> None:
     for upstream in (torch.tensor(0.3), torch.rand(40)):
         want = gradient * (upstream if not upstream.dim() else upstream[:, None])
         with torch.no_grad():
-            mine = eager.scaled(gradient, upstream, dtype, add=False)
+            mine = autograd.scaled(gradient, upstream, dtype, add=False)
             assert torch.equal(mine, want.to(dtype))
-            mine = eager.scaled(gradient, upstream, dtype, add=True)
+            mine = autograd.scaled(gradient, upstream, dtype, add=True)
             assert torch.equal(mine, want.sum().to(dtype))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmcl_fast.kernels.contrast_common import FLOOR, LOG2
 from mmcl_fast.kernels.contrast_row_losses import Terms
-from mmcl_fast.triton_impl.work import Work
+from mmcl_fast.losses.triton_backend.problem import Work
 
 
 def hard_statistics(work: Work, hard: Tensor, rows: slice) -> tuple[Tensor, Tensor]:

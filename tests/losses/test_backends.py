@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from mmcl_fast import backends
-from mmcl_fast.backends import BACKENDS, Backend, Problem, check_name, choose, module_of
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
+from mmcl_fast.losses import backends
+from mmcl_fast.losses.backends import BACKENDS, Backend, Problem, check_name, choose, module_of
 
 PROBLEM = Problem(4, 6, 3, torch.float32, torch.device("cpu"))
 

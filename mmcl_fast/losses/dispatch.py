@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.backends import Problem, choose
-from mmcl_fast.contrast import Contrast
-from mmcl_fast.losses.ops import Reduction, contrast_loss
+from mmcl_fast.losses.backends import Problem, choose
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.custom_op import Reduction, contrast_loss
 
 
 def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:

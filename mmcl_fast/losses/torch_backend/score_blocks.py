@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast
-from mmcl_fast.torch_impl.passes import LOG2, masked
-from mmcl_fast.torch_impl.products import product
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.torch_backend.matmul import product
+from mmcl_fast.losses.torch_backend.softmax_passes import LOG2, masked
 
 Labels = tuple[Tensor, Tensor]
 

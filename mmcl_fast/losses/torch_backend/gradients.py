@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Gradients, Wanted
-from mmcl_fast.torch_impl.passes import LOG2
-from mmcl_fast.torch_impl.products import product
-from mmcl_fast.torch_impl.scores import Block, Work
+from mmcl_fast.losses.contrast import Gradients, Wanted
+from mmcl_fast.losses.torch_backend.matmul import product
+from mmcl_fast.losses.torch_backend.score_blocks import Block, Work
+from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Gradients, Wanted
 from mmcl_fast.kernels.contrast_input_gradients import Pull, contrast_finish_bwd
 from mmcl_fast.kernels.contrast_row_losses import Settled, Terms
-from mmcl_fast.triton_impl.hard import hard_weights
-from mmcl_fast.triton_impl.work import Sums, Work, row_dots
+from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.triton_backend.hard_negatives import hard_weights
+from mmcl_fast.losses.triton_backend.problem import Sums, Work, row_dots
 
 Factor = tuple[float, Tensor | None]  # of everything: a number, times a 0-d one on the device
 

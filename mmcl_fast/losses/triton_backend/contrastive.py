@@ -19,20 +19,23 @@ Chunked gradients that come with the losses take up to 1 less: the last scores a
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.kernels._tiles import arch_of, fused_features
+from mmcl_fast.kernels.contrast_common import FLOOR
 from mmcl_fast.kernels.contrast_gradient import Side
 from mmcl_fast.kernels.contrast_row_losses import Settled, contrast_settle_fwd, restored
-from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.triton_impl.assembly import Factor, assembled
-from mmcl_fast.triton_impl.engines import engine_of
-from mmcl_fast.triton_impl.hard import hard_statistics
-from mmcl_fast.triton_impl.work import Engine, Sides, Sums, Work
+from mmcl_fast.kernels.contrast_statistics import KERNEL, Partial
+from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.losses.triton_backend.chunked import Chunked
+from mmcl_fast.losses.triton_backend.fused import Fused
+from mmcl_fast.losses.triton_backend.hard_negatives import hard_statistics
+from mmcl_fast.losses.triton_backend.input_gradients import Factor, assembled
+from mmcl_fast.losses.triton_backend.problem import Engine, Settle, Sides, Sums, Work
 
 
 def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
@@ -178,6 +181,53 @@ def _negatives(
     return engine.gradient(
         work, query_sides if query else None, key_sides if key else None, weights=wanted.bias
     )
+
+
+def engine_of(work: Work) -> Engine:
+    """The engine of a contrast: a function of its sizes, dtype and device."""
+    if not len(work.query) or not len(work.key):
+        return Empty()
+    arch = arch_of(KERNEL, work.query)
+    if work.query.shape[1] <= fused_features(arch, work.query.element_size()):
+        return Fused()
+    return Chunked()
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A contrast without queries or without keys: nothing to launch. See `Engine`."""
+
+    def statistics(
+        self, work: Work, *, columns: bool, keep: bool = False
+    ) -> tuple[Partial, Partial | None]:
+        """See `Engine`."""
+        return _nothing(work, len(work.query)), _nothing(work, len(work.key)) if columns else None
+
+    def one_way(
+        self, work: Work, settle: Settle, *, query: bool, key: bool
+    ) -> tuple[Settled, Sums]:
+        """See `Engine`."""
+        rows = settle(slice(None), _nothing(work, len(work.query)))
+        sides = (None, None)
+        return rows, self.gradient(
+            work, sides if query else None, sides if key else None, weights=query
+        )
+
+    def gradient(
+        self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
+    ) -> Sums:
+        """See `Engine`."""
+        zeros = work.query.new_zeros
+        return Sums(
+            None if query is None else zeros((1, *work.query.shape), dtype=torch.float32),
+            None if key is None else zeros((1, *work.key.shape), dtype=torch.float32),
+            zeros(len(work.query), dtype=torch.float32) if weights else None,
+        )
+
+
+def _nothing(work: Work, rows: int) -> Partial:
+    zeros = work.query.new_zeros(1, rows, dtype=torch.float32)
+    return Partial(torch.full_like(zeros, FLOOR.value), zeros, zeros)
 
 
 __all__ = ["contrast_backward", "contrast_forward"]

@@ -13,7 +13,7 @@ from mmcl_fast.kernels.contrast_gradient import (
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
 from mmcl_fast.kernels.contrast_row_losses import Settled
 from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
-from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
+from mmcl_fast.losses.triton_backend.problem import Settle, Sides, Sums, Work
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mmcl_fast.kernels.contrast_row_losses import Settled, Terms
 from mmcl_fast.kernels.contrast_score_statistics import scores_statistics_fwd
 from mmcl_fast.kernels.contrast_score_weights import scores_weights_bwd
 from mmcl_fast.kernels.contrast_statistics import Partial, merged
-from mmcl_fast.triton_impl.work import Settle, Sides, Sums, Work
+from mmcl_fast.losses.triton_backend.problem import Settle, Sides, Sums, Work
 
 WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
 KEPT = 2**29  # scores of a first look that wait for the second: 2 GiB

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast
-from mmcl_fast.losses.classes import Classes
+from mmcl_fast.losses.class_sums import Classes
+from mmcl_fast.losses.contrast import Contrast
 
 
 def uniform_pull(contrast: Contrast) -> Tensor:

@@ -12,9 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from mmcl_fast.backends import module_of
-from mmcl_fast.contrast import Contrast, Form, Gradients, Wanted
-from mmcl_fast.losses.eager import (
+from mmcl_fast.losses.autograd import (
     FIRST_NUMBER,
     eager_loss,
     evaluated,
@@ -23,6 +21,8 @@ from mmcl_fast.losses.eager import (
     scaled,
     without_autocast,
 )
+from mmcl_fast.losses.backends import module_of
+from mmcl_fast.losses.contrast import Contrast, Form, Gradients, Wanted
 
 Reduction = Literal["none", "mean", "sum"]
 

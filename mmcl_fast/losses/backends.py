@@ -15,9 +15,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
 from mmcl_fast.environment import triton_interpreted
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
+from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -35,7 +35,7 @@ class Problem:
 
 
 class Implementation(Protocol):
-    """The functions of every backend's module; `mmcl_fast.torch_impl` documents them."""
+    """The functions of every backend's module; `mmcl_fast.losses.torch_backend` documents them."""
 
     def contrast_forward(self, contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
         """Row losses, with their gradients or the statistics that these take."""
@@ -103,8 +103,8 @@ def _compute_capability(device: torch.device) -> tuple[int, int]:
 
 
 _ALL = (
-    Backend("triton", "mmcl_fast.triton_impl", _triton_why_not),
-    Backend("torch", "mmcl_fast.torch_impl", _torch_why_not),
+    Backend("triton", "mmcl_fast.losses.triton_backend", _triton_why_not),
+    Backend("torch", "mmcl_fast.losses.torch_backend", _torch_why_not),
 )
 
 BACKENDS = {backend.name: backend for backend in _ALL}  # order = preference of "auto"

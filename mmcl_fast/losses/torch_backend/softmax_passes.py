@@ -9,12 +9,14 @@ orders of magnitude. Powers of two, because `torch.exp` is slow where its result
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from mmcl_fast import _native
-from mmcl_fast.row_statistics import LOG2
 
+LOG2 = math.log(2.0)
 _TINY = {torch.float32: 2.0**-100, torch.float64: 2.0**-960}
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mmcl_fast.backends import module_of
-from mmcl_fast.contrast import Contrast, Forward, Wanted
+from mmcl_fast.losses.backends import module_of
+from mmcl_fast.losses.contrast import Contrast, Forward, Wanted
 
 FIRST_NUMBER = Wanted._fields.index("temperature")  # it and those after it are 0-d
 _PLAIN = (Tensor, torch.nn.Parameter)

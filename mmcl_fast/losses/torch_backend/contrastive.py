@@ -26,11 +26,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Forward, Gradients, Wanted
-from mmcl_fast.torch_impl import passes
-from mmcl_fast.torch_impl.gradients import Accumulator
-from mmcl_fast.torch_impl.scores import Block, Work
-from mmcl_fast.torch_impl.statistics import Side
+from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.losses.torch_backend import softmax_passes
+from mmcl_fast.losses.torch_backend.gradients import Accumulator
+from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.score_blocks import Block, Work
 
 
 def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
@@ -100,14 +100,14 @@ def _statistics(work: Work, *, hold: bool) -> tuple[Side, Side | None]:
     for block in work.blocks():
         scores = work.scores(block, hold=hold)
         if form == "sigmoid":
-            rows.negatives[block.rows] = passes.softplus_rows(scores)
+            rows.negatives[block.rows] = softmax_passes.softplus_rows(scores)
             continue
         _add_hard(work, rows, block)
         if columns is None or block.square:
             _add_rows(rows, block.rows, scores, None if hold else scores)
             continue
         tops = rows.top[block.rows].clone(), columns.top[block.columns].clone()
-        totals = passes.softmax_both(scores, *tops)
+        totals = softmax_passes.softmax_both(scores, *tops)
         rows.merge(block.rows, tops[0], totals[0])
         columns.merge(block.columns, tops[1], totals[1])
     rows.include_positive()
@@ -123,7 +123,7 @@ def _one_way(work: Work, found: Accumulator, weight: float) -> Side:
     for block in work.blocks():
         scores, hard = work.scores(block), None
         if form == "sigmoid":
-            side.negatives[block.rows] = passes.softplus_rows(scores)
+            side.negatives[block.rows] = softmax_passes.softplus_rows(scores)
         else:
             hard = _add_hard(work, side, block)
             shrink = side.include_positive(block.rows)
@@ -160,7 +160,7 @@ def _stopped(work: Work, found: Accumulator, weight: float) -> tuple[Side, Side]
         _add_rows(rows, block.rows, scores, terms)
         found.add_rows(block, terms, rows.rows(block.rows).scale() * weight)
         top = columns.top[block.columns].clone()
-        total = passes.softmax_columns(scores, top, scores)
+        total = softmax_passes.softmax_columns(scores, top, scores)
         shrink = columns.merge(block.columns, top, total)
         if found.columns is not None:
             mixture = found.columns[:, block.columns]
@@ -187,14 +187,14 @@ def _weighted(
     for block in reversed(list(work.blocks())):
         scores = work.scores(block)
         if form == "sigmoid":
-            passes.softplus_rows(scores)
+            softmax_passes.softplus_rows(scores)
             scores.mul_(row_scale[block.rows, None])
         else:
             own = rows.top[block.rows], row_scale[block.rows]
             other = None
             if columns is not None and column_scale is not None:
                 other = columns.top[block.columns], column_scale[block.columns]
-            passes.softmax_weights(scores, own, other)
+            softmax_passes.softmax_weights(scores, own, other)
         found.add_rows(block, scores, None)
         if not block.square:  # there each pair stands twice already
             found.add_columns(block, scores, None)
@@ -212,7 +212,7 @@ def _weighted(
 def _add_rows(side: Side, part: slice, scores: Tensor, out: Tensor | None) -> Tensor:
     """Merge a block's rows into `side`, with 2^(score - top) in `out`; returns the shrinkage."""
     top = side.top[part].clone()
-    total = passes.softmax_rows(scores, top, out)
+    total = softmax_passes.softmax_rows(scores, top, out)
     return side.merge(part, top, total)
 
 
