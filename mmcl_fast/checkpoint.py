@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines.descent import nest, unnest
+from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Engine
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import write_atomically

@@ -59,7 +59,7 @@ _LOSS_TESTS = ("test_contrast*", "test_two_sided_softmax*")
 TIMED = (
     Step("product", 10, ("build",)),
     Step("trajectory", 66, ("gate_trajectory", "test_trajectory*")),
-    Step("gram", 20, ("build", "test_replay*")),
+    Step("gram", 20, ("build", "test_gram_cuda_graph*")),
     Step(
         "primal",
         33,

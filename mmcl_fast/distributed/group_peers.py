@@ -26,7 +26,7 @@ _FEW = 512
 
 
 class GroupPeers:
-    """See `engines.peers.Peers`.
+    """See `engines.data_parallel.Peers`.
 
     Args:
         members: Everyone; their rows are their shares of the samples, in the order of ranks.

@@ -8,7 +8,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, PIECE_NUMBERS, piece_rows
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.data.stream.memory import available_bytes
-from mmcl_fast.engines.gram_replayed import HELD_EPOCHS, why_not_replayed
+from mmcl_fast.engines.gram_cuda_graph import HELD_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
-from mmcl_fast.engines.descent import LinearDescent
+from mmcl_fast.engines.negatives import NegativePool, one_hot_sides
+from mmcl_fast.engines.optimizers import LinearDescent
 from mmcl_fast.engines.paper_loss.full_scores import (
     FeatureGradient,
     Features,
@@ -28,7 +29,6 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     Workspace,
     one_pass,
 )
-from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 

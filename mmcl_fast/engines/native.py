@@ -24,7 +24,7 @@ from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
 
 # Beyond this nothing was measured, and more cores help `gram` alone; up to here
 # `python -m bench.cpu.choices` times the two engines.

@@ -21,8 +21,10 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
-from mmcl_fast.engines.descent import LinearDescent, nest, unnest
-from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
+from mmcl_fast.engines.data_parallel import Alone, Peers
+from mmcl_fast.engines.encoder import Encoded, Modality, Order, Sources
+from mmcl_fast.engines.negatives import NegativePool, one_hot_sides
+from mmcl_fast.engines.optimizers import LinearDescent, nest, unnest
 from mmcl_fast.engines.paper_loss.full_scores import (
     Features,
     ListedNegatives,
@@ -41,8 +43,6 @@ from mmcl_fast.engines.paper_loss.label_halves import (
     one_way_halves,
     single_halves,
 )
-from mmcl_fast.engines.peers import Alone, Peers
-from mmcl_fast.engines.pool import NegativePool, one_hot_sides
 from mmcl_fast.engines.protocol import Coefficients, Spec
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.model import power_relu
@@ -103,7 +103,7 @@ class PrimalEngine:
         able = (on_cuda or triton_interpreted()) and kernels_lack(on_cuda=on_cuda) is None
         if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
             return Modality, None, None
-        from mmcl_fast.engines.modality_triton import FEATURES, TritonModality  # imports Triton
+        from mmcl_fast.engines.encoder_triton import FEATURES, TritonModality  # imports Triton
         from mmcl_fast.engines.paper_loss.label_halves_triton import TRITON
 
         return TritonModality, TRITON, FEATURES[self._cfg.precision]

@@ -22,10 +22,10 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
 from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines.gram import embed
+from mmcl_fast.engines.negatives import one_hot_sides
 from mmcl_fast.engines.paper_loss.full_scores import Features
-from mmcl_fast.engines.pool import one_hot_sides
 from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu

@@ -15,7 +15,7 @@ from mmcl_fast.data.signal_noise import gpu, rows
 from mmcl_fast.data.signal_noise.rows import HeldRows, StreamedRows, pieces_of
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented
 from mmcl_fast.engines import memory_bytes, resolve_engine
-from mmcl_fast.engines.modality import Sources
+from mmcl_fast.engines.encoder import Sources
 
 BASE = TrainConfig(n=700, d=48, m=24, epochs=3, n_test=20, engine="primal", device="cpu")
 

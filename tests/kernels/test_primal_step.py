@@ -13,7 +13,7 @@ from mmcl_fast.data import sample
 from mmcl_fast.data.signal_noise.gpu import DeviceRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import PrimalEngine, Spec
-from mmcl_fast.engines.modality_triton import TritonModality
+from mmcl_fast.engines.encoder_triton import TritonModality
 from mmcl_fast.engines.paper_loss import label_halves_triton
 from mmcl_fast.losses.triton_backend import chunked
 

@@ -16,7 +16,7 @@ from mmcl_fast.bench.gpu.timing import Report
 from mmcl_fast.bench.peers.training import eager_losses
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import Spec
-from mmcl_fast.engines.gram_replayed import ReplayedGramEngine
+from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
 
 Row = dict[str, Any]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.engines.data_parallel import Peers
 from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
-from mmcl_fast.engines.peers import Peers
 from mmcl_fast.losses.torch_backend.matmul import PRODUCTS
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 

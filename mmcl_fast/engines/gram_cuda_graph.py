@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines.cuda_graph import Capture, Replay, cuda_graph
 from mmcl_fast.engines.gram import GramEngine
 from mmcl_fast.engines.protocol import Engine, Measured, Spec
-from mmcl_fast.engines.replay import Capture, Replay, cuda_graph
 
 # Two milliseconds of a GPU of 50 TFLOP/s, several times what a host needs to launch an epoch.
 MOST_FLOP = 1e11

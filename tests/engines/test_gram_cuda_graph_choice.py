@@ -11,7 +11,7 @@ import torch
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.engines import ENGINES, GramEngine, Spec, StretchEngine, cost, memory_bytes
-from mmcl_fast.engines.gram_replayed import (
+from mmcl_fast.engines.gram_cuda_graph import (
     MOST_FLOP,
     ReplayedGramEngine,
     gram_engine,

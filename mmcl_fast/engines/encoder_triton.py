@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.rows import SampleRows
-from mmcl_fast.engines.modality import Encoded, Modality, Order
+from mmcl_fast.engines.data_parallel import Peers
+from mmcl_fast.engines.encoder import Encoded, Modality, Order
 from mmcl_fast.engines.paper_loss.label_halves import HalvesGradient
-from mmcl_fast.engines.peers import Peers
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
 from mmcl_fast.losses.triton_backend.chunked import product
 from mmcl_fast.model import signal_gradient

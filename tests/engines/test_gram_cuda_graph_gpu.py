@@ -15,8 +15,8 @@ import torch
 from mmcl_fast import TrainConfig, train, training
 from mmcl_fast.data import sample
 from mmcl_fast.engines import GramEngine, Spec, StretchEngine, memory_bytes
-from mmcl_fast.engines.gram_replayed import ReplayedGramEngine, gram_engine
-from mmcl_fast.engines.replay import cuda_graph
+from mmcl_fast.engines.cuda_graph import cuda_graph
+from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine, gram_engine
 
 from .replay_cases import CASES, Case, copied, one_by_one, same, same_state, spec_of
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from mmcl_fast import TrainConfig, training
 from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.data import sample
-from mmcl_fast.engines import GramEngine, Spec, gram_replayed
-from mmcl_fast.engines.gram_replayed import ReplayedGramEngine
-from mmcl_fast.engines.replay import Replay, Step, cuda_graph
+from mmcl_fast.engines import GramEngine, Spec, gram_cuda_graph
+from mmcl_fast.engines.cuda_graph import Replay, Step, cuda_graph
+from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
 
 from .replay_cases import (
     CASES,
@@ -108,7 +108,7 @@ def test_a_captured_epoch_works_on_memory_that_the_engine_holds(case: Case, monk
     ours, machine = replayed(spec_of(**case.settings))
     ours.train_epochs(0, 3)
     assert machine.tapes[0].outside <= held_by(ours)
-    # The claim of gram_replayed.py; with every option of `CASES` it is some three times as many.
+    # The claim of gram_cuda_graph.py; with every option of `CASES` it is some three times as many.
     assert case.id != "single" or 35 <= len(machine.tapes[0].operations) <= 55
 
 
@@ -154,7 +154,7 @@ def test_two_engines_in_turn() -> None:
 
 
 def test_long_stretches_are_read_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gram_replayed, "HELD_EPOCHS", 3)
+    monkeypatch.setattr(gram_cuda_graph, "HELD_EPOCHS", 3)
     spec = spec_of(2)
     (ours, _), plain = replayed(spec), GramEngine(spec)
     same(ours.train_epochs(0, 10), one_by_one(plain, 0, 10))
@@ -230,7 +230,7 @@ def test_a_capture_is_the_threads_own_and_the_only_one(monkeypatch: pytest.Monke
 
     @contextmanager
     def graph(made: Graph, **options: Any) -> Iterator[None]:
-        from mmcl_fast.engines import replay
+        from mmcl_fast.engines import cuda_graph as replay
 
         seen.update(options, locked=replay._capturing.locked(), made=made)
         yield
