@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from mmcl_fast.losses import InfoNCELoss as InfoNCELoss
     from mmcl_fast.losses import info_nce as info_nce
     from mmcl_fast.model import TwoLayerEncoder as TwoLayerEncoder
-    from mmcl_fast.run import Run as Run
     from mmcl_fast.training import EpochInfo as EpochInfo
     from mmcl_fast.training import train as train
     from mmcl_fast.training import train_many as train_many
+    from mmcl_fast.training.run import Run as Run
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _HOME = {
     "InfoNCELoss": "losses",
     "MmclError": "errors",
     "OutputError": "errors",
-    "Run": "run",
+    "Run": "training",
     "SignalNoiseData": "data",
     "TrainConfig": "config",
     "TwoLayerEncoder": "model",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 from mmcl_fast.files import write_atomically
-from mmcl_fast.run import Run
+from mmcl_fast.training.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast import newton, probe
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.engines import primal
 from mmcl_fast.experiments.table1.encoders import ConvEncoder
 from mmcl_fast.losses import info_nce
 from mmcl_fast.losses.torch_backend import matmul, score_blocks
+from mmcl_fast.training import linear_probe, linear_probe_newton
 
 from .. import record
 from ..arguments import make_parser
@@ -147,16 +147,16 @@ def masks() -> Calls:
 def heads(problems: int, n: int, p: int) -> Calls:
     """The head in the native core and in torch."""
     features, labels = randn(problems, n, p), (torch.arange(n) % 2 * 2 - 1).float()
-    fit = partial(probe.fit_logistic, features, labels)
-    return {"native": fit, "torch": partial(with_constant, probe, "NATIVE_NUMBERS", 0, fit)}
+    fit = partial(linear_probe.fit_logistic, features, labels)
+    return {"native": fit, "torch": partial(with_constant, linear_probe, "NATIVE_NUMBERS", 0, fit)}
 
 
 def chunks() -> Calls:
     """Chunks of Newton's method in torch."""
     features, labels = randn(1000, 100, 50), (torch.arange(100) % 2 * 2 - 1).float()
-    fit = partial(newton.fit_chunks, features, labels.expand(1000, -1), 0.01)
+    fit = partial(linear_probe_newton.fit_chunks, features, labels.expand(1000, -1), 0.01)
     sizes = {f"{mib:g} MiB": int(mib * 2**20) for mib in (2, 0.125, 0.5, 8, 32)}
-    return by_constant(newton, "CHUNK_BYTES", sizes, fit)
+    return by_constant(linear_probe_newton, "CHUNK_BYTES", sizes, fit)
 
 
 def engines(n: int) -> Calls:
@@ -224,10 +224,14 @@ CHOICES = (
     Choice("scores at a time", SCORES, block_sizes),
     Choice("mask of labels", SCORES, masks),
     Choice("rows in another order", SCORES, gathers),
-    Choice("head, 16 of 100 x 50", "mmcl_fast/probe.py", partial(heads, 16, 100, 50)),
-    Choice("head, 10,000 x 50", "mmcl_fast/probe.py", partial(heads, 1, 10_000, 50)),
-    Choice("head, 600 x 1200", "mmcl_fast/probe.py", partial(heads, 1, 600, 1200)),
-    Choice("Newton's chunks", "mmcl_fast/newton.py", chunks),
+    Choice(
+        "head, 16 of 100 x 50", "mmcl_fast/training/linear_probe.py", partial(heads, 16, 100, 50)
+    ),
+    Choice(
+        "head, 10,000 x 50", "mmcl_fast/training/linear_probe.py", partial(heads, 1, 10_000, 50)
+    ),
+    Choice("head, 600 x 1200", "mmcl_fast/training/linear_probe.py", partial(heads, 1, 600, 1200)),
+    Choice("Newton's chunks", "mmcl_fast/training/linear_probe_newton.py", chunks),
     Choice("engine, n = 512", "mmcl_fast/engines/native.py", partial(engines, 512)),
     Choice("engine, n = 2048", "mmcl_fast/engines/native.py", partial(engines, 2048)),
     *(

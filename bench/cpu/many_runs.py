@@ -23,8 +23,8 @@ import torch
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.run import Run
 from mmcl_fast.training import train, train_many
+from mmcl_fast.training.run import Run
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
 from .. import record

@@ -19,9 +19,9 @@ import torch
 from mmcl_fast.config import PRESETS, TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.figure1 import MODALITIES
-from mmcl_fast.probe import ood_accuracy
-from mmcl_fast.run import Run
 from mmcl_fast.training import train_many
+from mmcl_fast.training.linear_probe import ood_accuracy
+from mmcl_fast.training.run import Run
 
 from .. import record
 from ..arguments import make_parser

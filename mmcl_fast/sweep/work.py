@@ -14,11 +14,12 @@ import pyarrow as pa
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import memory_bytes
 from mmcl_fast.errors import ConfigError, EngineRefusedError
-from mmcl_fast.run import Run
 from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
 from mmcl_fast.sweep.numerics import numerics_of
 from mmcl_fast.sweep.plan import Plan
-from mmcl_fast.training import settle, train_many
+from mmcl_fast.training import train_many
+from mmcl_fast.training.loop import settle
+from mmcl_fast.training.run import Run
 
 CHUNK_BYTES = 1 << 29  # runs with their coefficients, held until they are rows
 CHUNK_RUNS = 256

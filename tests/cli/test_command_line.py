@@ -167,7 +167,7 @@ MISTAKES = [
 def test_mistakes_are_one_line_and_leave_nothing(
     command: list[str], message: str, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from tests.test_training import raw_labels
+    from tests.training.test_loop import raw_labels
 
     monkeypatch.chdir(tmp_path)
     one_label = next(s for s in range(50) if len(set(raw_labels(s))) == 1)

@@ -38,32 +38,25 @@ ARROWS: dict[str, set[str]] = {
     "losses.compat": {"distributed", "losses"},
     "distributed": {"engines", "losses", "losses.contrast", "losses.torch_backend"},
     "distributed.training_run": {
-        "config", "data.signal_noise", "data.stream", "distributed", "engines", "errors", "run",
+        "config", "data.signal_noise", "data.stream", "distributed", "engines", "errors",
         "training",
     },
     "data": set(),
     "data.stream": {"_native", "stream_tags"},
     "data.signal_noise": {"_native", "config", "data.stream", "errors", "kernels", "stream_tags"},
     "data.mnist": {"data.stream", "errors"},
-    "newton": set(),
-    "probe": {"_native", "errors", "newton"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "environment", "errors", "kernels",
         "losses.torch_backend", "losses.triton_backend", "model",
     },
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
-    "run": {"config", "data.signal_noise", "engines", "errors", "model"},
-    "recorder": {"config", "data.signal_noise", "engines", "probe", "run"},
-    "checkpoint": {"config", "data.signal_noise", "engines", "errors", "files", "recorder"},
-    "training": {
-        "checkpoint", "config", "data.signal_noise", "engines", "errors", "recorder", "run",
-    },
+    "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
     "sweep": {
         "__init__", "_native", "config", "data.stream", "engines", "environment", "errors", "files",
-        "run", "training",
+        "training",
     },
     "seed_statistics": {"config", "errors"},
-    "experiments": {"config", "environment", "recorder", "run", "theory", "training"},
+    "experiments": {"config", "environment", "theory", "training"},
     "experiments.table1": {
         "data.mnist", "data.stream", "environment", "errors", "experiments.table1.protocol",
         "files", "losses",
@@ -81,10 +74,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments.crossing", "experiments.scaling",
-        "experiments.theory_checks.names", "run", "theory", "training",
+        "experiments.theory_checks.names", "theory", "training",
     },
     "experiments.theory_checks.names": set(),
-    "plotting": {"experiments", "files", "run"},
+    "plotting": {"experiments", "files", "training"},
     "plotting_table1": {
         "data.mnist", "experiments.table1", "experiments.table1.protocol", "plotting",
     },
@@ -104,7 +97,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.phase_names", "experiments.phase_planes", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks",
         "experiments.theory_checks.names", "files", "losses.backends", "plotting", "plotting_phase",
-        "plotting_sweep", "plotting_table1", "plotting_theory", "run", "seed_statistics", "sweep",
+        "plotting_sweep", "plotting_table1", "plotting_theory", "seed_statistics", "sweep",
         "training",
     },
     "cli.progress": set(),
@@ -113,7 +106,7 @@ ARROWS: dict[str, set[str]] = {
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
         "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",
-        "losses.torch_backend", "newton", "probe", "run", "sweep", "training",
+        "losses.torch_backend", "sweep", "training",
     },
     "bench.gpu": {
         "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
@@ -126,8 +119,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.science": {
         "bench", "config", "data.mnist", "data.signal_noise", "experiments", "experiments.phase",
-        "experiments.phase_planes", "experiments.table1", "experiments.table1.protocol", "probe",
-        "run", "training",
+        "experiments.phase_planes", "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend"},
 }  # fmt: skip

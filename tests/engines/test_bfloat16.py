@@ -9,7 +9,7 @@ from torch import Tensor
 from mmcl_fast import EngineRefusedError, TrainConfig, train
 from mmcl_fast.engines import encoder, resolve_engine
 from mmcl_fast.losses.torch_backend.matmul import bfloat16_product
-from mmcl_fast.run import Run
+from mmcl_fast.training.run import Run
 
 CURVES = ("loss", "signal", "noise")
 

@@ -18,12 +18,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import TrainConfig, training
-from mmcl_fast.checkpoint import Checkpoint
+from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
 from mmcl_fast.engines import GramEngine, Spec, gram_cuda_graph
 from mmcl_fast.engines.cuda_graph import Replay, Step, cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
+from mmcl_fast.training import loop
+from mmcl_fast.training.checkpoint import Checkpoint
 
 from .replay_cases import (
     CASES,
@@ -248,7 +249,7 @@ def test_a_capture_is_the_threads_own_and_the_only_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("settings", [{}, {"modality": "multi", "weight_decay": 0.1}])
 def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg = TrainConfig(**(SMALL | settings), epochs=23, evaluate_every=5, coefficients_every=7)
-    cfg = training.settle(cfg.replace(engine="gram", device="cpu"))
+    cfg = loop.settle(cfg.replace(engine="gram", device="cpu"))
     data = [sample(cfg)]
     machine = Machine()
 
@@ -256,7 +257,7 @@ def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) ->
         return ReplayedGramEngine(spec, machine.capture)
 
     def trained(**options: Any) -> dict[str, Any]:
-        return vars(training.train_batch([cfg], data, **options).runs([None])[0])
+        return vars(loop.train_batch([cfg], data, **options).runs([None])[0])
 
     def resumed(path: Path) -> Checkpoint:
         return Checkpoint(path, cfg, data[0], 4)
@@ -267,7 +268,7 @@ def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) ->
     class Stopped(RuntimeError):
         pass
 
-    def stop(info: training.EpochInfo) -> None:
+    def stop(info: loop.EpochInfo) -> None:
         told.append(info.epoch)
         if info.epoch == 14:
             raise Stopped

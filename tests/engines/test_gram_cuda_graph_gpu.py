@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from mmcl_fast import TrainConfig, train, training
+from mmcl_fast import TrainConfig, train
 from mmcl_fast.data import sample
 from mmcl_fast.engines import GramEngine, Spec, StretchEngine, memory_bytes
 from mmcl_fast.engines.cuda_graph import cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine, gram_engine
+from mmcl_fast.training import loop
 
 from .replay_cases import CASES, Case, copied, one_by_one, same, same_state, spec_of
 
@@ -89,10 +90,10 @@ def test_an_engine_survives_one_that_was_captured_before_it() -> None:
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_training_by_graphs_is_training(modality: str) -> None:
     cfg = TrainConfig(n=300, d=400, m=40, modality=modality, epochs=40, evaluate_every=15)
-    cfg = training.settle(cfg.replace(device="cuda"))
+    cfg = loop.settle(cfg.replace(device="cuda"))
     assert cfg.engine == "gram"
     data = [sample(cfg)]
-    want = training.train_batch([cfg], data, build=GramEngine).runs([None])[0]
+    want = loop.train_batch([cfg], data, build=GramEngine).runs([None])[0]
     found = train(cfg)
     for name in ("loss", "signal", "noise", "ood_accuracy", "gamma", "rho"):
         a, b = getattr(found, name), getattr(want, name)

@@ -17,8 +17,9 @@ from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.run import Run
-from mmcl_fast.training import resolve, train
+from mmcl_fast.training import train
+from mmcl_fast.training.loop import resolve
+from mmcl_fast.training.run import Run
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"

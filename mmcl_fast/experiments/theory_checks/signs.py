@@ -30,8 +30,8 @@ from mmcl_fast.experiments.theory_checks.finding import (
     measured_series,
     spread,
 )
-from mmcl_fast.run import Run
 from mmcl_fast.training import train_many
+from mmcl_fast.training.run import Run
 
 KEPT = 0.01
 SYNCHRONISED = 0.99

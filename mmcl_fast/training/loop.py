@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from mmcl_fast.checkpoint import Checkpoint
 from mmcl_fast.config import FIELD_NAMES, SEEDS, Device, TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data, sample_many
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
@@ -30,8 +29,9 @@ from mmcl_fast.engines import (
     resolve_engine,
 )
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.recorder import Recorder
-from mmcl_fast.run import Run
+from mmcl_fast.training.checkpoint import Checkpoint
+from mmcl_fast.training.recorder import Recorder
+from mmcl_fast.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmcl_fast import DataError, Run, TrainConfig, probe, recorder, train, train_many
+from mmcl_fast import DataError, Run, TrainConfig, train, train_many
 from mmcl_fast.data import sample
 from mmcl_fast.engines import Measured
-from mmcl_fast.recorder import Recorder
+from mmcl_fast.training import linear_probe, recorder
+from mmcl_fast.training.recorder import Recorder
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
@@ -51,8 +52,10 @@ def test_every_curve_of_a_diverging_run_ends_at_once(engine: str) -> None:
 
 def test_labels_are_checked_at_the_first_look_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    check = probe._check
-    monkeypatch.setattr(probe, "_check", lambda f, labels: seen.append(labels) or check(f, labels))
+    check = linear_probe._check
+    monkeypatch.setattr(
+        linear_probe, "_check", lambda f, labels: seen.append(labels) or check(f, labels)
+    )
     monkeypatch.setattr(recorder, "HELD_HEADS", 1)
     cfg = TINY.replace(device="cpu", engine="native")
     train(cfg)

@@ -3,10 +3,10 @@
     minimise over (w, b)   mean_i log(1 + exp(-y_i (<w, f_i> + b))) + (l2 / 2) |w|^2
 
 Method: Newton with Armijo backtracking in float64, in the form with fewer unknowns:
-`mmcl_fast/newton.py` explains it. Small problems are solved one by one by the native core
-(`csrc/core/head.h`), larger ones in batches by torch. Which, depends on a problem's shape alone, so
-a result does not depend on the batch, and neither on the number of threads nor on the machine's
-instruction set where the core computes it.
+`mmcl_fast/training/linear_probe_newton.py` explains it. Small problems are solved one by one by the
+native core (`csrc/core/head.h`), larger ones in batches by torch. Which, depends on a problem's
+shape alone, so a result does not depend on the batch, and neither on the number of threads nor on
+the machine's instruction set where the core computes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.errors import DataError
-from mmcl_fast.newton import GRADIENT_TOLERANCE, MAX_ITERATIONS, fit_chunks, score_chunks
+from mmcl_fast.training.linear_probe_newton import (
+    GRADIENT_TOLERANCE,
+    MAX_ITERATIONS,
+    fit_chunks,
+    score_chunks,
+)
 
 # Features of a problem that the native core takes: as far as it was compared with torch, which it
 # beats the more the smaller a problem is (`python -m bench.cpu.choices`).

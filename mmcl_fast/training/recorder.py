@@ -14,8 +14,8 @@ from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
-from mmcl_fast.probe import ood_accuracy
-from mmcl_fast.run import Run
+from mmcl_fast.training.linear_probe import ood_accuracy
+from mmcl_fast.training.run import Run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 MEASURED = ("loss", "signal", "noise")  # where training is; heads are fitted on the CPU

@@ -20,7 +20,7 @@ from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Engine
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import write_atomically
-from mmcl_fast.recorder import Recorder
+from mmcl_fast.training.recorder import Recorder
 
 FORMAT = "mmcl-checkpoint-1"
 
