@@ -32,7 +32,8 @@ from mmcl_fast.distributed.group_peers import GroupPeers
 from mmcl_fast.distributed.members import Group, Members, group_of
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
-from mmcl_fast.training.loop import Callback, settle, train_batch
+from mmcl_fast.training.loop import Callback, train_batch
+from mmcl_fast.training.resolve import settle
 from mmcl_fast.training.run import Run
 
 

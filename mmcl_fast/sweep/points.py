@@ -11,7 +11,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import resolve_engine
 from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.sweep.axes import DERIVED, Axis, Value
-from mmcl_fast.training.loop import usable_device
+from mmcl_fast.training.resolve import usable_device
 
 
 def expand(axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:

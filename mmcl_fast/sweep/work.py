@@ -18,7 +18,7 @@ from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_co
 from mmcl_fast.sweep.numerics import numerics_of
 from mmcl_fast.sweep.plan import Plan
 from mmcl_fast.training import train_many
-from mmcl_fast.training.loop import settle
+from mmcl_fast.training.resolve import settle
 from mmcl_fast.training.run import Run
 
 CHUNK_BYTES = 1 << 29  # runs with their coefficients, held until they are rows

@@ -162,7 +162,7 @@ def test_auto_takes_the_cheaper_engine() -> None:
 
 
 def test_memory_is_predicted() -> None:
-    from mmcl_fast.training.loop import resolve
+    from mmcl_fast.training.resolve import resolve
 
     large = TrainConfig(n=20_000, d=200_000, data="reduced", evaluate_every=0)
     need = {name: memory_bytes(large, name) for name in ENGINES}

@@ -25,6 +25,7 @@ from mmcl_fast.engines.cuda_graph import Replay, Step, cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
 from mmcl_fast.training import loop
 from mmcl_fast.training.checkpoint import Checkpoint
+from mmcl_fast.training.resolve import settle
 
 from .replay_cases import (
     CASES,
@@ -249,7 +250,7 @@ def test_a_capture_is_the_threads_own_and_the_only_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("settings", [{}, {"modality": "multi", "weight_decay": 0.1}])
 def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg = TrainConfig(**(SMALL | settings), epochs=23, evaluate_every=5, coefficients_every=7)
-    cfg = loop.settle(cfg.replace(engine="gram", device="cpu"))
+    cfg = settle(cfg.replace(engine="gram", device="cpu"))
     data = [sample(cfg)]
     machine = Machine()
 

@@ -18,6 +18,7 @@ from mmcl_fast.engines import GramEngine, Spec, StretchEngine, memory_bytes
 from mmcl_fast.engines.cuda_graph import cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine, gram_engine
 from mmcl_fast.training import loop
+from mmcl_fast.training.resolve import settle
 
 from .replay_cases import CASES, Case, copied, one_by_one, same, same_state, spec_of
 
@@ -90,7 +91,7 @@ def test_an_engine_survives_one_that_was_captured_before_it() -> None:
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_training_by_graphs_is_training(modality: str) -> None:
     cfg = TrainConfig(n=300, d=400, m=40, modality=modality, epochs=40, evaluate_every=15)
-    cfg = loop.settle(cfg.replace(device="cuda"))
+    cfg = settle(cfg.replace(device="cuda"))
     assert cfg.engine == "gram"
     data = [sample(cfg)]
     want = loop.train_batch([cfg], data, build=GramEngine).runs([None])[0]

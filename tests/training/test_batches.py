@@ -10,7 +10,7 @@ import torch
 
 from mmcl_fast import ConfigError, Run, TrainConfig, config, train, train_many
 from mmcl_fast.engines import ENGINES
-from mmcl_fast.training import loop
+from mmcl_fast.training import batches as module
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4, device="cpu")
 TENSORS = ["loss", "ood_accuracy", "signal", "noise", "gamma", "rho", "gamma_b", "rho_b"]
@@ -111,8 +111,8 @@ def test_the_largest_data_bound_a_batch(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_point_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    resolve = loop.resolve
-    monkeypatch.setattr(loop, "resolve", lambda cfg: seen.append(cfg) or resolve(cfg))
+    resolve = module.resolve
+    monkeypatch.setattr(module, "resolve", lambda cfg: seen.append(cfg) or resolve(cfg))
     configs = [TINY.replace(eta=eta, seed=s) for s in range(5) for eta in (0.01, 0.02)]
     runs = train_many(configs)
     assert len(seen) == 2
@@ -149,9 +149,9 @@ def test_runs_are_in_the_order_given_whatever_shares_a_batch(
 ) -> None:
     # Side by side they are sorted by d; here kinds and seeds are mixed in another order.
     drawn: list[list[tuple[int, int]]] = []
-    sample_many = loop.sample_many
+    sample_many = module.sample_many
     monkeypatch.setattr(
-        loop,
+        module,
         "sample_many",
         lambda mine, device: drawn.append([(c.d, c.seed) for c in mine]) or sample_many(mine),
     )

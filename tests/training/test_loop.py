@@ -17,7 +17,7 @@ from mmcl_fast import (
 )
 from mmcl_fast.data import sample
 from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
-from mmcl_fast.training import loop
+from mmcl_fast.training import batches
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
 
@@ -218,16 +218,16 @@ def test_a_batch_on_a_gpu_fits_into_what_is_free(monkeypatch) -> None:
     large = small.replace(d=20_000)
     needed = memory_bytes(large, "triton")
     # Two batches are under way at a time, and beside each what it is made from.
-    for free, most in ((100 << 30, loop.ENGINES["triton"].max_runs(large)), (17 * needed, 4)):
-        monkeypatch.setattr(loop, "free_gpu_bytes", lambda free=free: free)
-        assert loop._width([small, large]) == most
-    monkeypatch.setattr(loop, "free_gpu_bytes", lambda: 0)
-    assert loop._width([small]) == 1
+    for free, most in ((100 << 30, batches.ENGINES["triton"].max_runs(large)), (17 * needed, 4)):
+        monkeypatch.setattr(batches, "free_gpu_bytes", lambda free=free: free)
+        assert batches._width([small, large]) == most
+    monkeypatch.setattr(batches, "free_gpu_bytes", lambda: 0)
+    assert batches._width([small]) == 1
     alone = large.replace(engine="gram")
-    monkeypatch.setattr(loop, "free_gpu_bytes", lambda: 9 * memory_bytes(alone, "gram"))
-    assert loop._width([alone]) == 4
+    monkeypatch.setattr(batches, "free_gpu_bytes", lambda: 9 * memory_bytes(alone, "gram"))
+    assert batches._width([alone]) == 4
     cpu = small.replace(device="cpu", engine="native")
-    assert loop._width([cpu]) == loop.ENGINES["native"].max_runs(cpu)
+    assert batches._width([cpu]) == batches.ENGINES["native"].max_runs(cpu)
 
 
 def test_state_of_other_padding_is_refused_whole() -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mmcl_fast import Run, TrainConfig, train, train_many
 from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
-from mmcl_fast.training import loop, recorder
-from mmcl_fast.training.loop import settle
+from mmcl_fast.training import batches, loop, recorder
 from mmcl_fast.training.recorder import Recorder
+from mmcl_fast.training.resolve import settle
 
 from .test_batches import same
 
@@ -40,7 +40,7 @@ class Lagging:
         monkeypatch.setattr(recorder, "_lags", lambda device: True)
         monkeypatch.setattr(recorder, "_on_its_way", self._send)
         monkeypatch.setattr(torch.cuda, "Event", lambda: _Event(self._sent))
-        monkeypatch.setattr(loop, "drawing_device", lambda cfg: torch.device("cpu"))
+        monkeypatch.setattr(batches, "drawing_device", lambda cfg: torch.device("cpu"))
         self.log = watch(monkeypatch)
 
     def _send(self, x: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ class _Event:
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A log of what is done, in batches of `WIDTH`, whose heads are fitted after each look."""
     log: list[str] = []
-    monkeypatch.setattr(loop, "_width", lambda kinds: WIDTH)
+    monkeypatch.setattr(batches, "_width", lambda kinds: WIDTH)
     monkeypatch.setattr(recorder, "HELD_HEADS", 1)
     for owner, name, what in (
-        (loop, "sample_many", "draw"),
+        (batches, "sample_many", "draw"),
         (NativeEngine, "train_epochs", "train"),
         (recorder, "ood_accuracy", "heads"),
         (Recorder, "runs", "read"),
@@ -111,8 +111,8 @@ def test_what_is_not_begun_ahead_waits_for_what_is(monkeypatch: pytest.MonkeyPat
     # Neither has the other's memory when it is made.
     log, cpu = Lagging(monkeypatch).log, torch.device("cpu")
     ahead = {"native": cpu, "gram": None}
-    monkeypatch.setattr(loop, "drawing_device", lambda cfg: ahead[cfg.engine])
-    monkeypatch.setattr(loop, "_width", lambda kinds: log.append("width") or WIDTH)
+    monkeypatch.setattr(batches, "drawing_device", lambda cfg: ahead[cfg.engine])
+    monkeypatch.setattr(batches, "_width", lambda kinds: log.append("width") or WIDTH)
     both = [TINY.replace(engine=engine, evaluate_every=0) for engine in ("native", "gram")]
     train_many(both)
     assert log == ["width", "width", "draw", "train", "read", "draw", "read"]
@@ -123,7 +123,7 @@ def test_what_is_not_begun_ahead_waits_for_what_is(monkeypatch: pytest.MonkeyPat
 
 def test_data_and_engine_are_made_beside_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     log = watch(monkeypatch)
-    _log_entries(monkeypatch, loop, "_beside", log)
+    _log_entries(monkeypatch, batches, "_beside", log)
     monkeypatch.setattr(NativeEngine, "_project", _logged(log, "make", NativeEngine._project))
     train_many([TINY.replace(evaluate_every=0)])
     assert log == ["in", "draw", "out", "in", "make", "out", "train", "read"]
@@ -139,14 +139,14 @@ def test_training_waits_for_what_was_made_beside(monkeypatch: pytest.MonkeyPatch
 
     made: list[Stream] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda *a, **k: made.append(Stream()) or made[-1])
-    monkeypatch.setattr(loop, "_preparing", cache(loop._preparing.__wrapped__))
+    monkeypatch.setattr(batches, "_preparing", cache(batches._preparing.__wrapped__))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     _log_entries(monkeypatch, torch.cuda, "stream", log)
     for _ in range(2):
-        with loop._beside(torch.device("cuda")):
+        with batches._beside(torch.device("cuda")):
             log.append("launch")
-    with loop._beside(None):
+    with batches._beside(None):
         log.append("launch")
     assert log == ["in", "launch", "out", "wait"] * 2 + ["launch"]
     assert len(made) == 1
@@ -183,7 +183,7 @@ def test_an_engine_lives_until_its_results_are_read(monkeypatch: pytest.MonkeyPa
         engines.append(weakref.ref(engine))
         return engine
 
-    found = loop.train_batch([TINY], loop.sample_many([TINY]), build=build)
+    found = loop.train_batch([TINY], batches.sample_many([TINY]), build=build)
     assert engines[0]() is not None
     found.runs([None])
     assert engines[0]() is None
@@ -232,7 +232,7 @@ def test_callbacks_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
         return seen
 
     configs = seeds(TINY)
-    monkeypatch.setattr(loop, "_width", lambda kinds: WIDTH)
+    monkeypatch.setattr(batches, "_width", lambda kinds: WIDTH)
     plain = told(configs)
     Lagging(monkeypatch)
     assert told(configs) == plain
@@ -259,7 +259,7 @@ def test_a_failed_batch_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_last_look_at_losses_that_changes_nothing_is_spared() -> None:
     def looks(lags: bool, cfg: TrainConfig) -> list[bool]:
-        found = Recorder([cfg], loop.sample_many([cfg]))
+        found = Recorder([cfg], batches.sample_many([cfg]))
         found._lags = lags
         return [found.all_diverged(epoch) for epoch in (8, 16)]
 
@@ -296,7 +296,7 @@ def test_batches_in_flight_on_a_gpu(
                        device="cuda", engine="triton")  # fmt: skip
     configs = seeds(base, 60)
     whole = train_many(configs)
-    monkeypatch.setattr(loop, "_width", lambda kinds: 7)
+    monkeypatch.setattr(batches, "_width", lambda kinds: 7)
     check(train_many(configs), whole)
     check(train_many(configs[:3]), [train(cfg) for cfg in configs[:3]])
 
@@ -308,7 +308,7 @@ def test_a_batch_that_does_not_fit_beside_another_waits(monkeypatch: pytest.Monk
     assert log.index("read") > max(k for k, what in enumerate(log) if what == "draw")
     log.clear()
     seen: list[int] = []
-    monkeypatch.setattr(loop, "_fits_beside", lambda cfg, needed: seen.append(needed))
+    monkeypatch.setattr(batches, "_fits_beside", lambda cfg, needed: seen.append(needed))
     train_many(configs)
     assert log.index("read") < max(k for k, what in enumerate(log) if what == "draw")
     assert seen == [WIDTH * memory_bytes(settle(TINY), "native")] * 2
@@ -316,7 +316,7 @@ def test_a_batch_that_does_not_fit_beside_another_waits(monkeypatch: pytest.Monk
 
 def test_what_fits_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu = TINY.replace(device="cuda", engine="triton")
-    monkeypatch.setattr(loop, "free_gpu_bytes", lambda: 20)
-    assert loop._fits_beside(on_gpu, 10)
-    assert not loop._fits_beside(on_gpu, 11)
-    assert loop._fits_beside(TINY, 11)
+    monkeypatch.setattr(batches, "free_gpu_bytes", lambda: 20)
+    assert batches._fits_beside(on_gpu, 10)
+    assert not batches._fits_beside(on_gpu, 11)
+    assert batches._fits_beside(TINY, 11)

@@ -18,7 +18,7 @@ from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.figure1 import MODALITIES, PAPER_CLAIMS, run_figure1
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.training.loop import resolve
+from mmcl_fast.training.resolve import resolve
 
 
 def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:

@@ -18,7 +18,7 @@ from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.training import train
-from mmcl_fast.training.loop import resolve
+from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
 CHECKPOINT = "checkpoint.safetensors"
