@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
-from mmcl_fast.distributed.group_peers import GroupPeers
+from mmcl_fast.distributed.sample_shards import GroupPeers
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss

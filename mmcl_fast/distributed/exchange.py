@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmcl_fast.distributed.members import Members
+from mmcl_fast.distributed.group import Members
 
 Payload = tuple[Tensor, ...]
 Visit = Callable[[Payload], Tensor | None]  # payload [rows, ..] of others to result [rows, ..]

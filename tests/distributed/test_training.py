@@ -12,7 +12,7 @@ from torch import Tensor
 import mmcl_fast
 from mmcl_fast import ConfigError, DataError, TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
-from mmcl_fast.distributed import training_run
+from mmcl_fast.distributed import training
 from tests.distributed.train_cases import (
     BASE,
     FOUR,
@@ -143,7 +143,7 @@ def test_refusals_on_every_rank(name: str, found: Found) -> None:
 
 def test_without_a_group_there_is_nothing_to_train_with() -> None:
     with pytest.raises(RuntimeError, match="group: expected torch"):
-        training_run.train(TrainConfig(**BASE))
+        training.train(TrainConfig(**BASE))
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def test_without_a_group_there_is_nothing_to_train_with() -> None:
 def test_a_group_that_cannot_send_is_refused(
     backends: str, device: str, refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run.dist, "get_backend_config", lambda group: backends)
+    monkeypatch.setattr(training.dist, "get_backend_config", lambda group: backends)
     cfg = TrainConfig(**BASE | {"device": device})
     if refused is None:
-        training_run._check_group(cfg, None)  # type: ignore[arg-type]
+        training._check_group(cfg, None)  # type: ignore[arg-type]
         return
     with pytest.raises(ConfigError, match=f"device: expected .*{refused}"):
-        training_run._check_group(cfg, None)  # type: ignore[arg-type]
+        training._check_group(cfg, None)  # type: ignore[arg-type]
 
 
 def test_memory_of_a_share_is_predicted() -> None:
@@ -172,17 +172,17 @@ def test_memory_of_a_share_is_predicted() -> None:
     with pytest.raises(
         DataError, match=r"memory: expected a share of .* for 500000 of n = 1000000"
     ):
-        training_run._check_memory(large, [500_000, 500_000])
-    training_run._check_memory(large.replace(data="streamed", d=10**4), [500_000, 500_000])
+        training._check_memory(large, [500_000, 500_000])
+    training._check_memory(large.replace(data="streamed", d=10**4), [500_000, 500_000])
 
 
 def test_what_processes_need_beside_their_shares() -> None:
     base = TrainConfig(**BASE | {"optimizer": "adam", "evaluate_every": 0, "n_test": 2})
-    alone = training_run.share_bytes(base.replace(n=10), [10])
+    alone = training.share_bytes(base.replace(n=10), [10])
     keys, sums, everyone = 10 * 11 * 8, 11 * 50 * 8, 30 * 11 * 8
 
     def added(*shares: int, **settings: Any) -> int:
-        return training_run.share_bytes(base.replace(**settings), shares) - alone
+        return training.share_bytes(base.replace(**settings), shares) - alone
 
     assert added(10, 10, 10) == added(10, 10, 5, 5) == 2 * keys + sums
     assert added(10, 10, n=20) == keys + sums
@@ -190,17 +190,17 @@ def test_what_processes_need_beside_their_shares() -> None:
     assert added(10, 10, 10, evaluate_every=1) == 8 * everyone
     # A minibatch may be larger than a share, and stored coefficients are everyone's.
     several = TrainConfig(**BASE | {"optimizer": "sgd", "batch_size": 25})
-    plain = training_run.share_bytes(several, [10, 10, 10])
-    stored = training_run.share_bytes(several.replace(coefficients_every=1), [10, 10, 10])
+    plain = training.share_bytes(several, [10, 10, 10])
+    stored = training.share_bytes(several.replace(coefficients_every=1), [10, 10, 10])
     assert stored - plain == 13 * 11 * (30 + 1) * 8
 
 
 def test_the_hint_is_of_use() -> None:
     large = TrainConfig(**BASE | {"n": 10**9, "m": 2, "evaluate_every": 0, "data": "streamed"})
     with pytest.raises(DataError, match=r"take more processes$"):
-        training_run._check_memory(large, [5 * 10**8] * 2)
+        training._check_memory(large, [5 * 10**8] * 2)
     with pytest.raises(DataError, match=r"take more processes or evaluate_every = 0$"):
-        training_run._check_memory(large.replace(evaluate_every=1), [5 * 10**8] * 2)
+        training._check_memory(large.replace(evaluate_every=1), [5 * 10**8] * 2)
 
 
 @pytest.mark.skipif(not PROCESS.exists(), reason="peak memory is read there")
@@ -216,4 +216,4 @@ def test_peak_memory_is_within_the_prediction(found_by_four: Found) -> None:
     for mine in found_by_four:
         for name, optimizer in (("step", "adam"), ("coefficients", "gd")):
             cfg = WIDE.replace(optimizer=optimizer)
-            assert 0.5 < mine["peaks"][name] / training_run.share_bytes(cfg, [2000] * 4) <= 1.1
+            assert 0.5 < mine["peaks"][name] / training.share_bytes(cfg, [2000] * 4) <= 1.1

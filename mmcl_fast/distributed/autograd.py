@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed.members import Members
+from mmcl_fast.distributed.exchange import TRIPS
+from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
-from mmcl_fast.distributed.trips import TRIPS
 from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
 
 Mode = Literal["gather", "ring"]

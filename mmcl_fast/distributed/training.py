@@ -8,8 +8,9 @@ bit, and weights stay the same in every process, bit for bit.
 Cost of a step and process, n_r of n samples: 2 m d (3 n_r) + 2 n_r n m flop single-modal, twice the
 second term and 4 n_r multi-modal. For each modality W - 1 messages with (n - n_s) m numbers leave a
 process, n_s the next rank's samples, while it computes with the block before; and about 2 m d
-numbers of the gradient (`group_peers`). Memory of a step: that of n_r samples alone, and twice the
-largest share's features; of evaluation and of the run's coefficients: n m numbers (`share_bytes`).
+numbers of the gradient (`sample_shards`). Memory of a step: that of n_r samples alone, and twice
+the largest share's features; of evaluation and of the run's coefficients: n m numbers
+(`share_bytes`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from mmcl_fast.data.signal_noise.rows import AddedRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
 from mmcl_fast.data.stream.memory import available_bytes
-from mmcl_fast.distributed.group_peers import GroupPeers
-from mmcl_fast.distributed.members import Group, Members, group_of
+from mmcl_fast.distributed.group import Group, Members, group_of
+from mmcl_fast.distributed.sample_shards import GroupPeers
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
 from mmcl_fast.training.loop import Callback, train_batch

@@ -1,6 +1,6 @@
 """What the processes of a group tell each other while they train one run.
 
-Keys go round a ring (`trips.RingTrip`): a process has its own, those in hand and those arriving.
+Keys go round a ring (`exchange.RingTrip`): a process has its own, those in hand and those arriving.
 Everything else is a sum or the rows of everyone, put together in the order of ranks.
 
 What leaves a process, of W, with n_s samples in the next one: for the keys of a modality, W - 1
@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmcl_fast.distributed.members import Members
-from mmcl_fast.distributed.trips import RingTrip
+from mmcl_fast.distributed.exchange import RingTrip
+from mmcl_fast.distributed.group import Members
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 # Numbers of which everyone sends all to all: one message each, where the other way takes two.

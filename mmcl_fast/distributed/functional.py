@@ -9,9 +9,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed.calls import Call, GradientScale, Mode, distributed_loss, wanted_of
-from mmcl_fast.distributed.members import DTYPES, Card, Group, agree, alike, group_of, refuse
-from mmcl_fast.distributed.trips import TRIPS
+from mmcl_fast.distributed.autograd import (
+    Call,
+    GradientScale,
+    Mode,
+    distributed_loss,
+    wanted_of,
+)
+from mmcl_fast.distributed.exchange import TRIPS
+from mmcl_fast.distributed.group import DTYPES, Card, Group, agree, alike, group_of, refuse
 from mmcl_fast.losses.contrast import Contrast, Form
 from mmcl_fast.losses.dispatch import number
 from mmcl_fast.losses.validation import (
