@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mmcl_fast.plotting import COLOURS, NAMES, PANELS, STYLE
-from mmcl_fast.seed_statistics import Cells
+from mmcl_fast.sweep.store.seed_statistics import Cells
 
 Floats = npt.NDArray[np.float64]
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

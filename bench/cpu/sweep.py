@@ -25,10 +25,9 @@ import pyarrow as pa
 import torch
 
 from mmcl_fast import TrainConfig, sweep, train
-from mmcl_fast.sweep.columns import CURVES, list_column, part_schema, setting_columns
-from mmcl_fast.sweep.plan_file import write_plan
-from mmcl_fast.sweep.store import Store, provenance
-from mmcl_fast.sweep.work import Rows
+from mmcl_fast.sweep.store.plan_file import write_plan
+from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
+from mmcl_fast.sweep.store.store import Store, provenance
 
 # Relative, so that it runs from a checkout and as mmcl_fast.bench alike.
 from .. import record

@@ -87,7 +87,7 @@ def _subcommand(name: str, arguments: Sequence[str]) -> Any:
     if arguments[:1] == ["train"] == [name]:
         return tyro.conf.subcommand(name, default=_preset(arguments))
     if arguments[:1] == ["sweep"] == [name] and (file := _spec_file(arguments)):
-        read = import_module("mmcl_fast.sweep.spec").read_spec(file)
+        read = import_module("mmcl_fast.sweep.plan.spec_file").read_spec(file)
         # The required --out is tyro's to ask for.
         return tyro.conf.subcommand(name, default=Sweep(config=read.base, out=tyro.MISSING))
     return tyro.conf.subcommand(name)

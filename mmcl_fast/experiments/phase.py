@@ -15,11 +15,11 @@ from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase_names import PlaneName
 from mmcl_fast.experiments.phase_planes import PLANES, Floats, Plane, conditions, overlay
-from mmcl_fast.seed_statistics import SETTINGS, Cells, over_seeds
-from mmcl_fast.sweep.driver import Policy, Start, SweepResult, run_sweep
-from mmcl_fast.sweep.plan import Plan, make_plan
-from mmcl_fast.sweep.pool import Event
-from mmcl_fast.sweep.table import load
+from mmcl_fast.sweep.execute.runner import Policy, Start, SweepResult, run_sweep
+from mmcl_fast.sweep.execute.worker_pool import Event
+from mmcl_fast.sweep.plan.plan import Plan, make_plan
+from mmcl_fast.sweep.store.reader import load
+from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
 
 HALF_WAY = 0.75  # between chance and 1
 SWEPT = ("n", "d", "m", "mu_norm", "mu_b_norm", "nu_norm", "sigma_0", "tau", "eta")

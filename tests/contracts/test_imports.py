@@ -54,11 +54,13 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
-    "sweep": {
-        "__init__", "_native", "config", "data.stream", "engines", "environment", "errors", "files",
+    "sweep": set(),
+    "sweep.plan": {"__init__", "config", "engines", "errors", "training"},
+    "sweep.store": {"_native", "config", "environment", "errors", "files", "sweep.plan"},
+    "sweep.execute": {
+        "config", "data.stream", "engines", "errors", "files", "sweep.plan", "sweep.store",
         "training",
     },
-    "seed_statistics": {"config", "errors"},
     "experiments": {"config", "environment", "theory", "training"},
     "experiments.table1": {
         "data.mnist", "data.stream", "environment", "errors", "experiments.table1.protocol",
@@ -73,7 +75,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.phase": {
         "environment", "experiments", "experiments.crossing", "experiments.phase_names",
-        "experiments.phase_planes", "seed_statistics", "sweep",
+        "experiments.phase_planes", "sweep.execute", "sweep.plan", "sweep.store",
     },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments.crossing", "experiments.scaling",
@@ -85,7 +87,7 @@ ARROWS: dict[str, set[str]] = {
         "data.mnist", "experiments.table1", "experiments.table1.protocol", "plotting",
     },
     "plotting_theory": {"experiments.theory_checks", "plotting"},
-    "plotting_sweep": {"plotting", "seed_statistics"},
+    "plotting_sweep": {"plotting", "sweep.store"},
     "plotting_phase": {
         "experiments", "experiments.phase", "experiments.phase_planes", "plotting",
         "plotting_sweep", "theory",
@@ -100,8 +102,8 @@ ARROWS: dict[str, set[str]] = {
         "experiments.phase_names", "experiments.phase_planes", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks",
         "experiments.theory_checks.names", "files", "losses.backends", "plotting", "plotting_phase",
-        "plotting_sweep", "plotting_table1", "plotting_theory", "seed_statistics", "sweep",
-        "training",
+        "plotting_sweep", "plotting_table1", "plotting_theory", "sweep.execute", "sweep.plan",
+        "sweep.store", "training",
     },
     "cli.progress": set(),
     "bench": {"bench.peers", "config"},
@@ -109,7 +111,7 @@ ARROWS: dict[str, set[str]] = {
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
         "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",
-        "losses.torch_backend", "sweep", "training",
+        "losses.torch_backend", "sweep", "sweep.store", "training",
     },
     "bench.gpu": {
         "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",

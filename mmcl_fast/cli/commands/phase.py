@@ -18,8 +18,8 @@ from mmcl_fast.experiments.phase import Phase, run_phase
 from mmcl_fast.experiments.phase_names import PlaneName
 from mmcl_fast.experiments.phase_planes import PLANES, Floats
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.sweep.driver import Start, SweepResult
-from mmcl_fast.sweep.pool import Done, Event
+from mmcl_fast.sweep.execute.runner import Start, SweepResult
+from mmcl_fast.sweep.execute.worker_pool import Done, Event
 
 MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be drawn linearly
 INCOMPLETE = 1

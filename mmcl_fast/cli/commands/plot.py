@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from mmcl_fast import plotting, plotting_sweep
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
-from mmcl_fast.seed_statistics import SETTINGS, Cells, over_seeds
-from mmcl_fast.sweep.columns import CURVES, DERIVED_NAMES
-from mmcl_fast.sweep.table import check_column, load
+from mmcl_fast.sweep.store.reader import check_column, load
+from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
+from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
 
 PlotKind = Literal["curves", "lines", "heat"]
 KEYS = (*SETTINGS, *DERIVED_NAMES)

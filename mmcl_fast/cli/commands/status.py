@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.sweep.survey import Status, read_status
+from mmcl_fast.sweep.store.status import Status, read_status
 
 
 def status_command(store: Path) -> int:

@@ -16,8 +16,7 @@ from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
-from mmcl_fast.sweep.axes import Value, parse_axis
-from mmcl_fast.sweep.driver import (
+from mmcl_fast.sweep.execute.runner import (
     Policy,
     Start,
     SweepResult,
@@ -25,11 +24,12 @@ from mmcl_fast.sweep.driver import (
     disk_bytes,
     run_sweep,
 )
-from mmcl_fast.sweep.plan import Plan, make_plan
-from mmcl_fast.sweep.pool import Died, Done, Event, PutAway
-from mmcl_fast.sweep.sharding import run_seconds
-from mmcl_fast.sweep.slurm import Array, write_script
-from mmcl_fast.sweep.spec import Spec
+from mmcl_fast.sweep.execute.slurm import Array, write_script
+from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, PutAway
+from mmcl_fast.sweep.plan.axes import Value, parse_axis
+from mmcl_fast.sweep.plan.plan import Plan, make_plan
+from mmcl_fast.sweep.plan.shards import run_seconds
+from mmcl_fast.sweep.plan.spec_file import Spec
 
 INCOMPLETE = 1
 WRITERS_OWN = ("--slurm", "--sbatch", "--workers", "--shard")  # the script sets the last two
