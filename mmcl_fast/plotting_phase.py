@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from mmcl_fast.experiments.figure1 import MODALITIES
-from mmcl_fast.experiments.phase import HALF_WAY, Phase
-from mmcl_fast.experiments.phase_planes import overlay
+from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
+from mmcl_fast.experiments.phase.planes import overlay
 from mmcl_fast.plotting import NAMES, STYLE
 from mmcl_fast.plotting_sweep import ACCURACY, Floats, edges, heat_panel, label
 from mmcl_fast.theory import MIN_C_MU

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from mmcl_fast.experiments.theory_checks.finding import Finding, Panel, Series
+from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Series
 from mmcl_fast.plotting import COLOURS, STYLE
 
 COLUMNS = 3

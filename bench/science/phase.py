@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_fast.experiments.phase import Map, Phase, run_phase
-from mmcl_fast.experiments.phase_planes import PLANES
+from mmcl_fast.experiments.phase.diagram import Map, Phase, run_phase
+from mmcl_fast.experiments.phase.planes import PLANES
 from mmcl_fast.training import train_many
 
 from .. import record

@@ -12,7 +12,7 @@ import tyro
 
 from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.experiments.phase_names import PlaneName
+from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES, CheckName
 

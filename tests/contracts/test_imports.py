@@ -69,13 +69,10 @@ ARROWS: dict[str, set[str]] = {
     "experiments.table1.protocol": {"data.mnist", "errors", "stream_tags"},
     "experiments.scaling": {"config", "errors"},
     "experiments.crossing": set(),
-    "experiments.phase_names": set(),
-    "experiments.phase_planes": {
-        "config", "experiments.phase_names", "experiments.scaling", "theory",
-    },
+    "experiments.phase.names": set(),
     "experiments.phase": {
-        "environment", "experiments", "experiments.crossing", "experiments.phase_names",
-        "experiments.phase_planes", "sweep.execute", "sweep.plan", "sweep.store",
+        "config", "environment", "experiments", "experiments.crossing", "experiments.phase.names",
+        "experiments.scaling", "sweep.execute", "sweep.plan", "sweep.store", "theory",
     },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments.crossing", "experiments.scaling",
@@ -88,22 +85,18 @@ ARROWS: dict[str, set[str]] = {
     },
     "plotting_theory": {"experiments.theory_checks", "plotting"},
     "plotting_sweep": {"plotting", "sweep.store"},
-    "plotting_phase": {
-        "experiments", "experiments.phase", "experiments.phase_planes", "plotting",
-        "plotting_sweep", "theory",
-    },
+    "plotting_phase": {"experiments", "experiments.phase", "plotting", "plotting_sweep", "theory"},
     "cli": {
-        "config", "errors", "experiments.phase_names", "experiments.table1.protocol",
+        "config", "errors", "experiments.phase.names", "experiments.table1.protocol",
         "experiments.theory_checks.names",
     },
     "cli.commands": {
         "_native", "bench", "bench.peers", "bench.run", "cli.progress", "config", "data.mnist",
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
-        "experiments.phase_names", "experiments.phase_planes", "experiments.table1",
-        "experiments.table1.protocol", "experiments.theory_checks",
-        "experiments.theory_checks.names", "files", "losses.backends", "plotting", "plotting_phase",
-        "plotting_sweep", "plotting_table1", "plotting_theory", "sweep.execute", "sweep.plan",
-        "sweep.store", "training",
+        "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
+        "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
+        "plotting", "plotting_phase", "plotting_sweep", "plotting_table1", "plotting_theory",
+        "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
     "cli.progress": set(),
     "bench": {"bench.peers", "config"},
@@ -124,7 +117,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.science": {
         "bench", "config", "data.mnist", "data.signal_noise", "experiments", "experiments.phase",
-        "experiments.phase_planes", "experiments.table1", "experiments.table1.protocol", "training",
+        "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend"},
 }  # fmt: skip

@@ -22,13 +22,13 @@ from mmcl_fast.data.mnist.download import fetch_digits
 from mmcl_fast.data.mnist.files import Checksums, Digits, load_digits
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1, make_sets, run_table1
-from mmcl_fast.experiments.table1.partial import PartialResults
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName, Table1Config
 from mmcl_fast.experiments.table1.report import (
     SHORT_NAMES,
     to_json,
     to_markdown,
 )
+from mmcl_fast.experiments.table1.resume import PartialResults
 from mmcl_fast.files import prepare_directory, write_atomically
 
 PARTIAL = "table1.partial.json"

@@ -15,7 +15,7 @@ from mmcl_fast import plotting, plotting_theory
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.experiments.theory_checks.finding import Finding
+from mmcl_fast.experiments.theory_checks.check import Finding
 from mmcl_fast.experiments.theory_checks.names import CheckName
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import run_checks

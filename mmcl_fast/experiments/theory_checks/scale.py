@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,

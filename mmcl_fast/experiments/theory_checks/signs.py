@@ -22,7 +22,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,

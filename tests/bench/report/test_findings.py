@@ -15,8 +15,8 @@ from mmcl_fast.bench.report import findings
 from mmcl_fast.bench.science import phase, readings, table1_grid
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample
-from mmcl_fast.experiments.phase import Map, Phase
-from mmcl_fast.experiments.phase_planes import PLANES
+from mmcl_fast.experiments.phase.diagram import Map, Phase
+from mmcl_fast.experiments.phase.planes import PLANES
 from mmcl_fast.training import train_many
 
 RUN = {"cpu": "a CPU", "load_1min": 0.5, "commit": "c" * 40, "dirty": False, "command": "x"}

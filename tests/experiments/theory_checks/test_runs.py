@@ -15,12 +15,12 @@ from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
     first_stage,
+    generalisation,
     growth,
     scale,
     signs,
-    test_error,
 )
-from mmcl_fast.experiments.theory_checks.finding import Finding, Panel, Row, Series
+from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Row, Series
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import CHECKS
@@ -88,9 +88,11 @@ TINY = {
     "c_mu": lambda: c_mu.check(
         SEEDS, c_mu.Sizes(n=30, c_mu=(0.5, 2.66, 6.0), n_snr2=(1.25, 0.7), epochs=60, n_test=50)
     ),
-    "test_error": lambda: test_error.check(
+    "test_error": lambda: generalisation.check(
         SEEDS,
-        test_error.Sizes(d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50),
+        generalisation.Sizes(
+            d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50
+        ),
     ),
 }
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmcl_fast.errors import ConfigError, OutputError
-from mmcl_fast.experiments.table1.partial import JobResult, PartialResults
 from mmcl_fast.experiments.table1.protocol import Table1Config
+from mmcl_fast.experiments.table1.resume import JobResult, PartialResults
 
 TINY = Table1Config(images=300, epochs=2, batch=50, few_labels=60)
 ONE = JobResult({"probe": {"train": 50.0}}, [[1]])

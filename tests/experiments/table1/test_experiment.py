@@ -19,7 +19,6 @@ from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, minibatches, train_arm
 from mmcl_fast.experiments.table1.encoders import make_encoder
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, make_sets, run_job, run_table1
-from mmcl_fast.experiments.table1.partial import PartialResults
 from mmcl_fast.experiments.table1.protocol import ARMS, PAPER, SETS, Table1Config, quick
 from mmcl_fast.experiments.table1.readout import (
     confusion_by_colour,
@@ -28,6 +27,7 @@ from mmcl_fast.experiments.table1.readout import (
     percent_right_on_tied,
 )
 from mmcl_fast.experiments.table1.report import to_json, to_markdown
+from mmcl_fast.experiments.table1.resume import PartialResults
 from tests.support.digits import write_digits
 
 CPU = torch.device("cpu")

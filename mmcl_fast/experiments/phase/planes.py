@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.experiments.phase_names import PlaneName
+from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
 

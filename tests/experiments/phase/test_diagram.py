@@ -10,10 +10,17 @@ import pytest
 
 from mmcl_fast import ConfigError, plotting, plotting_phase, theory, train_many
 from mmcl_fast.cli.command_line import run as mmcl
-from mmcl_fast.experiments import phase as phase_module
 from mmcl_fast.experiments.crossing import first_crossing
-from mmcl_fast.experiments.phase import Map, Phase, boundary, phase_plan, run_phase
-from mmcl_fast.experiments.phase_planes import PLANES, Plane, Range, conditions, margin, overlay
+from mmcl_fast.experiments.phase import diagram as phase_module
+from mmcl_fast.experiments.phase.diagram import Map, Phase, boundary, phase_plan, run_phase
+from mmcl_fast.experiments.phase.planes import (
+    PLANES,
+    Plane,
+    Range,
+    conditions,
+    margin,
+    overlay,
+)
 from mmcl_fast.experiments.scaling import Scaled
 
 NAMES = list(PLANES)

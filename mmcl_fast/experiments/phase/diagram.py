@@ -13,8 +13,8 @@ import numpy as np
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.figure1 import MODALITIES
-from mmcl_fast.experiments.phase_names import PlaneName
-from mmcl_fast.experiments.phase_planes import PLANES, Floats, Plane, conditions, overlay
+from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, conditions, overlay
 from mmcl_fast.sweep.execute.runner import Policy, Start, SweepResult, run_sweep
 from mmcl_fast.sweep.execute.worker_pool import Event
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
