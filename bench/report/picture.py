@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from mmcl_fast.plotting import STYLE, save
+from mmcl_fast.plotting.curves import STYLE, save
 
 from ..operations import median_ms
 from ..peers.registry import peer_of

@@ -6,9 +6,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from mmcl_fast import TrainConfig, plotting, plotting_sweep, sweep
+from mmcl_fast import TrainConfig, sweep
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.cli.commands import plot
+from mmcl_fast.plotting import curves
+from mmcl_fast.plotting import sweep as plotting_sweep
 
 EPOCHS = 4
 BASE = TrainConfig(n=10, d=30, n_test=20, epochs=EPOCHS, data="reduced")
@@ -30,13 +32,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(monkeypatch):
     """The figure that a command saves."""
     kept = []
-    save = plotting.save
+    save = curves.save
 
     def keep(figure, path):
         kept.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plotting, "save", keep)
+    monkeypatch.setattr(curves, "save", keep)
     return kept
 
 
@@ -66,14 +68,14 @@ def test_curves(store: Path, tmp_path: Path, drawn, suffix: str, capsys) -> None
     assert mmcl(["plot", str(store), *flags, "--out", str(out)]) == 0
     assert out.stat().st_size > 5000
     (figure,) = drawn
-    assert [axis.get_title() for axis in figure.axes] == [t for t, _ in plotting.PANELS.values()]
-    for axis, name in zip(figure.axes, plotting.PANELS, strict=True):
+    assert [axis.get_title() for axis in figure.axes] == [t for t, _ in curves.PANELS.values()]
+    for axis, name in zip(figure.axes, curves.PANELS, strict=True):
         lines = {line.get_label(): line for line in axis.get_lines()}
         for k, modality in enumerate(("multi", "single")):
             mine = rows_of(store, name, m=2, n_snr2=0.5, modality=modality)
             assert mine.shape == (SEEDS, EPOCHS + 1)
             line = lines[TITLES[modality]]
-            assert line.get_color() == plotting.COLOURS[modality]
+            assert line.get_color() == curves.COLOURS[modality]
             np.testing.assert_allclose(line.get_ydata(), mine.mean(0), rtol=1e-6)
             low, high = band(axis, k)
             np.testing.assert_allclose((high - low) / 2, mine.std(0, ddof=1), rtol=1e-5, atol=1e-7)
@@ -230,7 +232,7 @@ def test_logarithmic_axes() -> None:
 
 
 def test_colours_are_told_apart() -> None:
-    assert plotting_sweep.hue_colours("modality", ["single"]) == plotting.COLOURS
+    assert plotting_sweep.hue_colours("modality", ["single"]) == curves.COLOURS
     words = plotting_sweep.hue_colours("augment", ["fixed", "per_epoch"])
     assert len(set(words.values())) == 2
     numbers = plotting_sweep.hue_colours("m", [1, 2, 3, 4])

@@ -79,13 +79,11 @@ ARROWS: dict[str, set[str]] = {
         "experiments.theory_checks.names", "theory", "training",
     },
     "experiments.theory_checks.names": set(),
-    "plotting": {"experiments", "files", "training"},
-    "plotting_table1": {
-        "data.mnist", "experiments.table1", "experiments.table1.protocol", "plotting",
+    "plotting": {
+        "data.mnist", "experiments", "experiments.phase", "experiments.table1",
+        "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
+        "theory", "training",
     },
-    "plotting_theory": {"experiments.theory_checks", "plotting"},
-    "plotting_sweep": {"plotting", "sweep.store"},
-    "plotting_phase": {"experiments", "experiments.phase", "plotting", "plotting_sweep", "theory"},
     "cli": {
         "config", "errors", "experiments.phase.names", "experiments.table1.protocol",
         "experiments.theory_checks.names",
@@ -95,8 +93,7 @@ ARROWS: dict[str, set[str]] = {
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "plotting_phase", "plotting_sweep", "plotting_table1", "plotting_theory",
-        "sweep.execute", "sweep.plan", "sweep.store", "training",
+        "plotting", "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
     "cli.progress": set(),
     "bench": {"bench.peers", "config"},

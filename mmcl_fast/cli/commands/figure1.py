@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast import plotting
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.figure1 import MODALITIES, PAPER_CLAIMS, run_figure1
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves
 from mmcl_fast.training.resolve import resolve
 
 
@@ -48,9 +48,9 @@ def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
     found = result.to_json()
     text = json.dumps(found, allow_nan=False)
     write_atomically(out / "figure1.json", lambda path: path.write_text(text))
-    picture = plotting.figure1(result)
-    plotting.save(picture, out / "figure1.png")
-    plotting.save(picture, out / "figure1.pdf")
+    picture = curves.figure1(result)
+    curves.save(picture, out / "figure1.png")
+    curves.save(picture, out / "figure1.pdf")
     _report(found, time.monotonic() - started)
     sys.stdout.write(f"wrote figure1.png, figure1.pdf, figure1.json in {out}\n")
     diverged = [r for runs in result.runs.values() for r in runs if r.status == "diverged"]
@@ -76,7 +76,7 @@ def _report(found: dict[str, Any], seconds: float) -> None:
             text = f"{_shown(curve['mean'][-1])} ± {_shown(curve['sd'][-1])}"
             start = f"{_shown(curve['mean'][0], 2)} → " if name == "loss" else ""
             cells.append(start + text)
-        table.add_row(plotting.PANELS[name][0], *cells, claim)
+        table.add_row(curves.PANELS[name][0], *cells, claim)
     Console().print(table)
     sys.stdout.write("inferred: sigma_0, tau, the negatives, the head (figure1.json says how)\n")
 

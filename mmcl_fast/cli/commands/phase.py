@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast import plotting, plotting_phase
 from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
@@ -18,6 +17,7 @@ from mmcl_fast.experiments.phase.diagram import Phase, run_phase
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.phase.planes import PLANES, Floats
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves, phase
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
 from mmcl_fast.sweep.execute.worker_pool import Done, Event
 
@@ -73,9 +73,9 @@ def phase_command(
         )
     text = json.dumps(result.to_json(), allow_nan=False)
     write_atomically(out / "phase.json", lambda path: path.write_text(text))
-    picture = plotting_phase.phase(result)
+    picture = phase.phase(result)
     for suffix in ("png", "pdf"):
-        plotting.save(picture, out / f"phase.{suffix}")
+        curves.save(picture, out / f"phase.{suffix}")
     _report(result, swept)
     sys.stdout.write(f"wrote phase.png, phase.pdf, phase.json, store in {out}\n")
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0

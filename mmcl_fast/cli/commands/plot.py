@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmcl_fast import plotting, plotting_sweep
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.plotting import curves, sweep
 from mmcl_fast.sweep.store.reader import check_column, load
 from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
 from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
@@ -66,12 +66,12 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
     prepare_directory(out.parent)
     one = next(iter(found.values()))
     if kind == "curves":
-        figure = plotting_sweep.sweep_curves(found, hue)
+        figure = sweep.sweep_curves(found, hue)
     elif kind == "lines":
-        figure = plotting_sweep.sweep_lines(one, keys[0], hue, values[0])
+        figure = sweep.sweep_lines(one, keys[0], hue, values[0])
     else:
-        figure = plotting_sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0])
-    plotting.save(figure, out)
+        figure = sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0])
+    curves.save(figure, out)
     _report(one, out)
     return 0
 

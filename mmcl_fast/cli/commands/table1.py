@@ -15,7 +15,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast import plotting, plotting_table1
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import Device
 from mmcl_fast.data.mnist.download import fetch_digits
@@ -30,6 +29,7 @@ from mmcl_fast.experiments.table1.report import (
 )
 from mmcl_fast.experiments.table1.resume import PartialResults
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves, table1
 
 PARTIAL = "table1.partial.json"
 
@@ -78,8 +78,8 @@ def table1_command(  # noqa: PLR0913 - one argument per group of flags
     text, page = json.dumps(found, allow_nan=False), to_markdown(table, found)
     write_atomically(out / "table1.json", lambda path: path.write_text(text))
     write_atomically(out / "table1.md", lambda path: path.write_text(page))
-    picture = plotting_table1.table1(table, found, make_sets(digits, cfg, seeds[0]))
-    plotting.save(picture, out / "table1.png")
+    picture = table1.table1(table, found, make_sets(digits, cfg, seeds[0]))
+    curves.save(picture, out / "table1.png")
     partial.remove()
     _report(found, time.monotonic() - started)
     sys.stdout.write(f"wrote table1.json, table1.md, table1.png in {out}\n")

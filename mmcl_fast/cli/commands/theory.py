@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast import plotting, plotting_theory
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
@@ -20,6 +19,7 @@ from mmcl_fast.experiments.theory_checks.names import CheckName
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import run_checks
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves, theory
 
 
 def theory_command(checks: Sequence[CheckName], seeds: range, out: Path) -> int:
@@ -48,7 +48,7 @@ def theory_command(checks: Sequence[CheckName], seeds: range, out: Path) -> int:
     page = to_markdown(findings)
     write_atomically(out / "theory.json", lambda path: path.write_text(text))
     write_atomically(out / "theory.md", lambda path: path.write_text(page))
-    plotting.save(plotting_theory.theory(findings, len(seeds)), out / "theory.png")
+    curves.save(theory.theory(findings, len(seeds)), out / "theory.png")
     _report(findings, len(seeds), time.monotonic() - started)
     sys.stdout.write(f"wrote theory.json, theory.md, theory.png in {out}\n")
     return 0

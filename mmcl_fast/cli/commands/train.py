@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from mmcl_fast import plotting
 from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves as plotting
 from mmcl_fast.training import train
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run

@@ -115,6 +115,6 @@ def test_the_scan_is_not_in_tf32(case: int, monkeypatch: pytest.MonkeyPatch) -> 
         return lambda: seen.append(jax.config.jax_default_matmul_precision)
 
     for name in ("jax_losses", "jax_vmap_losses"):
-        monkeypatch.setattr(gram.peers, name, losses)
+        monkeypatch.setattr(gram.training, name, losses)
     gram.scan(*list(gram.cases())[case])()
     assert seen == ["highest"]

@@ -128,9 +128,13 @@ def test_choices_are_compared_with_what_the_code_does() -> None:
 
 
 def test_a_constant_is_put_back() -> None:
-    before = choices.newton.CHUNK_BYTES
+    newton = choices.linear_probe_newton
+    before = newton.CHUNK_BYTES
     seen = choices.by_constant(
-        choices.newton, "CHUNK_BYTES", {"one": 1}, partial(getattr, choices.newton, "CHUNK_BYTES")
+        newton,
+        "CHUNK_BYTES",
+        {"one": 1},
+        partial(getattr, newton, "CHUNK_BYTES"),
     )
     assert seen["one"]() == 1
-    assert before == choices.newton.CHUNK_BYTES
+    assert before == newton.CHUNK_BYTES

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl_fast import ConfigError, plotting, plotting_phase, theory, train_many
+from mmcl_fast import ConfigError, theory, train_many
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.phase import diagram as phase_module
@@ -22,6 +22,7 @@ from mmcl_fast.experiments.phase.planes import (
     overlay,
 )
 from mmcl_fast.experiments.scaling import Scaled
+from mmcl_fast.plotting import curves, phase
 
 NAMES = list(PLANES)
 SMALL = Plane(Range("n", 8, 16), Range("snr", 0.02, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
@@ -215,7 +216,7 @@ def made_up(name: str) -> Phase:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_picture_shows_the_numbers(name: str, tmp_path: Path) -> None:
     result = made_up(name)
-    figure = plotting_phase.phase(result)
+    figure = phase.phase(result)
     axes = figure.axes[:2]
     assert [axis.get_title() for axis in axes] == ["single-modal", "multi-modal"]
     for axis, modality in zip(axes, ("single", "multi"), strict=True):
@@ -228,13 +229,13 @@ def test_the_picture_shows_the_numbers(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(dots.get_ydata(), result.maps[modality].measured)
         upright = [line for line in axis.get_lines() if line.get_linestyle() == "-."]
         assert len(upright) == (name == "cmu-nsnr2" and modality == "multi")
-    path = plotting.save(figure, tmp_path / "x.pdf")
+    path = curves.save(figure, tmp_path / "x.pdf")
     assert path.stat().st_size > 5000
 
 
 def test_the_drawn_line_is_the_boundary_of_t1() -> None:
     result = made_up("cmu-nsnr2")
-    axis = plotting_phase.phase(result).axes[1]
+    axis = phase.phase(result).axes[1]
     contour = axis.collections[1]
     points = np.concatenate([path.vertices for path in contour.get_paths()])
     # On it, C_mu n SNR^2 is nearly constant; its T1s are equal.

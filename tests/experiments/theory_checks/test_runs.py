@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast import ConfigError, TrainConfig, plotting, plotting_theory, theory, train
+from mmcl_fast import ConfigError, TrainConfig, theory, train
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
@@ -24,6 +24,8 @@ from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Row, Serie
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import CHECKS
+from mmcl_fast.plotting import curves
+from mmcl_fast.plotting import theory as plotting_theory
 
 SEEDS = (0, 1)
 
@@ -120,7 +122,7 @@ def test_a_check_reports_and_can_be_drawn(
         assert len(series.x) == len(series.mean)
         assert (series.modality is None) == (not series.sd)
     figure = plotting_theory.theory([finding], len(SEEDS))
-    assert plotting.save(figure, tmp_path / "x.png").stat().st_size > 1000
+    assert curves.save(figure, tmp_path / "x.png").stat().st_size > 1000
     assert TINY[name]() == finding, "equal seeds, equal numbers"
 
 
@@ -188,7 +190,7 @@ def test_panels_show_means_bands_and_predictions() -> None:
     assert guide.get_color() == "black"
     line = axis.containers[0].lines[0]
     np.testing.assert_array_equal(line.get_ydata(), [3.0, 4.0])
-    assert line.get_color() == plotting.COLOURS["single"]
+    assert line.get_color() == curves.COLOURS["single"]
     (bars,) = axis.containers
     ends = [segment[:, 1].tolist() for segment in bars[2][0].get_segments()]
     assert ends == [[2.5, 3.5], [3.75, 4.25]]

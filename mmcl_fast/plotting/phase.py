@@ -15,8 +15,8 @@ from matplotlib.patheffects import withStroke
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
 from mmcl_fast.experiments.phase.planes import overlay
-from mmcl_fast.plotting import NAMES, STYLE
-from mmcl_fast.plotting_sweep import ACCURACY, Floats, edges, heat_panel, label
+from mmcl_fast.plotting.curves import NAMES, STYLE
+from mmcl_fast.plotting.sweep import ACCURACY, Floats, edges, heat_panel, label
 from mmcl_fast.theory import MIN_C_MU
 
 FINE = 120  # points along an axis for the theory's curves

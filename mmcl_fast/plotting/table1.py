@@ -14,7 +14,7 @@ from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 from mmcl_fast.experiments.table1.report import SET_NAMES, SHORT_NAMES, mean_confusion
-from mmcl_fast.plotting import COLOURS, STYLE
+from mmcl_fast.plotting.curves import COLOURS, STYLE
 
 EXAMPLES = 5  # images of each class
 # Okabe and Ito (2008), safe for colour-blind; the two of Figure 1 keep their colours.

@@ -17,7 +17,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mmcl_fast.plotting import COLOURS, NAMES, PANELS, STYLE
+from mmcl_fast.plotting.curves import COLOURS, NAMES, PANELS, STYLE
 from mmcl_fast.sweep.store.seed_statistics import Cells
 
 Floats = npt.NDArray[np.float64]

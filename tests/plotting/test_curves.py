@@ -8,8 +8,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmcl_fast import OutputError, Run, TrainConfig, plotting
+from mmcl_fast import OutputError, Run, TrainConfig
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
+from mmcl_fast.plotting import curves as plotting
 
 EPOCHS = 40
 CFG = TrainConfig(epochs=EPOCHS)

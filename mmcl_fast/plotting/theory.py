@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Series
-from mmcl_fast.plotting import COLOURS, STYLE
+from mmcl_fast.plotting.curves import COLOURS, STYLE
 
 COLUMNS = 3
 PANEL_SIZE = (3.9, 3.1)
