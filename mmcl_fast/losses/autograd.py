@@ -1,6 +1,6 @@
 """The losses outside of tracers and transforms: one node of autograd, and no operation of torch.
 
-An operation (`ops.py`) costs the host as much as several launches: arguments are parsed and
+An operation (`custom_op.py`) costs the host as much as several launches: arguments are parsed and
 checked in every layer of the dispatcher, and results may not share anything. Where nobody looks at
 operations, the implementation is called directly.
 """

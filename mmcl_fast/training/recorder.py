@@ -33,7 +33,7 @@ class Recorder:
     the next epochs are on their way (`keep_up`), and waits for the last results in `runs`.
 
     Args:
-        configs: Resolved settings of the runs (`training.resolve`).
+        configs: Resolved settings of the runs (`resolve.resolve`).
         data: Their data (for the labels).
     """
 
