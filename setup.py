@@ -7,25 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
-from setuptools import setup
+from setuptools import find_packages, setup
 
+# Folders whose names in the package are not their own.
+FOLDERS = {"mmcl_fast": "mmcl_fast", "mmcl_fast.kernels": "kernels", "mmcl_fast.bench": "bench"}
 PACKAGES = [
-    "mmcl_fast",
-    "mmcl_fast.commands",
-    "mmcl_fast.data",
-    "mmcl_fast.distributed",
-    "mmcl_fast.engines",
-    "mmcl_fast.experiments",
-    "mmcl_fast.experiments.table1",
-    "mmcl_fast.experiments.theory_checks",
-    "mmcl_fast.losses",
-    "mmcl_fast.losses.compat",
-    "mmcl_fast.reference",
-    "mmcl_fast.sweep",
-    "mmcl_fast.torch_impl",
-    "mmcl_fast.triton_impl",
-    "mmcl_fast.kernels",
-    "mmcl_fast.bench",
+    name
+    for package, folder in FOLDERS.items()
+    for name in (package, *(f"{package}.{inner}" for inner in find_packages(folder)))
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
@@ -81,11 +70,7 @@ class BuildNative(build_ext):
 ParallelCompile("NPY_NUM_BUILD_JOBS").install()  # as many files at once as there are cores
 setup(
     packages=PACKAGES,
-    package_dir={
-        "mmcl_fast": "mmcl_fast",
-        "mmcl_fast.kernels": "kernels",
-        "mmcl_fast.bench": "bench",
-    },
+    package_dir=FOLDERS,
     package_data={"mmcl_fast": ["py.typed", "*.pyi"]},
     ext_modules=[
         Pybind11Extension(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .optional_peers import peer_argument
+from .peers.registry import peer_argument
 
 
 def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .optional_peers import PEERS
+from .peers.registry import PEERS
 
 PACKAGES = ("torch", "jax", "numpy", "mmcl-fast")
 ROOT = Path(__file__).resolve().parents[1]

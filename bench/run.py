@@ -1,8 +1,9 @@
 """Everything in one command: `mmcl bench`, or `python -m bench.run` in a checkout.
 
-Each operation of `ops.OPERATIONS` runs in a process of its own, which checks before it times. What
-they wrote is judged against the machine's measured ceilings, shown as one table of ratios, and
-appended to a file of JSON lines together with every peer's version or why it was skipped.
+Each operation of `operations.OPERATIONS` runs in a process of its own, which checks before it
+times. What they wrote is judged against the machine's measured ceilings, shown as one table of
+ratios, and appended to a file of JSON lines together with every peer's version or why it was
+skipped.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from . import record
-from .ops import OPERATIONS, Operation, judged, median_ms
-from .optional_peers import PEERS, peer_of
-from .picture import draw
+from .operations import OPERATIONS, Operation, judged, median_ms
+from .peers.registry import PEERS, peer_of
+from .report.picture import draw
 
 Row = dict[str, Any]
 TOTAL_S = 290.0  # five minutes, less what it takes to start and to draw
 HIDDEN = ("outputs", "scaling", "ceiling", "sizes")  # operations that the table leaves to the file
+CEILING = "timing.ceiling"  # the module that measures the machine
 BOUNDS = ("memset",)  # variants that are neither ours nor a peer
 
 
@@ -93,8 +95,8 @@ def run(
     end = time.monotonic() + TOTAL_S
     operations = chosen_operations(names)
     tell = on_start or (lambda module, done: None)
-    tell("ceiling", 0)
-    ceilings, failure = measure("ceiling", ["--quick"] if quick else [], TOTAL_S)
+    tell(CEILING, 0)
+    ceilings, failure = measure(CEILING, ["--quick"] if quick else [], TOTAL_S)
     if failure is not None:
         return [], [failure]
     (ceiling,) = ceilings
@@ -220,7 +222,7 @@ def run_and_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bench.run`: the arguments of `mmcl bench`."""
-    from mmcl_fast.cli import run as command
+    from mmcl_fast.cli.command_line import run as command
 
     return command(["bench", *(sys.argv[1:] if arguments is None else arguments)])
 

@@ -4,7 +4,7 @@
     w_op = shift * ( 2^(x_op - own_top_o) own_scale_o  +  2^(x_op - other_top_p) other_scale_p )
 
 `own` and `other` are query and key, or key and query: dQ and dK are the same kernel. A side without
-scale has no term. Sigmoid form: both exponentials are 1 / (1 + 2^-x). x as in `pairs.py`.
+scale has no term. Sigmoid form: both exponentials are 1 / (1 + 2^-x). x as in `contrast_common.py`.
 
 Numerics contract: scores and sums float32. The weights w are rounded to the features' dtype before
 they meet them, so that 16-bit features use tensor cores: with u = 2^-8 (bfloat16), 2^-11 (float16),
@@ -34,8 +34,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
-from mmcl_fast.kernels.contrast_statistics import column_ranges
-from mmcl_fast.kernels.pairs import (
+from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
     block_d,
@@ -48,6 +47,7 @@ from mmcl_fast.kernels.pairs import (
     sigmoid,
     units,
 )
+from mmcl_fast.kernels.contrast_statistics import column_ranges
 
 
 class Side(NamedTuple):

@@ -4,7 +4,8 @@
 
 over negatives j, and found_i = x of the positive, if that is a key. With them dL/dq is known, when
 queries alone are differentiated: a direction whose keys are stopped or frozen costs one pass.
-Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in `pairs.py`.
+Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in
+`contrast_common.py`.
 
 Blocks that are all negatives are summed relative to one number, as in `contrast_statistics.py`, and
 again if a sum leaves its range. Others, and all in float16, have a running maximum that rescales
@@ -27,8 +28,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
-from mmcl_fast.kernels.contrast_statistics import column_ranges
-from mmcl_fast.kernels.pairs import (
+from mmcl_fast.kernels.contrast_common import (
     FLOOR,
     LARGEST_SUM,
     SHIFT_FP16,
@@ -47,6 +47,7 @@ from mmcl_fast.kernels.pairs import (
     softplus,
     units,
 )
+from mmcl_fast.kernels.contrast_statistics import column_ranges
 
 
 class Mixture(NamedTuple):

@@ -4,8 +4,8 @@
     column_total[j], column_top[j]: the same over the queries i whose negative j is
     found[i] = x of the positive, if that is a key
 
-in the units of `pairs.py`; sigmoid form: row_total[i] = sum_j log(1 + 2^x_ij), and no top. `top` is
-the largest score or less than 1 below it, and totals are at least 1.
+in the units of `contrast_common.py`; sigmoid form: row_total[i] = sum_j log(1 + 2^x_ij), and no
+top. `top` is the largest score or less than 1 below it, and totals are at least 1.
 
 A program owns a block of queries and goes along a range of keys. Blocks that are all negatives are
 summed relative to one number, `shift_of` the temperature: one exponential a score serves its row
@@ -18,7 +18,7 @@ programs there are depends on the sizes and the tile alone, never on the GPU's s
 The product's rows are keys, its columns queries: the sums that a program keeps need no exchange
 between threads until the end, and a key's sum over queries lies within a warp.
 
-Numerics contract: `pairs.py`; sums relative to t lose terms below 2^-126, 2^-46 of a sum.
+Numerics contract: `contrast_common.py`; sums relative to t lose terms below 2^-126, 2^-46 of a sum.
 Cost: 2*N*M*D flop, 1 exponential a score (2 with a mask); reads N*D + (N / block_n)*M*D elements,
 mostly from L2, and writes 8 bytes a column and block of queries for column statistics.
 """
@@ -32,7 +32,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import Tile, arch_of, cdiv, tile_for
-from mmcl_fast.kernels.pairs import (
+from mmcl_fast.kernels.contrast_common import (
     FLOOR,
     LARGEST_SUM,
     SMALLEST_SUM,

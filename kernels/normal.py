@@ -5,12 +5,12 @@
 `z` is `docs/stream.md`: Philox4x32-10 (Salmon et al., SC 2011) on the counter (block, sample, run,
 tag and epoch), then Box and Muller (1958) by polynomials. Any slice equals that slice of the whole.
 
-Numerics contract: bit for bit the NumPy oracle `mmcl_fast/data/stream_numpy.py`. Every step is an
-integer operation or one correctly rounded float32 operation (`fma`, `mul`, `add`, `sqrt`; `tl.sqrt`
-would be an approximation); no product feeds an addition, and fusion is switched off at the launch
-all the same, so that the PTX spells `.rn` and the assembler may contract nothing. Subnormals are
-kept. float32: `z * float32(scale)`; bfloat16: that, rounded to nearest even; float64:
-`float64(z) * scale`. Coefficients: fitted by `csrc/tools/fit_transform.py`.
+Numerics contract: bit for bit the NumPy oracle `mmcl_fast/data/stream/stream_numpy.py`. Every step
+is an integer operation or one correctly rounded float32 operation (`fma`, `mul`, `add`, `sqrt`;
+`tl.sqrt` would be an approximation); no product feeds an addition, and fusion is switched off at
+the launch all the same, so that the PTX spells `.rn` and the assembler may contract nothing.
+Subnormals are kept. float32: `z * float32(scale)`; bfloat16: that, rounded to nearest even;
+float64: `float64(z) * scale`. Coefficients: fitted by `csrc/tools/fit_transform.py`.
 
 Cost: no reads, R * N * D * itemsize bytes written; per four normals one Philox block (20 widening
 multiplies, 20 three-way xors), 2 square roots and 32 fma. Deterministic: no atomics, no reduction,
@@ -206,7 +206,7 @@ def normal_fill(
     Raises: ValueError (shape, strides, range, device), TypeError (dtype); nothing is written then.
     Numerics: bit-equal to the oracle; see the head of this file and tests/kernels/test_normal.py.
     Cost: one write of `out`; nothing is allocated.
-    See: mmcl_fast.data.stream_numpy.standard_normal (meaning).
+    See: mmcl_fast.data.stream.stream_numpy.standard_normal (meaning).
     """
     _check_out(out)
     _check_range("seed", seed, MAX_SEED)

@@ -34,7 +34,7 @@ import triton
 import triton.language as tl
 
 from mmcl_fast.kernels._tiles import INTERPRETER, PRECISIONS, Tile, arch_of, tile_for
-from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
+from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.kernels.trajectory_steps import (
     change_queries,
     change_signal,

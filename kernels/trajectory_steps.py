@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmcl_fast.kernels.pairs import log1p_unit
+from mmcl_fast.kernels.contrast_common import log1p_unit
 
 SMALLEST = tl.constexpr(2.0**-60)  # of e^(positive - top); below, a quotient could overflow
 

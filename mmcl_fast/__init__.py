@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmcl_fast import sweep as sweep
     from mmcl_fast import theory as theory
     from mmcl_fast.config import TrainConfig as TrainConfig
-    from mmcl_fast.data.synthetic import SignalNoiseData as SignalNoiseData
+    from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData as SignalNoiseData
     from mmcl_fast.errors import BackendUnavailableError as BackendUnavailableError
     from mmcl_fast.errors import ConfigError as ConfigError
     from mmcl_fast.errors import DataError as DataError
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mmcl_fast.losses import InfoNCELoss as InfoNCELoss
     from mmcl_fast.losses import info_nce as info_nce
     from mmcl_fast.model import TwoLayerEncoder as TwoLayerEncoder
-    from mmcl_fast.run import Run as Run
     from mmcl_fast.training import EpochInfo as EpochInfo
     from mmcl_fast.training import train as train
     from mmcl_fast.training import train_many as train_many
+    from mmcl_fast.training.run import Run as Run
 
 __version__ = "0.1.0"
 
@@ -42,8 +42,8 @@ _HOME = {
     "InfoNCELoss": "losses",
     "MmclError": "errors",
     "OutputError": "errors",
-    "Run": "run",
-    "SignalNoiseData": "data.synthetic",
+    "Run": "training",
+    "SignalNoiseData": "data",
     "TrainConfig": "config",
     "TwoLayerEncoder": "model",
     "info_nce": "losses",

@@ -10,8 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mmcl_fast import OutputError, TrainConfig, checkpoint, train
+from mmcl_fast import OutputError, TrainConfig, train
 from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.training import checkpoint
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=9, evaluate_every=4)
 

@@ -2,9 +2,9 @@
 //
 //   minimise over (w, b)   mean_i log(1 + exp(-y_i (<w, f_i> + b))) + (l2 / 2) |w|^2
 //
-// Damped Newton as in mmcl_fast/probe.py, which documents the method: in w for p <= n, and for
-// p > n in the coefficients a of w = F^T a. One problem on one thread, every sum one chain of fused
-// multiply-adds, or of eight lanes that are added in a fixed order.
+// Damped Newton as in mmcl_fast/training/linear_probe.py, which documents the method: in w for
+// p <= n, and for p > n in the coefficients a of w = F^T a. One problem on one thread, every sum
+// one chain of fused multiply-adds, or of eight lanes that are added in a fixed order.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// A logistic head's fit and its score, over a wrapper `D`. mmcl_fast/probe.py explains the method.
+// A logistic head's fit and its score, over a wrapper `D`.
+// mmcl_fast/training/linear_probe.py explains the method.
 #pragma once
 
 #include "head_algebra.h"

@@ -6,9 +6,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mmcl_fast.distributed.calls import GradientScale, Mode
-from mmcl_fast.distributed.functions import Setting, infonce_across, ntxent_across, siglip_across
-from mmcl_fast.distributed.members import Group
+from mmcl_fast.distributed.autograd import GradientScale, Mode
+from mmcl_fast.distributed.functional import (
+    Setting,
+    infonce_across,
+    ntxent_across,
+    siglip_across,
+)
+from mmcl_fast.distributed.group import Group
 from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Gradients, Wanted
-from mmcl_fast.distributed.members import Members
-from mmcl_fast.distributed.trips import Payload, Trip
-from mmcl_fast.torch_impl import contrast_forward
-from mmcl_fast.torch_impl.foreign import foreign_sigmoid
+from mmcl_fast.distributed.exchange import Payload, Trip
+from mmcl_fast.distributed.group import Members
+from mmcl_fast.distributed.off_diagonal import foreign_sigmoid
+from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.torch_backend import contrast_forward
 
 
 def sigmoid_pass(

@@ -14,7 +14,7 @@ from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
-from mmcl_fast.engines.gram_replayed import gram_engine
+from mmcl_fast.engines.gram_cuda_graph import gram_engine
 from mmcl_fast.engines.native import NativeEngine as NativeEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
@@ -23,8 +23,8 @@ from mmcl_fast.engines.protocol import Measured as Measured
 from mmcl_fast.engines.protocol import Spec as Spec
 from mmcl_fast.engines.protocol import StretchEngine as StretchEngine
 from mmcl_fast.engines.reference_engine import ReferenceEngine as ReferenceEngine
+from mmcl_fast.engines.trajectory_base import MAY_DIFFER
 from mmcl_fast.engines.triton import TritonEngine as TritonEngine
-from mmcl_fast.engines.whole_runs import MAY_DIFFER
 from mmcl_fast.errors import EngineRefusedError
 
 

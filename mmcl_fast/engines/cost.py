@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.memory import available_bytes
-from mmcl_fast.data.rows import GPU_PIECE_NUMBERS, PIECE_NUMBERS, piece_rows
-from mmcl_fast.data.synthetic import TORCH_DTYPES, data_bytes
-from mmcl_fast.engines.gram_replayed import HELD_EPOCHS, why_not_replayed
+from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, PIECE_NUMBERS, piece_rows
+from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, data_bytes
+from mmcl_fast.data.stream.memory import available_bytes
+from mmcl_fast.engines.gram_cuda_graph import HELD_EPOCHS, why_not_replayed
+from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_numbers
 from mmcl_fast.errors import DataError
-from mmcl_fast.torch_impl.one_pass import CHUNK_SCORES
-from mmcl_fast.torch_impl.scores import chunk_rows
+from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
 GIB = 2**30
 SPAN_ENGINES = ("triton", "native", "gram")
-GPU_SCORES, GPU_ROWS = 2**28, 1024  # of `triton_impl.halves`, which imports Triton
+GPU_SCORES, GPU_ROWS = 2**28, 1024  # of `paper_loss.label_halves_triton`, which imports Triton
 # Of a CUDA graph's memory pool: 32 MiB that cuBLAS takes for a capture, and torch takes memory by
 # segments of up to 20 MiB.
 POOL_BYTES = 1 << 26

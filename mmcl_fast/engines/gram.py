@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import data_bytes, draw_augmented
+from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
 from mmcl_fast.engines.alignment import aligned, even
-from mmcl_fast.engines.descent import LinearDescent
-from mmcl_fast.engines.pool import NegativePool
-from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
-from mmcl_fast.torch_impl.one_pass import (
+from mmcl_fast.engines.negatives import NegativePool
+from mmcl_fast.engines.optimizers import LinearDescent
+from mmcl_fast.engines.paper_loss.full_scores import (
     FeatureGradient,
     Features,
     Labels,
@@ -36,6 +34,8 @@ from mmcl_fast.torch_impl.one_pass import (
     Workspace,
     one_pass,
 )
+from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 
 SPAN_OPTIMIZERS = ("gd", "momentum")
 

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData, data_bytes
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
 
 # Beyond this nothing was measured, and more cores help `gram` alone; up to here
-# `python -m bench.choices` times the two engines.
+# `python -m bench.cpu.choices` times the two engines.
 AUTO_SAMPLES = 2048
 BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30

@@ -9,8 +9,8 @@ Numerics: arithmetic of the config's dtype. Precision bf16 rounds the factors an
 products with noise patches to bfloat16; weights, scores, softmax and updates stay float32. On a GPU
 features are then kept as bfloat16, and softmax terms are rounded before they weigh features.
 Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m multi-modal
-(`torch_impl.halves`); with M drawn negatives 4 n^2 m for each direction. Memory: the data, a few
-[n, m] arrays, and never n x n numbers unless M negatives are drawn.
+(`paper_loss.label_halves`); with M drawn negatives 4 n^2 m for each direction. Memory: the data, a
+few [n, m] arrays, and never n x n numbers unless M negatives are drawn.
 """
 
 from __future__ import annotations
@@ -19,25 +19,14 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.rows import HeldRows
-from mmcl_fast.data.synthetic import draw_minibatches
+from mmcl_fast.data.signal_noise.rows import HeldRows
+from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.alignment import aligned
-from mmcl_fast.engines.descent import LinearDescent, nest, unnest
-from mmcl_fast.engines.modality import Encoded, Modality, Order, Sources
-from mmcl_fast.engines.peers import Alone, Peers
-from mmcl_fast.engines.pool import NegativePool
-from mmcl_fast.engines.protocol import Coefficients, Spec
-from mmcl_fast.environment import kernels_lack, triton_interpreted
-from mmcl_fast.model import power_relu
-from mmcl_fast.torch_impl.halves import (
-    Arithmetic,
-    Halves,
-    HalvesGradient,
-    multi_halves,
-    one_way_halves,
-    single_halves,
-)
-from mmcl_fast.torch_impl.one_pass import (
+from mmcl_fast.engines.data_parallel import Alone, Peers
+from mmcl_fast.engines.encoder import Encoded, Modality, Order, Sources
+from mmcl_fast.engines.negatives import NegativePool
+from mmcl_fast.engines.optimizers import LinearDescent, nest, unnest
+from mmcl_fast.engines.paper_loss.full_scores import (
     Features,
     Labels,
     ListedNegatives,
@@ -48,9 +37,20 @@ from mmcl_fast.torch_impl.one_pass import (
     bias_of,
     one_pass,
 )
+from mmcl_fast.engines.paper_loss.label_halves import (
+    Arithmetic,
+    Halves,
+    HalvesGradient,
+    multi_halves,
+    one_way_halves,
+    single_halves,
+)
+from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.environment import kernels_lack, triton_interpreted
+from mmcl_fast.model import power_relu
 
 # Samples of a pass from which label halves beat one masked block, whose operations are fewer
-# (`python -m bench.choices`).
+# (`python -m bench.cpu.choices`).
 _HALVES_FROM = 200
 
 
@@ -108,8 +108,8 @@ class PrimalEngine:
         able = (on_cuda or triton_interpreted()) and kernels_lack(on_cuda=on_cuda) is None
         if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
             return Modality, None, None
-        from mmcl_fast.engines.modality_triton import FEATURES, TritonModality  # imports Triton
-        from mmcl_fast.triton_impl.halves import TRITON
+        from mmcl_fast.engines.encoder_triton import FEATURES, TritonModality  # imports Triton
+        from mmcl_fast.engines.paper_loss.label_halves_triton import TRITON
 
         return TritonModality, TRITON, FEATURES[self._cfg.precision]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.synthetic import draw_augmented, draw_minibatches
+from mmcl_fast.data.signal_noise.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.alignment import aligned
-from mmcl_fast.engines.pool import NegativePool
+from mmcl_fast.engines.negatives import NegativePool
 from mmcl_fast.engines.protocol import Coefficients, Spec
 
 

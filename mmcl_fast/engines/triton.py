@@ -2,7 +2,7 @@
 
 What `native` does on a CPU (float32, gradient descent, all negatives, one view) is done by
 `kernels/trajectory.py` for as many runs at once as a GPU has room for. Inner products, before
-training and for evaluation, are those of `kernels/row_products.py`, in float32 whatever the
+training and for evaluation, are those of `kernels/inner_products.py`, in float32 whatever the
 precision of the kernel's products: one launch for all runs side by side whose d is the same.
 
 Numerics: float32 with products of the config's precision; see the kernel. A run is the same
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.stacked import stacked, stretches
-from mmcl_fast.data.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.whole_runs import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
 from mmcl_fast.environment import kernels_lack, triton_interpreted
-from mmcl_fast.kernels.sizes import MAX_NEURONS, MAX_SAMPLES
+from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu
 
 if TYPE_CHECKING:  # which imports Triton
@@ -113,7 +113,7 @@ class TritonEngine(WholeRuns):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
-        from mmcl_fast.kernels.row_products import row_products_fwd
+        from mmcl_fast.kernels.inner_products import row_products_fwd
 
         m, n_test, q = self._cfg.m, self._cfg.n_test, self._cfg.q
         if self._test is None:
@@ -154,7 +154,7 @@ class TritonEngine(WholeRuns):
 
     def _enter(self, side: int, suffix: str) -> None:
         """Enter inner products and pre-activations of a modality's vectors at the start."""
-        from mmcl_fast.kernels.row_products import row_products_fwd as products
+        from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
         m, S = self._cfg.m, self._runs.layout.slots
         for part, (noise, mu, weights) in self._parts(*(f"{x}{suffix}" for x in _COLUMNS)):
@@ -172,7 +172,7 @@ class TritonEngine(WholeRuns):
 
     def _test_products(self) -> tuple[Tensor, Tensor]:
         """Products of test vectors and nu with the columns [R, n_test + 1, n + 1], and w(0)."""
-        from mmcl_fast.kernels.row_products import row_products_fwd as products
+        from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
         n, m, n_test, runs = self._cfg.n, self._cfg.m, self._cfg.n_test, len(self._spec.data)
         gram = self._runs.z.new_empty(runs, n_test + 1, n + 1)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import INFERRED, PRESETS, TrainConfig
 from mmcl_fast.environment import environment
-from mmcl_fast.presets import INFERRED, PRESETS
-from mmcl_fast.recorder import CURVES
-from mmcl_fast.run import Run
 from mmcl_fast.theory import t1_multi, t1_single
 from mmcl_fast.training import EpochInfo, train_many
+from mmcl_fast.training.recorder import CURVES
+from mmcl_fast.training.run import Run
 
 MODALITIES = ("single", "multi")
 # What the paper prints in its Figure 1 and the text beside it (section 5.3 and 6).

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast
-from mmcl_fast.losses.ops import Reduction
-from mmcl_fast.losses.running import number, reduced, run
-from mmcl_fast.losses.smoothing import uniform_pull
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.custom_op import Reduction
+from mmcl_fast.losses.dispatch import number, reduced, run
+from mmcl_fast.losses.label_smoothing import uniform_pull
 from mmcl_fast.losses.validation import (
     check_labels,
     check_more_negatives,
@@ -80,7 +80,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             the negatives, as in `torch.nn.functional.cross_entropy`.
         reduction: "mean" over the N queries (N >= 1: the mean of nothing is refused), "sum", or
             "none" for [N] (if `symmetric`, entry i is the mean of the two directions' row i).
-        backend: "auto" or a name in `mmcl_fast.backends.BACKENDS`; a name never falls back.
+        backend: "auto" or a name in `mmcl_fast.losses.backends.BACKENDS`; a name never falls back.
 
     Returns: A scalar, or [N]; float32, or float64 for float64 input. A query without negatives has
         loss 0 and no gradient.
@@ -94,7 +94,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         temperature. Same bits on every run. It can be differentiated once. Tests:
         tests/losses/test_info_nce.py.
 
-    Cost: `mmcl_fast/torch_impl/contrastive.py` has the table; O((N + M) * D) memory
+    Cost: `mmcl_fast/losses/torch_backend/contrastive.py` has the table; O((N + M) * D) memory
         beside the hard negatives.
 
     See: mmcl_fast.reference.info_nce (meaning).

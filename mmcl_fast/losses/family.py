@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Form
-from mmcl_fast.losses.classes import Classes
-from mmcl_fast.losses.ops import Reduction
-from mmcl_fast.losses.running import number, reduced, run
+from mmcl_fast.losses.class_sums import Classes
+from mmcl_fast.losses.contrast import Contrast, Form
+from mmcl_fast.losses.custom_op import Reduction
+from mmcl_fast.losses.dispatch import number, reduced, run
 from mmcl_fast.losses.validation import (
     check_bias,
     check_features,

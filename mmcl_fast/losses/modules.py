@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mmcl_fast.backends import check_name
+from mmcl_fast.losses.backends import check_name
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.validation import check_options, check_smoothing, check_temperature
 
@@ -23,7 +23,7 @@ class InfoNCELoss(nn.Module):
         stop_gradient: None | "key".
         label_smoothing: In 0 .. 1.
         reduction: "mean" | "sum" | "none".
-        backend: "auto" or a name in `mmcl_fast.backends.BACKENDS`.
+        backend: "auto" or a name in `mmcl_fast.losses.backends.BACKENDS`.
 
     Raises:
         ValueError: An option's value.

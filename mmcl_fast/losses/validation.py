@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from mmcl_fast.backends import FLOAT_DTYPES
+from mmcl_fast.losses.backends import FLOAT_DTYPES
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "negatives": ("all", "other_label"),

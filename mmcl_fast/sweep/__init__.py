@@ -9,12 +9,12 @@ cube = sweep.to_xarray("store")      # one dimension per swept setting
 
 from __future__ import annotations
 
-from mmcl_fast.sweep.cube import to_xarray
-from mmcl_fast.sweep.driver import Policy, SweepResult, run_sweep
-from mmcl_fast.sweep.plan import Plan, make_plan
-from mmcl_fast.sweep.spec import Spec, read_spec
-from mmcl_fast.sweep.survey import Status, read_status
-from mmcl_fast.sweep.table import load
+from mmcl_fast.sweep.execute.runner import Policy, SweepResult, run_sweep
+from mmcl_fast.sweep.plan.plan import Plan, make_plan
+from mmcl_fast.sweep.plan.spec_file import Spec, read_spec
+from mmcl_fast.sweep.store.cube import to_xarray
+from mmcl_fast.sweep.store.reader import load
+from mmcl_fast.sweep.store.status import Status, read_status
 
 __all__ = [
     "Plan",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmcl_fast.cli.options import COMMANDS, flags_of
 from mmcl_fast.config import FIELD_NAMES
-from mmcl_fast.options import COMMANDS, flags_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench/README.md"])
@@ -21,7 +21,7 @@ def flags(command: str) -> set[str]:
 ALL_FLAGS = set().union(*(flags(command) for command in COMMANDS))
 BENCH_FLAGS = {
     flag
-    for path in (ROOT / "bench").glob("*.py")
+    for path in (ROOT / "bench").rglob("*.py")
     for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text())
 }
 OTHER_FLAGS = BENCH_FLAGS
@@ -72,7 +72,7 @@ SETTINGS = {
     "TrainConfig": "mmcl_fast/config.py",
     "Table1Config": "mmcl_fast/experiments/table1/protocol.py",
     "Views": "mmcl_fast/experiments/table1/protocol.py",
-    "ColourRule": "mmcl_fast/data/colour_rule.py",
+    "ColourRule": "mmcl_fast/data/mnist/colour_rule.py",
 }
 
 

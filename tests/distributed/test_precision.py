@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmcl_fast.contrast import Contrast, Wanted
-from mmcl_fast.distributed.members import Members
+from mmcl_fast.distributed.exchange import Merge, Payload, Visit
+from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
-from mmcl_fast.distributed.trips import Merge, Payload, Visit
+from mmcl_fast.losses.contrast import Contrast, Wanted
 
 
 class Mirror:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed import trips
-from mmcl_fast.distributed.group_peers import GroupPeers
-from mmcl_fast.distributed.members import Members
-from mmcl_fast.distributed.trips import RingTrip
-from mmcl_fast.torch_impl.halves import Halves
+from mmcl_fast.distributed import exchange
+from mmcl_fast.distributed.exchange import RingTrip
+from mmcl_fast.distributed.group import Members
+from mmcl_fast.distributed.sample_shards import GroupPeers
+from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 
 class Noted:
@@ -51,7 +51,7 @@ def test_the_next_block_travels_while_this_one_is_visited(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = Noted()
-    monkeypatch.setattr(trips, "dist", noted)
+    monkeypatch.setattr(exchange, "dist", noted)
     members = Members(None, 0, tuple(range(3, 3 + size)))  # type: ignore[arg-type]
     trip = RingTrip(members, (torch.zeros(3, 2),))
     noted.events.append("own block")
@@ -82,7 +82,7 @@ def test_the_next_block_travels_while_this_one_is_visited(
 
 
 def test_blocks_stand_in_two_buffers_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trips, "dist", Noted())
+    monkeypatch.setattr(exchange, "dist", Noted())
     members = Members(None, 0, (2, 5, 0, 4, 3))  # type: ignore[arg-type]
     trip = RingTrip(members, (torch.zeros(2, 3),))
     blocks = [payload[0] for payload in trip.payloads()]
@@ -95,7 +95,7 @@ def test_blocks_stand_in_two_buffers_by_turns(monkeypatch: pytest.MonkeyPatch) -
 
 def test_keys_come_own_first_and_then_from_the_rank_before(monkeypatch: pytest.MonkeyPatch) -> None:
     noted = Noted()
-    monkeypatch.setattr(trips, "dist", noted)
+    monkeypatch.setattr(exchange, "dist", noted)
     labels = torch.tensor([1.0, 1, -1, -1, -1, 1, 1, 1, 1])
     peers = GroupPeers(Members(None, 1, (2, 4, 3)), labels)  # type: ignore[arg-type]
     assert peers.samples == range(2, 6)

@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
-from mmcl_fast.distributed.group_peers import GroupPeers
+from mmcl_fast.distributed.sample_shards import GroupPeers
+from mmcl_fast.engines.paper_loss.label_halves import Halves
 from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss
-from mmcl_fast.torch_impl.halves import Halves
 from tests.distributed.cases import (
     CASES,
     GROUPS,

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
 from mmcl_fast.engines import GramEngine, Measured, Spec
-from mmcl_fast.torch_impl import one_pass
+from mmcl_fast.engines.paper_loss import full_scores
 
 SMALL: dict[str, Any] = {"n": 14, "d": 30, "m": 6, "n_test": 5, "sigma_0": 0.05}
 
@@ -27,7 +27,7 @@ class Case:
     def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Rows of scores at a time."""
         if self.chunk:
-            monkeypatch.setattr(one_pass, "CHUNK_SCORES", self.chunk * SMALL["n"])
+            monkeypatch.setattr(full_scores, "CHUNK_SCORES", self.chunk * SMALL["n"])
 
 
 CASES = [

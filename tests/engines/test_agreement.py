@@ -11,9 +11,9 @@ import torch
 
 from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
 from mmcl_fast.data import sample
-from mmcl_fast.data.device_rows import DeviceRows
-from mmcl_fast.data.rows import piece_rows
-from mmcl_fast.data.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.gpu import DeviceRows
+from mmcl_fast.data.signal_noise.rows import piece_rows
+from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines import ENGINES, check_memory, memory_bytes, primal
 from mmcl_fast.engines.cost import GPU_ROWS, GPU_SCORES
 
@@ -164,7 +164,7 @@ def test_auto_takes_the_cheaper_engine() -> None:
 
 
 def test_memory_is_predicted() -> None:
-    from mmcl_fast.training import resolve
+    from mmcl_fast.training.resolve import resolve
 
     large = TrainConfig(n=20_000, d=200_000, data="reduced", evaluate_every=0)
     need = {name: memory_bytes(large, name) for name in ENGINES}
@@ -193,9 +193,10 @@ def test_memory_of_a_gpu_is_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = small.replace(d=40_000)
     with pytest.raises(DataError, match=r"at most 1.00 GiB \(free now, where data are drawn\)"):
         check_memory(wide, "primal")
-    from mmcl_fast.triton_impl import chunked, halves
+    from mmcl_fast.engines.paper_loss import label_halves_triton
+    from mmcl_fast.losses.triton_backend import chunked
 
-    assert GPU_SCORES == halves.WORKSPACE
+    assert GPU_SCORES == label_halves_triton.WORKSPACE
     assert GPU_ROWS == chunked.MIN_ROWS
 
 

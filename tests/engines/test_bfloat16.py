@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import EngineRefusedError, TrainConfig, train
-from mmcl_fast.engines import modality, resolve_engine
-from mmcl_fast.run import Run
-from mmcl_fast.torch_impl.products import bfloat16_product
+from mmcl_fast.engines import encoder, resolve_engine
+from mmcl_fast.losses.torch_backend.matmul import bfloat16_product
+from mmcl_fast.training.run import Run
 
 CURVES = ("loss", "signal", "noise")
 
@@ -56,7 +56,7 @@ def test_error_is_that_of_the_products(
         cfg = base.replace(seed=seed)
         exact, ours = train(cfg.replace(dtype="float64")), train(cfg.replace(precision="bf16"))
         with monkeypatch.context() as patch:
-            patch.setitem(modality.PRODUCTS, "ieee", rounded)
+            patch.setitem(encoder.PRODUCTS, "ieee", rounded)
             plain = train(cfg.replace(dtype="float64"))
         for name in CURVES:
             wrong[name] = max(wrong[name], error(ours, exact, name))

@@ -137,10 +137,10 @@ def test_threads_do_not_matter(engine: str) -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 1), (0.0, 2)], ids=["small", "large"])
 def test_small_runs_compute_on_one_thread(limit, expected: int, monkeypatch) -> None:
-    from mmcl_fast import training
+    from mmcl_fast.training import loop
 
     if limit is not None:
-        monkeypatch.setattr(training, "THREADED_FLOP", limit)
+        monkeypatch.setattr(loop, "THREADED_FLOP", limit)
     threads, seen = torch.get_num_threads(), set()
     try:
         torch.set_num_threads(2)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from mmcl_fast import ConfigError, DataError, EngineRefusedError, TrainConfig, train
-from mmcl_fast.data import device_rows, normal, rows, sample
-from mmcl_fast.data.rows import HeldRows, StreamedRows, pieces_of
-from mmcl_fast.data.synthetic import draw_augmented
+from mmcl_fast.data import normal, sample
+from mmcl_fast.data.signal_noise import gpu, rows
+from mmcl_fast.data.signal_noise.rows import HeldRows, StreamedRows, pieces_of
+from mmcl_fast.data.signal_noise.synthetic import draw_augmented
 from mmcl_fast.engines import memory_bytes, resolve_engine
-from mmcl_fast.engines.modality import Sources
+from mmcl_fast.engines.encoder import Sources
 
 BASE = TrainConfig(n=700, d=48, m=24, epochs=3, n_test=20, engine="primal", device="cpu")
 
@@ -106,7 +107,7 @@ def test_fresh_views_on_a_gpu_are_exact_sums_in_the_pieces_drawn(
     class Drawn(StreamedRows):
         piece_numbers = 1  # 256 rows, as of many numbers; held rows are one piece there
 
-    monkeypatch.setattr(device_rows, "DeviceRows", Drawn)
+    monkeypatch.setattr(gpu, "DeviceRows", Drawn)
     cfg = BASE.replace(augment="per_epoch")
     data = sample(cfg)
     assert data.noise is not None

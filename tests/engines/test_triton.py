@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig
-from mmcl_fast.data import sampling
+from mmcl_fast.data.signal_noise import sampling
 from mmcl_fast.engines import ENGINES, Spec, TritonEngine, memory_bytes, resolve_engine
 
 CFG = TrainConfig(device="cuda")
@@ -93,16 +93,16 @@ def test_what_is_computed_stays_on_the_device(
 ) -> None:
     """Tensors without memory refuse to meet others, so they can stand for those of a GPU."""
     trajectory = pytest.importorskip("mmcl_fast.kernels.trajectory")
-    from mmcl_fast.kernels import row_products
+    from mmcl_fast.kernels import inner_products
 
     device, launches = torch.device("meta"), []
 
     def products(a, b, *, out, rows=None, columns=None, start=None):
-        row_products._check(a, b, out, rows, columns, start)
+        inner_products._check(a, b, out, rows, columns, start)
         launches.append(out)
         return out
 
-    monkeypatch.setattr(row_products, "row_products_fwd", products)
+    monkeypatch.setattr(inner_products, "row_products_fwd", products)
     monkeypatch.setattr(trajectory, "arch_of", lambda *_: "sm_90")
 
     def normals(stream, keys, shape, scales, dtype):

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from mmcl_fast.kernels import (
-    contrast_finish,
     contrast_gradient,
+    contrast_input_gradients,
     contrast_one_pass,
-    contrast_scores,
-    contrast_settle,
+    contrast_row_losses,
+    contrast_score_statistics,
     contrast_statistics,
 )
-from mmcl_fast.kernels import contrast_weights as weights
+from mmcl_fast.kernels import contrast_score_weights as weights
 from mmcl_fast.kernels._tiles import ARCHS, Tile, tile_for
 
 from .aot import Case
@@ -64,7 +64,7 @@ def memory_cases(arch: str) -> list[Case]:
     names = ("row_top", "row_total", "found", "column_top", "column_total")
     pointers = {f"{name}_ptr": "*fp32" for name in ("scores", "temperature", *names)}
     sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m}
-    kernel = contrast_scores._contrast_scores_kernel
+    kernel = contrast_score_statistics._contrast_scores_kernel
     found = [_case(kernel, arch, pointers, _OPTIONS | sizes, tile, {"stride_n"})]
     for element, itemsize in ITEMSIZE.items():
         tile = tile_for("contrast_weights", arch, itemsize, "any")
@@ -80,8 +80,8 @@ def row_cases(arch: str) -> list[Case]:
     """What is done once a row: statistics to losses and weights, sums to gradients."""
     names = ("top", "total", "found", "other_top", "other_total", "losses", "terms")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
-    sizes = {"BLOCK_P": contrast_settle._BLOCK_P, "BLOCK_N": contrast_settle._BLOCK_N}
-    kernel, tile = contrast_settle._contrast_settle_kernel, Tile(1, 4)
+    sizes = {"BLOCK_P": contrast_row_losses._BLOCK_P, "BLOCK_N": contrast_row_losses._BLOCK_N}
+    kernel, tile = contrast_row_losses._contrast_settle_kernel, Tile(1, 4)
     found = [
         _case(kernel, arch, pointers, {"FORM": form, "OWN": own} | sizes, tile, {"N"})
         for form, own in (("softmax", False), ("softmax", True), ("sigmoid", False))
@@ -94,9 +94,12 @@ def row_cases(arch: str) -> list[Case]:
     names = ("sums", "part_top", "top", "scale", "pull", "more", "temperature", "out", "dots")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     pointers |= {"own_ptr": "*bf16", "source_ptr": "*bf16"}
-    sizes = {"BLOCK_N": contrast_finish._BLOCK_N, "BLOCK_D": contrast_finish._BLOCK_D}
+    sizes = {
+        "BLOCK_N": contrast_input_gradients._BLOCK_N,
+        "BLOCK_D": contrast_input_gradients._BLOCK_D,
+    }
     shares = {"MUTUAL": False, "SHARE": 1.0, "PULL_SHARE": 1.0}
-    kernel = contrast_finish._contrast_finish_kernel
+    kernel = contrast_input_gradients._contrast_finish_kernel
     aligned = _STRIDES | {"stride_source"}
     found += [
         _case(kernel, arch, taken, shares | sizes, tile, aligned)

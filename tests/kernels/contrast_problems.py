@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Gradients, Wanted
-from mmcl_fast.triton_impl import contrast_backward, contrast_forward
+from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
 from tests.support.budget import error
 from tests.support.dense_contrast import (
     FEATURES,

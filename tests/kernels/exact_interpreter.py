@@ -21,7 +21,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from mmcl_fast.data.stream_numpy import fma32
+from mmcl_fast.data.stream.stream_numpy import fma32
 
 _stock_fma = InterpreterBuilder.create_fma
 _stock_cast = InterpreterBuilder.cast_impl

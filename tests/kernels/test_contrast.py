@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmcl_fast.contrast import Contrast, Wanted
 from mmcl_fast.kernels import contrast_statistics
-from mmcl_fast.triton_impl import chunked, contrast_forward
+from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.triton_backend import chunked, contrast_forward
 from tests.support.dense_contrast import FEATURES
 
 from .contrast_problems import (
@@ -142,7 +142,7 @@ def test_nothing_wanted_costs_nothing(
 
     for name in ("fused.contrast_gradient_bwd", "chunked.scores_weights_bwd",
                  "fused.contrast_one_pass_fwd"):  # fmt: skip
-        monkeypatch.setattr(f"mmcl_fast.triton_impl.{name}", refuse)
+        monkeypatch.setattr(f"mmcl_fast.losses.triton_backend.{name}", refuse)
     contrast = problem("symmetric", features, torch.float32, device)
     done = contrast_forward(contrast, Wanted(), 1.0)
     assert done.gradients is None

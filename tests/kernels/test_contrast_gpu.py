@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmcl_fast import info_nce, reference
-from mmcl_fast.contrast import Contrast, Wanted
-from mmcl_fast.triton_impl import contrast_forward
+from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.triton_backend import contrast_forward
 
 from .contrast_problems import UNIT, at_once, in_two, uniform
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import backends, losses, reference
-from mmcl_fast.backends import Problem, choose
+from mmcl_fast import losses, reference
 from mmcl_fast.errors import BackendUnavailableError
 from mmcl_fast.kernels._tiles import TILES, fused_features
+from mmcl_fast.kernels.contrast_common import Pairs
 from mmcl_fast.kernels.contrast_statistics import SHORT_PROGRAMS, WANTED_PROGRAMS, column_ranges
-from mmcl_fast.kernels.pairs import Pairs
+from mmcl_fast.losses import backends
+from mmcl_fast.losses.backends import Problem, choose
 from tests.support.budget import assert_within_budget, value_and_grads
 
 from .contrast_problems import Draw
@@ -110,13 +111,13 @@ def test_refuses_the_cpu_elsewhere() -> None:
 
 
 def test_refuses_where_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmcl_fast.backends._TRITON_INSTALLED", False)
+    monkeypatch.setattr("mmcl_fast.losses.backends._TRITON_INSTALLED", False)
     with pytest.raises(BackendUnavailableError, match="expected Triton to be installed"):
         choose("triton", ask(device=torch.device("cuda")))
 
 
 def test_refuses_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmcl_fast.backends._compute_capability", lambda device: (7, 5))
+    monkeypatch.setattr("mmcl_fast.losses.backends._compute_capability", lambda device: (7, 5))
     with pytest.raises(BackendUnavailableError, match=r"compute capability 8\.0 or later"):
         choose("triton", ask(device=torch.device("cuda")))
 

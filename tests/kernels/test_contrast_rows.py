@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.contrast_finish import Pull, contrast_finish_bwd
-from mmcl_fast.kernels.contrast_settle import Settled, Terms, contrast_settle_fwd, restored
+from mmcl_fast.kernels.contrast_common import FLOOR
+from mmcl_fast.kernels.contrast_input_gradients import Pull, contrast_finish_bwd
+from mmcl_fast.kernels.contrast_row_losses import Settled, Terms, contrast_settle_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import Partial
-from mmcl_fast.kernels.pairs import FLOOR
 
 from .contrast_problems import Draw
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.contrast import Contrast, Form
+from mmcl_fast.losses.contrast import Contrast, Form
 
 from .contrast_problems import Draw, assert_within_budget, at_once, in_two, problem, to, uniform
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmcl_fast import TrainConfig, recorder, train_many
-from mmcl_fast.data.device_runs import DeviceNormals, square_norms
-from mmcl_fast.data.sampling import _Draw, sample_many
+from mmcl_fast import TrainConfig, train_many
+from mmcl_fast.data.signal_noise.gpu import DeviceNormals, square_norms
+from mmcl_fast.data.signal_noise.sampling import _Draw, sample_many
+from mmcl_fast.training import recorder
 
 BASE = TrainConfig(n=6, d=40, m=4, n_test=5, device="cpu", sigma_xi=1.7, sigma_eps=0.3)
 

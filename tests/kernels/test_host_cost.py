@@ -14,8 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from triton.runtime.interpreter import GridExecutor
 
-from mmcl_fast.contrast import Wanted
-from mmcl_fast.triton_impl import contrast_backward, contrast_forward
+from mmcl_fast.losses.contrast import Wanted
+from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
 
 from .contrast_problems import CHUNKED, FUSED, problem, uniform
 

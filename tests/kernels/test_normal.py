@@ -14,7 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
-from mmcl_fast.data import stream_numpy, tags
+from mmcl_fast import stream_tags
+from mmcl_fast.data.stream import stream_numpy
 from mmcl_fast.kernels import normal
 from mmcl_fast.kernels.normal import (
     _box_muller,
@@ -103,7 +104,7 @@ def fill(out: torch.Tensor, case: Case, scale: float = SCALE) -> torch.Tensor:
     return normal_fill(
         out,
         seed=case.seed,
-        tag=tags.STREAM_TAGS[case.stream],
+        tag=stream_tags.STREAM_TAGS[case.stream],
         epoch=case.epoch,
         start=case.start,
         scale=scale,
@@ -125,7 +126,7 @@ def test_runs_with_seeds_of_their_own(
 ) -> None:
     seeds, scales = [7, 2**64 - 1, 2**63, 3 << 32], [1.0, -0.7, 1e-3, 0.0]
     out = poisoned((4, samples, 300), dtype, device)
-    tag = tags.STREAM_TAGS["init_b"]
+    tag = stream_tags.STREAM_TAGS["init_b"]
     assert normal_fill_runs(out, seeds=seeds, scales=scales, tag=tag) is out
     for run, seed, scale in zip(out, seeds, scales, strict=True):
         z = stream_numpy.standard_normal(seed, "init_b", (1, samples, 300))
@@ -300,9 +301,9 @@ def test_bfloat16_oracle_agrees_with_torch() -> None:
 
 
 def test_limits_are_those_of_the_stream() -> None:
-    ends = (tags.MAX_RUN + 1, tags.MAX_SAMPLE + 1, tags.MAX_DIM + 1)
+    ends = (stream_tags.MAX_RUN + 1, stream_tags.MAX_SAMPLE + 1, stream_tags.MAX_DIM + 1)
     assert ends == normal.INDEX_ENDS
-    assert (tags.MAX_SEED, tags.MAX_EPOCH) == (normal.MAX_SEED, normal.MAX_EPOCH)
+    assert (stream_tags.MAX_SEED, stream_tags.MAX_EPOCH) == (normal.MAX_SEED, normal.MAX_EPOCH)
     assert (stream_numpy.TILE, stream_numpy.LANES) == (normal.TILE_D, normal.LANES)
 
 

@@ -10,11 +10,12 @@ import torch
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
-from mmcl_fast.data.device_rows import DeviceRows
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.gpu import DeviceRows
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import PrimalEngine, Spec
-from mmcl_fast.engines.modality_triton import TritonModality
-from mmcl_fast.triton_impl import chunked, halves
+from mmcl_fast.engines.encoder_triton import TritonModality
+from mmcl_fast.engines.paper_loss import label_halves_triton
+from mmcl_fast.losses.triton_backend import chunked
 
 BASE = TrainConfig(
     n=230, d=40, m=24, n_test=6, epochs=3, eta=0.3, sigma_0=0.05, evaluate_every=0, engine="primal",
@@ -56,8 +57,8 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several chunks of rows, the last one ragged, so that columns rescale what they have.
-    monkeypatch.setattr(halves, "MIN_ROWS", 48)
-    monkeypatch.setattr(halves, "WORKSPACE", 1)
+    monkeypatch.setattr(label_halves_triton, "MIN_ROWS", 48)
+    monkeypatch.setattr(label_halves_triton, "WORKSPACE", 1)
 
 
 def data_of(cfg: TrainConfig, positives: int | None) -> SignalNoiseData:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mmcl_fast import losses, reference
-from mmcl_fast.losses.compat import processes
+from mmcl_fast.losses.compat import world_size
 from mmcl_fast.losses.compat.inputs import unit_rows
 from tests.support.budget import assert_within_budget, value_and_grads
 
@@ -259,8 +259,8 @@ def test_gather_distributed_in_one_process_changes_nothing() -> None:
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(processes.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(world_size.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(world_size.distributed, "get_world_size", lambda: 4)
     a, b = inputs(**PAIRS).values()
     for kind in (losses.NTXentLoss, losses.DCLLoss):
         kind()(a, b)  # of this process alone, as in lightly

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl_fast import losses, reference
-from mmcl_fast.torch_impl import scores
+from mmcl_fast.losses.torch_backend import score_blocks
 from tests.support.budget import assert_within_budget, compute_dtype, value_and_grads
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
@@ -133,7 +133,7 @@ def test_float64_is_computed_in_float64(case: Case) -> None:
 def test_chunk_size_changes_rounding_only(
     case: Case, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "chunk_rows", lambda n, m: rows)
+    monkeypatch.setattr(score_blocks, "chunk_rows", lambda n, m: rows)
     test_float64_is_computed_in_float64(case)
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmcl_fast.contrast import Contrast
 from mmcl_fast.losses import info_nce
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.torch_backend import score_blocks
 from mmcl_fast.reference.contrastive import info_nce as reference
-from mmcl_fast.torch_impl import scores
 from tests.losses.info_nce_cases import (
     CASES,
     DTYPES,
@@ -56,15 +56,15 @@ def test_float64_is_computed_in_float64(case: Case) -> None:
 def test_chunk_size_changes_rounding_only(
     case: Case, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "chunk_rows", lambda n, m: rows)
+    monkeypatch.setattr(score_blocks, "chunk_rows", lambda n, m: rows)
     test_float64_is_computed_in_float64(case)
 
 
 def test_chunks_depend_on_sizes_only_and_stay_small() -> None:
-    assert scores.chunk_rows(10, 10) == 10
-    assert scores.chunk_rows(4096, 4096) * 4096 <= 2**20
-    assert scores.chunk_rows(10**6, 10**6) == 128
-    assert scores.chunk_rows(0, 0) == 1
+    assert score_blocks.chunk_rows(10, 10) == 10
+    assert score_blocks.chunk_rows(4096, 4096) * 4096 <= 2**20
+    assert score_blocks.chunk_rows(10**6, 10**6) == 128
+    assert score_blocks.chunk_rows(0, 0) == 1
 
 
 # --- wanted gradients -----------------------------------------------------------------------------
@@ -321,8 +321,8 @@ def test_reruns_are_bit_equal_with_several_threads(name: str) -> None:
 def test_more_labels_than_float32_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(case for case in CASES if case.id == "other_label")
     expected = info_nce(**make(case, torch.float32)[0], **make(case, torch.float32)[1])
-    monkeypatch.setattr(scores, "_EXACT_CODES", 100)
-    assert scores.label_codes(torch.arange(60), torch.arange(60), torch.float32)[0].dtype == (
+    monkeypatch.setattr(score_blocks, "_EXACT_CODES", 100)
+    assert score_blocks.label_codes(torch.arange(60), torch.arange(60), torch.float32)[0].dtype == (
         torch.int64
     )
     tensors, options = make(case, torch.float32)
@@ -334,5 +334,5 @@ def test_hard_negatives_are_chunked_by_their_own_size() -> None:
     contrast = Contrast(
         hard[:, 0], hard[:5, 0], torch.tensor(1.0), positive_key=hard[:, 1], hard=hard
     )
-    sizes = {block.stop - block.start for block in scores.Work.of(contrast).blocks()}
+    sizes = {block.stop - block.start for block in score_blocks.Work.of(contrast).blocks()}
     assert max(sizes) * 64 * 16 <= 2**20

@@ -11,18 +11,18 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmcl_fast.losses import info_nce, nt_xent, ops
-from mmcl_fast.torch_impl import products, scores
-from mmcl_fast.torch_impl.scores import chunk_rows
+from mmcl_fast.losses import custom_op, info_nce, nt_xent
+from mmcl_fast.losses.torch_backend import matmul, score_blocks
+from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
 N, D = 4096, 16
 SMALL = 2048  # four chunks
-products.has_onednn()  # its trial is a product too
+matmul.has_onednn()  # its trial is a product too
 TWO_LABELS = {"negatives": "other_label", "labels": torch.arange(SMALL) % 2}
 
 
 # Inside an operation of ours a dispatch mode is off; these run its Python with the mode on.
-OPERATIONS = {op._opoverload: op._init_fn for op in (ops._forward, ops._backward)}
+OPERATIONS = {op._opoverload: op._init_fn for op in (custom_op._forward, custom_op._backward)}
 
 
 class Watch(TorchDispatchMode):
@@ -110,7 +110,7 @@ def test_matrix_products(
     d: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scores, "_HELD", 0)  # the last block alone is held
+    monkeypatch.setattr(score_blocks, "_HELD", 0)  # the last block alone is held
     tensors = {"q": torch.randn(SMALL, d), "k": torch.randn(SMALL, d), "t": torch.tensor(1.0)}
     for name in wanted:
         tensors[name].requires_grad_()
@@ -125,7 +125,7 @@ def test_matrix_products(
 def test_held_scores_are_not_computed_again(
     held: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "_HELD", held)
+    monkeypatch.setattr(score_blocks, "_HELD", held)
     x, y = (torch.randn(SMALL, D, requires_grad=True) for _ in range(2))
     with Watch() as watch:
         info_nce(x, y, symmetric=True)

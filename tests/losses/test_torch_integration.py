@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mmcl_fast.losses import dcl, info_nce, nt_xent, ops, siglip, sup_con
+from mmcl_fast.losses import custom_op, dcl, info_nce, nt_xent, siglip, sup_con
 from mmcl_fast.reference import info_nce as reference
 
 N, D = 10, 6
@@ -126,7 +126,7 @@ def test_forward_mode_is_refused() -> None:
 
 
 def arguments(**change: Any) -> tuple[Any, ...]:
-    given: dict[str, Any] = dict.fromkeys(ops._Arguments._fields)
+    given: dict[str, Any] = dict.fromkeys(custom_op._Arguments._fields)
     given |= {
         "query": features(), "key": features(seed=1), "temperature": torch.tensor(0.5).double(),
         "form": "softmax", "symmetric": False, "stopped": False, "exclude_self": False, "extra": 0,
@@ -158,14 +158,14 @@ SAMPLES = {
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_opcheck_forward(sample: str) -> None:
-    torch.library.opcheck(ops._forward, SAMPLES[sample])
+    torch.library.opcheck(custom_op._forward, SAMPLES[sample])
 
 
 @pytest.mark.parametrize("sample", ["none", "symmetric_none"])
 def test_opcheck_backward(sample: str) -> None:
-    statistics = ops._forward(*SAMPLES[sample])[-1]
+    statistics = custom_op._forward(*SAMPLES[sample])[-1]
     upstream = torch.randn(N, dtype=torch.float64)
-    torch.library.opcheck(ops._backward, (upstream, statistics, *SAMPLES[sample]))
+    torch.library.opcheck(custom_op._backward, (upstream, statistics, *SAMPLES[sample]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -136,7 +136,7 @@ def test_labels_are_not_used_when_all_are_negatives() -> None:
 
 
 def test_a_named_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmcl_fast import backends
+    from mmcl_fast.losses import backends
 
     entry = backends.Backend("never", "mmcl_fast.never", lambda problem: f"M = {problem.columns}")
     monkeypatch.setitem(backends.BACKENDS, "never", entry)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast import _native, newton, probe
+from mmcl_fast import _native
+from mmcl_fast.training import linear_probe, linear_probe_newton
 from tests.support.logistic import CASES, Case, make
 
 Head = tuple[np.ndarray, ...]
@@ -63,14 +64,14 @@ def test_agrees_with_torch(case: Case) -> None:
     # Two programs of one method that round differently: 1e-15 apart where they were measured.
     x, y = make(case)
     weight, bias, converged, _ = fit(x, y)
-    theirs = newton.fit_chunks(x, y, 1 / case.n)
+    theirs = linear_probe_newton.fit_chunks(x, y, 1 / case.n)
     assert converged.all()
     largest = theirs[0].abs().max().item()
     assert np.abs(weight - theirs[0].numpy()).max() <= 1e-9 * largest
     shift = np.abs(x.mean(1).numpy()).max() * largest * case.p
     assert np.abs(bias - theirs[1].numpy()).max() <= 1e-9 * (1 + shift)
     ours = score(x, y, (weight, bias))
-    assert ours.tolist() == newton.score_chunks(x, y, theirs[0], theirs[1]).tolist()
+    assert ours.tolist() == linear_probe_newton.score_chunks(x, y, theirs[0], theirs[1]).tolist()
 
 
 @pytest.mark.parametrize("p", [7, 50], ids=["primal", "dual"])
@@ -133,11 +134,13 @@ def test_bad_buffers_are_refused(name: str, spoil, message: str) -> None:
 
 def test_the_shape_alone_decides_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(probe, "NATIVE_NUMBERS", 200)
+    monkeypatch.setattr(linear_probe, "NATIVE_NUMBERS", 200)
     monkeypatch.setattr(
-        probe, "fit_chunks", lambda x, y, l2: calls.append(x.shape) or newton.fit_chunks(x, y, l2)
+        linear_probe,
+        "fit_chunks",
+        lambda x, y, l2: calls.append(x.shape) or linear_probe_newton.fit_chunks(x, y, l2),
     )
     for n, p in ((20, 10), (20, 11), (21, 10)):
         for batch in (1, 6):
-            probe.fit_logistic(*make(Case("", n, p, "", batch=batch)))
+            linear_probe.fit_logistic(*make(Case("", n, p, "", batch=batch)))
     assert [tuple(shape[1:]) for shape in calls] == [(20, 11), (20, 11), (21, 10), (21, 10)]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmcl_fast import TrainConfig, reference
 from mmcl_fast.data import SignalNoiseData, sample
-from mmcl_fast.probe import ood_accuracy
+from mmcl_fast.training.linear_probe import ood_accuracy
 
 SMALL = TrainConfig(n=12, d=40, m=5, n_test=30, dtype="float64", sigma_0=0.05, tau=0.4)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mmcl_fast.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast
 
 FEATURES = ("query", "key", "positive_key", "hard", "temperature", "bias")  # as in `Wanted`
 Labels = tuple[Tensor, Tensor]

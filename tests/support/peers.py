@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from mmcl_fast.bench.optional_peers import import_bare
+from mmcl_fast.bench.peers.registry import import_bare
 
 # Those that ask for torchvision, which has no build for a torch without CUDA, are installed alone.
 INSTALL = {

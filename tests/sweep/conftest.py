@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mmcl_fast.sweep import Plan, Policy, SweepResult, driver, run_sweep
-from mmcl_fast.sweep.pool import Job, Outcome, Pool, perform
+from mmcl_fast.sweep import Plan, Policy, SweepResult, run_sweep
+from mmcl_fast.sweep.execute import runner
+from mmcl_fast.sweep.execute.worker_pool import Job, Outcome, Pool, perform
 
 
 class InlinePool(Pool):
-    """A `pool.Pool` whose one worker is this process."""
+    """A `worker_pool.Pool` whose one worker is this process."""
 
     slots = 1
 
@@ -33,7 +34,7 @@ class InlinePool(Pool):
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sweep of the test computes in this process."""
-    monkeypatch.setattr(driver, "_pool", lambda plan, policy, workers: InlinePool())
+    monkeypatch.setattr(runner, "_pool", lambda plan, policy, workers: InlinePool())
 
 
 @pytest.fixture

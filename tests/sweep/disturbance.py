@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-WORKER = "mmcl_fast.sweep.worker"
+WORKER = "mmcl_fast.sweep.execute.worker"
 DEADLINE_S = 150.0
 # Ten settings; a hundred seeds of each are some seconds of two cores, time enough to kill.
 PAPER = ["--data", "reduced", "--evaluate-every", "20", "--grid", "modality=both"]

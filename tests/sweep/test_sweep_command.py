@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 import mmcl_fast
-from mmcl_fast.cli import run
-from mmcl_fast.commands import status as status_module
-from mmcl_fast.sweep import load, work
-from mmcl_fast.sweep.store import Store
-from mmcl_fast.sweep.survey import Status
+from mmcl_fast.cli.command_line import run
+from mmcl_fast.cli.commands import status as status_module
+from mmcl_fast.sweep import load
+from mmcl_fast.sweep.execute import shard
+from mmcl_fast.sweep.store.status import Status
+from mmcl_fast.sweep.store.store import Store
 from tests.sweep.disturbance import parts, same_parts
 
 SMALL = ["--n", "12", "--d", "60", "--m", "4", "--epochs", "4", "--n-test", "10"]
@@ -119,15 +120,15 @@ def test_diverged_runs_are_rows_and_failed_ones_are_no_success(
     def fails(configs: object) -> None:
         raise ArithmeticError("odd")
 
-    good = work.train_many
-    monkeypatch.setattr(work, "train_many", fails)
+    good = shard.train_many
+    monkeypatch.setattr(shard, "train_many", fails)
     command = ["sweep", *SMALL, "--out", str(tmp_path / "odd")]
     assert run(command) == 1
     said = capsys.readouterr()
     assert "failed" in said.out
     assert f"tracebacks of failed runs: {tmp_path / 'odd' / 'failures'}" in said.err
     assert run(["status", str(tmp_path / "odd")]) == 1
-    monkeypatch.setattr(work, "train_many", good)
+    monkeypatch.setattr(shard, "train_many", good)
     assert run(command) == 1, "it is not tried again unless that is asked for"
     assert run([*command, "--retry-failed"]) == 0
     assert run(["status", str(tmp_path / "odd")]) == 0

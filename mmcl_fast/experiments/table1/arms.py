@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from mmcl_fast.data.colored_mnist import CLASSES, ColouredDigits
-from mmcl_fast.data.generate import words
+from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
+from mmcl_fast.data.stream.generate import words
 from mmcl_fast.experiments.table1.encoders import Encoder, make_encoder, make_head
 from mmcl_fast.experiments.table1.protocol import FULL_VIEWS, ArmName, Table1Config, Views
 from mmcl_fast.experiments.table1.views import ViewDraws, draw_views, make_views

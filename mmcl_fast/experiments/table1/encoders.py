@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmcl_fast.data.generate import words
+from mmcl_fast.data.stream.generate import words
 from mmcl_fast.experiments.table1.protocol import Table1Config
 
 CHANNELS = (32, 64, 128)
@@ -64,7 +64,8 @@ def make_encoder(cfg: Table1Config, seed: int, device: torch.device) -> Encoder:
             ConvEncoder(cfg.side) if cfg.encoder == "cnn" else DenseEncoder(cfg.side, cfg.hidden)
         )
     encoder = initialise(encoder, seed, "init").to(device)
-    # On a CPU a training step of the CNN takes less time in this layout: `python -m bench.choices`.
+    # On a CPU a training step of the CNN takes less time in this layout: `python -m
+    # bench.cpu.choices`.
     for parameter in encoder.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

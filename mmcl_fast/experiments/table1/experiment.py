@@ -11,11 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.colored_mnist import ColouredDigits, Kind, coloured_digits, subset
-from mmcl_fast.data.mnist_files import Digits
+from mmcl_fast.data.mnist.colored_mnist import ColouredDigits, Kind, coloured_digits, subset
+from mmcl_fast.data.mnist.files import Digits
 from mmcl_fast.errors import ConfigError, DataError
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
-from mmcl_fast.experiments.table1.partial import JobResult, PartialResults
 from mmcl_fast.experiments.table1.protocol import ArmName, Table1Config
 from mmcl_fast.experiments.table1.readout import (
     confusion_by_colour,
@@ -24,6 +23,7 @@ from mmcl_fast.experiments.table1.readout import (
     percent_right,
     percent_right_on_tied,
 )
+from mmcl_fast.experiments.table1.resume import JobResult, PartialResults
 
 Job = tuple[ArmName, int]
 OnStep = Callable[[ArmName, int], None]

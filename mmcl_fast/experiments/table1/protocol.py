@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from mmcl_fast.data.colour_rule import ColourRule, check_choices
-from mmcl_fast.data.tags import MAX_EPOCH
+from mmcl_fast.data.mnist.colour_rule import ColourRule, check_choices
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.stream_tags import MAX_EPOCH
 
 ArmName = Literal["multi", "single", "single_full", "two_head", "supervised"]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)

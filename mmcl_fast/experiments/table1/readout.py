@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mmcl_fast.data.colored_mnist import CLASSES, ColouredDigits
+from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
 
 EVALUATION_BATCH = 1000  # images embedded at a time
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.generate import words
+from mmcl_fast.data.stream.generate import words
 from mmcl_fast.experiments.table1.protocol import Views
 
 ASPECT = 4.0 / 3.0  # of a crop: width / height between 3/4 and 4/3

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,

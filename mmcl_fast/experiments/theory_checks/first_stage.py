@@ -20,7 +20,7 @@ import numpy as np
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,
@@ -29,9 +29,9 @@ from mmcl_fast.experiments.theory_checks.finding import (
     measured_series,
 )
 from mmcl_fast.experiments.theory_checks.growth import LEMMA
-from mmcl_fast.run import Run
 from mmcl_fast.theory import t1_multi, t1_single
 from mmcl_fast.training import train_many
+from mmcl_fast.training.run import Run
 
 ORDER_ONE = 0.5
 RATIOS = (1 / 3, 1.0)

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,
@@ -31,9 +31,9 @@ from mmcl_fast.experiments.theory_checks.finding import (
     measured_series,
     spread,
 )
-from mmcl_fast.run import Run
 from mmcl_fast.theory import MULTI_RATE, SINGLE_RATE, noise_growth, signal_growth
 from mmcl_fast.training import train_many
+from mmcl_fast.training.run import Run
 
 FALLEN = 0.9
 ORDER_ONE = (0.25, 1.0)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from mmcl_fast.environment import environment
-from mmcl_fast.experiments.theory_checks.finding import Finding, Row
+from mmcl_fast.experiments.theory_checks.check import Finding, Row
 
 HEAD = ("claim (theory)", "command", "paper", "ours", "status")
 

@@ -9,12 +9,12 @@ from typing import Protocol
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
     first_stage,
+    generalisation,
     growth,
     scale,
     signs,
-    test_error,
 )
-from mmcl_fast.experiments.theory_checks.finding import Finding
+from mmcl_fast.experiments.theory_checks.check import Finding
 from mmcl_fast.experiments.theory_checks.names import CheckName
 
 
@@ -33,7 +33,7 @@ CHECKS: MappingProxyType[CheckName, Check] = MappingProxyType(
         "scale": scale.check,
         "signs": signs.check,
         "c_mu": c_mu.check,
-        "test_error": test_error.check,
+        "test_error": generalisation.check,
     }
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,
@@ -28,8 +28,8 @@ from mmcl_fast.experiments.theory_checks.finding import (
 )
 from mmcl_fast.experiments.theory_checks.first_stage import predicted_t1
 from mmcl_fast.experiments.theory_checks.growth import LEMMA
-from mmcl_fast.run import Run
 from mmcl_fast.training import train_many
+from mmcl_fast.training.run import Run
 
 LEAST = 0.1
 FLAT = 0.1

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.sampling import sample
-from mmcl_fast.data.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.sampling import sample
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.experiments.theory_checks.finding import (
+from mmcl_fast.experiments.theory_checks.check import (
     Finding,
     Floats,
     Panel,
@@ -30,8 +30,8 @@ from mmcl_fast.experiments.theory_checks.finding import (
     measured_series,
     spread,
 )
-from mmcl_fast.run import Run
 from mmcl_fast.training import train_many
+from mmcl_fast.training.run import Run
 
 KEPT = 0.01
 SYNCHRONISED = 0.99

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features, temperature_of
-from mmcl_fast.losses.compat.processes import require_one_process, world_size
+from mmcl_fast.losses.compat.world_size import require_one_process, world_size
 from mmcl_fast.losses.contrastive import info_nce
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from mmcl_fast.losses.compat.inputs import check_features, unit_rows
-from mmcl_fast.losses.compat.processes import require_one_process, world_size
+from mmcl_fast.losses.compat.world_size import require_one_process, world_size
 from mmcl_fast.losses.family import dcl, nt_xent
 from mmcl_fast.losses.validation import check_temperature
 

@@ -11,12 +11,12 @@ from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
     first_stage,
+    generalisation,
     growth,
     scale,
     signs,
-    test_error,
 )
-from mmcl_fast.experiments.theory_checks.finding import log_slope, measured_series, spread
+from mmcl_fast.experiments.theory_checks.check import log_slope, measured_series, spread
 from mmcl_fast.theory import MIN_C_MU
 
 EPOCHS = np.arange(40.0)
@@ -252,6 +252,6 @@ def test_c_mu_balance_is_asked_at_every_n_snr2() -> None:
     ],
 )
 def test_error_verdicts(modality: str, errors: list[float], agrees: bool) -> None:
-    row = test_error.judge("n fixed", modality, D, np.array([[e, e] for e in errors]))
+    row = generalisation.judge("n fixed", modality, D, np.array([[e, e] for e in errors]))
     assert row.agrees == agrees
     assert row.per_seed == (errors[-1], errors[-1])

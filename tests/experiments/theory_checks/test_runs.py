@@ -8,22 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_fast import ConfigError, TrainConfig, plotting, plotting_theory, theory, train
-from mmcl_fast.cli import run as mmcl
-from mmcl_fast.data.sampling import sample
+from mmcl_fast import ConfigError, TrainConfig, theory, train
+from mmcl_fast.cli.command_line import run as mmcl
+from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
     first_stage,
+    generalisation,
     growth,
     scale,
     signs,
-    test_error,
 )
-from mmcl_fast.experiments.theory_checks.finding import Finding, Panel, Row, Series
+from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Row, Series
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import CHECKS
+from mmcl_fast.plotting import curves
+from mmcl_fast.plotting import theory as plotting_theory
 
 SEEDS = (0, 1)
 
@@ -88,9 +90,11 @@ TINY = {
     "c_mu": lambda: c_mu.check(
         SEEDS, c_mu.Sizes(n=30, c_mu=(0.5, 2.66, 6.0), n_snr2=(1.25, 0.7), epochs=60, n_test=50)
     ),
-    "test_error": lambda: test_error.check(
+    "test_error": lambda: generalisation.check(
         SEEDS,
-        test_error.Sizes(d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50),
+        generalisation.Sizes(
+            d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50
+        ),
     ),
 }
 
@@ -118,7 +122,7 @@ def test_a_check_reports_and_can_be_drawn(
         assert len(series.x) == len(series.mean)
         assert (series.modality is None) == (not series.sd)
     figure = plotting_theory.theory([finding], len(SEEDS))
-    assert plotting.save(figure, tmp_path / "x.png").stat().st_size > 1000
+    assert curves.save(figure, tmp_path / "x.png").stat().st_size > 1000
     assert TINY[name]() == finding, "equal seeds, equal numbers"
 
 
@@ -186,7 +190,7 @@ def test_panels_show_means_bands_and_predictions() -> None:
     assert guide.get_color() == "black"
     line = axis.containers[0].lines[0]
     np.testing.assert_array_equal(line.get_ydata(), [3.0, 4.0])
-    assert line.get_color() == plotting.COLOURS["single"]
+    assert line.get_color() == curves.COLOURS["single"]
     (bars,) = axis.containers
     ends = [segment[:, 1].tolist() for segment in bars[2][0].get_segments()]
     assert ends == [[2.5, 3.5], [3.75, 4.25]]

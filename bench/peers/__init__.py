@@ -1,0 +1,1 @@
+"""What is measured against: other ways to train and other libraries' losses."""

@@ -1,0 +1,1 @@
+"""Accuracies, not time: other readings of the paper, and where accuracy rises."""

@@ -1,0 +1,99 @@
+"""Figure 1 under other readings of what the paper does not state.
+
+`python -m bench.science.readings [--json FILE] [--quick]`; where installed, `python -m
+mmcl_fast.bench.science.readings`. Findings, not time: `docs/claims.md` shows the rows. One change
+from the reading chosen per row, final values, mean and sample standard deviation over seeds.
+
+*Head fitted on OOD samples*: fitted on half of the test samples, tested on the other half, both
+ways, on the runs of the reading chosen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mmcl_fast.config import PRESETS, TrainConfig
+from mmcl_fast.data.signal_noise.sampling import sample
+from mmcl_fast.experiments.figure1 import MODALITIES
+from mmcl_fast.training import train_many
+from mmcl_fast.training.linear_probe import ood_accuracy
+from mmcl_fast.training.run import Run
+
+from .. import record
+from ..arguments import make_parser
+
+SEEDS, QUICK_SEEDS = range(10), range(2)
+CHOSEN, OTHER_HEAD = "the reading chosen", "head fitted on OOD samples"
+READINGS: dict[str, dict[str, Any]] = {
+    CHOSEN: {},
+    "sigma_0 = 0.01": {"sigma_0": 0.01},
+    "tau = 0.1": {"tau": 0.1},
+    "tau = 0.5": {"tau": 0.5},
+    "tau = 1": {"tau": 1.0},
+}
+CURVES = ("loss", "ood_accuracy", "signal", "noise")
+Values = dict[str, dict[str, float]]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation."""
+    wide = torch.tensor(values, dtype=torch.float64)
+    return {"mean": round(float(wide.mean()), 6), "sd": round(float(wide.std()), 6)}
+
+
+def accuracy_of_other_head(run: Run) -> float:
+    """Accuracy on OOD samples of a head fitted on other OOD samples, two-fold."""
+    data = sample(run.config)
+    labels = data.test_labels
+    with torch.no_grad():
+        features = run.encoder()(labels[:, None] * data.nu, data.test_noise)
+    half = len(labels) // 2
+    folds = ((slice(None, half), slice(half, None)), (slice(half, None), slice(None, half)))
+    shares = [
+        ood_accuracy(features[None, a], labels[a], features[None, b], labels[b]) for a, b in folds
+    ]
+    return float(torch.cat(shares).mean())
+
+
+def readings(base: TrainConfig, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """All rows."""
+    found: dict[str, dict[str, Values]] = {name: {} for name in (*READINGS, OTHER_HEAD)}
+    for modality in MODALITIES:
+        for name, changes in READINGS.items():
+            cfg = base.replace(modality=modality, evaluate_every=base.epochs, **changes)
+            runs = train_many([cfg.replace(seed=s) for s in seeds])
+            found[name][modality] = {
+                curve: summary([float(getattr(run, curve)[-1]) for run in runs]) for curve in CURVES
+            }
+            if name == CHOSEN:
+                shares = [accuracy_of_other_head(run) for run in runs]
+                found[OTHER_HEAD][modality] = {"ood_accuracy": summary(shares)}
+    settings = {"seeds": len(seeds), "epochs": base.epochs}
+    return [
+        {"op": "readings", "variant": name, "settings": settings | READINGS.get(name, {}), **values}
+        for name, values in found.items()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = make_parser("readings", __doc__).parse_args(arguments)
+    before = record.environment()
+    rows = readings(PRESETS["figure1"], QUICK_SEEDS if args.quick else SEEDS)
+    for row in rows:
+        for modality in MODALITIES:
+            cells = (f"{k} {v['mean']:.3f} ± {v['sd']:.3f}" for k, v in row[modality].items())
+            print(f"{row['variant']:28}{modality:8}{', '.join(cells)}")
+    if args.json:
+        record.append(args.json, [{**row, **before} for row in rows])
+    return 0
+
+
+__all__ = ["main", "readings"]
+
+if __name__ == "__main__":
+    sys.exit(main())

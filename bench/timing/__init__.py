@@ -1,0 +1,1 @@
+"""Time, memory, and what the machine could do."""

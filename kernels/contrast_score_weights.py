@@ -1,0 +1,161 @@
+"""A block of products becomes the block of weights of the gradient, for features of any length.
+
+    w_ij = shift * ( 2^(x_ij - row_top_i) row_scale_i  +  2^(x_ij - column_top_j) column_scale_j )
+
+for negative pairs, 0 for others; `shift` is 2^14 for float16 weights and 1 otherwise, and remains.
+With matrix products before (scores) and after (dQ, dK) it is the large-D form of
+`contrast_gradient.py`, whose numerics contract holds here too: scores float32, weights rounded to
+the features' dtype. float32 weights overwrite the products; 16-bit ones have a block of their own.
+
+Deterministic: one program per tile, partial row sums for each block of columns.
+Cost: 1 exponential a score for each side with a scale; reads 4 bytes a score, writes 2 or 4.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
+from mmcl_fast.kernels.contrast_common import (
+    SHIFT_FP16,
+    Pairs,
+    hide,
+    is_plain,
+    load_labels,
+    load_positive,
+    sigmoid,
+    units,
+)
+from mmcl_fast.kernels.contrast_gradient import Side
+
+
+@triton.jit(do_not_specialize=["N", "M", "regular", "first"])
+def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    scores_ptr,
+    weights_ptr,
+    temperature_ptr,
+    bias_ptr,
+    positive_ptr,
+    query_label_ptr,
+    key_label_ptr,
+    row_top_ptr,
+    row_scale_ptr,
+    column_top_ptr,
+    column_scale_ptr,
+    sums_ptr,
+    N: tl.int32,
+    M: tl.int32,
+    regular: tl.int32,
+    first: tl.int32,
+    stride_n: tl.int64,
+    SIGMOID: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """One program: one tile of the block, all on the first grid axis, the one without limit."""
+    num_m = tl.cdiv(M, BLOCK_M)
+    pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
+    a, b = units(temperature_ptr, bias_ptr)
+    ELEMENT: tl.constexpr = weights_ptr.dtype.element_ty
+    SHIFT: tl.constexpr = SHIFT_FP16 if weights_ptr.dtype.element_ty == tl.float16 else 0.0
+    LABELS: tl.constexpr = query_label_ptr is not None
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = offs_n < N
+    offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    mask_k = offs_k < M
+    # Rows are padded to their stride, whose multiple of 16 lets whole vectors be moved.
+    at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
+    mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
+    x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
+    plain = is_plain(
+        first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
+    )
+    # Rows past the end too: their scores of 0 may be far above another side's top.
+    if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
+        x = hide(
+            x,
+            (first + offs_n)[:, None],
+            offs_k[None, :],
+            load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)[:, None],
+            load_labels(query_label_ptr, offs_n, mask_n)[:, None],
+            load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
+            mask_n[:, None] & mask_k[None, :],
+            regular,
+            LABELS,
+            POSITIVE,
+            EXCLUDE_SELF,
+        )
+    w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    if SIGMOID:
+        x = sigmoid(x)
+    if row_scale_ptr is not None:
+        row = offs_n.to(tl.int64)
+        top = tl.load(row_top_ptr + row, mask=mask_n, other=0.0)[:, None]
+        scale = tl.load(row_scale_ptr + row, mask=mask_n, other=0.0)[:, None]
+        w += (x if SIGMOID else tl.exp2(x - top)) * scale
+    if column_scale_ptr is not None:
+        column = offs_k.to(tl.int64)
+        top = tl.load(column_top_ptr + column, mask=mask_k, other=0.0)[None, :]
+        scale = tl.load(column_scale_ptr + column, mask=mask_k, other=0.0)[None, :]
+        w += (x if SIGMOID else tl.exp2(x - top)) * scale
+    tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
+    if sums_ptr is not None:
+        tl.store(sums_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
+
+
+def scores_weights_bwd(
+    scores: torch.Tensor,
+    weights: torch.Tensor,
+    columns_of_scores: int,
+    pairs: Pairs,
+    sides: tuple[Side | None, Side | None],
+    *,
+    sums: bool = False,
+) -> torch.Tensor | None:
+    """Fills `weights` with the weights of the products `scores`, times 2^14 in float16.
+
+    Args:
+        scores: [N, P], float32, contiguous, P a multiple of 16.
+        weights: [N, P], contiguous, of the features' dtype; may be `scores`.
+        columns_of_scores: M <= P; weights beyond are 0.
+        pairs: Negatives and units.
+        sides: Of rows and of columns; one of them at least.
+        sums: Also the sums of weights along rows, not times 2^14.
+
+    Returns: [N], float32, or None.
+    """
+    rows, columns = sides
+    n, m = len(scores), columns_of_scores
+    tile = tile_for(
+        "contrast_weights", arch_of(_contrast_weights_kernel, scores), weights.element_size(), "any"
+    )
+    blocks = cdiv(m, tile.block_m)
+    grid = (cdiv(n, tile.block_n) * blocks,)
+    totals = scores.new_empty(blocks, n) if sums else None
+    with torch.cuda.device_of(scores):
+        _contrast_weights_kernel[grid](
+            scores,
+            weights,
+            row_top_ptr=None if rows is None else rows.top,
+            row_scale_ptr=None if rows is None else rows.scale,
+            column_top_ptr=None if columns is None else columns.top,
+            column_scale_ptr=None if columns is None else columns.scale,
+            sums_ptr=totals,
+            N=n,
+            M=m,
+            stride_n=scores.stride(0),
+            BLOCK_N=tile.block_n,
+            BLOCK_M=tile.block_m,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            enable_fp_fusion=True,
+            **pairs.arguments(m),
+        )
+    return None if totals is None else totals.sum(dim=0)
+
+
+__all__ = ["scores_weights_bwd"]

@@ -1,0 +1,201 @@
+"""Both softmaxes of a block of scores: of rows over its columns, and of columns over its rows.
+
+    x_ij = a s_ij
+    row_top_i = max_j x_ij        row_total_i = sum_j 2^(x_ij - row_top_i)
+    row_weight_ij = 2^(x_ij - row_top_i)        and the same along columns
+
+A block between two sets of samples that are each other's negatives serves the queries of both; what
+statistics need one look at it, the weights of both mixtures another. Scores are products in memory,
+so that features may have any length; all of them count, there is nothing to mask.
+
+Numerics contract: float32; weights lie within 0..1 if tops are no lower than all scores, and are
+rounded to the dtype of what they are stored in, relative error 2^-8 for bfloat16, 2^-11 for
+float16. Totals sum unrounded terms. exp2 is the hardware's, see `contrast_common.py`.
+
+Deterministic: no atomics; each program has a tile, and partial results are merged in a fixed order.
+Cost: 2 exponentials a score each, 1 without columns; 4 bytes a score read each time, and the
+weights written.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from mmcl_fast.kernels._tiles import Tile, arch_of, tile_for
+from mmcl_fast.kernels.contrast_common import FLOOR
+
+# A score is rounded before anything is taken from it: no power is above 1.
+LAUNCH_OPTIONS = {"enable_fp_fusion": False}
+
+
+class Sums(NamedTuple):
+    """Largest score and sum of 2^(x - top), [N] or [M] each, float32."""
+
+    top: torch.Tensor
+    total: torch.Tensor
+
+
+@triton.jit(do_not_specialize=["N", "M"])
+def _two_sided_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    scores_ptr,
+    row_top_ptr,
+    row_total_ptr,
+    column_top_ptr,
+    column_total_ptr,
+    factor: tl.float32,
+    N: tl.int32,
+    M: tl.int32,
+    P: tl.int32,
+    stride_n: tl.int64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """One program: a tile; partial results by blocks of columns (of rows) for rows (columns)."""
+    num_m = tl.cdiv(P, BLOCK_M)
+    pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    mask_n, mask_m = offs_n < N, offs_m < M
+    at_n, at_m = offs_n.to(tl.int64), offs_m.to(tl.int64)
+    held = mask_n[:, None] & (offs_m < P)[None, :]  # P is a multiple of a vector, M need not be
+    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=held, other=0.0)
+    x = tl.where(mask_n[:, None] & mask_m[None, :], s * factor, FLOOR)
+    top = tl.max(x, 1)
+    total = tl.sum(tl.exp2(x - top[:, None]), 1)
+    row = pid_m.to(tl.int64) * N + at_n
+    tl.store(row_top_ptr + row, top, mask=mask_n)
+    tl.store(row_total_ptr + row, total, mask=mask_n)
+    if column_top_ptr is not None:
+        column_top = tl.max(x, 0)
+        column_total = tl.sum(tl.exp2(x - column_top[None, :]), 0)
+        column = pid_n.to(tl.int64) * M + at_m
+        tl.store(column_top_ptr + column, column_top, mask=mask_m)
+        tl.store(column_total_ptr + column, column_total, mask=mask_m)
+
+
+@triton.jit(do_not_specialize=["N", "M"])
+def _two_sided_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    scores_ptr,
+    row_top_ptr,
+    column_top_ptr,
+    row_weights_ptr,
+    column_weights_ptr,
+    factor: tl.float32,
+    N: tl.int32,
+    M: tl.int32,
+    P: tl.int32,
+    stride_n: tl.int64,
+    stride_wn: tl.int64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """One program: a tile of both weights."""
+    num_m = tl.cdiv(P, BLOCK_M)
+    pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    mask_n, mask_m = offs_n < N, offs_m < M
+    at_n, at_m = offs_n.to(tl.int64), offs_m.to(tl.int64)
+    held = mask_n[:, None] & (offs_m < P)[None, :]
+    s = tl.load(scores_ptr + (at_n[:, None] * stride_n + at_m[None, :]), mask=held, other=0.0)
+    x = tl.where(mask_m[None, :], s * factor, float("-inf"))
+    at = at_n[:, None] * stride_wn + at_m[None, :]
+    top = tl.load(row_top_ptr + at_n, mask=mask_n, other=0.0)
+    weights = tl.exp2(x - top[:, None])
+    tl.store(row_weights_ptr + at, weights.to(row_weights_ptr.dtype.element_ty), mask=held)
+    if column_top_ptr is not None:
+        column_top = tl.load(column_top_ptr + at_m, mask=mask_m, other=0.0)
+        weights = tl.exp2(x - column_top[None, :])
+        stored = weights.to(column_weights_ptr.dtype.element_ty)
+        tl.store(column_weights_ptr + at, stored, mask=held)
+
+
+def two_sided_fwd(
+    scores: torch.Tensor, m: int, factor: float, *, columns: bool
+) -> tuple[Sums, Sums | None]:
+    """Statistics of the rows of a block and, if asked for, of its columns.
+
+    Args:
+        scores: s, [N, P], float32, stride 1 along P, not empty; quick where P is a multiple of 16.
+        m: M <= P: columns that count; what follows them is not looked at.
+        factor: a.
+        columns: Also those of columns.
+    """
+    n, p = scores.shape
+    tile = _tile("two_sided_statistics", scores)
+    blocks_n, blocks_m = triton.cdiv(n, tile.block_n), triton.cdiv(p, tile.block_m)
+    rows = scores.new_empty(2, blocks_m, n)
+    others = scores.new_empty(2, blocks_n, m) if columns else None
+    with torch.cuda.device_of(scores):
+        _two_sided_statistics_kernel[(blocks_n * blocks_m,)](
+            scores,
+            rows[0],
+            rows[1],
+            None if others is None else others[0],
+            None if others is None else others[1],
+            factor,
+            n,
+            m,
+            p,
+            scores.stride(0),
+            BLOCK_N=tile.block_n,
+            BLOCK_M=tile.block_m,
+            num_warps=tile.num_warps,
+            **LAUNCH_OPTIONS,
+        )
+    return _merged(rows), None if others is None else _merged(others)
+
+
+def two_sided_bwd(
+    scores: torch.Tensor,
+    m: int,
+    factor: float,
+    tops: tuple[torch.Tensor, torch.Tensor | None],
+    weights: tuple[torch.Tensor, torch.Tensor | None],
+) -> None:
+    """Fills the weights of a block.
+
+    Args:
+        scores: s, [N, P], as for `two_sided_fwd`.
+        m: M <= P; the weights of what follows are 0.
+        factor: a.
+        tops: Of rows [N], and of columns [M] if their weights are wanted; float32.
+        weights: Of rows and of columns, [N, P] each, of one shape and strides, stride 1 along P;
+            float32 ones may be `scores` itself.
+    """
+    n, p = scores.shape
+    tile = _tile("two_sided_weights", scores)
+    grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(p, tile.block_m),)
+    with torch.cuda.device_of(scores):
+        _two_sided_weights_kernel[grid](
+            scores,
+            *tops,
+            *weights,
+            factor,
+            n,
+            m,
+            p,
+            scores.stride(0),
+            weights[0].stride(0),
+            BLOCK_N=tile.block_n,
+            BLOCK_M=tile.block_m,
+            num_warps=tile.num_warps,
+            **LAUNCH_OPTIONS,
+        )
+
+
+def _tile(kernel: str, like: torch.Tensor) -> Tile:
+    return tile_for(kernel, arch_of(_two_sided_statistics_kernel, like), 4, "any")
+
+
+def _merged(partial: torch.Tensor) -> Sums:
+    top, total = partial
+    highest = top.amax(dim=0)
+    return Sums(highest, (total * torch.exp2(top - highest)).sum(dim=0))
+
+
+__all__ = ["Sums", "two_sided_bwd", "two_sided_fwd"]

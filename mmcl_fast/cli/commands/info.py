@@ -1,0 +1,60 @@
+"""`mmcl info`: versions, devices, and which engines and backends can run here and why not."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mmcl_fast import _native
+from mmcl_fast.config import Device, TrainConfig
+from mmcl_fast.engines import ENGINES
+from mmcl_fast.environment import environment
+from mmcl_fast.losses.backends import BACKENDS, Problem
+
+OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
+
+
+def info_command() -> int:
+    """Print what this installation can do."""
+    console = Console(highlight=False)
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
+    table = Table(title="environment", show_header=False)
+    for name, value in environment(device).items():
+        table.add_row(name, str(value))
+    for name in OPTIONAL:
+        table.add_row(f"{name} (optional)", _version(name))
+    generator = _native.active_target()
+    others = ", ".join(name for name in _native.targets() if name != generator)
+    table.add_row("random generator", f"{generator} (this machine also runs {others})")
+    console.print(table)
+    engines = Table(title="training engines")
+    for heading in ("engine", "plain gradient descent", "minibatch SGD", "Adam"):
+        engines.add_column(heading)
+    here = TrainConfig(device=device)
+    asked = (here, here.replace(optimizer="sgd", batch_size=10), here.replace(optimizer="adam"))
+    for name, kind in ENGINES.items():
+        engines.add_row(name, *[kind.why_not(cfg) or "yes" for cfg in asked])
+    console.print(engines)
+    losses = Table(title=f"loss backends on {device}")
+    for heading in ("backend", "can run"):
+        losses.add_column(heading)
+    for backend in BACKENDS.values():
+        losses.add_row(
+            backend.name,
+            backend.why_not(Problem(64, 64, 64, torch.float32, torch.device(device))) or "yes",
+        )
+    console.print(losses)
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+__all__ = ["info_command"]

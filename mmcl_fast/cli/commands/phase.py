@@ -1,0 +1,129 @@
+"""`mmcl phase`: OOD accuracy of both modalities over a plane, with the theory's boundaries."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmcl_fast.cli.progress import Progress, progress
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.experiments.phase.diagram import Phase, run_phase
+from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.experiments.phase.planes import PLANES, Floats
+from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves, phase
+from mmcl_fast.sweep.execute.runner import Start, SweepResult
+from mmcl_fast.sweep.execute.worker_pool import Done, Event
+
+MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be drawn linearly
+INCOMPLETE = 1
+
+
+def phase_command(
+    plane: PlaneName,
+    *,
+    seeds: range,
+    points: int,
+    epochs: int,
+    workers: int | None,
+    out: Path,
+) -> int:
+    """Compute a plane and draw it; leave phase.png, phase.pdf, phase.json and store in `out`.
+
+    The same command continues an interrupted one.
+
+    Args:
+        plane: Which plane.
+        seeds: Seeds of each cell, at least one.
+        points: Values of each axis.
+        epochs: Epochs of training, at least one.
+        workers: Processes; default: one per core.
+        out: Directory of the results, made if missing.
+
+    Returns: Exit status: 0, or 1 if rows failed or are missing.
+    """
+    if not seeds:
+        raise ConfigError(f"seeds: expected an integer >= 1, got {len(seeds)}")
+    if not MIN_POINTS <= points <= MAX_POINTS:
+        raise ConfigError(
+            f"points: expected an integer in {MIN_POINTS} .. {MAX_POINTS}, got {points}"
+        )
+    if epochs < 1:
+        raise ConfigError(f"epochs: expected an integer >= 1, got {epochs}")
+    for seed in (seeds[0], seeds[-1]):
+        TrainConfig(seed=seed, epochs=epochs)
+    prepare_directory(out)
+    axes = PLANES[plane].x.values(points), PLANES[plane].y.values(points)
+    total = 2 * len(axes[0]) * len(axes[1]) * len(seeds)
+    with progress(total, "runs") as shown:
+        result, swept = run_phase(
+            plane,
+            out / "store",
+            points=points,
+            seeds=seeds,
+            epochs=epochs,
+            workers=workers,
+            told=_Teller(shown),
+        )
+    text = json.dumps(result.to_json(), allow_nan=False)
+    write_atomically(out / "phase.json", lambda path: path.write_text(text))
+    picture = phase.phase(result)
+    for suffix in ("png", "pdf"):
+        curves.save(picture, out / f"phase.{suffix}")
+    _report(result, swept)
+    sys.stdout.write(f"wrote phase.png, phase.pdf, phase.json, store in {out}\n")
+    return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
+
+
+class _Teller:
+    """Runs done, for the progress display."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown, self._done = shown, 0
+
+    def __call__(self, event: Start | Event) -> None:
+        if isinstance(event, Start):
+            self._done = event.present
+        elif isinstance(event, Done):
+            self._done += sum(event.counts.values())
+        self._shown.advance("phase", self._done)
+
+
+def _report(result: Phase, swept: SweepResult) -> None:
+    table = Table(
+        title=f"Plane {result.name}: {swept.runs} runs, {len(result.seeds)} seeds a cell, "
+        f"{swept.computed} computed now in {swept.seconds:.1f} s"
+    )
+    for heading in ("", "single-modal", "multi-modal"):
+        table.add_column(heading)
+    maps = result.maps.values()
+    table.add_row("least accuracy", *(f"{np.nanmin(m.mean):.3f}" for m in maps))
+    table.add_row("largest accuracy", *(f"{np.nanmax(m.mean):.3f}" for m in maps))
+    table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
+    table.add_row(
+        "its range over the plane",
+        *(
+            f"{m.offsets.min():.2f} .. {m.offsets.max():.2f}" if len(m.offsets) else "-"
+            for m in maps
+        ),
+    )
+    Console(markup=False).print(table)
+    if result.left_out:
+        sys.stderr.write(f"mmcl: {result.left_out} diverged or failed runs are left out\n")
+
+
+def _median(offsets: Floats) -> str:
+    return f"{np.median(offsets):.2f} ({len(offsets)} places)" if len(offsets) else "-"
+
+
+def _range(offsets: Floats) -> str:
+    return f"{offsets.min():.2f} .. {offsets.max():.2f}" if len(offsets) else "-"
+
+
+__all__ = ["phase_command"]

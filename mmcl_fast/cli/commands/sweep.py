@@ -1,0 +1,210 @@
+"""`mmcl sweep`: plan a grid of runs, compute what the store does not have, say what came out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmcl_fast.cli.progress import Progress, progress
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.files import prepare_directory
+from mmcl_fast.sweep.execute.runner import (
+    Policy,
+    Start,
+    SweepResult,
+    chosen_shards,
+    disk_bytes,
+    run_sweep,
+)
+from mmcl_fast.sweep.execute.slurm import Array, write_script
+from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, PutAway
+from mmcl_fast.sweep.plan.axes import Value, parse_axis
+from mmcl_fast.sweep.plan.plan import Plan, make_plan
+from mmcl_fast.sweep.plan.shards import run_seconds
+from mmcl_fast.sweep.plan.spec_file import Spec
+
+INCOMPLETE = 1
+WRITERS_OWN = ("--slurm", "--sbatch", "--workers", "--shard")  # the script sets the last two
+
+
+@dataclass(frozen=True)
+class SlurmRequest:
+    """A script that is to be written instead of computing.
+
+    Attributes:
+        jobs: Jobs of the array.
+        options: Further `#SBATCH` options.
+        command: The command line that each job runs.
+    """
+
+    jobs: int
+    options: Sequence[str]
+    command: Sequence[str]
+
+
+def sweep_command(  # noqa: PLR0913 - one argument per group of flags
+    base: TrainConfig,
+    spec: Spec,
+    *,
+    grid: Sequence[str],
+    zipped: Sequence[str],
+    seeds: int | None,
+    first_seed: int | None,
+    out: Path,
+    policy: Policy,
+    dry_run: bool,
+    slurm: SlurmRequest | None,
+) -> int:
+    """Run a sweep, or only plan it.
+
+    Args:
+        base: Settings of everything that is not swept.
+        spec: What a file says; flags go before it.
+        grid: Axes `name=values`.
+        zipped: Axes that move together.
+        seeds: Seeds per combination.
+        first_seed: The first of them.
+        out: Directory of the store.
+        policy: How to run it.
+        dry_run: Say what would be done, and stop.
+        slurm: Write a script for this many jobs, and stop.
+
+    Returns: Exit status: 0, or 1 if rows failed or are missing.
+    """
+    plan = make_plan(
+        base,
+        grid=spec.grid | _axes("grid", grid),
+        zipped=spec.zipped | _axes("zip", zipped),
+        seeds=spec.seeds if seeds is None else seeds,
+        first_seed=spec.first_seed if first_seed is None else first_seed,
+    )
+    sys.stdout.write(_described(plan) + "\n")
+    if dry_run:
+        return 0
+    if slurm is not None:
+        return _script(plan, out, policy, slurm)
+    mine = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
+    with progress(mine, "runs") as shown:
+        result = run_sweep(plan, out, policy=policy, told=_Teller(shown))
+    _report(result)
+    missing = bool(result.put_away) or result.counts.get("failed", 0) > 0
+    return INCOMPLETE if missing else 0
+
+
+def _axes(kind: str, texts: Sequence[str]) -> dict[str, list[Value]]:
+    found: dict[str, list[Value]] = {}
+    for text in texts:
+        name, values = parse_axis(text)
+        if name in found:
+            raise ConfigError(f"{kind}: expected {name} once, got it twice")
+        found[name] = values
+    return found
+
+
+def _described(plan: Plan) -> str:
+    hours = _core_seconds(plan) / 3600
+    engines = ", ".join(sorted({cfg.engine for cfg in plan.points}))
+    return (
+        f"plan {plan.digest[:12]}: {len(plan)} runs ({len(plan.points)} settings), "
+        f"{plan.shards} shards, engine {engines}; about {hours:.2g} core-hours and "
+        f"{disk_bytes(plan) / 2**20:.0f} MiB"
+    )
+
+
+def _core_seconds(plan: Plan) -> float:
+    counts = np.bincount(plan.point_of)
+    return float(np.dot([run_seconds(cfg) for cfg in plan.points], counts))
+
+
+def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:
+    if request.jobs < 1:
+        raise ConfigError(f"slurm: expected an integer >= 1, got {request.jobs}")
+    prepare_directory(out)
+    seconds = _core_seconds(plan)
+    cores = policy.workers or 1
+    array = Array(
+        jobs=min(request.jobs, plan.shards),
+        cores=cores,
+        seconds=seconds / min(request.jobs, plan.shards) / cores,
+        gpus=any(cfg.device == "cuda" for cfg in plan.points),
+    )
+    path = write_script(request.command, array, out, request.options)
+    sys.stdout.write(f"wrote {path}; submit it with: sbatch {path}\n")
+    return 0
+
+
+class _Teller:
+    """Progress of a sweep, in the words of a person."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown, self._done = shown, 0
+        self._counts = {"diverged": 0, "failed": 0, "retried": 0}
+
+    def __call__(self, event: Start | Event) -> None:
+        if isinstance(event, Start):
+            self._done = event.present
+            if event.present:
+                sys.stderr.write(f"resuming: {event.present} of {event.runs} runs are there\n")
+        elif isinstance(event, Done):
+            self._done += sum(event.counts.values())
+            for name in ("diverged", "failed"):
+                self._counts[name] += event.counts.get(name, 0)
+        elif isinstance(event, Died):
+            self._counts["retried"] += 1
+        else:
+            _say_put_away(event)
+        told = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
+        self._shown.advance(told or "sweep", self._done)
+
+
+def _say_put_away(event: PutAway) -> None:
+    sys.stderr.write(
+        f"mmcl: shard {event.shard} put away after {event.deaths} workers died of it "
+        f"({event.reason}); the others go on\n"
+    )
+
+
+def _report(result: SweepResult) -> None:
+    table = Table(title=f"{result.store}", show_header=False)
+    table.add_row("runs", f"{result.runs}")
+    for status in ("finished", "diverged", "failed"):
+        if count := result.counts.get(status, 0):
+            table.add_row(status, f"{count}")
+    if result.put_away:
+        table.add_row("shards put away", ", ".join(map(str, result.put_away)))
+    if result.computed:
+        rate = result.computed / result.seconds
+        share = result.busy / (result.seconds * result.workers)
+        table.add_row("computed now", f"{result.computed} in {result.seconds:.1f} s")
+        table.add_row("rate", f"{rate:.0f} runs/s, {result.workers} workers")
+        table.add_row("of their time in training", f"{share:.0%}")
+    Console().print(table)
+    if result.counts.get("failed"):
+        sys.stderr.write(f"mmcl: tracebacks of failed runs: {result.store / 'failures'}\n")
+    if result.put_away:
+        sys.stderr.write("mmcl: run the same command again to try the missing shards again\n")
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """The command that a Slurm job runs: this one, without what only the writer needs."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in WRITERS_OWN:
+            skip = True
+        elif argument.partition("=")[0] not in WRITERS_OWN:
+            kept.append(argument)
+    program = [sys.executable, "-m", "mmcl_fast.cli"]
+    return [*program, *kept] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *kept]
+
+
+__all__ = ["SlurmRequest", "command_line", "sweep_command"]

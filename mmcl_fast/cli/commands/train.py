@@ -1,0 +1,99 @@
+"""`mmcl train`: one run with any setting."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from mmcl_fast.cli.progress import progress
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.sampling import check_drawable
+from mmcl_fast.environment import environment
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.plotting import curves as plotting
+from mmcl_fast.training import train
+from mmcl_fast.training.resolve import resolve
+from mmcl_fast.training.run import Run
+
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
+
+
+def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
+    """Train; leave run.json, curves.npz, curves.png and weights.safetensors in `out`.
+
+    Args:
+        cfg: Settings of the run.
+        out: Directory of the results, made if missing.
+        checkpoint_every: Epochs between checkpoints; 0: none. The same command continues from one.
+
+    Returns: Exit status: 0, or 1 if the run diverged (the curves so far are kept).
+    """
+    if checkpoint_every < 0:
+        raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
+    resolve(cfg)
+    check_drawable(cfg)
+    prepare_directory(out)
+    where = out / CHECKPOINT if checkpoint_every else None
+    with progress(cfg.epochs, "epochs") as shown:
+        run = train(
+            cfg,
+            on_epoch=lambda info: shown.advance("training", info.epoch),
+            checkpoint=where,
+            checkpoint_every=checkpoint_every or 1,
+        )
+    _report(run, _write(run, out), out)
+    if where:
+        where.unlink(missing_ok=True)
+    return 0 if run.status == "finished" else 1
+
+
+def _write(run: Run, out: Path) -> list[str]:
+    """Write the results and return their names; weights of an earlier run do not stay behind."""
+    summary = {
+        "config": run.config.to_dict(),
+        "status": run.status,
+        "diverged_at": run.diverged_at,
+        "final": {k: None if np.isnan(v) else v for k, v in run.final().items()},
+        "environment": environment(run.config.device),
+    }
+    text = json.dumps(summary, indent=1)
+    curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
+    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b")]
+    for name in [*names, *(f"{name}_curve" for name in names)]:
+        if (value := getattr(run, name)) is not None:
+            curves[name] = value.numpy()
+    if run.coefficient_epochs:
+        curves["coefficient_epochs"] = np.array(run.coefficient_epochs)
+    write_atomically(out / "curves.npz", lambda path: np.savez(path, **curves))
+    plotting.save(plotting.run_curves(run), out / "curves.png")
+    names = ["curves.npz", "curves.png", "run.json"]
+    (out / WEIGHTS).unlink(missing_ok=True)
+    if run.status == "finished" and run.config.data != "reduced":
+        names.append(WEIGHTS)
+        weights = {"weights": run.weights("a")}
+        if run.config.is_multi:
+            weights["weights_b"] = run.weights("b")
+        write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
+    write_atomically(out / "run.json", lambda path: path.write_text(text))
+    return names
+
+
+def _report(run: Run, names: list[str], out: Path) -> None:
+    cfg = run.config
+    values = ", ".join(f"{name} {value:.4g}" for name, value in run.final().items())
+    sys.stdout.write(f"{cfg.modality}-modal, engine {cfg.engine}: {values}\n")
+    sys.stdout.write(f"wrote {', '.join(names)} in {out}\n")
+    if cfg.data == "reduced":
+        sys.stdout.write("no weights: reduced data have none in R^d\n")
+    if run.cause:
+        sys.stderr.write(f"mmcl: diverged: {run.cause}\n")
+
+
+__all__ = ["train_command"]

@@ -1,0 +1,1 @@
+"""MNIST: format, verification, fetching; and ColoredMNIST made from it."""

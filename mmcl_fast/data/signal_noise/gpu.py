@@ -1,0 +1,73 @@
+"""Data made where they are used, on a GPU: the stream's bits, no copies from the host.
+
+Many runs' draws and squared norms, and one run's noise patches in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, StreamedRows
+from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.kernels.normal import normal_fill, normal_fill_runs
+from mmcl_fast.kernels.row_passes import row_dots_fwd
+from mmcl_fast.stream_tags import STREAM_TAGS
+
+
+class DeviceNormals:
+    """`generate.normal_runs` on a device: the same bits, no copies from the host.
+
+    Args:
+        device: A CUDA device (the CPU in Triton's interpreter).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(
+        self,
+        stream: str,
+        keys: Sequence[int],
+        shape: tuple[int, int],
+        scales: Sequence[float],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """See `generate.normal_runs`."""
+        out = torch.empty(len(keys), *shape, dtype=dtype, device=self._device)
+        normal_fill_runs(out, seeds=keys, scales=scales, tag=STREAM_TAGS[stream])
+        return out
+
+
+class DeviceRows(StreamedRows):
+    """See `StreamedRows`; the same rows, in larger pieces."""
+
+    piece_numbers = GPU_PIECE_NUMBERS
+
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)
+
+    def _fill(self, rows: Tensor, first: int) -> None:
+        normal_fill(
+            rows.unsqueeze(0),
+            seed=self._cfg.data_key,
+            tag=STREAM_TAGS[self._stream],
+            epoch=self._epoch,
+            start=(0, first, 0),
+            scale=self._scale,
+        )
+
+
+def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others."""
+    found = []
+    for part in stretches(rows):
+        x = stacked(rows[part], device)
+        flat = x.flatten(0, -2)
+        found.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
+    return torch.cat(found)
+
+
+__all__ = ["DeviceNormals", "DeviceRows", "square_norms"]

@@ -1,0 +1,157 @@
+"""Noise patches of many samples, some rows at a time: held in memory, or drawn when needed.
+
+The pieces depend on the sizes alone, so what is computed from them piece by piece is the same for
+held and for streamed rows, bit for bit. On a GPU held rows are one piece, and so are drawn ones up
+to `GPU_PIECE_NUMBERS`; of more, sums over samples agree but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.stream.generate import normal
+from mmcl_fast.data.stream.region import MAX_THREADS
+
+PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
+GPU_PIECE_NUMBERS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one
+_PIECE_ROWS = 256  # fewer slow a matrix product down; and pieces of so many rows start aligned
+
+
+class SampleRows(Protocol):
+    """Noise patches of n samples, [n, d]."""
+
+    def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Rows [c, d] of given samples [k] or of all, with their places among those.
+
+        The rows may be overwritten by the next step.
+        """
+        ...
+
+
+class HeldRows:
+    """Rows that are held in memory.
+
+    Args:
+        rows: [n, d].
+        numbers: About so many make a piece; None: all rows are one, as products on a GPU want it.
+    """
+
+    def __init__(self, rows: Tensor, *, numbers: int | None = PIECE_NUMBERS) -> None:
+        self._rows, self._numbers = rows, numbers
+
+    def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """See `SampleRows.pieces`."""
+        count = len(self._rows) if samples is None else len(samples)
+        for part in pieces_of(count, self._rows.shape[1], self._numbers):
+            if samples is None:
+                yield part, self._rows[part]
+            else:
+                yield part, self._rows.index_select(0, samples[part])
+
+
+class StreamedRows:
+    """Rows of a stream of `docs/stream.md`, drawn again whenever they are asked for.
+
+    Args:
+        cfg: A run's settings.
+        kind: "a" and "b": noise patches of a modality; "epsilon": what the augmented view adds.
+        device: Where the rows are wanted.
+        epoch: Of the augmentation, where it is drawn anew each epoch.
+        samples: Those that are sample 0, 1, .. here; default: all n.
+    """
+
+    piece_numbers = PIECE_NUMBERS
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        kind: Literal["a", "b", "epsilon"],
+        device: torch.device,
+        *,
+        epoch: int = 0,
+        samples: range | None = None,
+    ) -> None:
+        self._cfg, self._device = cfg, device
+        self._samples = range(cfg.n) if samples is None else samples
+        self._stream, self._scale, self._d = {
+            "a": ("noise", cfg.sigma_xi, cfg.columns),
+            "b": ("noise_b", cfg.sigma_xi_b_value, cfg.columns_b),
+            "epsilon": ("augment", cfg.sigma_eps, cfg.columns),
+        }[kind]
+        self._epoch = epoch if kind == "epsilon" and cfg.augment == "per_epoch" else 0
+
+    def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """See `SampleRows.pieces`."""
+        count = len(self._samples) if samples is None else len(samples)
+        rows = piece_rows(count, self._d, self.piece_numbers)
+        buffer = self._buffer(rows)
+        for part in pieces_of(count, self._d, self.piece_numbers):
+            x = buffer[: part.stop - part.start]
+            if samples is None:
+                self._fill(x, self._samples[part.start])
+            else:
+                for row, sample in enumerate(samples[part].tolist()):
+                    self._fill(x[row : row + 1], self._samples[sample])
+            yield part, x.to(self._device)
+
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self._d, dtype=getattr(torch, self._cfg.dtype))
+
+    def _fill(self, rows: Tensor, first: int) -> None:
+        """Rows of samples from `first` on."""
+        normal(
+            self._cfg.data_key,
+            self._stream,
+            start=(0, first, 0),
+            epoch=self._epoch,
+            scale=self._scale,
+            dtype=self._cfg.dtype,
+            out=rows.unsqueeze(0),
+            threads=min(torch.get_num_threads(), MAX_THREADS),
+        )
+
+
+class AddedRows:
+    """Sums of two sets of rows that are cut alike; the first set's may be overwritten."""
+
+    def __init__(self, rows: SampleRows, others: SampleRows) -> None:
+        self._rows, self._others = rows, others
+
+    def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """See `SampleRows.pieces`."""
+        both = zip(self._rows.pieces(samples), self._others.pieces(samples), strict=True)
+        for (part, x), (other, y) in both:
+            assert part == other
+            yield part, x.add_(y)
+
+
+def pieces_of(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> Iterator[slice]:
+    """The pieces that `count` rows of d numbers are cut into."""
+    size = piece_rows(count, d, numbers)
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def piece_rows(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> int:
+    """Rows of a piece: a multiple of 256, of about so many numbers, None: all; at least 1."""
+    rows = max(count, 1)
+    if numbers is None:
+        return rows
+    return min(rows, max(_PIECE_ROWS, numbers // d // _PIECE_ROWS * _PIECE_ROWS))
+
+
+__all__ = [
+    "GPU_PIECE_NUMBERS",
+    "PIECE_NUMBERS",
+    "AddedRows",
+    "HeldRows",
+    "SampleRows",
+    "StreamedRows",
+    "piece_rows",
+    "pieces_of",
+]

@@ -1,0 +1,229 @@
+"""The data of runs, drawn side by side: few calls for each stream, on a GPU one, for many runs.
+
+A run's data are a pure function of its config: what is drawn beside it, the number of threads and
+the device change no bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.reduced import reduced_rows
+from mmcl_fast.data.signal_noise.run_batches import on_device
+from mmcl_fast.data.signal_noise.synthetic import (
+    TORCH_DTYPES,
+    SignalNoiseData,
+    axis_vectors,
+    check_both_labels,
+    data_bytes,
+    shapes,
+)
+from mmcl_fast.data.stream.generate import NormalRuns, label_runs, normal_runs
+from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
+from mmcl_fast.errors import DataError
+
+CHUNK_BYTES = 1 << 24
+
+
+def sample(cfg: TrainConfig) -> SignalNoiseData:
+    """Draw the data and initial weights of a run: a pure function of the config.
+
+    Args:
+        cfg: Sizes, strengths, `data_key` and `init_key`.
+
+    Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
+        streamed data have no noise patches of training samples, which are drawn when needed.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
+        would not fit into memory.
+    """
+    return sample_many([cfg])[0]
+
+
+def sample_many(
+    configs: Sequence[TrainConfig], device: torch.device | None = None
+) -> list[SignalNoiseData]:
+    """`sample` of each config, to the bit; those alike in sizes share calls.
+
+    Args:
+        configs: Settings of each run, in any mixture.
+        device: A CUDA device to draw on; default: the CPU.
+
+    Returns: Data of each run; tensors are parts of larger ones, which hold those of several runs,
+        and all but the labels are on the device.
+    Raises: DataError: as `sample`; on a GPU its memory is the caller's care.
+    """
+    normals: NormalRuns = normal_runs
+    on_gpu = device is not None and device.type != "cpu"
+    if device is not None and on_gpu:
+        from mmcl_fast.data.signal_noise.gpu import DeviceNormals
+
+        normals = DeviceNormals(device)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, cfg in enumerate(configs):
+        alike.setdefault(_sizes(cfg), []).append(k)
+    found: dict[int, SignalNoiseData] = {}
+    for members in alike.values():
+        if not on_gpu:
+            _require_memory(configs[members[0]], len(members))
+        # What is drawn by one call stays in a CPU's cache until the views are made of it.
+        size = max(1, CHUNK_BYTES // data_bytes(configs[members[0]]))
+        width = len(members) if on_gpu else size
+        for first in range(0, len(members), width):
+            part = members[first : first + width]
+            drawn = _Draw([configs[k] for k in part], normals).data()
+            found |= dict(zip(part, drawn, strict=True))
+    return [found[k] for k in range(len(configs))]
+
+
+def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
+    """What runs agree in whose data are drawn by one call."""
+    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, cfg.n_test, cfg.columns, cfg.columns_b
+
+
+class _Draw:
+    """Data of runs of equal sizes."""
+
+    def __init__(self, configs: Sequence[TrainConfig], normals: NormalRuns) -> None:
+        self._configs, self._cfg, self._normals = configs, configs[0], normals
+        self._keys = [cfg.data_key for cfg in configs]
+        self._init_keys = [cfg.init_key for cfg in configs]
+
+    def data(self) -> list[SignalNoiseData]:
+        cfg, configs = self._cfg, self._configs
+        labels = _drawable_labels(configs)
+        noise, weights = self._patches("a")
+        fields: dict[str, Tensor | None] = {
+            "labels": labels,
+            "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
+            "nu": axis_vectors(cfg.columns, 0, [c.nu_norm for c in configs], weights),
+            "noise": noise,
+            "augmented": None,
+            "weights": weights,
+            "test_labels": label_runs(self._keys, "test_labels", cfg.n_test, cfg.dtype),
+            "test_noise": self._draw(
+                "test_noise", (cfg.n_test, cfg.columns), [c.sigma_xi for c in configs]
+            ),
+        }
+        if cfg.is_multi:
+            fields["noise_b"], weights_b = self._patches("b")
+            # The paper's mu~ lies along the second axis; reduced data keep the one that matters.
+            axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
+            norms = [c.mu_b_norm for c in configs]
+            fields["mu_b"] = axis_vectors(cfg.columns_b, axis, norms, weights_b)
+            fields["weights_b"] = weights_b
+        elif noise is not None:
+            scales = [c.sigma_eps for c in configs]
+            fields["augmented"] = self._draw("augment", (cfg.n, cfg.columns), scales).add_(noise)
+        there = {name: field.unbind() for name, field in fields.items() if field is not None}
+        absent = {name: None for name, field in fields.items() if field is None}
+        return [
+            SignalNoiseData(**dict(zip(there, parts, strict=True)), **absent)  # type: ignore[arg-type]
+            for parts in zip(*there.values(), strict=True)
+        ]
+
+    def _patches(self, modality: str) -> tuple[Tensor | None, Tensor]:
+        """Noise patches [R, n, columns], unless streamed, and initial weights [R, m, columns]."""
+        cfg, is_a = self._cfg, modality == "a"
+        sigma = [c.sigma_xi if is_a else c.sigma_xi_b_value for c in self._configs]
+        sigma_0 = [c.sigma_0 for c in self._configs]
+        if cfg.data == "reduced":
+            noise, weights = reduced_rows(self._configs, modality, self._normals)
+            return self._scaled(noise, sigma), self._scaled(weights, sigma_0)
+        suffix, d = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
+        first = self._draw(f"init{suffix}", (cfg.m, d), sigma_0, self._init_keys)
+        if cfg.data == "streamed":
+            return None, first
+        return self._draw(f"noise{suffix}", (cfg.n, d), sigma), first
+
+    def _draw(
+        self,
+        stream: str,
+        shape: tuple[int, int],
+        scales: Sequence[float],
+        keys: Sequence[int] | None = None,
+    ) -> Tensor:
+        keys = self._keys if keys is None else keys
+        return self._normals(stream, keys, shape, scales, TORCH_DTYPES[self._cfg.dtype])
+
+    def _scaled(self, rows: Tensor, scales: Sequence[float]) -> Tensor:
+        factors = on_device(torch.tensor(scales, dtype=rows.dtype), rows.device)
+        return rows.mul_(factors[:, None, None]).to(TORCH_DTYPES[self._cfg.dtype])
+
+
+def check_drawable(cfg: TrainConfig) -> None:
+    """Refuse, before any work, data that `sample` would refuse."""
+    _require_memory(cfg, 1)
+    _drawable_labels([cfg])
+
+
+def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
+    """Labels of runs of equal sizes, [R, n]; both signs occur in each."""
+    cfg = configs[0]
+    labels = label_runs([c.data_key for c in configs], "labels", cfg.n, cfg.dtype)
+    for r in (labels == labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
+        check_both_labels(labels[r], f"seed {configs[r].data_key} draws")
+    return labels
+
+
+def _require_memory(cfg: TrainConfig, runs: int) -> None:
+    needed = runs * data_bytes(cfg)
+    if needed <= SMALL_BYTES:
+        return
+    available = available_bytes()
+    if available is not None and needed > available:
+        hint = "a smaller d, or data = reduced" if cfg.data != "reduced" else "a smaller n"
+        if cfg.data == "explicit":
+            hint += " or streamed"
+        several = f"{runs} runs of " if runs > 1 else ""
+        raise DataError(
+            f"d: expected data that fit into {available / 2**30:.1f} GiB of free memory, got "
+            f"{several}{data_bytes(cfg) / 2**30:.1f} GiB at n = {cfg.n}, d = {cfg.d}; take {hint}"
+        )
+
+
+def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
+    """The data of a run: drawn if None, else the given arrays, checked against the config.
+
+    Args:
+        cfg: The run's settings; its sizes must be those of the data.
+        data: None, a `SignalNoiseData`, or a mapping from its field names to arrays.
+
+    Raises: DataError: a field is missing, unknown, of wrong shape or not finite.
+    """
+    if data is None:
+        return sample(cfg)
+    if cfg.data == "streamed":
+        raise DataError(
+            "data: expected none of your own with data = streamed, which draws them from the "
+            "stream, got some; take data = explicit"
+        )
+    given = dict(vars(data)) if isinstance(data, SignalNoiseData) else dict(data)
+    names = {f.name for f in dataclasses.fields(SignalNoiseData)}
+    if extra := sorted(set(given) - names):
+        raise DataError(f"data: expected fields among {sorted(names)}, got {extra[0]!r}")
+    fields: dict[str, Tensor | None] = {}
+    for name, shape in shapes(cfg).items():
+        value = given.get(name)
+        if value is None:
+            raise DataError(f"data.{name}: expected shape {list(shape)}, got nothing")
+        tensor = torch.as_tensor(value).detach().to("cpu", TORCH_DTYPES[cfg.dtype])
+        if tuple(tensor.shape) != shape:
+            raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+        # A sum is finite only if all terms are, and quicker than a look at each (`python -m
+        # bench.cpu.choices`).
+        if not (tensor.sum().isfinite() or tensor.isfinite().all()):
+            raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
+        fields[name] = tensor
+    fields.setdefault("augmented", None)
+    result = SignalNoiseData(**fields)  # type: ignore[arg-type]
+    check_both_labels(result.labels, "got")
+    return result
+
+
+__all__ = ["as_data", "check_drawable", "sample", "sample_many"]

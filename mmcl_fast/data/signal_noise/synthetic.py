@@ -1,0 +1,152 @@
+"""Signal-noise data of equations (1), (2), (5), and what epochs draw: views, negatives, batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.stream.generate import normal, words
+from mmcl_fast.errors import DataError
+
+TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalNoiseData:
+    """One data set with the weights at the start of training; tensors of one dtype.
+
+    Labels are on the CPU; all else is on one device, the CPU unless it was drawn for a GPU.
+
+    Attributes:
+        labels: y, +1 or -1, both present, [n].
+        mu: Signal of modality A, [d].
+        nu: Signal of the out-of-distribution test data, [d].
+        noise: Noise patches xi_i of modality A, [n, d]; None if data are streamed (`rows`).
+        augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal or
+            streamed.
+        weights: w_r(0), [m, d].
+        test_labels: +1 or -1, [n_test].
+        test_noise: Noise patches zeta_i of the test data, [n_test, d].
+        mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
+        noise_b: Noise patches of modality B, [n, d_b]; None also if streamed.
+        weights_b: Weights of modality B's encoder at the start, [m, d_b].
+    """
+
+    labels: Tensor
+    mu: Tensor
+    nu: Tensor
+    noise: Tensor | None
+    augmented: Tensor | None
+    weights: Tensor
+    test_labels: Tensor
+    test_noise: Tensor
+    mu_b: Tensor | None = None
+    noise_b: Tensor | None = None
+    weights_b: Tensor | None = None
+
+
+def data_bytes(cfg: TrainConfig) -> int:
+    """Memory of a run's data."""
+    numbers = sum(math.prod(shape) for shape in shapes(cfg).values())
+    return numbers * TORCH_DTYPES[cfg.dtype].itemsize
+
+
+def axis_vectors(d: int, axis: int, norms: Sequence[float], like: Tensor) -> Tensor:
+    """Vectors of given norms along one axis, as the paper's mu, mu~ and nu, [R, d]; as `like`."""
+    v = like.new_zeros(len(norms), d)
+    v[:, axis] = like.new_tensor(norms)
+    return v
+
+
+def draw_augmented(cfg: TrainConfig, noise: Tensor, epoch: int) -> Tensor:
+    """Noise patches `xi_i + eps_i` of the augmented view of an epoch, [n, d], on noise's device."""
+    epsilon = normal(
+        cfg.data_key,
+        "augment",
+        (1, *noise.shape),
+        epoch=epoch if cfg.augment == "per_epoch" else 0,
+        scale=cfg.sigma_eps,
+        dtype=cfg.dtype,
+    )[0]
+    return epsilon.to(noise.device).add_(noise)
+
+
+def draw_negatives(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor | None:
+    """N(i) as a bool mask [n, n] on the CPU, or None where it is all samples of the other label.
+
+    M smallest priority words among the other label: a uniform subset without replacement.
+    """
+    wanted = cfg.negatives_per_sample
+    if wanted is None:
+        return None
+    y = labels.cpu().numpy()
+    n = len(y)
+    if wanted >= max((y > 0).sum(), (y < 0).sum()):
+        return None
+    other = y[:, None] != y[None, :]
+    drawn_at = epoch if cfg.negatives_draw == "per_epoch" else 0
+    priority = words(cfg.data_key, "negatives", (1, n, n), epoch=drawn_at)[0].astype(np.int64)
+    # A same-label priority above every word sorts last; the stable sort breaks ties by index.
+    order = np.argsort(np.where(other, priority, 1 << 32), axis=1, kind="stable")
+    chosen = np.zeros((n, n), dtype=bool)
+    np.put_along_axis(chosen, order[:, :wanted], values=True, axis=1)
+    return torch.from_numpy(chosen & other)
+
+
+def draw_minibatches(cfg: TrainConfig, epoch: int) -> list[Tensor]:
+    """Index sets of one epoch's minibatches, a fresh order each epoch; the last may be smaller."""
+    if cfg.batch_size is None:
+        raise ValueError("batch_size: expected an integer, got None")
+    keys = words(cfg.data_key, "minibatch", (1, 1, cfg.n), epoch=epoch)[0, 0]
+    order = torch.from_numpy(np.argsort(keys, kind="stable"))
+    return list(order.split(cfg.batch_size))
+
+
+def check_both_labels(labels: Tensor, subject: str) -> None:
+    """Refuse labels that are not +-1 with both signs present."""
+    values = set(labels.unique().tolist())
+    if not values <= {1.0, -1.0}:
+        raise DataError(f"labels: expected +1 and -1, got values {sorted(values)[:5]}")
+    if len(values) < 2:
+        raise DataError(
+            f"labels: expected both +1 and -1, {subject} {len(labels)} labels that are all "
+            f"{labels[0].item():+.0f}; take another seed or a larger n"
+        )
+
+
+def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    """Sizes of the fields of a run's data that are there."""
+    d = cfg.columns
+    b = cfg.columns_b
+    sizes: dict[str, tuple[int, ...]] = {
+        "labels": (cfg.n,),
+        "mu": (d,),
+        "nu": (d,),
+        "weights": (cfg.m, d),
+        "test_labels": (cfg.n_test,),
+        "test_noise": (cfg.n_test, d),
+    }
+    if cfg.is_multi:
+        sizes |= {"mu_b": (b,), "weights_b": (cfg.m, b)}
+    if cfg.data == "streamed":
+        return sizes
+    sizes["noise"] = cfg.n, d
+    return sizes | ({"noise_b": (cfg.n, b)} if cfg.is_multi else {"augmented": (cfg.n, d)})
+
+
+__all__ = [
+    "SignalNoiseData",
+    "axis_vectors",
+    "check_both_labels",
+    "data_bytes",
+    "draw_augmented",
+    "draw_minibatches",
+    "draw_negatives",
+    "shapes",
+]

@@ -1,0 +1,1 @@
+"""Random numbers as pure functions of key, tag and position (`docs/stream.md`)."""

@@ -1,0 +1,197 @@
+"""What the primal engine computes with: samples of a modality, its encoder, orders of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.engines.alignment import aligned
+from mmcl_fast.engines.data_parallel import Peers
+from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
+from mmcl_fast.losses.torch_backend.matmul import PRODUCTS
+from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
+
+Kind = Literal["a", "b", "epsilon"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Samples of a pass, and the order in which their features stand.
+
+    Attributes:
+        samples: Their indices in the order in which they are read, [k]; None: all.
+        places: Where each of those goes, [k]; None: features stand as read.
+        split: Features of label +1, if those stand first.
+    """
+
+    samples: Tensor | None
+    places: Tensor | None
+    split: int
+
+    @classmethod
+    def sorted_batch(cls, labels: Tensor, batch: Tensor) -> Order:
+        """A minibatch, read label by label."""
+        positive = labels.index_select(0, batch) > 0
+        samples = torch.cat([batch[positive], batch[~positive]])
+        return cls(samples, None, int(positive.sum()))
+
+    @classmethod
+    def sorted_all(cls, labels: Tensor) -> Order:
+        """All samples, read in their own order."""
+        order = (labels < 0).to(torch.uint8).argsort(stable=True)
+        return cls(None, order.argsort(), int((labels > 0).sum()))
+
+    def to(self, device: torch.device) -> Order:
+        """On a device."""
+        samples = None if self.samples is None else self.samples.to(device)
+        places = None if self.places is None else self.places.to(device)
+        return Order(samples, places, self.split)
+
+    def as_read(self, features: Tensor) -> Tensor:
+        """Features [k, m] in the order in which their samples are read."""
+        return features if self.places is None else features.index_select(0, self.places)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Samples under the encoder.
+
+    Attributes:
+        rectified: max(0, <w_r, xi_i>), [k, m].
+        signal: <w_r, mu> and -<w_r, mu>, [m, 2].
+        largest: max_{r,i} <w_r, xi_i>, 0-d; -inf of no samples.
+    """
+
+    rectified: Tensor
+    signal: Tensor
+    largest: Tensor
+
+    def features(self, q: int, split: int) -> Halves:
+        """Activations."""
+        noise = self.rectified if q == 1 else self.rectified.pow(q)
+        return Halves(noise, power_relu(self.signal, q), split)
+
+
+class Sources:
+    """Where noise patches come from: arrays of them, or the stream.
+
+    Args:
+        cfg: The run's settings.
+        data: Its data; what is not in it is drawn.
+        samples: Those of this process.
+        device: Where rows are wanted.
+        features: On a GPU with kernels, the dtype of what is held there; else None.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        data: SignalNoiseData,
+        samples: range,
+        device: torch.device,
+        features: torch.dtype | None = None,
+    ) -> None:
+        self._cfg, self._samples, self._device = cfg, samples, device
+        self._features = features
+        self._given = data.augmented
+        self._view: HeldRows | None = None
+        # What views are drawn on, not rounded: a view is rounded once, held or streamed.
+        self._plain: Tensor | None = None
+        noise = data.noise
+        if noise is not None and cfg.augment == "per_epoch":
+            self._plain = noise = aligned(noise.to(device))
+        kinds: list[tuple[Kind, Tensor | None]] = [("a", noise)]
+        if cfg.is_multi:
+            kinds.append(("b", data.noise_b))
+        self.rows: list[SampleRows] = []
+        for kind, noise in kinds:
+            self.rows.append(self._streamed(kind) if noise is None else self._held(noise))
+
+    def views(self, epoch: int) -> SampleRows:
+        """Noise patches of the augmented view of an epoch: of the first, the data's, if held."""
+        if self._given is not None and (self._cfg.augment == "fixed" or epoch == 0):
+            if self._view is None:
+                self._view = self._held(self._given)
+            return self._view
+        self._view = None  # a device need not keep what later epochs do not read
+        drawn = self._streamed("epsilon", epoch)
+        if self._plain is None:
+            return AddedRows(drawn, self.rows[0])
+        return AddedRows(drawn, HeldRows(self._plain, numbers=drawn.piece_numbers))
+
+    def _held(self, noise: Tensor) -> HeldRows:
+        if self._features is None:
+            return HeldRows(aligned(noise.to(self._device)))
+        return HeldRows(aligned(noise.to(self._device, self._features)), numbers=None)
+
+    def _streamed(self, kind: Kind, epoch: int = 0) -> StreamedRows:
+        if self._features is None:
+            rows = StreamedRows
+        else:
+            from mmcl_fast.data.signal_noise.gpu import DeviceRows as rows  # imports Triton
+        return rows(self._cfg, kind, self._device, epoch=epoch, samples=self._samples)
+
+
+class Modality:
+    """Weights of one encoder, and the coefficients (a, A) of those weights in the data's span.
+
+    Args:
+        rows: Noise patches of the samples, [n, d].
+        n: Number of samples.
+        mu: The signal, [d].
+        weights: Weights at the start, [m, d].
+        precision: Of the products with noise patches; weights and their updates keep their type.
+    """
+
+    def __init__(
+        self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
+    ) -> None:
+        self.rows, self.mu, self._product = rows, aligned(mu), PRODUCTS[precision]
+        self.weights = weights.clone()  # [m, d]
+        self.moved = weights.new_zeros(weights.shape[0], n + 1)  # A, [m, n + 1]
+        self.kept = weights.new_ones(1)  # a
+
+    def encode(self, rows: SampleRows, order: Order, signal: Tensor, count: int) -> Encoded:
+        """`count` samples of some rows, in the order wanted."""
+        found = self.weights.new_empty(count, len(self.weights))
+        largest = [found.new_full((), -torch.inf)]
+        for part, x in rows.pieces(order.samples):
+            z = self._product(x, self.weights)
+            largest.append(z.amax())
+            if order.places is None:
+                torch.clamp_min(z, 0.0, out=found[part])
+            else:
+                found.index_copy_(0, order.places[part], z.relu_())
+        along = self.weights @ signal
+        return Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
+
+    def gradients(
+        self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
+    ) -> list[Tensor]:
+        """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
+        c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
+        c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
+        if order.samples is None:
+            along = torch.empty_like(self.moved)
+            along[:, :-1] = c.T
+        else:
+            along = torch.zeros_like(self.moved)
+            along[:, :-1].index_copy_(1, order.samples, c.T)
+        along[:, -1] = c_mu
+        to_weights: Tensor | None = None
+        for part, rows in self.rows.pieces(order.samples):
+            share = self._product(c[part].T, rows.T)
+            to_weights = share if to_weights is None else to_weights.add_(share)
+        if to_weights is None:  # a process may have none of the samples of a minibatch
+            to_weights = torch.zeros_like(self.weights)
+        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
+        return [to_weights, along, torch.zeros_like(self.kept)]
+
+
+__all__ = ["Encoded", "Modality", "Order", "Sources"]

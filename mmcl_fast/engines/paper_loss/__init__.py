@@ -1,0 +1,1 @@
+"""The paper's loss in one pass, with its gradient: the trainer's own forms of it."""

@@ -1,0 +1,1 @@
+"""Phase diagrams (`docs/phase.md`)."""

@@ -1,0 +1,195 @@
+"""Phase diagrams: OOD accuracy of single- and multi-modal training over a plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_fast.environment import environment
+from mmcl_fast.experiments.crossing import first_crossing
+from mmcl_fast.experiments.figure1 import MODALITIES
+from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, conditions, overlay
+from mmcl_fast.sweep.execute.runner import Policy, Start, SweepResult, run_sweep
+from mmcl_fast.sweep.execute.worker_pool import Event
+from mmcl_fast.sweep.plan.plan import Plan, make_plan
+from mmcl_fast.sweep.store.reader import load
+from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
+
+HALF_WAY = 0.75  # between chance and 1
+SWEPT = ("n", "d", "m", "mu_norm", "mu_b_norm", "nu_norm", "sigma_0", "tau", "eta")
+VALUE = "final_ood_accuracy"
+SAME = 1e-9  # relative: derived columns are computed back from what they set
+
+
+@dataclass(frozen=True)
+class Map:
+    """Accuracy over a plane for one modality.
+
+    Attributes:
+        mean: Over seeds, [ys, xs]; NaN where no run finished.
+        sd: Sample standard deviation, [ys, xs].
+        measured: For each x, the y at which the mean first passes half-way to 1; NaN if nowhere.
+        predicted: For each x, the y at which T1 of signal and of noise are equal.
+    """
+
+    mean: Floats
+    sd: Floats
+    measured: Floats
+    predicted: Floats
+
+    @property
+    def offsets(self) -> Floats:
+        """Measured / predicted where both are within the plane."""
+        ratio = self.measured / self.predicted
+        return ratio[np.isfinite(ratio)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase diagram's numbers.
+
+    Attributes:
+        name: Of the plane.
+        plane: Its axes and what is fixed.
+        xs: Values of the horizontal axis.
+        ys: Values of the vertical axis.
+        seeds: Seeds of each cell.
+        epochs: Epochs of training.
+        maps: By modality.
+        left_out: Runs that diverged or failed.
+    """
+
+    name: PlaneName
+    plane: Plane
+    xs: list[float]
+    ys: list[float]
+    seeds: range
+    epochs: int
+    maps: dict[str, Map]
+    left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not finite is None."""
+        checks = {
+            m: [
+                [
+                    [c.condition for c in conditions(self.plane.at(x, y), m) if not c.holds]
+                    for x in self.xs
+                ]
+                for y in self.ys
+            ]
+            for m in MODALITIES
+        }
+        return {
+            "plane": self.name,
+            "x": {"name": self.plane.x.name, "values": self.xs},
+            "y": {"name": self.plane.y.name, "values": self.ys},
+            "fixed": asdict(self.plane.base),
+            "seeds": list(self.seeds),
+            "epochs": self.epochs,
+            "left_out": self.left_out,
+            **{
+                m: {
+                    "mean": _plain(found.mean),
+                    "sd": _plain(found.sd),
+                    "boundary_measured": _plain(found.measured),
+                    "boundary_t1": _plain(found.predicted),
+                    "assumption_4_1_fails": checks[m],
+                }
+                for m, found in self.maps.items()
+            },
+            "environment": environment(),
+        }
+
+
+def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
+    """Every run of a plane: cells times both modalities times seeds, reduced data.
+
+    Args:
+        plane: Which.
+        points: Values of each axis.
+        seeds: Seeds of each cell.
+        epochs: Epochs of training; accuracy is evaluated at their end.
+    """
+    cells = [plane.cell(x, y) for y in plane.y.values(points) for x in plane.x.values(points)]
+    base = cells[0].replace(epochs=epochs, evaluate_every=max(1, epochs), n_test=500)
+    zipped = {name: [getattr(cfg, name) for cfg in cells] for name in SWEPT}
+    return make_plan(
+        base,
+        grid={"modality": ["both"]},
+        zipped=zipped,
+        seeds=len(seeds),
+        first_seed=seeds[0],
+    )
+
+
+def run_phase(
+    name: PlaneName,
+    store: Path,
+    *,
+    points: int,
+    seeds: range,
+    epochs: int,
+    workers: int | None = None,
+    told: Callable[[Start | Event], None] | None = None,
+) -> tuple[Phase, SweepResult]:
+    """Compute what a store lacks of a plane, and read the diagram from the store.
+
+    Args:
+        name: Of the plane.
+        store: Directory of the store; of another plan, it is refused.
+        points: Values of each axis, >= 2.
+        seeds: Seeds of each cell.
+        epochs: Epochs of training.
+        workers: Processes; default: one per core.
+        told: See `sweep.run_sweep`.
+    """
+    plane = PLANES[name]
+    plan = phase_plan(plane, points, seeds, epochs)
+    result = run_sweep(plan, store, policy=Policy(workers=workers), told=told)
+    xs, ys = plane.x.values(points), plane.y.values(points)
+    keys = ("modality", plane.x.name, plane.y.name)
+    columns = dict.fromkeys([*SETTINGS, *keys, "status", VALUE])
+    cells = over_seeds(load(store, list(columns)), keys, VALUE)
+    maps = {m: _map(plane, cells, xs, ys, m) for m in MODALITIES}
+    left = int(cells.left_out.sum())
+    return Phase(name, plane, xs, ys, seeds, epochs, maps, left), result
+
+
+def _map(plane: Plane, cells: Cells, xs: list[float], ys: list[float], modality: str) -> Map:
+    mean = np.full((len(ys), len(xs)), np.nan)
+    sd = mean.copy()
+    for k in cells.where(modality=modality):
+        place = _place(ys, cells.keys[plane.y.name][k]), _place(xs, cells.keys[plane.x.name][k])
+        mean[place], sd[place] = cells.mean[k], cells.sd[k]
+    ratios, _ = overlay(plane, xs, ys, modality)
+    return Map(mean, sd, boundary(ys, mean, HALF_WAY), boundary(ys, ratios, 0.0))
+
+
+def boundary(ys: Sequence[float], values: Floats, level: float) -> Floats:
+    """For each column the y at which the values first rise through a level, [xs].
+
+    y is interpolated in logarithms; NaN where the level is not passed from below.
+    """
+    return np.exp([first_crossing(np.log(ys).tolist(), column, level) for column in values.T])
+
+
+def _place(values: list[float], value: float) -> int:
+    place = int(np.argmin(np.abs(np.log(values) - math.log(value))))
+    assert math.isclose(values[place], value, rel_tol=SAME), (values[place], value)
+    return place
+
+
+def _plain(values: Floats) -> Any:
+    if values.ndim == 2:
+        return [_plain(row) for row in values]
+    return [float(v) if math.isfinite(v) else None for v in values]
+
+
+__all__ = ["HALF_WAY", "Map", "Phase", "boundary", "phase_plan", "run_phase"]

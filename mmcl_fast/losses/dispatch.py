@@ -1,0 +1,58 @@
+"""From a contrast to its loss: the choice of a backend, and numbers as tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.losses.backends import Problem, choose
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.custom_op import Reduction, contrast_loss
+
+
+def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
+    """The loss of a contrast on the backend asked for.
+
+    Args:
+        contrast: The problem; arguments are taken as valid.
+        reduction: "mean" | "sum" | "none".
+        backend: "auto", or a name, which never falls back.
+
+    Returns: A scalar, or [N] if `reduction` is "none".
+    """
+    key = contrast.query if contrast.key is None else contrast.key
+    problem = Problem(
+        rows=len(contrast.query),
+        columns=len(key),
+        features=contrast.query.shape[1],
+        dtype=contrast.query.dtype,
+        device=contrast.query.device,
+        options=options(contrast),
+    )
+    return contrast_loss(contrast, reduction, choose(backend, problem).name)
+
+
+def options(contrast: Contrast) -> frozenset[str]:
+    """Names of the fields of `Contrast` that are in use, and the form of its loss."""
+    optional = ("bias", "positive", "positive_key", "hard", "labels")
+    flags = ("symmetric", "stopped", "exclude_self", "extra")
+    used = {name for name in optional if getattr(contrast, name) is not None}
+    return frozenset(used | {name for name in flags if getattr(contrast, name)} | {contrast.form})
+
+
+def number(x: float | Tensor, like: Tensor) -> Tensor:
+    """A temperature or bias as a 0-d tensor; of a number, in the dtype it is computed in."""
+    if isinstance(x, Tensor):
+        return x
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.full((), float(x), dtype=dtype, device=like.device)
+
+
+def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    """Row losses [N] as their mean, their sum or themselves."""
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+__all__ = ["number", "options", "reduced", "run"]

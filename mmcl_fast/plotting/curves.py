@@ -1,0 +1,120 @@
+"""Every picture. Figures are drawn without pyplot: no display, no global state, quick to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.figure import Figure
+
+from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
+from mmcl_fast.files import write_atomically
+from mmcl_fast.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+COLOURS = {"single": "#0072B2", "multi": "#D55E00"}  # Okabe and Ito (2008), safe for colour-blind
+NAMES = {"single": "single-modal", "multi": "multi-modal"}
+# Title and axis of each panel as printed in the paper's Figure 1.
+PANELS = {
+    "loss": ("Training loss", (0.0, 8.0)),
+    "ood_accuracy": ("OOD test accuracy", (0.5, 1.0)),
+    "signal": ("Signal learning", (0.0, 1.0)),
+    "noise": ("Noise memorisation", (0.0, 3.0)),
+}
+STYLE: dict[RcKeyType, Any] = {
+    "pdf.fonttype": 42,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG or PDF, by the suffix, whole or not at all."""
+    canvas = FigureCanvasPdf(figure) if path.suffix == ".pdf" else FigureCanvasAgg(figure)
+    # No creation date: equal runs leave equal files.
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    with mpl.rc_context(STYLE):
+        return write_atomically(
+            path, lambda temporary: canvas.print_figure(temporary, dpi=200, metadata=metadata)
+        )
+
+
+def figure1(result: Figure1) -> Figure:
+    """The four panels of Figure 1: mean and one standard deviation over seeds, T1 dashed."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        axes = figure.subplots(1, len(PANELS))
+        for axis, (name, (title, limits)) in zip(axes, PANELS.items(), strict=True):
+            low, high = limits
+            for modality in MODALITIES:
+                curves = result.curve(modality, name).double().numpy()
+                band = _band(axis, curves, modality)
+                low, high = min([low, *band[0]]), max([high, *band[1]])
+            if name in ("signal", "noise"):
+                _mark_t1(axis, result)
+            room = 0.03 * (high - low)
+            axis.set(title=title, xlabel="epoch", ylim=(low - room, high + room))
+            axis.set_xlim(0, max(1, result.config.epochs))
+        axes[0].legend(loc="upper right")
+        if marks := axes[2].get_lines()[len(MODALITIES) :]:
+            axes[2].legend(handles=marks, loc=(0.4, 0.3), fontsize=7)
+        count = len(result.seeds)
+        figure.supxlabel(
+            f"mean ± 1 s.d. over {count} seed{'s' * (count > 1)}; "
+            "dashed: end of the first stage T1 by Lemmas 5.2 (single) and 5.4 (multi)",
+            fontsize=7,
+        )
+    return figure
+
+
+def run_curves(run: Run) -> Figure:
+    """The four curves of one run."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.7), layout="constrained")
+        axes = figure.subplots(1, len(PANELS))
+        for axis, (name, (title, _)) in zip(axes, PANELS.items(), strict=True):
+            curve = getattr(run, name).double().numpy()
+            seen = np.isfinite(curve)
+            axis.plot(np.flatnonzero(seen), curve[seen], color=COLOURS[run.config.modality])
+            axis.set(title=title, xlabel="epoch")
+            axis.set_xlim(0, max(1, run.config.epochs))
+            if not seen.any():
+                axis.text(0.5, 0.5, "not evaluated", ha="center", transform=axis.transAxes)
+    return figure
+
+
+def _band(axis: Axes, curves: np.ndarray, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draw mean and band over seeds at the epochs that were evaluated; return the band's edges."""
+    seen = np.flatnonzero(np.isfinite(curves).all(axis=0))
+    curves = curves[:, seen]
+    mean = curves.mean(axis=0)
+    sd = curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
+    axis.plot(seen, mean, color=COLOURS[modality], label=NAMES[modality], lw=1.4)
+    axis.fill_between(seen, mean - sd, mean + sd, color=COLOURS[modality], alpha=0.2, lw=0)
+    return mean - sd, mean + sd
+
+
+def _mark_t1(axis: Axes, result: Figure1) -> None:
+    for modality, t1 in result.t1.items():
+        if t1 is not None and t1 <= result.config.epochs:
+            axis.axvline(
+                t1,
+                color=COLOURS[modality],
+                ls="--",
+                lw=0.9,
+                label=f"T1 {NAMES[modality]}: {t1:.1f}",
+            )
+
+
+__all__ = ["figure1", "run_curves", "save"]

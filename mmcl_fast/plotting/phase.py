@@ -1,0 +1,132 @@
+"""The picture of a phase diagram: accuracy of both modalities, the theory's boundaries on it."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from mmcl_fast.experiments.figure1 import MODALITIES
+from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
+from mmcl_fast.experiments.phase.planes import overlay
+from mmcl_fast.plotting.curves import NAMES, STYLE
+from mmcl_fast.plotting.sweep import ACCURACY, Floats, edges, heat_panel, label
+from mmcl_fast.theory import MIN_C_MU
+
+FINE = 120  # points along an axis for the theory's curves
+MARK = "#D55E00"
+FIGURE_1 = SimpleNamespace(n=100, d=2000, m=50, snr=math.sqrt(1.25 / 100), n_snr2=1.25, c_mu=3.0)
+GUIDES = (0.1, 1.0, 10.0)
+LINES = (
+    SimpleNamespace(colour="black", halo="white", width=1.8, dashes="-"),
+    SimpleNamespace(colour="white", halo="black", width=1.2, dashes="--"),
+)
+
+
+def phase(result: Phase) -> Figure:
+    """Two maps side by side, one scale of colours.
+
+    Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
+    was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
+    Star: Figure 1's values of the two axes.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 4.1), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, modality in zip(axes, MODALITIES, strict=True):
+            mesh = heat_panel(axis, result.xs, result.ys, result.maps[modality].mean, ACCURACY)
+            _theory(axis, result, modality)
+            axis.plot(
+                result.xs,
+                result.maps[modality].measured,
+                ls="",
+                marker="o",
+                ms=3.5,
+                mfc="white",
+                mec="black",
+            )
+            axis.set(title=NAMES[modality], xlabel=label(result.plane.x.name))
+            axis.set_xlim(*edges(result.xs)[[0, -1]])
+            axis.set_ylim(*edges(result.ys)[[0, -1]])
+        axes[0].set_ylabel(label(result.plane.y.name))
+        figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
+        figure.legend(handles=_handles(result), loc="outside lower center", ncols=3, fontsize=7.5)
+    return figure
+
+
+def _theory(axis: Axes, result: Phase, modality: str) -> None:
+    plane = result.plane
+    xs = _fine(result.xs)
+    ys = _fine(result.ys)
+    values = overlay(plane, xs.tolist(), ys.tolist(), modality)
+    for grid, style in zip(values, LINES, strict=True):
+        if grid.min() < 0 < grid.max():
+            line = axis.contour(
+                xs,
+                ys,
+                grid,
+                levels=[0.0],
+                colors=style.colour,
+                linewidths=style.width,
+                linestyles=style.dashes,
+            )
+            line.set_path_effects([withStroke(linewidth=style.width + 1.4, foreground=style.halo)])
+    place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
+    axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
+    if plane.y.name == "snr":
+        for guide in GUIDES:
+            axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
+    if "c_mu" in (plane.x.name, plane.y.name) and modality == "multi":
+        axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
+
+
+def _fine(centres: list[float]) -> Floats:
+    ends = edges(centres)
+    return np.geomspace(float(ends[0]), float(ends[-1]), FINE)
+
+
+def _handles(result: Phase) -> list[Line2D]:
+    count = len(result.seeds)
+    handles = [
+        Line2D([], [], color="black", lw=1.8, label="T1 of signal = T1 of noise (Lemmas 5.2, 5.4)"),
+        Line2D(
+            [],
+            [],
+            color="white",
+            lw=1.2,
+            ls="--",
+            path_effects=[withStroke(linewidth=2.6, foreground="black")],
+            label="border of Assumption 4.1",
+        ),
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker="o",
+            ms=3.5,
+            mfc="white",
+            mec="black",
+            label=f"measured: mean over {count} seeds passes {HALF_WAY}",
+        ),
+    ]
+    star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
+    handles.append(star)
+    if result.plane.y.name == "snr":
+        told = ", ".join(f"{g:g}" for g in GUIDES)
+        handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))
+    if result.plane.x.name == "c_mu":
+        handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
+    if result.left_out:
+        handles.append(
+            Line2D([], [], ls="", label=f"{result.left_out} runs that diverged left out")
+        )
+    return handles
+
+
+__all__ = ["phase"]

@@ -1,0 +1,114 @@
+"""The picture of Table 1: sample images, accuracies with the paper's, confusion by colour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
+from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
+from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
+from mmcl_fast.experiments.table1.report import SET_NAMES, SHORT_NAMES, mean_confusion
+from mmcl_fast.plotting.curves import COLOURS, STYLE
+
+EXAMPLES = 5  # images of each class
+# Okabe and Ito (2008), safe for colour-blind; the two of Figure 1 keep their colours.
+ARM_COLOURS = COLOURS | {"single_full": "#56B4E9", "two_head": "#E69F00", "supervised": "#999999"}
+
+
+def table1(table: Table1, found: dict[str, Any], sets: dict[str, ColouredDigits]) -> Figure:
+    """Three rows: images of the three sets, bars, confusion by colour.
+
+    Args:
+        table: All results.
+        found: Its JSON.
+        sets: Images of the first seed.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 9.2), layout="constrained")
+        ratios = (2.3, 2.6, 3.4)
+        top, middle, bottom = figure.subfigures(3, 1, squeeze=False, height_ratios=ratios)[:, 0]
+        _samples(top, sets)
+        _bars(middle, found)
+        _confusions(bottom, table, sets["rev"].palette.numpy())
+    return figure
+
+
+def _row(figure: SubFigure, count: int) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _samples(figure: SubFigure, sets: dict[str, ColouredDigits]) -> None:
+    shown = ("train", "rand", "rev")
+    for axis, kind in zip(_row(figure, len(shown)), shown, strict=True):
+        axis.imshow(_mosaic(sets[kind]), interpolation="nearest")
+        axis.set_title({"train": "training (ID test alike)"}.get(kind, SET_NAMES[kind]))
+        axis.set_xlabel("columns: label 0 to 9", fontsize=7)
+        axis.set(xticks=[], yticks=[])
+
+
+def _mosaic(data: ColouredDigits) -> np.ndarray:
+    """The first images of each label, one column a label, [H, W, 3]; black where there are none."""
+    side = data.grey.shape[-1]
+    canvas = np.zeros((EXAMPLES * side, CLASSES * side, 3), dtype=np.float32)
+    for label in range(CLASSES):
+        which = torch.nonzero(data.labels == label)[:EXAMPLES, 0]
+        for row, image in enumerate(data.images(which).permute(0, 2, 3, 1).numpy()):
+            place = slice(row * side, (row + 1) * side), slice(label * side, (label + 1) * side)
+            canvas[place] = image
+    return canvas
+
+
+def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
+    axis = figure.subplots()
+    arms = found["config"]["arms"]
+    width = 0.8 / len(arms)
+    for k, arm in enumerate(arms):
+        sets = found[arm][MAIN_READOUT[arm]]
+        places = np.arange(len(SETS)) + (k - (len(arms) - 1) / 2) * width
+        means = [sets[kind]["mean"] for kind in SETS]
+        spreads = [sets[kind]["sd"] for kind in SETS]
+        label = f"{SHORT_NAMES[arm]} ({MAIN_READOUT[arm].replace('_', ' ')})"
+        axis.bar(places, means, 0.92 * width, yerr=spreads, color=ARM_COLOURS[arm], label=label)
+        papers = [PAPER.get(arm, {}).get(kind) for kind in SETS]
+        for place, mean, spread, paper in zip(places, means, spreads, papers, strict=True):
+            top = mean + spread if paper is None else max(mean + spread, paper)
+            axis.text(place, top + 1.2, f"{mean:.0f}", ha="center", fontsize=6.5)
+            if paper is not None:
+                _paper_mark(axis, place, paper, width)
+    axis.plot([], [], color="black", lw=2, label="paper")
+    axis.set_xticks(range(len(SETS)), [SET_NAMES[kind] for kind in SETS])
+    axis.set(ylabel="accuracy, %", ylim=(0, 104), title="Main readout of each arm")
+    axis.grid(visible=False, axis="x")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _paper_mark(axis: Axes, place: float, value: float, width: float) -> None:
+    axis.plot([place - width / 2, place + width / 2], [value, value], color="black", lw=2)
+
+
+def _confusions(figure: SubFigure, table: Table1, palette: np.ndarray) -> None:
+    papers: tuple[ArmName, ...] = ("single", "multi")
+    arms = [arm for arm in papers if arm in table.arms] or [table.arms[0]]
+    axes = _row(figure, len(arms))
+    for axis, arm in zip(axes, arms, strict=True):
+        axis.imshow(mean_confusion(table, arm), vmin=0, vmax=1, cmap="cividis")
+        axis.set_title(
+            f"{SHORT_NAMES[arm]}: what an image of a colour is called, reversed test set"
+        )
+        axis.title.set_fontsize(8)
+        axis.set(xlabel="predicted class", xticks=range(CLASSES), yticks=range(CLASSES))
+        axis.set_yticklabels([f"■ {k}" for k in range(CLASSES)])
+        for tick, colour in zip(axis.get_yticklabels(), palette, strict=True):
+            tick.set_color(tuple(0.85 * colour))
+        axis.set_ylabel("colour, and the class that trained with it")
+        axis.grid(visible=False)
+    figure.colorbar(axes[0].images[0], ax=axes, label="share of the images of that colour")
+
+
+__all__ = ["table1"]

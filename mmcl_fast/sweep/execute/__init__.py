@@ -1,0 +1,1 @@
+"""Who computes: one shard, workers that may die, and where they run."""

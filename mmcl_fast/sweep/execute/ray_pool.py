@@ -1,0 +1,148 @@
+"""Shards as Ray tasks: a cluster of this machine alone, or one that is given by its address.
+
+Ray's own retries are off: a task whose worker died comes back to `worker_pool.drive`, which counts
+deaths and tries again without end. Nothing but (shard, counts) travels; rows go to the store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from mmcl_fast.errors import BackendUnavailableError, ConfigError
+from mmcl_fast.sweep.execute.worker_pool import Broken, Died, Done, Job, Outcome, Pool, perform
+
+BINDING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LOOPBACK = {
+    # Read when ray is imported. A local cluster otherwise listens on every interface of the machine
+    # (measured with ray 2.60 on Linux), where nothing but this process needs it.
+    BINDING: "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+CONNECT_SECONDS = 10.0
+MAX_ADDRESS = 60  # Ray's sockets live in its folder, and a socket's name is short
+
+
+class RayPool(Pool):
+    """See the module's documentation and `worker_pool.Pool`.
+
+    Args:
+        workers: Jobs at a time; None: one per CPU (or GPU) of the cluster.
+        address: Of a running cluster, as `ray start` prints it; None: start one on this machine,
+            on the loopback interface, and stop it at the end.
+        gpus: Give each job a GPU.
+    """
+
+    def __init__(self, workers: int | None, address: str | None, *, gpus: bool) -> None:
+        if address is None:
+            _stay_inside()
+        try:
+            import ray
+        except ImportError as error:
+            raise BackendUnavailableError(
+                "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
+            ) from error
+        self._ray: Any = ray
+        self._flying: dict[Any, Job] = {}
+        if ray.is_initialized():
+            raise ConfigError("executor ray: expected a process without ray.init, got one with it")
+        self._start(workers, address)
+        resource = "GPU" if gpus else "CPU"
+        self._slots = workers or int(self._ray.cluster_resources().get(resource, 0))
+        if not self._slots:
+            self.close()
+            raise ConfigError(f"executor ray: expected a cluster with a {resource}, got none")
+        self._task = self._ray.remote(
+            max_retries=0,
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+        )(_perform)
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._ray.shutdown()
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()
+
+    @property
+    def slots(self) -> int:
+        """See `Pool.slots`."""
+        return self._slots
+
+    def submit(self, job: Job) -> None:
+        """See `Pool.submit`."""
+        self._flying[self._task.remote(job)] = job
+
+    def wait(self) -> list[Outcome]:
+        """See `Pool.wait`."""
+        ready, _ = self._ray.wait(list(self._flying), num_returns=1)
+        return [self._outcome(reference) for reference in ready]
+
+    def _outcome(self, reference: Any) -> Outcome:
+        job = self._flying.pop(reference)
+        try:
+            found: Done | Broken = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            raise  # a mistake of ours: rows of failed runs are no exceptions
+        except self._ray.exceptions.RayError as error:
+            return Died(job.shard, type(error).__name__)
+        return found
+
+    def _start(self, workers: int | None, address: str | None) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        if address is not None:
+            _reach(address)
+            try:
+                self._ray.init(address=address, **options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise BackendUnavailableError(
+                    f"executor ray: expected a cluster at {address}, got {error}"
+                ) from error
+            return
+        # An address of its own keeps it from joining a stranger's cluster on a shared node.
+        self._folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+        self._ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            _temp_dir=self._folder.name if len(self._folder.name) < MAX_ADDRESS else None,
+            **options,
+        )
+
+
+def _stay_inside() -> None:
+    """Set what Ray reads when it is imported, or refuse where that is past."""
+    missing = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
+    if BINDING in missing and "ray" in sys.modules:
+        raise ConfigError(
+            f"executor ray: expected {BINDING}=0 in the environment before ray is imported, so "
+            "that its cluster listens on the loopback interface only; got an imported ray without"
+        )
+    os.environ.update(missing)
+
+
+def _reach(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if not found:
+        return  # "auto" and the like: Ray finds it, or says at once that it cannot
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"executor ray: expected a cluster at {address}, got {error.strerror or error}"
+        ) from error
+
+
+def _perform(job: Job) -> Done | Broken:
+    import torch
+
+    torch.set_num_threads(1)
+    return perform(job)
+
+
+__all__ = ["RayPool"]

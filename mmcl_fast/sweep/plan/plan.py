@@ -1,0 +1,210 @@
+"""`Plan`: every run of a sweep, written out, with a content hash and a fixed cut into shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
+from mmcl_fast.sweep.plan.numerics import numerics_of
+from mmcl_fast.sweep.plan.points import expand, settle
+from mmcl_fast.sweep.plan.shards import cut
+
+SCHEMA = 1
+"""Version of the store's format; another one is refused."""
+MAX_RUNS = 10**7  # 2 GiB while they are planned
+SEED_FIELDS = ("seed", "data_seed", "init_seed")
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value; compare digests
+class Plan:
+    """The runs of a sweep. Run k has the settings `points[point_of[k]]` and its own seeds.
+
+    Attributes:
+        points: Settings, resolved, each with all seeds 0.
+        point_of: Index of each run's settings, [runs].
+        seeds: seed, data_seed and init_seed of each run, [runs, 3].
+        shard_of: The shard that computes each run, [runs].
+        axes: What was swept, for cubes and messages; an extended plan has those of all parts.
+        numerics: What decides the bits of each point's results (`numerics.py`), [points].
+    """
+
+    points: tuple[TrainConfig, ...]
+    point_of: npt.NDArray[np.int32]
+    seeds: npt.NDArray[np.uint64]
+    shard_of: npt.NDArray[np.int32]
+    axes: tuple[Axis, ...]
+    numerics: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.point_of)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return int(self.shard_of.max()) + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that decides the results: equal plans have equal rows."""
+        return _digest(self._texts, self.point_of, self.seeds, self.shard_of)
+
+    @property
+    def dtype(self) -> str:
+        """Floating-point type of the store's curves: that of the widest run."""
+        return "float64" if any(cfg.dtype == "float64" for cfg in self.points) else "float32"
+
+    def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
+        """Ids of a shard's runs, in order."""
+        first, last = np.searchsorted(self._sorted_shards, [shard, shard + 1])
+        return np.sort(self._by_shard[first:last])
+
+    def shard_size(self, shard: int) -> int:
+        """Number of a shard's runs."""
+        return len(self.runs_of(shard))
+
+    def shard_digest(self, shard: int) -> str:
+        """Hash of a shard's runs, the same in every plan that has this shard."""
+        runs = self.runs_of(shard)
+        used, index = np.unique(self.point_of[runs], return_inverse=True)
+        texts = [self._texts[k] for k in used]
+        return _digest(texts, index.astype(np.int32), self.seeds[runs], runs)
+
+    def config(self, run: int) -> TrainConfig:
+        """Settings of one run."""
+        return self.configs([run])[0]
+
+    def configs(self, runs: Sequence[int] | npt.NDArray[np.int64]) -> list[TrainConfig]:
+        """Settings of some runs."""
+        return [
+            self.points[self.point_of[k]].replace(
+                **dict(zip(SEED_FIELDS, map(int, self.seeds[k]), strict=True))
+            )
+            for k in runs
+        ]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Each point's settings as text, and what decides their bits."""
+        encode = json.JSONEncoder().encode  # the arguments of json.dumps cost more than the work
+        return [
+            encode([*_settings(cfg), how])
+            for cfg, how in zip(self.points, self.numerics, strict=True)
+        ]
+
+    @cached_property
+    def _by_shard(self) -> npt.NDArray[np.int64]:
+        return np.argsort(self.shard_of, kind="stable")
+
+    @cached_property
+    def _sorted_shards(self) -> npt.NDArray[np.int32]:
+        return self.shard_of[self._by_shard]
+
+
+def make_plan(
+    base: TrainConfig,
+    *,
+    grid: Mapping[str, Values] | None = None,
+    zipped: Mapping[str, Values] | None = None,
+    seeds: int = 1,
+    first_seed: int | None = None,
+) -> Plan:
+    """Every run of a grid of settings times seeds, resolved and validated before any work.
+
+    Args:
+        base: Settings of everything that is not swept.
+        grid: Values by setting; every combination is run. Names: fields of `TrainConfig`; snr and
+            n_snr2 = n SNR^2 (set mu_norm), c_mu = |mu~| / |mu| (sets mu_b_norm),
+            noise_rate = eta sigma_xi^2 d / (n m tau) (sets eta), noise_start = sigma_0 sigma_xi
+            sqrt(d) (sets sigma_0). `modality="both"` is both modalities.
+        zipped: The same, but moving together: lists of one length.
+        seeds: Number of seeds of each combination, >= 1; the same seeds for every combination.
+        first_seed: The first of them; default: base.seed.
+
+    Returns: The plan; run ids count combinations in the order of the axes, seeds fastest.
+    Raises: ConfigError, EngineRefusedError: a setting is unknown, out of range, or cannot be
+        trained exactly; the message names the combination.
+    """
+    chosen = _chosen(seeds, base.seed if first_seed is None else first_seed)
+    axes = make_axes(grid or {}, zipped or {})
+    if any("seed" in axis.names for axis in axes):
+        raise ConfigError("seed: expected seeds and first_seed instead of an axis, got one")
+    for axis in axes:
+        for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True):
+            if name in SEED_FIELDS:
+                for value in values:
+                    base.replace(**{name: value})  # refuses what is no seed
+    count = math.prod(len(axis.rows) for axis in axes)
+    if count * seeds > MAX_RUNS:
+        raise ConfigError(
+            f"grid: expected at most {MAX_RUNS} runs, got {count} combinations x {seeds} seeds"
+        )
+    points: dict[TrainConfig, int] = {}
+    point_of = np.empty((count, seeds), np.int32)
+    table = np.empty((count, seeds, 3), np.uint64)
+    table[:, :, 0] = chosen
+    own = {name: getattr(base, name) for name in SEED_FIELDS[1:]}
+    bare = base.replace(**dict.fromkeys(SEED_FIELDS, 0))
+    for k, combination in enumerate(expand(axes)):
+        for column, (name, default) in enumerate(own.items(), start=1):
+            value = combination.pop(name, default)
+            table[k, :, column] = chosen if value is None else value
+        point_of[k] = points.setdefault(settle(bare, combination), len(points))
+    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes)
+
+
+def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
+    """The seeds of every combination."""
+    for name, value, least in (("seeds", seeds, 1), ("first_seed", first, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ConfigError(f"{name}: expected an integer >= {least}, got {value!r}")
+    if seeds > MAX_RUNS:
+        raise ConfigError(f"seeds: expected at most {MAX_RUNS}, got {seeds}")
+    TrainConfig(seed=int(first) + int(seeds) - 1)  # refuses what is beyond 2^64
+    return np.arange(seeds, dtype=np.uint64) + np.uint64(first)
+
+
+def assemble(
+    points: tuple[TrainConfig, ...],
+    point_of: npt.NDArray[np.int32],
+    seeds: npt.NDArray[np.uint64],
+    axes: tuple[Axis, ...],
+) -> Plan:
+    """A plan of runs, cut into shards.
+
+    Raises: ConfigError: the same run twice.
+    """
+    order = np.lexsort((seeds[:, 2], seeds[:, 1], point_of))
+    keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])[order]
+    same = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
+    if len(same):
+        one, two = sorted(order[same[0] : same[0] + 2].tolist())
+        raise ConfigError(
+            f"grid: expected different runs, got equal settings, data_seed and init_seed in runs "
+            f"{one} and {two} (of {len(same) + 1} or more)"
+        )
+    numerics = tuple(map(numerics_of, points))
+    return Plan(points, point_of, seeds, cut(points, point_of), axes, numerics)
+
+
+_settings = attrgetter(*FIELD_NAMES)
+
+
+def _digest(texts: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
+    found = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
+    for array in arrays:
+        found.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()
+
+
+__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan"]

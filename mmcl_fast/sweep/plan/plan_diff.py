@@ -1,0 +1,127 @@
+"""Comparing the plan of a store with the one that is asked for, and extending it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.sweep.plan.axes import Value
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.shards import cut
+
+SHOWN = 6
+
+
+def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
+    """Whether both hold the same runs, in whatever order.
+
+    Args:
+        stored: The store's plan.
+        asked: Another.
+        anywhere: Also take runs as equal that name another device or engine.
+    """
+    if len(stored) != len(asked):
+        return False
+    if stored.points == asked.points and all(
+        np.array_equal(have, want)
+        for have, want in (
+            (stored.point_of, asked.point_of),
+            (stored.seeds[:, 1:], asked.seeds[:, 1:]),
+        )
+    ):
+        return True  # the same command again; sorting 10^6 runs takes a second
+    have, want = _numbered(stored, asked, anywhere=anywhere)
+    return bool(np.array_equal(np.sort(have), np.sort(want)))
+
+
+def extend_plan(stored: Plan, asked: Plan) -> Plan:
+    """The stored plan with the runs that only `asked` has appended; ids and shards stay.
+
+    Raises: ConfigError: a stored run is not in `asked`, naming the difference.
+    """
+    have, want = _numbered(stored, asked)
+    new = ~np.isin(want, have)
+    if len(want) - int(new.sum()) < len(have):
+        raise ConfigError(
+            f"extend: expected a plan with every run of the store, got one without some of them "
+            f"({difference(stored, asked)})"
+        )
+    points = list(stored.points)
+    index = {cfg: k for k, cfg in enumerate(points)}
+    numerics = list(stored.numerics)
+    renumbered = np.empty(len(asked.points), np.int32)
+    for k, (cfg, how) in enumerate(zip(asked.points, asked.numerics, strict=True)):
+        if cfg not in index:
+            index[cfg] = len(points)
+            points.append(cfg)
+            numerics.append(how)
+        renumbered[k] = index[cfg]
+    point_of = renumbered[asked.point_of[new]]
+    return Plan(
+        tuple(points),
+        np.concatenate([stored.point_of, point_of]),
+        np.concatenate([stored.seeds, asked.seeds[new]]),
+        np.concatenate([stored.shard_of, cut(points, point_of, stored.shards)]),
+        asked.axes,  # every run of the store is one of `asked`, so these place all of them
+        tuple(numerics),
+    )
+
+
+def difference(stored: Plan, asked: Plan) -> str:
+    """What differs between two plans, in one line."""
+    told = []
+    for name in TrainConfig.__dataclass_fields__:
+        if name in SEED_FIELDS:
+            continue
+        have = {getattr(cfg, name) for cfg in stored.points}
+        want = {getattr(cfg, name) for cfg in asked.points}
+        if have != want:
+            told.append(
+                f"{name}: {_shown(have - want)} only in the store, {_shown(want - have)} only "
+                "asked for"
+            )
+    for column, name in enumerate(SEED_FIELDS[1:], start=1):
+        have_seeds, want_seeds = (_span(plan.seeds[:, column]) for plan in (stored, asked))
+        if have_seeds != want_seeds:
+            told.append(f"{name}: {have_seeds} in the store, {want_seeds} asked for")
+    if not told:
+        told.append(f"{len(stored)} runs in the store, {len(asked)} other combinations asked for")
+    return "; ".join(told)
+
+
+def _numbered(
+    stored: Plan, asked: Plan, *, anywhere: bool = False
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A number for each run of both plans; equal runs (settings, data and init seed) share one."""
+    index: dict[TrainConfig, int] = {}
+    keys = []
+    for plan in (stored, asked):
+        points = map(_placeless, plan.points) if anywhere else plan.points
+        number = np.array([index.setdefault(cfg, len(index)) for cfg in points], np.uint64)
+        keys.append(np.column_stack([number[plan.point_of], plan.seeds[:, 1:]]))
+    both = np.concatenate(keys)
+    order = np.lexsort(both.T)
+    changes = (both[order[1:]] != both[order[:-1]]).any(axis=1)
+    numbers = np.empty(len(both), np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(changes)])
+    return numbers[: len(stored)], numbers[len(stored) :]
+
+
+def _placeless(cfg: TrainConfig) -> TrainConfig:
+    return cfg.replace(device="auto", engine="auto")
+
+
+def _shown(values: set[Value]) -> str:
+    if not values:
+        return "nothing"
+    texts = [str(v) for v in sorted(values, key=lambda v: (isinstance(v, str), v is None, v or 0))]
+    return ", ".join(texts if len(texts) <= SHOWN else [*texts[: SHOWN - 1], "...", texts[-1]])
+
+
+def _span(seeds: npt.NDArray[np.uint64]) -> str:
+    return f"{seeds.min()} .. {seeds.max()}"
+
+
+__all__ = ["difference", "extend_plan", "same_runs"]

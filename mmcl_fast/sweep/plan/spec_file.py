@@ -1,0 +1,77 @@
+"""A sweep in a TOML file: the same as flags.
+
+seeds = 100
+[base]
+modality = "multi"
+[grid]
+m = [16, 64, 256]
+snr = { linspace = [0.05, 0.5, 10] }
+[zip]
+n = [50, 100]
+eta = [0.02, 0.01]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcl_fast.config import PRESETS, TrainConfig
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.sweep.plan.axes import Value, axis_from_table
+
+TABLES = ("base", "grid", "zip", "seeds", "first_seed", "preset")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a file says; see the module's documentation."""
+
+    base: TrainConfig
+    grid: dict[str, list[Value]] = field(default_factory=dict)
+    zipped: dict[str, list[Value]] = field(default_factory=dict)
+    seeds: int = 1
+    first_seed: int | None = None
+
+
+def read_spec(path: Path) -> Spec:
+    """Read a file.
+
+    Raises: ConfigError: it cannot be read, or says something that a sweep does not have.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"spec: expected a TOML file, got {str(path)!r} ({error})") from error
+    for name in found:
+        if name not in TABLES:
+            raise ConfigError(f"{path.name}: expected {', '.join(TABLES)}, got {name}")
+    preset = found.get("preset", "figure1")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    return Spec(
+        base=PRESETS[preset].replace(**_table(found, "base")),
+        grid={k: axis_from_table(k, v) for k, v in _table(found, "grid").items()},
+        zipped={k: axis_from_table(k, v) for k, v in _table(found, "zip").items()},
+        seeds=_count(found, "seeds", 1),
+        first_seed=_count(found, "first_seed", None),
+    )
+
+
+def _table(found: dict[str, Any], name: str) -> dict[str, Any]:
+    table = found.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name}: expected a table [{name}], got {table!r}")
+    return table
+
+
+def _count(found: dict[str, Any], name: str, default: Any) -> Any:
+    value = found.get(name, default)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ConfigError(f"{name}: expected an integer, got {value!r}")
+    return value
+
+
+__all__ = ["Spec", "read_spec"]

@@ -1,0 +1,80 @@
+"""Where the runs of a plan lie along its axes, read back from their resolved settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_fast.errors import DataError
+from mmcl_fast.sweep.plan.axes import DERIVED, Axis, Value
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.points import derived
+
+TOLERANCE = 1e-9  # of derived values, which come back from settings with a rounding
+OPEN = (None, "auto")  # values that a plan replaces by what they mean at each point
+OTHER, UNDEFINED = -1, -2  # in place of the number of a value: none of the axis; NaN
+
+
+def position(axis: Axis, plan: Plan) -> npt.NDArray[np.int64]:
+    """Index of each run along an axis, [runs].
+
+    Raises: DataError: a run is at none of the axis' values.
+    """
+    by_run = any(name in SEED_FIELDS for name in axis.names)
+    numbers, known = [], []
+    for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True):
+        distinct = [v for v in dict.fromkeys(values) if v not in OPEN]
+        found = _numbers(name, distinct, plan)
+        per_point = name not in SEED_FIELDS
+        numbers.append(found[plan.point_of] if by_run and per_point else found)
+        known.append({value: k for k, value in enumerate(distinct)})
+    rows = [tuple(k.get(v, OTHER) for k, v in zip(known, row, strict=True)) for row in axis.rows]
+    shape = [len(k) + 2 for k in known]
+    cells = np.ravel_multi_index(tuple(x - UNDEFINED for x in numbers), shape)
+    different, index = np.unique(cells, return_inverse=True)
+    exact = {row: k for k, row in enumerate(rows) if OTHER not in row}
+    places = []
+    for cell in different:
+        met = tuple(int(x) + UNDEFINED for x in np.unravel_index(cell, shape))
+        place = exact.get(met)
+        places.append(_compatible(met, rows, axis) if place is None else place)
+    along = np.array(places, np.int64)[index]
+    return along if by_run else along[plan.point_of]
+
+
+def _numbers(name: str, distinct: list[Value], plan: Plan) -> npt.NDArray[np.int64]:
+    """Which of the distinct values each point has; of a seed, each run."""
+    if name in DERIVED:
+        return _nearest(
+            np.array([derived(cfg)[name] for cfg in plan.points]), np.array(distinct, float)
+        )
+    known = {value: k for k, value in enumerate(distinct)}
+    if name in SEED_FIELDS:
+        seeds, index = np.unique(plan.seeds[:, SEED_FIELDS.index(name)], return_inverse=True)
+        return np.array([known.get(int(seed), OTHER) for seed in seeds], np.int64)[index]
+    return np.array([known.get(getattr(cfg, name), OTHER) for cfg in plan.points], np.int64)
+
+
+def _nearest(
+    given: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    order = np.argsort(values)
+    ordered = values[order]
+    right = np.clip(np.searchsorted(ordered, given), 0, len(values) - 1)
+    left = np.maximum(right - 1, 0)
+    closer = np.where(np.abs(ordered[left] - given) < np.abs(ordered[right] - given), left, right)
+    near = np.abs(ordered[closer] - given) <= TOLERANCE * np.abs(given)
+    return np.where(np.isnan(given), UNDEFINED, np.where(near, order[closer], OTHER))
+
+
+def _compatible(met: tuple[int, ...], rows: list[tuple[int, ...]], axis: Axis) -> int:
+    """The row of an axis that has what was met, where a value is open or undefined."""
+    for k, row in enumerate(rows):
+        if all(x in (y, UNDEFINED) or y == OTHER for x, y in zip(met, row, strict=True)):
+            return k
+    raise DataError(
+        f"{', '.join(axis.names)}: expected every run at one of the axis' values, got others"
+    )
+
+
+__all__ = ["position"]

@@ -1,0 +1,128 @@
+"""`to_xarray`: a store as a labelled cube, one dimension per axis of the sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmcl_fast.errors import BackendUnavailableError, DataError
+from mmcl_fast.sweep.plan.axes import Value
+from mmcl_fast.sweep.plan.plan import Plan
+from mmcl_fast.sweep.store.axis_positions import position
+from mmcl_fast.sweep.store.plan_file import read_plan
+from mmcl_fast.sweep.store.reader import load
+from mmcl_fast.sweep.store.schema import CURVES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FINAL = tuple(f"final_{name}" for name in CURVES)
+SCALARS = ("status", "diverged_at", *FINAL)
+
+
+def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
+    """Everything a sweep has so far as a cube.
+
+    Args:
+        store: Directory of the store.
+        curves: Also the curves, with a dimension `epoch`; final values alone take much less memory.
+
+    Returns: A dataset with one dimension per swept setting (settings that were zipped share one,
+        named after the first, and the others are coordinates along it), `seed`, and `epoch`.
+        Variables: loss, ood_accuracy, signal, noise, their final_ values, status, diverged_at (-1:
+        did not). What is not computed yet, or is no run of the plan, is NaN, with status "". A
+        coordinate is NaN where a number was left at its default (`tau=none`).
+    Raises: DataError: runs have different numbers of epochs, so curves have no common dimension;
+        or a cell of the cube has several runs.
+        BackendUnavailableError: xarray is not installed.
+    """
+    try:
+        import xarray as xr
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "to_xarray: expected the package xarray (pip install 'mmcl-fast[xarray]'), got none"
+        ) from error
+    chosen = [*SCALARS, *(CURVES if curves else ())]
+    table = load(store, ["run_id", *chosen])
+    plan = read_plan(Path(store))
+    seeds = np.unique(plan.seeds[:, 0])
+    index, shape = _index(plan, seeds, table["run_id"].to_numpy())
+    dims = [axis.names[0] for axis in plan.axes] + ["seed"]
+    data: dict[str, Any] = {}
+    for name in SCALARS:
+        values, fill = _scalar(table, name)
+        cube = np.full(shape, fill, dtype=values.dtype)
+        cube[index] = values
+        data[name] = (dims, cube)
+    coords: dict[str, Any] = {"seed": seeds}
+    for axis in plan.axes:
+        for k, name in enumerate(axis.names):
+            coords[name] = (axis.names[0], _labels([row[k] for row in axis.rows]))
+    if curves:
+        lengths = {cfg.epochs for cfg in plan.points}
+        if len(lengths) > 1:
+            raise DataError(
+                f"epochs: expected one number of epochs for curves, got {sorted(lengths)}; take "
+                "curves=False"
+            )
+        coords["epoch"] = np.arange(lengths.pop() + 1)
+        for name in CURVES:
+            data[name] = (
+                [*dims, "epoch"],
+                _curves(table, name, shape, index, len(coords["epoch"])),
+            )
+    return xr.Dataset(data, coords)
+
+
+def _index(
+    plan: Plan, seeds: npt.NDArray[np.uint64], runs: npt.NDArray[np.int64]
+) -> tuple[tuple[npt.NDArray[np.int64], ...], tuple[int, ...]]:
+    """The cell of each run, and the shape of the cube."""
+    index = [position(axis, plan)[runs] for axis in plan.axes]
+    index.append(np.searchsorted(seeds, plan.seeds[runs, 0]))
+    shape = (*(len(axis.rows) for axis in plan.axes), len(seeds))
+    cells = np.ravel_multi_index(tuple(index), shape)
+    if len(np.unique(cells)) < len(cells):
+        raise DataError(
+            "to_xarray: expected one run per combination and seed, got several; the plan's axes "
+            "do not tell them apart: take load()"
+        )
+    return tuple(index), shape
+
+
+def _labels(values: Sequence[Value]) -> list[Value]:
+    """Values as a coordinate: numbers stay numbers."""
+    words = any(isinstance(v, str) for v in values)
+    return list(values) if words else [math.nan if v is None else v for v in values]
+
+
+def _scalar(table: pa.Table, name: str) -> tuple[npt.NDArray[Any], Any]:
+    if name == "status":
+        return np.array(table[name].to_pylist(), dtype="U8"), ""
+    if name == "diverged_at":
+        return table[name].fill_null(-1).to_numpy(), -1
+    return table[name].to_numpy(), np.nan
+
+
+def _curves(
+    table: pa.Table,
+    name: str,
+    shape: tuple[int, ...],
+    index: tuple[npt.NDArray[np.int64], ...],
+    epochs: int,
+) -> npt.NDArray[np.floating]:
+    column = table[name].combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.drop_null().flatten().to_numpy()
+    cube = np.full((*shape, epochs), np.nan, dtype=values.dtype)
+    cube[tuple(k[there] for k in index)] = values.reshape(-1, epochs)
+    return cube
+
+
+__all__ = ["to_xarray"]

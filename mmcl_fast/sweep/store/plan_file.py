@@ -1,0 +1,194 @@
+"""A plan on disk: `plan.parquet`, one row a run, readable by anything that reads Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.errors import ConfigError, OutputError
+from mmcl_fast.files import write_atomically
+from mmcl_fast.sweep.plan.axes import Axis
+from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan
+from mmcl_fast.sweep.store.schema import setting_columns
+
+PLAN_FILE = "plan.parquet"
+KEY = b"mmcl"  # of our JSON in a file's metadata
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What identifies the parts of a plan, from its file's footer: quick for 10^6 runs.
+
+    Attributes:
+        runs: Runs of the plan.
+        dtype: See `Plan.dtype`.
+        digests: Hash of each shard's runs.
+        sizes: Number of each shard's runs.
+    """
+
+    runs: int
+    dtype: str
+    digests: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self.sizes)
+
+    def shard_size(self, shard: int) -> int:
+        """Number of a shard's runs."""
+        return self.sizes[shard]
+
+    def shard_digest(self, shard: int) -> str:
+        """Hash of a shard's runs."""
+        return self.digests[shard]
+
+
+def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
+    """Write a plan; with `replace`, over an older one.
+
+    Returns: False if another process has written one in the meantime; then it stays.
+    Raises: OutputError: it cannot be written.
+    """
+    columns = setting_columns(plan, np.arange(len(plan), dtype=np.int64))
+    columns["shard"] = pa.array(plan.shard_of, pa.int32())
+    columns["point"] = pa.array(plan.point_of, pa.int32())
+    point_of = columns["point"]
+    columns["numerics"] = pa.array(plan.numerics).dictionary_encode().take(point_of)
+    told = {
+        "schema": SCHEMA,
+        "digest": plan.digest,
+        "axes": [[list(axis.names), [list(row) for row in axis.rows]] for axis in plan.axes],
+        "dtype": plan.dtype,
+        "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
+        "shard_sizes": np.bincount(plan.shard_of).tolist(),
+    }
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(told)})
+
+    def write(path: Path) -> None:
+        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+    final = store / PLAN_FILE
+    if replace:
+        write_atomically(final, write)
+        return True
+    # A link, unlike a rename, fails where another process was first, be it on another node.
+    ours = write_atomically(store / f".{secrets.token_hex(8)}.{PLAN_FILE}", write)
+    try:
+        os.link(ours, final)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{PLAN_FILE}: cannot be written to {store} ({error})") from error
+    finally:
+        ours.unlink()
+    return True
+
+
+def read_plan(store: Path) -> Plan:
+    """The plan of a store.
+
+    Raises: OutputError: there is none, or it cannot be read. ConfigError: another format version.
+    """
+    path = _existing(store)
+    with _readable(path):
+        table = pq.read_table(path, page_checksum_verification=True)
+        told = json.loads(table.schema.metadata[KEY])
+        schema = told["schema"]
+    _check_schema(schema)
+    with _readable(path):
+        plan, expected = _plan(table, told), told["digest"]
+    if plan.digest != expected:
+        raise OutputError(f"{PLAN_FILE}: expected the runs that its hash names, got others")
+    return plan
+
+
+def read_outline(store: Path) -> Outline:
+    """What a store's parts are checked against, without reading its runs.
+
+    Raises: OutputError: there is no plan, or it cannot be read. ConfigError: another format.
+    """
+    path = _existing(store)
+    with _readable(path):
+        footer = pq.read_metadata(path)
+        told = json.loads(footer.metadata[KEY])
+        schema = told["schema"]
+    _check_schema(schema)
+    with _readable(path):
+        return Outline(
+            footer.num_rows,
+            str(told["dtype"]),
+            tuple(told["shard_digests"]),
+            tuple(told["shard_sizes"]),
+        )
+
+
+def _existing(store: Path) -> Path:
+    path = store / PLAN_FILE
+    if not path.exists():
+        raise OutputError(f"store: expected a directory with {PLAN_FILE}, got {str(store)!r}")
+    return path
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise OutputError(
+            f"{PLAN_FILE}: expected a readable plan, got {str(path)!r} ({error})"
+        ) from error
+
+
+def _check_schema(schema: object) -> None:
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"{PLAN_FILE}: expected a store of format {SCHEMA}, got {schema}; take another --out, "
+            "or the version of mmcl-fast that wrote it"
+        )
+
+
+def _plan(table: pa.Table, told: dict[str, Any]) -> Plan:
+    point_of = table["point"].to_numpy()
+    numbers, first = np.unique(point_of, return_index=True)
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        raise ValueError("points that no run has")
+    rows = table.select([*FIELD_NAMES, "numerics"]).take(pa.array(first)).to_pydict()
+    numerics = rows.pop("numerics")
+    rows |= dict.fromkeys(SEED_FIELDS, [0] * len(first))
+    points = tuple(
+        TrainConfig(**dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)
+    )
+    axes = tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in told["axes"])
+    return Plan(
+        points,
+        point_of,
+        np.column_stack([table[name].to_numpy() for name in SEED_FIELDS]),
+        table["shard"].to_numpy(),
+        axes,
+        tuple(numerics),
+    )
+
+
+__all__ = [
+    "KEY",
+    "PLAN_FILE",
+    "READ_ERRORS",
+    "Outline",
+    "read_outline",
+    "read_plan",
+    "write_plan",
+]

@@ -1,0 +1,100 @@
+"""Columns of plans and parts: settings, derived quantities, results; their Arrow types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.points import derived
+
+CURVES = ("loss", "ood_accuracy", "signal", "noise")
+STATUSES = ("finished", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a shard gave.
+
+    Attributes:
+        table: One row a run, in the order of run ids.
+        tracebacks: Of failed runs, by run id.
+        seconds: Time in training.
+    """
+
+    table: pa.Table
+    tracebacks: dict[int, str]
+    seconds: float
+
+
+def _setting_type(name: str) -> pa.DataType:
+    hint = get_type_hints(TrainConfig)[name]
+    kinds = get_args(hint) or (hint,)
+    if name in SEED_FIELDS:
+        return pa.uint64()
+    if float in kinds:
+        return pa.float64()
+    return pa.int64() if int in kinds else pa.string()
+
+
+SETTING_TYPES = {name: _setting_type(name) for name in FIELD_NAMES}
+DERIVED_NAMES = tuple(derived(TrainConfig()))
+
+
+def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+    """run_id, every setting and derived quantity of some runs."""
+    used, index = np.unique(plan.point_of[runs], return_inverse=True)
+    points = [plan.points[k] for k in used]
+    take = pa.array(index, pa.int64())
+    columns: dict[str, pa.Array] = {"run_id": pa.array(runs, pa.int64())}
+    for name, kind in SETTING_TYPES.items():
+        if name in SEED_FIELDS:
+            columns[name] = pa.array(plan.seeds[runs, SEED_FIELDS.index(name)], kind)
+        else:
+            columns[name] = pa.array([getattr(cfg, name) for cfg in points], kind).take(take)
+    values = [derived(cfg) for cfg in points]
+    for name in DERIVED_NAMES:
+        columns[name] = pa.array([v[name] for v in values], pa.float64()).take(take)
+    return columns
+
+
+def part_schema(dtype: str) -> pa.Schema:
+    """Columns of a part whose curves have a floating-point type."""
+    curve = pa.list_(pa.float32() if dtype == "float32" else pa.float64())
+    fields: list[tuple[str, Any]] = [("run_id", pa.int64()), *SETTING_TYPES.items()]
+    fields += [(name, pa.float64()) for name in DERIVED_NAMES]
+    fields += [("status", pa.string()), ("diverged_at", pa.int32()), ("error", pa.string())]
+    fields += [(f"final_{name}", pa.float64()) for name in CURVES]
+    fields += [(name, curve) for name in CURVES]
+    fields += [("computed_on", pa.string())]
+    return pa.schema(fields)
+
+
+def list_column(rows: Sequence[npt.NDArray[np.floating] | None], kind: pa.ListType) -> pa.Array:
+    """Curves as a list column; None is a null."""
+    lengths = np.array([0 if row is None else len(row) for row in rows])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    given = [row for row in rows if row is not None]
+    values = np.concatenate(given) if given else np.empty(0)
+    missing = np.array([row is None for row in rows], bool)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(values, kind.value_type), mask=pa.array(missing)
+    ).cast(kind)
+
+
+__all__ = [
+    "CURVES",
+    "DERIVED_NAMES",
+    "SETTING_TYPES",
+    "STATUSES",
+    "Rows",
+    "list_column",
+    "part_schema",
+    "setting_columns",
+]

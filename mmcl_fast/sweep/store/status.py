@@ -1,0 +1,107 @@
+"""How far a sweep is, from its store alone: works on any machine, while it runs or afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmcl_fast.errors import OutputError
+from mmcl_fast.sweep.store.plan_file import read_outline
+from mmcl_fast.sweep.store.store import PartInfo, Store, foreign, part_info
+
+RECENT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is.
+
+    Attributes:
+        runs: Runs of the plan.
+        done: Rows that are there.
+        shards: Shards of the plan.
+        parts: Parts that are there.
+        counts: Rows by status.
+        retried: Workers that died before their shard was done by another.
+        put_away: Shards that are not tried again until the sweep is started anew.
+        bad: Why files in the store cannot be used, by name.
+        rate: Runs per second over the last ten minutes of work, or None: too few parts.
+        seconds_left: At that rate, or None.
+        busy_seconds: Time spent training, of all workers.
+        machines: Processors or GPUs that computed parts.
+    """
+
+    runs: int
+    done: int
+    shards: int
+    parts: int
+    counts: dict[str, int]
+    retried: int
+    put_away: list[int]
+    bad: dict[str, str]
+    rate: float | None
+    seconds_left: float | None
+    busy_seconds: float
+    machines: list[str]
+
+
+def read_status(store: str | Path) -> Status:
+    """The status of a store.
+
+    Raises: OutputError: there is no store, or its plan cannot be read.
+    """
+    folder = Store(Path(store))
+    parts, others = folder.listing()  # before the plan, which another process may extend
+    plan = read_outline(folder.path)
+    bad = {path.name: str(foreign(path, "a name that no part has")) for path in others}
+    infos = []
+    for path in parts.values():
+        try:
+            infos.append(part_info(path, plan))
+        except OutputError as error:
+            bad[path.name] = str(error)
+    done = sum(info.runs for info in infos)
+    rate = _rate(infos)
+    counts: dict[str, int] = {}
+    for info in infos:
+        for status, count in info.counts.items():
+            counts[status] = counts.get(status, 0) + count
+    return Status(
+        runs=plan.runs,
+        done=done,
+        shards=plan.shards,
+        parts=len(infos),
+        counts=counts,
+        retried=sum(info.attempt - 1 for info in infos),
+        put_away=folder.quarantined(),
+        bad=bad,
+        rate=rate,
+        seconds_left=None if rate is None else (plan.runs - done) / rate,
+        busy_seconds=sum(info.seconds for info in infos),
+        machines=sorted({_machine(info) for info in infos}),
+    )
+
+
+def _rate(infos: list[PartInfo]) -> float | None:
+    """Runs per second between the first and the last part of the latest stretch of work."""
+    if len(infos) < 2:
+        return None
+    ends = np.array([info.finished for info in infos])
+    runs = np.array([info.runs for info in infos])
+    recent = ends >= ends.max() - RECENT_SECONDS
+    if recent.sum() < 2 or ends[recent].min() == ends.max():
+        return None
+    # The first part's work was done before its end, where the stretch begins.
+    first = ends == ends[recent].min()
+    return float(runs[recent & ~first].sum() / (ends.max() - ends[recent].min()))
+
+
+def _machine(info: PartInfo) -> str:
+    made = info.provenance.get("environment", {})
+    known = [made.get("cpu"), info.provenance.get("instruction_set")]
+    return str(made.get("gpu", ", ".join(map(str, filter(None, known))) or "unknown"))
+
+
+__all__ = ["Status", "read_status"]

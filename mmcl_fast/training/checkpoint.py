@@ -1,0 +1,107 @@
+"""Checkpoint of a single long run: one safetensors file, no pickles, written atomically.
+
+A resumed run equals an uninterrupted one bit for bit: the file holds all that training changed,
+and everything else (data, inner products) is a pure function of the config and the given data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.engines.optimizers import nest, unnest
+from mmcl_fast.engines.protocol import Engine
+from mmcl_fast.errors import ConfigError, OutputError
+from mmcl_fast.files import write_atomically
+from mmcl_fast.training.recorder import Recorder
+
+FORMAT = "mmcl-checkpoint-1"
+
+
+class Checkpoint:
+    """The file of one run.
+
+    Args:
+        path: Where it is or will be.
+        cfg: Resolved settings; a file of other settings is refused, naming the first difference.
+        data: The run's data; a file of other data is refused.
+        every: Epochs between writes; kept as an attribute.
+    """
+
+    def __init__(self, path: Path, cfg: TrainConfig, data: SignalNoiseData, every: int) -> None:
+        if every < 1:
+            raise ConfigError(f"checkpoint_every: expected an integer >= 1, got {every}")
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"checkpoint: expected an existing directory, got {str(path.parent)!r}"
+            )
+        self._path, self.every = path, every
+        self._metadata = {
+            "format": FORMAT,
+            "config": json.dumps(cfg.to_dict()),
+            "data": _fingerprint(data),
+        }
+        self._resumed = self._read() if path.exists() else None
+
+    def resume(self, engine: Engine, recorder: Recorder) -> int:
+        """Load the file into engine and recorder; the epoch to go on with (0 without a file)."""
+        if self._resumed is None:
+            return 0
+        epoch, state = self._resumed
+        engine.load_state(unnest("engine", state))
+        recorder.load_state(unnest("recorder", state))
+        return epoch
+
+    def maybe_write(self, epoch: int, engine: Engine, recorder: Recorder) -> None:
+        """Write the state before `epoch`, if one is due."""
+        if epoch % self.every:
+            return
+        state = nest("engine", engine.state()) | nest("recorder", recorder.state())
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
+        metadata = self._metadata | {"epoch": str(epoch)}
+        write_atomically(self._path, lambda temporary: save_file(tensors, temporary, metadata))
+
+    def _read(self) -> tuple[int, dict[str, Tensor]]:
+        try:
+            with safe_open(self._path, framework="pt") as stream:
+                found = stream.metadata() or {}
+                state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise OutputError(
+                "checkpoint: expected a readable file of this program, "
+                f"got {str(self._path)!r} ({error})"
+            ) from error
+        if found.get("format") != FORMAT:
+            raise OutputError(f"checkpoint: expected format {FORMAT}, got {found.get('format')!r}")
+        mine, theirs = json.loads(self._metadata["config"]), json.loads(found["config"])
+        for name in mine | theirs:
+            if mine.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"checkpoint: expected {name} = {mine.get(name)!r}, got a run with "
+                    f"{theirs.get(name)!r} in {str(self._path)!r}; take another file or remove it"
+                )
+        if found["data"] != self._metadata["data"]:
+            raise ConfigError(
+                f"checkpoint: expected a run on the same data, got other data in "
+                f"{str(self._path)!r}; take another file or remove it"
+            )
+        return int(found["epoch"]), state
+
+
+def _fingerprint(data: SignalNoiseData) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vars(data).items()):
+        if tensor is not None:
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["Checkpoint"]

@@ -1,0 +1,134 @@
+"""`Run`: the curves and the final coefficients of one training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.engines.alignment import aligned
+from mmcl_fast.engines.protocol import Coefficients
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.model import TwoLayerEncoder
+
+Status = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training run leaves behind.
+
+    Curves have epochs + 1 entries: before training, and after each epoch.
+
+    Attributes:
+        config: The resolved settings (engine, device and temperature are the ones used).
+        loss: Full-batch training loss, [epochs + 1].
+        ood_accuracy: Accuracy of the logistic head on OOD data, NaN where not evaluated.
+        signal: `max_r |<w_r, mu>|` of modality A.
+        noise: `max_{r,i} <w_r, xi_i>` of modality A.
+        gamma: Final signal learning gamma_r of modality A, [m]; None if the optimizer leaves the
+            span of the data (Adam), as the other coefficients.
+        rho: Final noise memorisation rho_{r,i} of modality A, [m, n].
+        gamma_b: The same of modality B; None if single-modal.
+        rho_b: The same of modality B; None if single-modal.
+        coefficient_epochs: Epochs at which gamma and rho were stored.
+        gamma_curve: gamma at those epochs, [k, m].
+        rho_curve: rho at those epochs, [k, m, n].
+        gamma_b_curve: The same of modality B; None if single-modal, as the next.
+        rho_b_curve: See above.
+        status: "finished", or "diverged": curves are NaN from `diverged_at` on.
+        diverged_at: First epoch whose loss is not finite, or None.
+    """
+
+    config: TrainConfig
+    loss: Tensor
+    ood_accuracy: Tensor
+    signal: Tensor
+    noise: Tensor
+    gamma: Tensor | None = None
+    rho: Tensor | None = None
+    gamma_b: Tensor | None = None
+    rho_b: Tensor | None = None
+    coefficient_epochs: list[int] = field(default_factory=list)
+    gamma_curve: Tensor | None = None
+    rho_curve: Tensor | None = None
+    gamma_b_curve: Tensor | None = None
+    rho_b_curve: Tensor | None = None
+    status: Status = "finished"
+    diverged_at: int | None = None
+    _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
+    _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
+    _data: SignalNoiseData | None = field(default=None, repr=False)
+
+    @property
+    def epochs(self) -> range:
+        """0 .. epochs: index of the curves."""
+        return range(len(self.loss))
+
+    @property
+    def cause(self) -> str | None:
+        """Why the run diverged, in a sentence, or None."""
+        if self.diverged_at is None:
+            return None
+        cfg = self.config
+        if self.diverged_at == 0:
+            return "the loss is not finite before the first step: the similarities overflow"
+        power = (
+            "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
+        )
+        return (
+            f"the loss is not finite at epoch {self.diverged_at}; likely a step that is too large: "
+            f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{power}"
+        )
+
+    def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
+        """Final weights of an encoder, [m, d] (or [m, d_b]).
+
+        Raises:
+            ConfigError: The run has none (single-modal runs have no modality B, reduced data no
+                R^d).
+        """
+        if modality == "b" and not self.config.is_multi:
+            raise ConfigError("modality: expected a for a single-modal run, got b")
+        if self.config.data == "reduced":
+            raise ConfigError(
+                "weights: expected explicit data, got reduced (weights in R^d do not exist)"
+            )
+        k = "ab".index(modality)
+        if self._weights is not None:
+            return self._weights[k]
+        if self._span is None:
+            raise ConfigError("weights: expected a finished run, got one without coefficients")
+        data = as_data(self.config, self._data)
+        names = ("weights", "mu", "noise") if k == 0 else ("weights_b", "mu_b", "noise_b")
+        vectors: list[Tensor] = [getattr(data, name) for name in names]
+        initial, mu, noise = vectors
+        span = self._span[k]
+        moved = aligned(span.noise) @ aligned(noise)
+        return span.initial * initial + torch.outer(span.mu, mu) + moved
+
+    def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
+        """The trained encoder as a PyTorch module."""
+        return TwoLayerEncoder(self.weights(modality), self.config.q)
+
+    def curves(self) -> Mapping[str, Tensor]:
+        """The four curves by name."""
+        return {
+            "loss": self.loss,
+            "ood_accuracy": self.ood_accuracy,
+            "signal": self.signal,
+            "noise": self.noise,
+        }
+
+    def final(self) -> dict[str, Any]:
+        """Last values of the curves as plain numbers."""
+        return {name: curve[-1].item() for name, curve in self.curves().items()}
+
+
+__all__ = ["Run"]

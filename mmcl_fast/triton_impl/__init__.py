@@ -1,5 +1,0 @@
-"""The contrastive losses on the kernels of `mmcl_fast.kernels`, and their only user here."""
-
-from mmcl_fast.triton_impl.contrastive import contrast_backward, contrast_forward
-
-__all__ = ["contrast_backward", "contrast_forward"]

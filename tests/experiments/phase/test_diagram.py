@@ -1,0 +1,308 @@
+"""Phase diagrams: each cell is the run that its place says, each line the theory's."""
+
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmcl_fast import ConfigError, theory, train_many
+from mmcl_fast.cli.command_line import run as mmcl
+from mmcl_fast.experiments.crossing import first_crossing
+from mmcl_fast.experiments.phase import diagram as phase_module
+from mmcl_fast.experiments.phase.diagram import Map, Phase, boundary, phase_plan, run_phase
+from mmcl_fast.experiments.phase.planes import (
+    PLANES,
+    Plane,
+    Range,
+    conditions,
+    margin,
+    overlay,
+)
+from mmcl_fast.experiments.scaling import Scaled
+from mmcl_fast.plotting import curves, phase
+
+NAMES = list(PLANES)
+SMALL = Plane(Range("n", 8, 16), Range("snr", 0.02, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_has_what_its_axes_say_and_nothing_else_changes(name: str) -> None:
+    plane = PLANES[name]
+    xs, ys = plane.x.values(4), plane.y.values(4)
+    assert len(xs) == len(ys) == 4
+    for x, y in ((xs[0], ys[0]), (xs[-1], ys[1]), (xs[2], ys[-1])):
+        cfg = plane.cell(x, y)
+        ratio = cfg.mu_norm / (cfg.sigma_xi * math.sqrt(cfg.d))
+        found = {
+            "n": cfg.n,
+            "d": cfg.d,
+            "m": cfg.m,
+            "snr": ratio,
+            "n_snr2": cfg.n * ratio**2,
+            "c_mu": cfg.mu_b_norm / cfg.mu_norm,
+            "noise_rate": cfg.eta * cfg.sigma_xi**2 * cfg.d / (cfg.n * cfg.m * cfg.tau_value),
+            "noise_start": cfg.sigma_0 * cfg.sigma_xi * math.sqrt(cfg.d),
+            "nu_share": cfg.nu_norm / cfg.mu_norm,
+        }
+        assert found[plane.x.name] == pytest.approx(x)
+        assert found[plane.y.name] == pytest.approx(y)
+        base = plane.base
+        for fixed in {"n", "d", "m", "c_mu", "noise_rate", "noise_start", "nu_share"} - {
+            plane.x.name,
+            plane.y.name,
+        }:
+            assert found[fixed] == pytest.approx(getattr(base, fixed)), fixed
+        if "snr" not in (plane.x.name, plane.y.name):
+            assert found["n_snr2"] == pytest.approx(plane.at(x, y).n_snr2)
+
+
+def test_dimensions_beyond_a_million() -> None:
+    assert PLANES["d"].x.values(16)[-1] == 10**9
+    assert PLANES["d"].cell(1e9, 1.0).d == 10**9
+
+
+def test_whole_axes_do_not_repeat() -> None:
+    assert Range("n", 2, 5).values(16) == [2.0, 3.0, 4.0, 5.0]
+    assert Range("snr", 1, 100).values(3) == pytest.approx([1.0, 10.0, 100.0])
+
+
+def test_overlay_is_the_lemmas() -> None:
+    """T1 written out here, at Figure 1's rates, and the single-modal signal with C_mu = 1."""
+    plane = Plane(Range("c_mu", 1, 4), Range("n_snr2", 0.5, 2), Scaled(n=100, d=10**6))
+    xs, ys = [1.5, 3.0], [0.5, 1.25]
+    for modality in ("single", "multi"):
+        ratios, _ = overlay(plane, xs, ys, modality)
+        for i, y in enumerate(ys):
+            for j, x in enumerate(xs):
+                start = math.sqrt(2000) / 1000
+                noise = math.log(20 / start) / math.log(1 + 0.96 * 0.2)
+                c_mu = x if modality == "multi" else 1.0
+                rate = 0.48 * c_mu * y * 0.2
+                signal = math.log(20 / (start * math.sqrt(y / 100))) / math.log(1 + rate)
+                assert ratios[i, j] == pytest.approx(math.log(noise / signal), rel=1e-9)
+
+
+def test_overlay_of_the_assumption() -> None:
+    plane = Plane(Range("n", 10, 1000), Range("snr", 0.01, 1), Scaled(d=10**7))
+    xs, ys = [20.0, 200.0], [0.01, 0.1, 1.0]
+    _, margins = overlay(plane, xs, ys, "multi")
+    # n SNR^2 in 0.1 .. 10, and d >= n / (sigma_0 sigma_xi), that is n <= start sqrt(d) = 141.
+    assert (margins >= 0).tolist() == [[False, False], [True, False], [False, False]]
+    assert margins[0, 1] == pytest.approx(math.log(200 * 0.01**2 / 0.1))
+    # At n = 20, SNR = 0.1: a factor 2 from n SNR^2 = 0.1, and 3 / 2.66 from the least C_mu.
+    assert margins[1, 0] == pytest.approx(math.log(3 / 2.66))
+    _, margins = overlay(plane, xs, ys, "single")
+    assert margins[1, 0] == pytest.approx(math.log(20 * 0.1**2 / 0.1))
+    failing = [c.condition for c in conditions(plane.at(200.0, 0.1), "multi") if not c.holds]
+    assert failing == ["d >= n / (sigma_0 sigma_xi)"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_the_margin_is_that_of_the_conditions(name: str, modality: str) -> None:
+    plane = PLANES[name]
+    inside = []
+    for x in plane.x.values(5):
+        for y in plane.y.values(5):
+            point = plane.at(x, y)
+            inside.append(margin(point, modality) >= 0)
+            assert inside[-1] == all(c.holds for c in conditions(point, modality))
+    assert 0 < sum(inside) < len(inside)
+
+
+def test_single_modal_training_is_not_asked_for_c_mu() -> None:
+    point = Scaled(c_mu=1.0)
+    assert not all(c.holds for c in conditions(point, "multi"))
+    assert all(c.holds for c in conditions(point, "single"))
+    assert len(conditions(point, "multi")) == len(conditions(point, "single")) + 1
+
+
+def test_conditions_are_those_of_the_runs() -> None:
+    cfg = PLANES["n-snr"].cell(16, 0.3)
+    names = ("n", "d", "m", "eta", "sigma_0", "sigma_xi", "sigma_eps", "mu_norm", "mu_b_norm")
+    direct = theory.assumption_4_1(**{name: getattr(cfg, name) for name in names})
+    mine = conditions(PLANES["n-snr"].at(16, 0.3), "multi")
+    assert [(c.condition, c.holds) for c in mine] == [(c.condition, c.holds) for c in direct]
+    for one, other in zip(mine, direct, strict=True):
+        assert one.left == pytest.approx(other.left)
+        assert one.right == pytest.approx(other.right)
+
+
+def test_crossing_is_interpolated() -> None:
+    assert first_crossing([1, 2, 4], [0.5, 0.6, 1.0], 0.7) == pytest.approx(2.5)
+    assert math.isnan(first_crossing([1, 2], [0.9, 0.8], 0.7))
+
+
+def test_boundary_of_each_column_in_logarithms() -> None:
+    ys = [1.0, 10.0, 100.0]
+    values = np.array([[0.5, 0.9, 0.5], [0.5, 0.9, 0.5], [1.0, 0.9, 0.6]])
+    found = boundary(ys, values, 0.75)
+    assert found[0] == pytest.approx(10**1.5)
+    assert np.isnan(found[1:]).all()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny plane, computed; the plane's name is borrowed."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(phase_module, "PLANES", {"n-snr": SMALL})
+    out = tmp_path_factory.mktemp("phase") / "store"
+    first, swept = run_phase("n-snr", out, points=3, seeds=range(4, 6), epochs=30, workers=1)
+    yield out, first, swept
+    patch.undo()
+
+
+def test_a_cell_is_the_mean_of_its_runs(small) -> None:
+    _, found, swept = small
+    assert swept.computed == 2 * 9 * 2
+    places = list(itertools.product(range(3), range(3)))
+    for modality in ("single", "multi"):
+        cells = [SMALL.cell(found.xs[j], found.ys[i]) for i, j in places]
+        last = {"modality": modality, "epochs": 30, "evaluate_every": 30, "n_test": 500}
+        runs = train_many([cfg.replace(**last, seed=s) for cfg in cells for s in (4, 5)])
+        accuracy = np.array([float(run.ood_accuracy[-1]) for run in runs]).reshape(3, 3, 2)
+        np.testing.assert_allclose(found.maps[modality].mean, accuracy.mean(2), rtol=1e-6)
+        sd = accuracy.std(2, ddof=1)
+        np.testing.assert_allclose(found.maps[modality].sd, sd, rtol=1e-6, atol=1e-9)
+    assert (found.maps["multi"].mean != found.maps["single"].mean).any()
+    assert len(np.unique(found.maps["multi"].mean)) > 3
+
+
+def test_going_on_computes_nothing_twice(small) -> None:
+    out, first, _ = small
+    again, swept = run_phase("n-snr", out, points=3, seeds=range(4, 6), epochs=30, workers=1)
+    assert swept.computed == 0
+    assert again.to_json() == first.to_json()
+
+
+def test_a_store_of_another_plane_is_refused(small) -> None:
+    out, _, _ = small
+    with pytest.raises(ConfigError, match="plan: expected the one of the store"):
+        run_phase("n-snr", out, points=3, seeds=range(4, 7), epochs=30, workers=1)
+
+
+def test_json(small) -> None:
+    _, found, _ = small
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert told["x"] == {"name": "n", "values": found.xs}
+    assert told["seeds"] == [4, 5]
+    assert told["fixed"]["noise_rate"] == 0.2
+    assert np.shape(told["single"]["mean"]) == (3, 3)
+    assert told["multi"]["mean"][2][0] == found.maps["multi"].mean[2, 0]
+    assert told["single"]["assumption_4_1_fails"][0][0] == [
+        "d >= n / (sigma_0 sigma_xi)",
+        "d >= 1 / (sigma_0 |mu|)^2",
+        "n SNR^2 = Theta(1)",
+    ]
+
+
+def made_up(name: str) -> Phase:
+    plane = PLANES[name]
+    xs, ys = plane.x.values(6), plane.y.values(5)
+    rng = np.random.default_rng(0)
+    maps = {}
+    for modality in ("single", "multi"):
+        mean = rng.uniform(0.5, 1, (5, 6))
+        ratios, _ = overlay(plane, xs, ys, modality)
+        measured = np.full(6, ys[2])
+        measured[0] = np.nan
+        maps[modality] = Map(mean, 0 * mean, measured, boundary(ys, ratios, 0.0))
+    return Phase(name, plane, xs, ys, range(3), 200, maps, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_shows_the_numbers(name: str, tmp_path: Path) -> None:
+    result = made_up(name)
+    figure = phase.phase(result)
+    axes = figure.axes[:2]
+    assert [axis.get_title() for axis in axes] == ["single-modal", "multi-modal"]
+    for axis, modality in zip(axes, ("single", "multi"), strict=True):
+        mesh = axis.collections[0]
+        np.testing.assert_array_equal(
+            np.asarray(mesh.get_array()).ravel(), result.maps[modality].mean.ravel()
+        )
+        assert mesh.get_clim() == (0.5, 1.0)
+        (dots,) = [line for line in axis.get_lines() if line.get_marker() == "o"]
+        np.testing.assert_array_equal(dots.get_ydata(), result.maps[modality].measured)
+        upright = [line for line in axis.get_lines() if line.get_linestyle() == "-."]
+        assert len(upright) == (name == "cmu-nsnr2" and modality == "multi")
+    path = curves.save(figure, tmp_path / "x.pdf")
+    assert path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_legend_names_each_line_by_its_number(name: str) -> None:
+    texts = [text.get_text() for text in phase.phase(made_up(name)).legends[0].get_texts()]
+    numbers = [re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text) for text in texts]
+    # Lemmas, assumption, seeds with the accuracy half-way between chance and 1, Figure 1.
+    expected = [["5.2", "5.4"], ["4.1"], ["3", "0.75"], ["1"]]
+    if name == "n-snr":
+        expected.append(["0.1", "1", "10"])
+    if name == "cmu-nsnr2":
+        expected.append(["2.66"])
+    assert numbers == expected, texts
+
+
+def test_the_drawn_line_is_the_boundary_of_t1() -> None:
+    result = made_up("cmu-nsnr2")
+    axis = phase.phase(result).axes[1]
+    contour = axis.collections[1]
+    points = np.concatenate([path.vertices for path in contour.get_paths()])
+    # On it, C_mu n SNR^2 is nearly constant; its T1s are equal.
+    for x, y in points[:: max(1, len(points) // 10)]:
+        ratios, _ = overlay(result.plane, [x], [y], "multi")
+        assert abs(ratios[0, 0]) < 1e-2
+    assert result.maps["multi"].predicted[3] == pytest.approx(
+        float(np.interp(result.xs[3], *points[np.argsort(points[:, 0])].T)), rel=0.05
+    )
+
+
+def test_offsets_are_measured_over_predicted() -> None:
+    nan = math.nan
+    found = Map(
+        np.zeros((1, 3)), np.zeros((1, 3)), np.array([1.0, nan, 3.0]), np.array([2.0, 2.0, nan])
+    )
+    assert found.offsets.tolist() == [0.5]
+
+
+def test_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
+    from mmcl_fast.cli.commands import phase as command
+
+    monkeypatch.setattr(phase_module, "PLANES", {"d": SMALL})
+    monkeypatch.setattr(command, "PLANES", {"d": SMALL})
+    flags = ["--plane", "d", "--points", "3", "--seeds", "1", "--epochs", "5", "--workers", "1"]
+    assert mmcl(["phase", *flags, "--first-seed", "3", "--out", str(tmp_path)]) == 0
+    left = ["phase.json", "phase.pdf", "phase.png", "store"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
+    assert json.loads((tmp_path / "phase.json").read_text())["seeds"] == [3]
+    assert "18 computed now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
+        (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),
+        (["--epochs", "0"], "epochs: expected an integer >= 1, got 0"),
+        (["--first-seed", "-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),
+        (["--plane", "n-snr2"], "n-snr2"),
+    ],
+)
+def test_mistakes(flags: list[str], message: str, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert mmcl(["phase", *flags, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_the_plan_has_every_cell_once(monkeypatch) -> None:
+    plan = phase_plan(SMALL, 3, range(2), 7)
+    assert len(plan) == 2 * 9 * 2
+    cfg = plan.config(0)
+    assert (cfg.epochs, cfg.evaluate_every, cfg.data) == (7, 7, "reduced")

@@ -1,0 +1,133 @@
+"""The losses without an operation of torch: same numbers, same refusals, and when that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmcl_fast.losses import autograd, custom_op, info_nce, siglip
+
+N, D = 12, 5
+MODES: dict[str, dict[str, Any]] = {
+    "one_way": {},
+    "symmetric": {"symmetric": True},
+    "sum": {"symmetric": True, "reduction": "sum"},
+    "rows": {"stop_gradient": "key", "reduction": "none"},
+    "stopped": {"symmetric": True, "stop_gradient": "key"},
+    "labels": {"labels": torch.arange(N) % 3, "negatives": "other_label"},
+}
+
+
+def step(dtype: torch.dtype, **options: Any) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(N, D, generator=generator).to(dtype).requires_grad_() for _ in range(2))
+    t = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+    loss = info_nce(x, y, temperature=t, **options)
+    upstream = torch.randn(loss.shape, generator=generator).to(loss.dtype)
+    grads = torch.autograd.grad(
+        loss, (x, y, t), upstream, allow_unused=True, materialize_grads=True
+    )
+    return [loss.detach(), *grads]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_same_numbers_as_the_operation(
+    mode: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = step(dtype, **MODES[mode])
+    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: True)
+    for mine, other in zip(direct, step(dtype, **MODES[mode]), strict=True):
+        assert mine.dtype == other.dtype
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_operation_is_called(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("the operation was called")
+
+    monkeypatch.setattr(custom_op._ContrastFunction, "apply", refuse)
+    step(torch.float32, **MODES[mode])
+    with pytest.raises(AssertionError, match="the operation was called"):  # rows weighted later
+        step(torch.float32, symmetric=True, reduction="none")
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+class Marked(Tensor):
+    """A kind of tensor of its own."""
+
+
+def test_a_dispatch_mode_sees_one_operation() -> None:
+    with Seen() as seen:
+        step(torch.float32)
+    assert "mmcl_fast::contrast" in seen.names
+    assert "aten::exp2" not in seen.names
+    assert "aten::mm" not in seen.names
+
+
+def test_who_wants_operations() -> None:
+    x = torch.zeros(2, 2)
+    assert not autograd.is_watched((x, None, torch.nn.Parameter(x)))
+    assert autograd.is_watched((x, x.as_subclass(Marked)))
+    with Seen():
+        assert autograd.is_watched((x,))
+    inside: list[bool] = []
+    torch.vmap(lambda row: inside.append(autograd.is_watched((row,))) or row)(x)  # type: ignore[func-returns-value]
+    assert inside == [True]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_differentiating_twice_is_refused(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: watched)
+    x = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
+    b = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    loss = siglip(x, x.detach(), bias=b)
+    first = torch.autograd.grad(loss, (x, b), create_graph=True)
+    plain = torch.autograd.grad(siglip(x, x.detach(), bias=b), (x, b))
+    assert all(torch.equal(mine, other) for mine, other in zip(first, plain, strict=True))
+    for grad in first:
+        with pytest.raises(RuntimeError, match="expected one differentiation, got a second"):
+            grad.square().sum().backward(retain_graph=True)
+
+
+def test_backward_can_be_repeated() -> None:
+    x = torch.randn(N, D, requires_grad=True)
+    loss = info_nce(x, x.detach())
+    once = torch.autograd.grad(loss, x, retain_graph=True)
+    assert torch.equal(once[0], torch.autograd.grad(loss, x)[0])
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    x = torch.randn(N, D, requires_grad=True)
+    with torch.no_grad():
+        assert not info_nce(x, x).requires_grad
+    assert info_nce(x.detach(), x.detach()).grad_fn is None
+    only = info_nce(x, x.detach())
+    assert only.requires_grad
+    assert torch.equal(only.detach(), info_nce(x.detach(), x.detach()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_results_are_rounded_once(dtype: torch.dtype) -> None:
+    gradient = torch.randn(40, 30, generator=torch.Generator().manual_seed(1))
+    for upstream in (torch.tensor(0.3), torch.rand(40)):
+        want = gradient * (upstream if not upstream.dim() else upstream[:, None])
+        with torch.no_grad():
+            mine = autograd.scaled(gradient, upstream, dtype, add=False)
+            assert torch.equal(mine, want.to(dtype))
+            mine = autograd.scaled(gradient, upstream, dtype, add=True)
+            assert torch.equal(mine, want.sum().to(dtype))

@@ -1,0 +1,57 @@
+"""The cut: every run in one shard, shards of one shape and of like work; and N parts of them."""
+
+import numpy as np
+import pytest
+
+from mmcl_fast import TrainConfig
+from mmcl_fast.sweep import make_plan
+from mmcl_fast.sweep.execute.runner import chosen_shards
+from mmcl_fast.sweep.plan.shards import SHARD_RUNS, SHARD_SECONDS, run_seconds
+
+BASE = TrainConfig(n=12, d=60, m=4, epochs=6, n_test=10, data="reduced")
+CASES = {
+    "one_run": ({}, 1),
+    "tiny": ({"m": [4, 8]}, 3),
+    "many_seeds": ({"snr": [0.1, 0.2]}, 5000),
+    "long_runs": ({"n": [1000, 2000], "m": [500]}, 2),
+    "mixed": ({"modality": "both", "n": [12, 200], "eta": [0.1, 0.2]}, 200),
+}
+
+
+@pytest.mark.parametrize(("grid", "seeds"), CASES.values(), ids=CASES)
+def test_every_run_is_in_one_shard_of_one_shape(grid: dict, seeds: int) -> None:
+    plan = make_plan(BASE.replace(epochs=200), grid=grid, seeds=seeds)
+    shards = [plan.runs_of(k) for k in range(plan.shards)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(shards)), np.arange(len(plan)))
+    seconds = np.array([run_seconds(cfg) for cfg in plan.points])[plan.point_of]
+    for runs in shards:
+        assert 1 <= len(runs) <= SHARD_RUNS + 1
+        np.testing.assert_array_equal(runs, np.sort(runs))
+        shapes = {(c.n, c.m, c.modality, c.epochs, c.dtype) for c in plan.configs(runs)}
+        assert len(shapes) == 1
+        assert seconds[runs].sum() <= max(1.5 * SHARD_SECONDS, 2 * seconds[runs].max())
+
+
+def test_a_short_sweep_is_cut_finely_and_a_long_one_is_not() -> None:
+    short = make_plan(BASE.replace(n=100, m=50, epochs=200), seeds=1000)
+    assert 10 <= short.shards <= 20
+    long = make_plan(BASE.replace(n=100, m=50, epochs=200), seeds=100_000)
+    expected = 100_000 * run_seconds(long.points[0]) / SHARD_SECONDS
+    assert long.shards == pytest.approx(expected, rel=0.05)
+
+
+def test_curves_of_a_shard_fit_into_memory() -> None:
+    plan = make_plan(BASE.replace(n=2, m=1, epochs=10**6, evaluate_every=0), seeds=500)
+    bytes_per_run = 16 * (10**6 + 1)
+    assert max(len(plan.runs_of(k)) for k in range(plan.shards)) * bytes_per_run <= 2**28
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 17, 40])
+def test_parts_of_an_array_cover_each_shard_once(count: int) -> None:
+    plan = make_plan(BASE.replace(epochs=200), grid={"m": [4, 8], "n": [12, 20]}, seeds=100)
+    assert 1 < plan.shards < 40
+    parts = [chosen_shards(plan, (k, count)) for k in range(1, count + 1)]
+    assert [shard for part in parts for shard in part] == list(range(plan.shards))
+    sizes = list(map(len, parts))
+    assert max(sizes) - min(sizes) <= 1
+    assert chosen_shards(plan, None) == list(range(plan.shards))

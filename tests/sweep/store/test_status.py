@@ -1,0 +1,80 @@
+"""`read_status`: progress from a store alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mmcl_fast import TrainConfig
+from mmcl_fast.errors import OutputError
+from mmcl_fast.sweep import make_plan, read_status
+from mmcl_fast.sweep.store.plan_file import KEY, write_plan
+from mmcl_fast.sweep.store.store import Store
+
+BASE = TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced", evaluate_every=2)
+PLAN = make_plan(BASE, grid={"m": [2, 3, 4, 5]}, seeds=5)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    table = pq.read_table(path)
+    told = json.loads(table.schema.metadata[KEY]) | changes
+    pq.write_table(table.replace_schema_metadata({KEY: json.dumps(told)}), path)
+
+
+def test_before_during_and_after(tmp_path: Path, compute: Callable) -> None:
+    with pytest.raises(OutputError, match=r"store: expected a directory with plan.parquet"):
+        read_status(tmp_path)
+    Store(tmp_path).prepare()
+    write_plan(PLAN, tmp_path)
+    found = read_status(tmp_path)
+    assert (found.runs, found.done, found.shards, found.parts) == (20, 0, 4, 0)
+    assert (found.rate, found.seconds_left, found.machines, found.counts) == (None, None, [], {})
+    compute(PLAN, tmp_path, part=(1, 2))
+    found = read_status(tmp_path)
+    assert (found.done, found.parts, found.counts) == (10, 2, {"finished": 10})
+    assert len(found.machines) == 1
+    assert found.busy_seconds > 0
+    compute(PLAN, tmp_path)
+    found = read_status(tmp_path)
+    assert (found.done, found.parts, found.counts) == (20, 4, {"finished": 20})
+    assert (found.retried, found.put_away, found.bad, found.seconds_left) == (0, [], {}, 0.0)
+
+
+def test_the_rate_is_that_of_the_last_ten_minutes(tmp_path: Path, compute: Callable) -> None:
+    compute(PLAN, tmp_path)
+    store = Store(tmp_path)
+    for shard, finished in enumerate([0.0, 10_000.0, 10_100.0, 10_200.0]):
+        rewrite(store.part(shard), finished=finished, attempt=1 + shard)
+    found = read_status(tmp_path)
+    assert found.rate == pytest.approx(10 / 200), "two parts of five runs after the first end"
+    assert found.retried == 0 + 1 + 2 + 3
+    store.part(3).unlink()
+    found = read_status(tmp_path)
+    assert found.rate == pytest.approx(5 / 100)
+    assert found.seconds_left == pytest.approx(5 / 0.05)
+
+
+def test_shards_that_were_put_away(tmp_path: Path, compute: Callable) -> None:
+    compute(PLAN, tmp_path, part=(1, 2))
+    store = Store(tmp_path)
+    for shard in (0, 3):
+        store.put_away(shard, 5, "SIGKILL")
+    (store.quarantine / "shard-x.json").write_text("")
+    assert read_status(tmp_path).put_away == [3], "shard 0 has its rows"
+    told = json.loads((store.quarantine / "shard-3.json").read_text())
+    assert told == {"shard": 3, "deaths": 5, "reason": "SIGKILL"}
+    result = compute(PLAN, tmp_path)
+    assert (result.put_away, result.computed) == ([], 10)
+    assert read_status(tmp_path).put_away == []
+
+
+def test_machines_are_told_apart(tmp_path: Path, compute: Callable) -> None:
+    compute(PLAN, tmp_path)
+    store = Store(tmp_path)
+    rewrite(store.part(1), environment={"gpu": "GPU 9"})
+    rewrite(store.part(2), environment={})
+    found = read_status(tmp_path)
+    assert (len(found.machines), found.bad) == (3, {})
+    assert "GPU 9" in found.machines
