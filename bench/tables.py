@@ -42,9 +42,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def without_empty_columns(
+    head: Sequence[str], lines: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """A table's head and rows less the columns in which nothing was measured."""
+    kept = [k for k in range(len(head)) if any(row[k] != MISSING for row in lines)]
+    return [head[k] for k in kept], [[row[k] for k in kept] for row in lines]
+
+
 def number(row: Mapping[str, Any], key: str, form: str) -> str:
     """A value of a row, or a dash."""
     return format(row[key], form) if key in row else MISSING
 
 
-__all__ = ["MISSING", "RESULTS", "latest", "number", "source", "table", "wrap"]
+__all__ = ["MISSING", "RESULTS", "latest", "number", "source", "table", "without_empty_columns"]
+__all__ += ["wrap"]
