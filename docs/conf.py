@@ -23,7 +23,7 @@ copyright = author
 release = version = mmcl_fast.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 exclude_patterns = ["_ext", "_static"]
-nitpicky = False
+smartquotes = False  # --option stays two dashes
 
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -53,7 +53,10 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}
 html_sidebars = {"index": []}
 mathjax_path = "mathjax/tex-chtml.js"  # in _static, put there by `mathjax`
-mathjax3_config = {"options": {"enableMenu": False}}
+mathjax3_config = {
+    "options": {"enableMenu": False},
+    "chtml": {"scale": 0.9, "displayAlign": "left", "displayIndent": "1em"},  # can scroll
+}
 
 
 def mathjax(app: Any) -> None:

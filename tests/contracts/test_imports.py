@@ -90,7 +90,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments", "files", "plotting", "plotting_phase", "plotting_sweep", "plotting_table1",
         "plotting_theory", "progress", "run", "seed_statistics", "sweep", "training",
     },
-    "cli": {"errors", "options", "presets", "sweep"},
+    "cli": {"__init__", "errors", "options", "presets", "sweep"},
     "options": {
         "config", "errors", "experiments.phase_names", "experiments.table1.protocol",
         "experiments.theory_checks.names", "presets", "commands", "sweep",

@@ -229,8 +229,30 @@ def test_pages_in_a_browser(site: Path, pages: dict[str, Page], tmp_path: Path) 
     faults = [
         (seen["page"], seen["width"], kind, seen[kind])
         for seen in found
-        for kind in ("lost", "images", "elsewhere", "said", "wide")
+        for kind in ("lost", "cut", "images", "elsewhere", "said", "wide")
         if seen[kind]
     ]
     assert not faults
     assert sum(seen["formulas"] for seen in found) > 200
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium (Debian: apt-get install chromium)")
+def test_the_browser_sees_faults(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    page = (
+        "<!doctype html><html><head></head><body><main><div style='width:2000px'>wide</div></main>"
+        "<span class='math'>\\(x\\)</span><img src='none.png'><script>console.error('no')</script>"
+        "</body></html>"
+    )
+    (tmp_path / "site/bad.html").write_text(page)
+    (tmp_path / "site/good.html").write_text(
+        "<!doctype html><html><head></head><body></body></html>"
+    )
+    bad, good = open_pages(
+        tmp_path / "site", ["bad.html", "good.html"], [390], tmp_path / "profile", timeout=60
+    )
+    assert bad["wide"]
+    assert len(bad["images"]) == 1
+    assert bad["lost"] == ["\\(x\\)"]
+    assert "error: no" in bad["said"]
+    assert not any(good[kind] for kind in ("wide", "images", "lost", "said", "elsewhere"))

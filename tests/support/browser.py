@@ -57,6 +57,10 @@ const open = (page, width) => new Promise(done => {
       lost: formulas.filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror")
         || !e.querySelector("mjx-assistive-mml").textContent.trim()
         || !e.getBoundingClientRect().width).map(e => e.textContent.slice(0, 80)),
+      cut: formulas.filter(e => e.tagName == "DIV").filter(e => {
+        const inner = e.querySelector("mjx-math");
+        return inner && inner.getBoundingClientRect().left < e.getBoundingClientRect().left - 1;
+      }).map(e => e.textContent.slice(0, 80)),
       elsewhere: there.performance.getEntriesByType("resource").map(r => r.name)
         .filter(name => !name.startsWith(location.origin) && !name.startsWith("data:")),
       said: there.seen,
