@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from mmcl_fast import plotting, plotting_sweep
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.plotting_style import settings_caption
 from mmcl_fast.seed_statistics import SETTINGS, Cells, over_seeds
 from mmcl_fast.sweep.columns import CURVES, DERIVED_NAMES
 from mmcl_fast.sweep.table import check_column, load
@@ -65,15 +66,26 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
             raise ConfigError(f"{name}: expected a value somewhere, got none (never evaluated?)")
     prepare_directory(out.parent)
     one = next(iter(found.values()))
+    fixed = settings_caption(_fixed(table, keys))
     if kind == "curves":
-        figure = plotting_sweep.sweep_curves(found, hue)
+        figure = plotting_sweep.sweep_curves(found, hue, fixed)
     elif kind == "lines":
-        figure = plotting_sweep.sweep_lines(one, keys[0], hue, values[0])
+        figure = plotting_sweep.sweep_lines(one, keys[0], hue, values[0], fixed)
     else:
-        figure = plotting_sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0])
+        figure = plotting_sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0], fixed)
     plotting.save(figure, out)
     _report(one, out)
     return 0
+
+
+def _fixed(table: pa.Table, keys: Sequence[str]) -> dict[str, Any]:
+    """Settings that are the same in every row, and no axis or line of the picture."""
+    found = {}
+    for name in KEYS:
+        values = pc.unique(table[name])
+        if name not in keys and len(values) == 1 and values[0].is_valid:
+            found[name] = values[0].as_py()
+    return found
 
 
 def _keys(kind: PlotKind, x: str | None, y: str | None, hue: str) -> list[str]:
