@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
+from dataclasses import is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ sys.path.insert(0, str(DOCS / "_ext"))
 from command_line import command_line_page
 from docstrings import restructured
 from links import LinkedPages
+from sphinx.util.inspect import stringify_signature
 
 import mmcl_fast
 
@@ -29,7 +32,7 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 add_module_names = False
 maximum_signature_line_length = 60
 toc_object_entries_show_parents = "hide"
@@ -81,9 +84,22 @@ def docstring(_app: Any, *arguments: Any) -> None:
     lines[:] = restructured("\n".join(lines)).splitlines()
 
 
+def public_fields(_app: Any, _what: str, _name: str, obj: Any, *_: Any) -> tuple[str, str] | None:
+    """The signature of a dataclass without its private fields."""
+    if not (inspect.isclass(obj) and is_dataclass(obj)):
+        return None
+    whole = inspect.signature(obj)
+    shown = [p for name, p in whole.parameters.items() if not name.startswith("_")]
+    text = stringify_signature(
+        whole.replace(parameters=shown), show_return_annotation=False, unqualified_typehints=True
+    )
+    return text, ""
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", mathjax)
     app.connect("source-read", command_line)
     app.connect("source-read", LinkedPages(DOCS).read)
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-process-signature", public_fields)

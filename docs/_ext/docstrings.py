@@ -40,7 +40,7 @@ def _prose(text: str) -> str:
         lines = paragraph.split("\n")
         if all(line.startswith("    ") for line in lines):
             out.append(".. code-block:: text\n\n" + "\n".join(lines))
-        elif all(" = " in line for line in lines):
+        elif all(" = " in line and "`" not in line for line in lines):
             out.append(".. code-block:: text\n\n" + "\n".join(f"    {line}" for line in lines))
         elif lines[0].startswith("- "):
             out.append("\n".join(_inline(line) for line in lines))

@@ -37,6 +37,18 @@ window.addEventListener("unhandledrejection", event => window.seen.push("error: 
 </script>"""
 DRIVER = """<!doctype html><meta charset="utf-8"><body><script>
 const pages = PAGES, widths = WIDTHS, found = [];
+// Beyond the window's edge, and in no box of its own that scrolls.
+const beyond = (element, there, root) => {
+  const place = element.getBoundingClientRect();
+  if (!place.width || place.right <= root.clientWidth + 1) return false;
+  for (let e = element; e && e !== root; e = e.parentElement) {
+    if (e.tagName === "MJX-ASSISTIVE-MML") return false;
+    if (/auto|scroll/.test(there.getComputedStyle(e).overflowX) && e !== element &&
+        e.getBoundingClientRect().right <= root.clientWidth + 1 && e.tagName !== "MAIN" &&
+        e.scrollWidth > e.clientWidth && e.clientWidth < root.clientWidth) return false;
+  }
+  return true;
+};
 const open = (page, width) => new Promise(done => {
   const frame = document.createElement("iframe");
   frame.style.cssText = `width:${width}px;height:900px;border:0`;
@@ -48,10 +60,8 @@ const open = (page, width) => new Promise(done => {
     const formulas = [...text.querySelectorAll(".math")];
     found.push({
       page, width,
-      scroll: root.scrollWidth, client: root.clientWidth,
-      wide: root.scrollWidth <= root.clientWidth ? [] : [...text.querySelectorAll("main *")]
-        .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1)
-        .slice(0, 5).map(e => e.tagName + "." + e.className),
+      wide: [...text.querySelectorAll("main *")].filter(e => beyond(e, there, root))
+        .slice(0, 5).map(e => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40)),
       images: [...text.images].filter(i => !i.naturalWidth).map(i => i.src),
       formulas: formulas.length,
       lost: formulas.filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror")
