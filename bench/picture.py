@@ -79,6 +79,8 @@ def _looks(points: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def _label_heights(panel: Axes) -> None:
     """At least three labelled ticks on a logarithmic axis, however short it is."""
     low, high = panel.get_ylim()
+    if low <= 0:  # nothing was drawn
+        return
     for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
         locator = LogLocator(subs=subs, numticks=12)
         inside = [v for v in locator.tick_values(low, high) if low <= v <= high]
