@@ -1,16 +1,19 @@
 """The pictures: the right numbers in the right panel, drawn whole and the same every time."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmcl_fast import OutputError, Run, TrainConfig, plotting
+from mmcl_fast import OutputError, Run, TrainConfig, plotting, plotting_table1
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 
+ROOT = Path(__file__).parents[1]
 EPOCHS = 40
 CFG = TrainConfig(epochs=EPOCHS)
 NAMES = {"single": "single-modal", "multi": "multi-modal"}
@@ -223,3 +226,24 @@ def test_a_picture_is_written_whole_or_not_at_all(canvas: str, tmp_path: Path, m
         plotting.save(Figure(), file)
     assert file.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_table_1_prints_our_values_away_from_the_papers_lines() -> None:
+    found = json.loads((ROOT / "bench/results/table1.json").read_text())
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    plotting_table1._bars(figure.subfigures(1, 1), found)
+    (axis,) = figure.axes
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    marks = [
+        line for line in axis.get_lines() if line.get_linewidth() == 2 and len(line.get_xdata())
+    ]
+    assert len(marks) == 4
+    for mark in marks:
+        (x0, y), (x1, _) = axis.transData.transform(np.array(mark.get_data()).T)
+        for text in axis.texts:
+            box = text.get_window_extent()
+            beside = box.x1 < min(x0, x1) or max(x0, x1) < box.x0
+            assert beside or not box.y0 < y < box.y1, text.get_text()
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names.index("single-modal (probe)") < names.index("multi-modal (zero shot)")
