@@ -26,6 +26,7 @@ from .findings import (
     theory_table,
 )
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
+from .headline import headline_table
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ CPU = RESULTS / "cpu.jsonl"
 DOCUMENTS = (
     "README.md",
     "bench/README.md",
+    "docs/benchmarks.md",
     "docs/claims.md",
     "docs/phase.md",
     "docs/table1.md",
@@ -134,14 +136,16 @@ def loss_table() -> str:
         settings = row["settings"]
         cases.setdefault((settings["loss"], settings["n"], settings["d"]), []).append(row)
     peers = ("dense", "linear_cross_entropy", "dense, compiled")
-    lines = []
+    lines, untimed = [], []
     for (name, n, d), (ours, *others) in cases.items():
+        if "cpu_ms" not in ours:
+            untimed.append(f"{name}, N = {n:,}, D = {d} (peak {ours['peak_mib']:,.0f} MiB)")
+            continue
         peaks = {row["variant"]: f"{row['peak_mib']:,.0f}" for row in others}
-        time = f"{ours['cpu_ms']['p50']:.1f}" if "cpu_ms" in ours else MISSING
         lines.append(
             [
                 f"{name}, N = {n:,}, D = {d}",
-                time,
+                f"{ours['cpu_ms']['p50']:.1f}",
                 *(number(ours, f"times {peer}", ".2f") for peer in peers),
                 number(ours, "of_product_rate", ".0%"),
                 f"{ours['peak_mib']:,.0f}",
@@ -156,10 +160,13 @@ def loss_table() -> str:
         "Times faster than dense autograd (for the symmetric loss the form of open_clip's "
         "`ClipLoss`), than `torch.nn.functional.linear_cross_entropy` and than the dense form "
         "through `torch.compile`; memory above the inputs. *Of the product's rate*: the matrix "
-        "products of `docs/performance.md`, scores held or not, at this machine's best rate, over "
-        "the time taken."
+        "products of [Performance](performance.md), scores held or not, at this machine's best "
+        "rate, over the time taken."
     )
-    return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
+    memory = [wrap(f"Memory alone was measured of: {'; '.join(untimed)}.")] if untimed else []
+    dashes = wrap("A dash: that library has no such loss, or was not given this size.")
+    parts = (wrap(text), table(head, lines), dashes, *memory, source(rows[0]))
+    return "\n\n".join(parts)
 
 
 def primal_table() -> str:
@@ -185,7 +192,8 @@ def primal_table() -> str:
     rounded = max(row["max_abs_loss_error"] for row in variants["primal, bf16"].values())
     text = (
         f"One full-batch step at n = {n:,}, d = {d:,}, m = {m}, float32, data given. *Of the "
-        "product's rate*: the products that the step cannot do without (`docs/performance.md`) at "
+        "product's rate*: the products that the step cannot do without "
+        "([Performance](performance.md)) at "
         f"the best measured rate of a plain product ({best:.0f} GFLOP/s), over the time taken. "
         "MiB: memory that a step adds to its data and initial weights. With bf16 products, quicker "
         "than those of float32, the rate passes 100%; the losses of three steps are then off by "
@@ -268,6 +276,7 @@ def choices_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline_table,
     "figure1": figure1_table,
     "claims": claims_table,
     "table1": table1_table,

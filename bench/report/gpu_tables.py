@@ -5,11 +5,12 @@ What was not measured is a dash, and its reason stands below the table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..gpu.runner import rows_of
-from .tables import MISSING, RESULTS, number, table, wrap
+from .tables import MISSING, RESULTS, number, table, without_empty_columns, wrap
 
 GPU = RESULTS / "gpu.jsonl"
 COMMAND = "python -m bench.gpu --out bench/results/gpu.jsonl"
@@ -68,8 +69,7 @@ def ratio(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks mean, and once for each reason what was not measured."""
-    found = [HOST_NOTE] if any(row.get("host_bound") for row in rows) else []
-    found += not_measured(rows)
+    found = not_measured(rows)
     if red := dict.fromkeys(name for row in rows for name in row.get("red", ())):
         found.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
     return [wrap(text.replace("|", "/").replace("..", ".")) for text in found]
@@ -81,7 +81,8 @@ def not_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         if "skipped" in row:
             modality = row["settings"].get("modality", "")
-            left_out.setdefault((row["skipped"], row["variant"]), {})[modality] = None
+            why = in_words(row["skipped"], row.get("versions", {}))
+            left_out.setdefault((why, row["variant"]), {})[modality] = None
     groups: dict[tuple[str, str], list[str]] = {}
     for (why, variant), modalities in left_out.items():
         modality = "" if len(modalities) > 1 else next(iter(modalities))
@@ -89,11 +90,22 @@ def not_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"Not measured{of}: {'; '.join(names)}: {why}." for (why, of), names in groups.items()]
 
 
+def in_words(why: str, versions: Mapping[str, str]) -> str:
+    """Why a peer was not measured, as a reader would say it."""
+    found = re.fullmatch(r"AttributeError: module '([\w.]+)' has no attribute '(\w+)'", why)
+    if not found:
+        return why
+    package = found[1].partition(".")[0]
+    return f"{package} {versions.get(package, 'there')} has no `{found[1]}.{found[2]}`"
+
+
 def page(
     text: str, head: Sequence[str], lines: Sequence[Sequence[str]], rows: Sequence[Row]
 ) -> str:
     """A block: what is shown, the table, its notes, and where it comes from."""
-    return "\n\n".join((wrap(text), table(head, lines), *notes(rows), source(rows[0])))
+    shown = table(head, lines)
+    host = [wrap(HOST_NOTE)] if f" {HOST}" in shown else []
+    return "\n\n".join((wrap(text), shown, *host, *notes(rows), source(rows[0])))
 
 
 def sides(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
@@ -183,7 +195,7 @@ def gpu_gram() -> str:
         "launches of the same kernels, whose bits it has; in float32, data given. A size that is "
         "missing was not reached in time."
     )
-    return page(text, head, lines, rows)
+    return page(text, *without_empty_columns(head, lines), rows)
 
 
 def gpu_primal() -> str:
@@ -248,12 +260,14 @@ def gpu_loss() -> str:
     names = ["dense", "`linear_cross_entropy`", "dense, compiled"]
     head = ["bfloat16, forward + backward", "ms", *(f"× {name}" for name in names)]
     head += ["peak MiB: ours", *names]
+    chunked = any(line[3] != MISSING for line in lines)
+    third = ", than `torch.nn.functional.linear_cross_entropy`" if chunked else ""
     text = (
         "Times faster than dense autograd (for the symmetric loss the form of open_clip's "
-        "`ClipLoss`), than `torch.nn.functional.linear_cross_entropy` and than the dense form "
-        "through `torch.compile`; below 1 the other is faster. Memory above the inputs."
+        f"`ClipLoss`){third} and than the dense form through `torch.compile`; below 1 the other is "
+        "faster, and a dash is a size that the other was not given. Memory above the inputs."
     )
-    return page(text, head, lines, rows)
+    return page(text, *without_empty_columns(head, lines), rows)
 
 
 def gpu_data() -> str:

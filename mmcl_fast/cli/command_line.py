@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from mmcl_fast import __version__
 from mmcl_fast.cli.options import COMMANDS, SPEC_SUFFIX, Sweep, Train, flags_of
 from mmcl_fast.config import PRESETS
 from mmcl_fast.errors import ConfigError, MmclError
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
+    if list(arguments) == ["--version"]:
+        sys.stdout.write(f"mmcl-fast {__version__}\n")
+        return 0
     try:
         return _parse(arguments).run()  # type: ignore[no-any-return]
     except MmclError as error:
@@ -72,7 +76,8 @@ def _parse(arguments: Sequence[str]) -> Any:
             return tyro.cli(
                 union,
                 prog="mmcl",
-                description="Contrastive learning of Huang et al. (NeurIPS 2024), fast.",
+                description="Contrastive learning of Huang et al. (NeurIPS 2024), fast. "
+                "mmcl --version prints the version.",
                 args=list(arguments),
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.ConsolidateSubcommandArgs),
             )

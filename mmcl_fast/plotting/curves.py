@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,30 +11,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 from mmcl_fast.files import write_atomically
+from mmcl_fast.plotting.style import (
+    COLOURS,
+    NAMES,
+    STYLE,
+    caption,
+    draw_curve,
+    look,
+    mark_chance,
+    seeds_text,
+    settings_caption,
+)
 from mmcl_fast.training.run import Run
 
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
-
-COLOURS = {"single": "#0072B2", "multi": "#D55E00"}  # Okabe and Ito (2008), safe for colour-blind
-NAMES = {"single": "single-modal", "multi": "multi-modal"}
 # Title and axis of each panel as printed in the paper's Figure 1.
 PANELS = {
     "loss": ("Training loss", (0.0, 8.0)),
     "ood_accuracy": ("OOD test accuracy", (0.5, 1.0)),
     "signal": ("Signal learning", (0.0, 1.0)),
     "noise": ("Noise memorisation", (0.0, 3.0)),
-}
-STYLE: dict[RcKeyType, Any] = {
-    "pdf.fonttype": 42,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
 }
 
 
@@ -51,9 +48,9 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def figure1(result: Figure1) -> Figure:
-    """The four panels of Figure 1: mean and one standard deviation over seeds, T1 dashed."""
+    """The four panels of Figure 1: mean and one standard deviation over seeds, T1 dash-dotted."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        figure = Figure(figsize=(9, 2.75), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
         for axis, (name, (title, limits)) in zip(axes, PANELS.items(), strict=True):
             low, high = limits
@@ -66,32 +63,38 @@ def figure1(result: Figure1) -> Figure:
             room = 0.03 * (high - low)
             axis.set(title=title, xlabel="epoch", ylim=(low - room, high + room))
             axis.set_xlim(0, max(1, result.config.epochs))
-        axes[0].legend(loc="upper right")
+        mark_chance(axes[1])
+        axes[0].legend(loc="upper right", fontsize=8)
         if marks := axes[2].get_lines()[len(MODALITIES) :]:
-            axes[2].legend(handles=marks, loc=(0.4, 0.3), fontsize=7)
-        count = len(result.seeds)
-        figure.supxlabel(
-            f"mean ± 1 s.d. over {count} seed{'s' * (count > 1)}; "
-            "dashed: end of the first stage T1 by Lemmas 5.2 (single) and 5.4 (multi)",
-            fontsize=7,
-        )
+            axes[2].legend(handles=marks, loc=(0.36, 0.3), fontsize=7)
+        bands = f"{seeds_text(len(result.seeds))}; $T_1$: end of the first stage by Lemmas 5.2, 5.4"
+        caption(figure, f"{bands}; dotted: chance", _settings(result.config))
     return figure
 
 
 def run_curves(run: Run) -> Figure:
     """The four curves of one run."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.7), layout="constrained")
+        figure = Figure(figsize=(9, 2.75), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
         for axis, (name, (title, _)) in zip(axes, PANELS.items(), strict=True):
             curve = getattr(run, name).double().numpy()
-            seen = np.isfinite(curve)
-            axis.plot(np.flatnonzero(seen), curve[seen], color=COLOURS[run.config.modality])
+            seen = np.flatnonzero(np.isfinite(curve))
+            draw_curve(axis, seen, curve[seen], look(run.config.modality))
             axis.set(title=title, xlabel="epoch")
             axis.set_xlim(0, max(1, run.config.epochs))
-            if not seen.any():
+            if not len(seen):
                 axis.text(0.5, 0.5, "not evaluated", ha="center", transform=axis.transAxes)
+        if axes[1].get_lines()[0].get_xdata().size:
+            mark_chance(axes[1])
+        about = f"{NAMES[run.config.modality]}, seed {run.config.seed}; dotted: chance"
+        caption(figure, about, _settings(run.config))
     return figure
+
+
+def _settings(cfg: TrainConfig) -> str:
+    """What was held fixed, as captions say it."""
+    return settings_caption(cfg.to_dict() | {"tau": cfg.tau_value})
 
 
 def _band(axis: Axes, curves: np.ndarray, modality: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +103,7 @@ def _band(axis: Axes, curves: np.ndarray, modality: str) -> tuple[np.ndarray, np
     curves = curves[:, seen]
     mean = curves.mean(axis=0)
     sd = curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
-    axis.plot(seen, mean, color=COLOURS[modality], label=NAMES[modality], lw=1.4)
+    draw_curve(axis, seen, mean, look(modality) | {"label": NAMES[modality]})
     axis.fill_between(seen, mean - sd, mean + sd, color=COLOURS[modality], alpha=0.2, lw=0)
     return mean - sd, mean + sd
 
@@ -111,10 +114,10 @@ def _mark_t1(axis: Axes, result: Figure1) -> None:
             axis.axvline(
                 t1,
                 color=COLOURS[modality],
-                ls="--",
+                ls="-.",
                 lw=0.9,
-                label=f"T1 {NAMES[modality]}: {t1:.1f}",
+                label=f"$T_1$ {NAMES[modality]}: {t1:.1f}",
             )
 
 
-__all__ = ["figure1", "run_curves", "save"]
+__all__ = ["COLOURS", "NAMES", "PANELS", "STYLE", "figure1", "run_curves", "save"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,12 +16,12 @@ from matplotlib.patheffects import withStroke
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
 from mmcl_fast.experiments.phase.planes import overlay
-from mmcl_fast.plotting.curves import NAMES, STYLE
+from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
 from mmcl_fast.plotting.sweep import ACCURACY, Floats, edges, heat_panel, label
 from mmcl_fast.theory import MIN_C_MU
 
 FINE = 120  # points along an axis for the theory's curves
-MARK = "#D55E00"
+MARK = COLOURS["multi"]
 FIGURE_1 = SimpleNamespace(n=100, d=2000, m=50, snr=math.sqrt(1.25 / 100), n_snr2=1.25, c_mu=3.0)
 GUIDES = (0.1, 1.0, 10.0)
 LINES = (
@@ -56,8 +57,20 @@ def phase(result: Phase) -> Figure:
             axis.set_ylim(*edges(result.ys)[[0, -1]])
         axes[0].set_ylabel(label(result.plane.y.name))
         figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
-        figure.legend(handles=_handles(result), loc="outside lower center", ncols=3, fontsize=7.5)
+        legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "fontsize": CAPTION}
+        figure.legend(
+            handles=_handles(result), title=_fixed(result), title_fontsize=CAPTION, **legend
+        )
     return figure
+
+
+def _fixed(result: Phase) -> str:
+    """What every cell has in common."""
+    drawn = (result.plane.x.name, result.plane.y.name)
+    base = vars(result.plane.base) | {"epochs": result.epochs}
+    names = ("n", "d", "m", "c_mu", "noise_rate", "epochs")
+    left = {name: base[name] for name in names if name not in drawn}
+    return settings_caption(left, names) + r", $\tau = 1/m$; one scale of colours from chance to 1"
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
@@ -94,7 +107,13 @@ def _fine(centres: list[float]) -> Floats:
 def _handles(result: Phase) -> list[Line2D]:
     count = len(result.seeds)
     handles = [
-        Line2D([], [], color="black", lw=1.8, label="T1 of signal = T1 of noise (Lemmas 5.2, 5.4)"),
+        Line2D(
+            [],
+            [],
+            color="black",
+            lw=1.8,
+            label="$T_1$ of signal = $T_1$ of noise (Lemmas 5.2, 5.4)",
+        ),
         Line2D(
             [],
             [],
@@ -119,7 +138,7 @@ def _handles(result: Phase) -> list[Line2D]:
     handles.append(star)
     if result.plane.y.name == "snr":
         told = ", ".join(f"{g:g}" for g in GUIDES)
-        handles.append(Line2D([], [], color="0.6", ls=":", label=f"n SNR² = {told}"))
+        handles.append(Line2D([], [], color="0.6", ls=":", label=f"{label('n_snr2')} = {told}"))
     if result.plane.x.name == "c_mu":
         handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
     if result.left_out:

@@ -7,7 +7,7 @@ caption of each picture says what its band is and how many seeds it is of.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,57 +15,62 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mmcl_fast.plotting.curves import COLOURS, NAMES, PANELS, STYLE
+from mmcl_fast.plotting.curves import PANELS
+from mmcl_fast.plotting.style import (
+    MAP,
+    MODALITIES,
+    MORE_DASHES,
+    MORE_MARKERS,
+    NAMES,
+    PALETTE,
+    STYLE,
+    caption,
+    draw_curve,
+    is_logarithmic,
+    look,
+    mark_chance,
+    scale_axis,
+    symbol,
+)
 from mmcl_fast.sweep.store.seed_statistics import Cells
 
 Floats = npt.NDArray[np.float64]
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MAP = "cividis"  # even in lightness, and the same to colour-blind eyes
 ACCURACY = (0.5, 1.0)
-LOG_RANGE = 20.0  # a positive axis wider than this is logarithmic
 MANY = 6  # lines; a legend of more would cover them
-FEW_DECADES = 2e3
-LABELS = {
-    "n_snr2": "n SNR²",
-    "snr": "SNR",
-    "c_mu": "$C_\\mu$",
-    "noise_rate": "growth rate of noise",
-    "noise_start": "initial noise activation",
-} | {f"final_{name}": f"{title}, last epoch" for name, (title, _) in PANELS.items()}
+LABELS = {f"final_{name}": f"{title}, last epoch" for name, (title, _) in PANELS.items()}
 
 
-def sweep_curves(found: Mapping[str, Cells], hue: str) -> Figure:
+def sweep_curves(found: Mapping[str, Cells], hue: str, fixed: str = "") -> Figure:
     """Curves over epochs, one panel a curve and one line with its band a value of `hue`.
 
     Args:
         found: Cells of each curve's name, keyed by `hue` alone.
         hue: The key column.
+        fixed: What was held fixed, for the caption.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(4.2, 2.75 * len(found)), 2.9), layout="constrained")
+        figure = Figure(figsize=(max(4.2, 2.3 * len(found)), 2.9), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(found)))
         for axis, (name, cells) in zip(axes, found.items(), strict=True):
-            colours = hue_colours(hue, cells.keys[hue])
-            for k, value in enumerate(cells.keys[hue]):
+            values = list(cells.keys[hue])
+            looks = hue_looks(hue, values)
+            for k in sorted(range(len(values)), key=lambda k: _order(values[k])):
                 seen = np.flatnonzero(np.isfinite(cells.mean[k]))
-                _band(
-                    axis,
-                    (seen, cells.mean[k][seen], cells.sd[k][seen]),
-                    colours[value],
-                    hue_label(hue, value),
-                )
+                mean, sd = cells.mean[k][seen], cells.sd[k][seen]
+                style = looks[values[k]] | {"label": hue_label(hue, values[k])}
+                draw_curve(axis, seen, mean, style)
+                _shade(axis, (seen, mean, sd), style["color"])
             axis.set(title=PANELS[name][0], xlabel="epoch")
             if name == "ood_accuracy":
-                axis.axhline(0.5, color="black", lw=0.6, ls=":")
+                mark_chance(axis)
         axes[0].legend(fontsize=7)
         cells = next(iter(found.values()))
-        figure.supxlabel(caption(cells), fontsize=7)
+        caption(figure, told(cells, chance="ood_accuracy" in found), fixed)
     return figure
 
 
-def sweep_lines(cells: Cells, x: str, hue: str, value: str) -> Figure:
+def sweep_lines(cells: Cells, x: str, hue: str, value: str, fixed: str = "") -> Figure:
     """A final value over a setting, one line with its band a value of `hue`.
 
     Args:
@@ -73,36 +78,35 @@ def sweep_lines(cells: Cells, x: str, hue: str, value: str) -> Figure:
         x: Key column of the horizontal axis, numbers.
         hue: Key column of the lines.
         value: Name of what the cells hold.
+        fixed: What was held fixed, for the caption.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
         axis = figure.subplots()
         shown = sorted(set(cells.keys[hue]), key=_order)
-        colours = hue_colours(hue, shown)
+        looks = hue_looks(hue, shown)
         for one in shown:
             mine = cells.where(**{hue: one})
             places = np.array([cells.keys[x][k] for k in mine], float)
             there = np.isfinite(cells.mean[mine])
-            _band(
-                axis,
-                (places[there], cells.mean[mine][there], cells.sd[mine][there]),
-                colours[one],
-                hue_label(hue, one),
-                marker="o",
-            )
+            line = (places[there], cells.mean[mine][there], cells.sd[mine][there])
+            axis.plot(*line[:2], lw=1.4, label=hue_label(hue, one), **looks[one])
+            _shade(axis, line, looks[one]["color"])
         axis.set(xlabel=label(x), ylabel=label(value))
         scale_axis(axis, "x", [float(v) for v in cells.keys[x]])
         if value == "final_ood_accuracy":
-            axis.axhline(0.5, color="black", lw=0.6, ls=":")
+            mark_chance(axis)
         if len(shown) > MANY:
             figure.legend(fontsize=7, loc="outside right center")
         else:
             axis.legend(fontsize=7)
-        figure.supxlabel(caption(cells), fontsize=7)
+        caption(figure, told(cells, chance=value == "final_ood_accuracy"), fixed)
     return figure
 
 
-def sweep_heat(cells: Cells, axes: tuple[str, str], hue: str, value: str) -> Figure:
+def sweep_heat(
+    cells: Cells, axes: tuple[str, str], hue: str, value: str, fixed: str = ""
+) -> Figure:
     """A final value over two settings, one panel a value of `hue`, one scale of colours.
 
     Args:
@@ -110,6 +114,7 @@ def sweep_heat(cells: Cells, axes: tuple[str, str], hue: str, value: str) -> Fig
         axes: Key columns of the horizontal and the vertical axis, numbers.
         hue: Key column of the panels.
         value: Name of what the cells hold.
+        fixed: What was held fixed, for the caption.
     """
     x, y = axes
     xs, ys = (sorted({float(v) for v in cells.keys[name]}) for name in axes)
@@ -129,7 +134,7 @@ def sweep_heat(cells: Cells, axes: tuple[str, str], hue: str, value: str) -> Fig
         figure.colorbar(mesh, ax=list(drawn), label=label(value))
         count = _seeds(cells)
         note = "; hatched: no finished run" if not np.isfinite(cells.mean).all() else ""
-        figure.supxlabel(f"mean over {count}{_left_out(cells)}{note}", fontsize=7)
+        caption(figure, f"mean over {count}{_left_out(cells)}{note}", fixed)
     return figure
 
 
@@ -173,23 +178,6 @@ def edges(centres: Sequence[float]) -> Floats:
     return np.exp(found) if logarithmic else found
 
 
-def is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether an axis of these values is drawn logarithmically."""
-    return len(set(values)) > 2 and min(values) > 0 and max(values) >= LOG_RANGE * min(values)
-
-
-def scale_axis(axis: Axes, which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Linear or logarithmic; over few decades with ticks at 1, 2 and 5 in plain numbers."""
-    if not is_logarithmic(values):
-        return
-    getattr(axis, f"set_{which}scale")("log")
-    ticks = getattr(axis, f"{which}axis")
-    ticks.set_minor_formatter(NullFormatter())
-    if max(values) < FEW_DECADES * min(values):
-        ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ticks.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-
-
 def colour_limits(value: str, means: Floats) -> tuple[float, float]:
     """Ends of the colour scale: chance to 1 for accuracy, else those of the values."""
     if "accuracy" in value:
@@ -198,14 +186,22 @@ def colour_limits(value: str, means: Floats) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def hue_colours(hue: str, values: Sequence[Any]) -> dict[Any, Any]:
-    """A colour for each value: modalities have theirs, numbers a sequence, words the palette."""
+def hue_looks(hue: str, values: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """Colour, dash and marker of each value; modalities have their own."""
     if hue == "modality":
-        return dict(COLOURS)
+        return {modality: look(modality) for modality in MODALITIES}
+    colours: Sequence[Any] = [PALETTE[k % len(PALETTE)] for k in range(len(values))]
     if all(isinstance(v, int | float) for v in values) and len(values) > 2:
-        shades = mpl.colormaps[MAP](np.linspace(0.0, 0.9, len(values)))
-        return dict(zip(values, shades, strict=True))
-    return {v: OKABE_ITO[k % len(OKABE_ITO)] for k, v in enumerate(values)}
+        colours = [tuple(c) for c in mpl.colormaps[MAP](np.linspace(0.0, 0.9, len(values)))]
+    return {
+        v: {
+            "color": colours[k],
+            "ls": MORE_DASHES[k % len(MORE_DASHES)],
+            "marker": MORE_MARKERS[k % len(MORE_MARKERS)],
+            "ms": 4,
+        }
+        for k, v in enumerate(values)
+    }
 
 
 def hue_label(hue: str, value: Any) -> str:
@@ -217,12 +213,13 @@ def hue_label(hue: str, value: Any) -> str:
 
 def label(name: str) -> str:
     """A column's name on an axis."""
-    return LABELS.get(name, name)
+    return LABELS.get(name, symbol(name))
 
 
-def caption(cells: Cells) -> str:
-    """What a band is, and of how many seeds."""
-    return f"mean ± 1 s.d. over {_seeds(cells)}{_left_out(cells)}"
+def told(cells: Cells, *, chance: bool) -> str:
+    """What a band is, of how many seeds, and what the dotted line is."""
+    dotted = "; dotted: chance" if chance else ""
+    return f"mean ± 1 s.d. over {_seeds(cells)}{_left_out(cells)}{dotted}"
 
 
 def _seeds(cells: Cells) -> str:
@@ -243,29 +240,20 @@ def _order(value: Any) -> tuple[int, Any]:
     return (1, value)
 
 
-def _band(
-    axis: Axes,
-    line: tuple[npt.NDArray[Any], Floats, Floats],
-    colour: Any,
-    name: str,
-    marker: str | None = None,
-) -> None:
+def _shade(axis: Axes, line: tuple[npt.NDArray[Any], Floats, Floats], colour: Any) -> None:
     x, mean, sd = line
-    axis.plot(x, mean, color=colour, lw=1.4, marker=marker, ms=3, label=name)
     axis.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
 
 
 __all__ = [
-    "caption",
     "colour_limits",
     "edges",
     "heat_panel",
-    "hue_colours",
     "hue_label",
-    "is_logarithmic",
+    "hue_looks",
     "label",
-    "scale_axis",
     "sweep_curves",
     "sweep_heat",
     "sweep_lines",
+    "told",
 ]

@@ -14,11 +14,13 @@ from mmcl_fast.data.mnist.colored_mnist import CLASSES, ColouredDigits
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 from mmcl_fast.experiments.table1.report import SET_NAMES, SHORT_NAMES, mean_confusion
-from mmcl_fast.plotting.curves import COLOURS, STYLE
+from mmcl_fast.plotting.style import CAPTION, COLOURS, HATCHES, STYLE, seeds_text
 
 EXAMPLES = 5  # images of each class
 # Okabe and Ito (2008), safe for colour-blind; the two of Figure 1 keep their colours.
 ARM_COLOURS = COLOURS | {"single_full": "#56B4E9", "two_head": "#E69F00", "supervised": "#999999"}
+ARM_HATCHES = HATCHES | {"single_full": "..", "two_head": "\\\\\\", "supervised": "xx"}
+ORDER: tuple[ArmName, ...] = ("single", "single_full", "multi", "two_head", "supervised")
 
 
 def table1(table: Table1, found: dict[str, Any], sets: dict[str, ColouredDigits]) -> Figure:
@@ -66,7 +68,7 @@ def _mosaic(data: ColouredDigits) -> np.ndarray:
 
 def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
     axis = figure.subplots()
-    arms = found["config"]["arms"]
+    arms = [arm for arm in ORDER if arm in found["config"]["arms"]]
     width = 0.8 / len(arms)
     for k, arm in enumerate(arms):
         sets = found[arm][MAIN_READOUT[arm]]
@@ -74,22 +76,40 @@ def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
         means = [sets[kind]["mean"] for kind in SETS]
         spreads = [sets[kind]["sd"] for kind in SETS]
         label = f"{SHORT_NAMES[arm]} ({MAIN_READOUT[arm].replace('_', ' ')})"
-        axis.bar(places, means, 0.92 * width, yerr=spreads, color=ARM_COLOURS[arm], label=label)
+        bars: dict[str, Any] = {
+            "color": ARM_COLOURS[arm],
+            "hatch": ARM_HATCHES[arm],
+            "edgecolor": "white",
+        }
+        axis.bar(places, means, 0.92 * width, yerr=spreads, label=label, lw=0, **bars)
         papers = [PAPER.get(arm, {}).get(kind) for kind in SETS]
-        for place, mean, spread, paper in zip(places, means, spreads, papers, strict=True):
-            top = mean + spread if paper is None else max(mean + spread, paper)
-            axis.text(place, top + 1.2, f"{mean:.0f}", ha="center", fontsize=6.5)
+        for place, mean, paper in zip(places, means, papers, strict=True):
+            _value(axis, place, mean)
             if paper is not None:
                 _paper_mark(axis, place, paper, width)
-    axis.plot([], [], color="black", lw=2, label="paper")
+    axis.plot([], [], color="black", lw=2, label="the paper's value, printed above")
+    axis.axhline(100 / CLASSES, color="0.4", lw=0.9, ls=":", label="chance, ten classes")
     axis.set_xticks(range(len(SETS)), [SET_NAMES[kind] for kind in SETS])
-    axis.set(ylabel="accuracy, %", ylim=(0, 104), title="Main readout of each arm")
+    axis.set(ylabel="accuracy, %", ylim=(0, 108), title="Main readout of each arm")
     axis.grid(visible=False, axis="x")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.legend(fontsize=CAPTION, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    config = found["config"]
+    caption_text = f"{seeds_text(len(config['seeds']))}; our values stand at the foot of the bars"
+    figure.supxlabel(caption_text, fontsize=CAPTION)
+
+
+def _value(axis: Axes, place: float, mean: float) -> None:
+    """Our value at the foot of its bar, away from the paper's line and from error bars."""
+    box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85}
+    axis.text(place, 1.5, f"{mean:.0f}", ha="center", va="bottom", fontsize=6.5, bbox=box)
 
 
 def _paper_mark(axis: Axes, place: float, value: float, width: float) -> None:
-    axis.plot([place - width / 2, place + width / 2], [value, value], color="black", lw=2)
+    ends = [place - width / 2, place + width / 2]
+    axis.plot(ends, [value, value], color="black", lw=2)
+    box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85}
+    look: dict[str, Any] = {"ha": "center", "fontsize": 6.5, "weight": "bold", "bbox": box}
+    axis.text(place, value + 3, f"{value:.0f}", **look)
 
 
 def _confusions(figure: SubFigure, table: Table1, palette: np.ndarray) -> None:

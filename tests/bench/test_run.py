@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mmcl_fast.bench import operations, run
 from mmcl_fast.bench.cpu import data, end_to_end, loss, scaling
 from mmcl_fast.bench.peers import registry
 from mmcl_fast.bench.peers.registry import PEERS, peer_of, usable
+from mmcl_fast.bench.report import picture
 from mmcl_fast.bench.timing.memory import in_fork
 from mmcl_fast.cli.command_line import run as command
 from mmcl_fast.config import TrainConfig
@@ -171,6 +173,15 @@ def test_a_module_that_fails_is_red_and_one_without_time_is_not() -> None:
     assert "peers" in failure.reason
     rows, failure = run.measure("cpu.loss", [], 0.05)
     assert (rows, failure.red) == ([], False)
+
+
+@pytest.mark.parametrize("values", [(3.0, 4.0), (1.0, 9.0), (2.0, 900.0), (11.0, 14.0)])
+def test_a_logarithmic_axis_has_three_labels(values: tuple[float, float]) -> None:
+    axis = Figure().subplots()
+    axis.loglog([1, 2], values)
+    picture._label_heights(axis)
+    low, high = axis.get_ylim()
+    assert len([v for v in axis.get_yticks() if low <= v <= high]) >= 3
 
 
 def test_the_command_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -1,15 +1,18 @@
 """`mmcl plot` on a small sweep: the numbers in the picture are those of the store."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from mmcl_fast import TrainConfig, sweep
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.cli.commands import plot
-from mmcl_fast.plotting import curves
+from mmcl_fast.plotting import curves, style
 from mmcl_fast.plotting import sweep as plotting_sweep
 
 EPOCHS = 4
@@ -71,7 +74,7 @@ def test_curves(store: Path, tmp_path: Path, drawn, suffix: str, capsys) -> None
     assert [axis.get_title() for axis in figure.axes] == [t for t, _ in curves.PANELS.values()]
     for axis, name in zip(figure.axes, curves.PANELS, strict=True):
         lines = {line.get_label(): line for line in axis.get_lines()}
-        for k, modality in enumerate(("multi", "single")):
+        for k, modality in enumerate(("single", "multi")):
             mine = rows_of(store, name, m=2, n_snr2=0.5, modality=modality)
             assert mine.shape == (SEEDS, EPOCHS + 1)
             line = lines[TITLES[modality]]
@@ -89,7 +92,9 @@ def test_one_curve_by_another_hue(store: Path, tmp_path: Path, drawn) -> None:
     (axis,) = drawn[0].axes
     assert axis.get_title() == "Signal learning"
     labels = [line.get_label() for line in axis.get_lines()]
-    assert labels == [f"n SNR² = {v:g}" for v in RATIOS]
+    assert [x for x in labels if not x.startswith("_")] == [
+        rf"$n\,\mathrm{{SNR}}^2$ = {v:g}" for v in RATIOS
+    ]
     assert len({tuple(line.get_color()) for line in axis.get_lines()}) == 3
 
 
@@ -99,7 +104,8 @@ def test_lines(store: Path, tmp_path: Path, drawn) -> None:
     (axis,) = drawn[0].axes
     assert axis.get_xscale() == "log"
     assert axis.get_ylabel() == "OOD test accuracy, last epoch"
-    assert axis.get_xlabel() == "n SNR²"
+    assert axis.get_xlabel() == r"$n\,\mathrm{SNR}^2$"
+    assert "$m$ = 2" in drawn[0].get_supxlabel()
     lines = {line.get_label(): line for line in axis.get_lines()}
     for k, modality in enumerate(("single", "multi")):
         name = "final_ood_accuracy"
@@ -206,7 +212,7 @@ def test_diverged_runs_are_said_and_hatched(tmp_path: Path, drawn, capsys) -> No
     flags = ["--kind", "heat", "--x", "eta", "--y", "n_snr2", "--value", "final_loss"]
     assert mmcl(["plot", str(out), *flags, "--out", str(tmp_path / "x.png")]) == 0
     assert "mmcl: 4 diverged or failed runs are left out" in capsys.readouterr().err
-    told = drawn[0].get_supxlabel()
+    told = " ".join(drawn[0].get_supxlabel().split())
     assert "0 to 2 seeds; 4 diverged or failed runs left out; hatched: no finished run" in told
     grid = drawn[0].axes[0].collections[0].get_array()
     assert np.ma.getmaskarray(grid).reshape(2, 2).tolist() == [[False, True], [False, True]]
@@ -215,7 +221,8 @@ def test_diverged_runs_are_said_and_hatched(tmp_path: Path, drawn, capsys) -> No
 @pytest.mark.parametrize(
     ("centres", "expected"),
     [
-        ([1.0, 2.0, 4.0], [0.5, 1.5, 3.0, 5.0]),
+        ([1.0, 2.0, 3.0], [0.5, 1.5, 2.5, 3.5]),
+        ([1.0, 2.0, 4.0], [2**-0.5, 2**0.5, 2**1.5, 2**2.5]),
         ([1.0, 10.0, 100.0], [10**-0.5, 10**0.5, 10**1.5, 10**2.5]),
         ([5.0], [4.5, 5.5]),
         ([1.0, 100.0], [-48.5, 50.5, 149.5]),
@@ -226,18 +233,41 @@ def test_edges_are_half_way(centres: list[float], expected: list[float]) -> None
 
 
 def test_logarithmic_axes() -> None:
-    assert plotting_sweep.is_logarithmic([1, 5, 20])
-    assert not plotting_sweep.is_logarithmic([1, 5, 19])
-    assert not plotting_sweep.is_logarithmic([0, 5, 200])
+    assert style.is_logarithmic([1, 5, 20])
+    assert style.is_logarithmic([16, 64, 256])
+    assert not style.is_logarithmic([1, 5, 19])
+    assert not style.is_logarithmic([0.1, 0.2, 0.3])
+    assert not style.is_logarithmic([0, 5, 200])
+
+
+@pytest.mark.parametrize("decades", [1.0, 2.0, 3.0, 5.0, 8.0])
+def test_ticks_do_not_run_into_one_another(decades: float) -> None:
+    figure = Figure(figsize=(3.6, 3.5))
+    axis = figure.subplots()
+    values = np.geomspace(0.02, 0.02 * 10**decades, 12).tolist()
+    axis.set_xlim(values[0], values[-1])
+    style.scale_axis(axis, "x", values)
+    FigureCanvasAgg(figure).draw()
+    boxes = [t.get_window_extent() for t in axis.get_xticklabels() if t.get_text()]
+    inside = [b for b in boxes if axis.bbox.x0 - 1 <= (b.x0 + b.x1) / 2 <= axis.bbox.x1 + 1]
+    assert len(inside) >= 3
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(sorted(inside, key=lambda b: b.x0)))
+
+
+def test_few_values_are_their_own_ticks() -> None:
+    axis = Figure().subplots()
+    style.scale_axis(axis, "x", [16, 64, 256])
+    assert axis.get_xticks().tolist() == [16, 64, 256]
 
 
 def test_colours_are_told_apart() -> None:
-    assert plotting_sweep.hue_colours("modality", ["single"]) == curves.COLOURS
-    words = plotting_sweep.hue_colours("augment", ["fixed", "per_epoch"])
-    assert len(set(words.values())) == 2
-    numbers = plotting_sweep.hue_colours("m", [1, 2, 3, 4])
-    assert len({tuple(c) for c in numbers.values()}) == 4
-    assert mpl.colormaps[plotting_sweep.MAP] is not None
+    found = plotting_sweep.hue_looks("modality", ["single"])
+    assert {m: found[m]["color"] for m in found} == style.COLOURS
+    for hue, values in (("augment", ["fixed", "per_epoch"]), ("m", [1, 2, 3, 4])):
+        looks = plotting_sweep.hue_looks(hue, values).values()
+        for what in ("color", "ls", "marker"):
+            assert len({str(one[what]) for one in looks}) == len(values)
+    assert mpl.colormaps[style.MAP] is not None
 
 
 def test_no_setting_is_missing_from_the_choices() -> None:

@@ -78,12 +78,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "data.mnist", "experiments", "experiments.phase", "experiments.table1",
+        "config", "data.mnist", "experiments", "experiments.phase", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
     },
     "cli": {
-        "config", "errors", "experiments.phase.names", "experiments.table1.protocol",
+        "__init__", "config", "errors", "experiments.phase.names", "experiments.table1.protocol",
         "experiments.theory_checks.names",
     },
     "cli.commands": {

@@ -71,6 +71,21 @@ def test_missing_results_are_named(tmp_path, monkeypatch) -> None:
         report.startup_table()
 
 
+def test_readme_fits_a_page_and_leaves_the_tables_to_the_benchmarks() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    columns = [line.count("|") - 1 for line in lines if line.startswith("| ")]
+    assert max(columns) <= 4
+    assert "Not measured" not in "\n".join(lines)
+
+
+def test_the_headline_names_the_fastest_peer_and_a_case_that_it_wins() -> None:
+    rows = [line.split(" | ") for line in report.TABLES["headline"]().splitlines()[2:]]
+    ratios = [float(row[3].rstrip(" |")) for row in rows if len(row) == 4]
+    assert 6 <= len(ratios) <= 8
+    assert min(ratios) < 1 < max(ratios)
+
+
 def test_every_table_has_a_page_that_is_rendered_and_every_marker_a_table() -> None:
     marked: set[str] = set()
     for path in PAGES:

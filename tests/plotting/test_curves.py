@@ -1,17 +1,21 @@
 """The pictures: the right numbers in the right panel, drawn whole and the same every time."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmcl_fast import OutputError, Run, TrainConfig
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 from mmcl_fast.plotting import curves as plotting
+from mmcl_fast.plotting import table1
 
+ROOT = Path(__file__).parents[2]
 EPOCHS = 40
 CFG = TrainConfig(epochs=EPOCHS)
 NAMES = {"single": "single-modal", "multi": "multi-modal"}
@@ -45,12 +49,12 @@ def solid_lines(axis: Axes) -> dict[str, np.ndarray]:
     return {
         str(line.get_label()): np.array(line.get_data())
         for line in axis.get_lines()
-        if line.get_linestyle() == "-"
+        if str(line.get_label()).endswith("-modal") and ":" not in str(line.get_label())
     }
 
 
 def dashed_lines(axis: Axes) -> list[float]:
-    lines = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
+    lines = [line for line in axis.get_lines() if line.get_linestyle() == "-."]
     for line in lines:
         assert len(set(line.get_xdata())) == 1, "upright"
     return [float(line.get_xdata()[0]) for line in lines]
@@ -98,6 +102,7 @@ def test_a_modality_has_one_colour_everywhere() -> None:
         by_label = {str(line.get_label()): line.get_color() for line in axis.get_lines()}
         colours = {m: by_label[NAMES[m]] for m in MODALITIES}
         assert colours["single"] != colours["multi"]
+        by_label = {label: c for label, c in by_label.items() if "modal" in label}
         for label, colour in by_label.items():
             assert colour == colours["single" if "single" in label else "multi"], label
     legend = figure.axes[0].get_legend()
@@ -156,11 +161,37 @@ def test_curves_of_a_run_skip_what_was_not_evaluated() -> None:
     run = made_up({"single": None, "multi": None}).runs["multi"][0]
     run.ood_accuracy[torch.arange(EPOCHS + 1) % 10 != 0] = torch.nan
     for name, axis in panels(plotting.run_curves(run)).items():
-        (line,) = axis.get_lines()
+        line = axis.get_lines()[0]
+        assert line.get_marker() == ("s" if name == "ood_accuracy" else "None")
         x = np.arange(0, EPOCHS + 1, 10 if name == "ood_accuracy" else 1)
         np.testing.assert_array_equal(line.get_xdata(), x)
         np.testing.assert_array_equal(line.get_ydata(), getattr(run, name).double().numpy()[x])
         assert not axis.texts
+
+
+def test_two_evaluations_are_two_points_and_no_ramp() -> None:
+    run = made_up({"single": None, "multi": None}).runs["single"][0]
+    run.ood_accuracy[1:-1] = torch.nan
+    line = panels(plotting.run_curves(run))["ood_accuracy"].get_lines()[0]
+    assert line.get_linestyle() == "None"
+    assert line.get_marker() == "o"
+    assert len(line.get_xdata()) == 2
+
+
+def test_modalities_differ_by_more_than_colour() -> None:
+    figure = plotting.figure1(made_up({"single": 10.0, "multi": 20.0}))
+    for axis in figure.axes:
+        dashes = {str(x.get_label()): x._dash_pattern for x in axis.get_lines()}
+        assert dashes["single-modal"] != dashes["multi-modal"]
+
+
+def test_captions_say_what_was_fixed_and_accuracy_has_chance() -> None:
+    figure = plotting.figure1(made_up({"single": 10.0, "multi": 20.0}))
+    told = figure.get_supxlabel()
+    for part in ("3 seeds", "$n$ = 100", "$d$ = 2000", r"$\sigma_0$ = 0.001", r"$\tau$ = 0.02"):
+        assert part in told
+    chance = [x for x in figure.axes[1].get_lines() if x.get_linestyle() == ":"]
+    assert [set(x.get_ydata()) for x in chance] == [{0.5}]
 
 
 def test_curves_of_a_run_without_an_evaluation(tmp_path: Path) -> None:
@@ -197,3 +228,24 @@ def test_a_picture_is_written_whole_or_not_at_all(canvas: str, tmp_path: Path, m
         plotting.save(Figure(), file)
     assert file.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_table_1_prints_our_values_away_from_the_papers_lines() -> None:
+    found = json.loads((ROOT / "bench/results/table1.json").read_text())
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    table1._bars(figure.subfigures(1, 1), found)
+    (axis,) = figure.axes
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    marks = [
+        line for line in axis.get_lines() if line.get_linewidth() == 2 and len(line.get_xdata())
+    ]
+    assert len(marks) == 4
+    for mark in marks:
+        (x0, y), (x1, _) = axis.transData.transform(np.array(mark.get_data()).T)
+        for text in axis.texts:
+            box = text.get_window_extent()
+            beside = box.x1 < min(x0, x1) or max(x0, x1) < box.x0
+            assert beside or not box.y0 < y < box.y1, text.get_text()
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names.index("single-modal (probe)") < names.index("multi-modal (zero shot)")

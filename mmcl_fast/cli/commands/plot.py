@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
 from mmcl_fast.plotting import curves, sweep
+from mmcl_fast.plotting.style import settings_caption
 from mmcl_fast.sweep.store.reader import check_column, load
 from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
 from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
@@ -65,15 +66,26 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
             raise ConfigError(f"{name}: expected a value somewhere, got none (never evaluated?)")
     prepare_directory(out.parent)
     one = next(iter(found.values()))
+    fixed = settings_caption(_fixed(table, keys))
     if kind == "curves":
-        figure = sweep.sweep_curves(found, hue)
+        figure = sweep.sweep_curves(found, hue, fixed)
     elif kind == "lines":
-        figure = sweep.sweep_lines(one, keys[0], hue, values[0])
+        figure = sweep.sweep_lines(one, keys[0], hue, values[0], fixed)
     else:
-        figure = sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0])
+        figure = sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0], fixed)
     curves.save(figure, out)
     _report(one, out)
     return 0
+
+
+def _fixed(table: pa.Table, keys: Sequence[str]) -> dict[str, Any]:
+    """Settings that are the same in every row, and no axis or line of the picture."""
+    found = {}
+    for name in KEYS:
+        values = pc.unique(table[name])
+        if name not in keys and len(values) == 1 and values[0].is_valid:
+            found[name] = values[0].as_py()
+    return found
 
 
 def _keys(kind: PlotKind, x: str | None, y: str | None, hue: str) -> list[str]:

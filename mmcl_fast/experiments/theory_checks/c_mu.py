@@ -24,6 +24,7 @@ from mmcl_fast.experiments.theory_checks.check import (
     Row,
     Series,
     measured_series,
+    power_of_ten,
     spread,
 )
 from mmcl_fast.theory import MIN_C_MU, MULTI_RATE, SINGLE_RATE
@@ -55,15 +56,19 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
     sizes = sizes or Sizes()
     found = {n_snr2: _accuracy(sizes, n_snr2, seeds) for n_snr2 in sizes.n_snr2}
     lines = [
-        measured_series(f"n SNR² = {n_snr2}", "multi", sizes.c_mu, values, faint=k > 0)
-        for k, (n_snr2, values) in enumerate(found.items())
+        measured_series(rf"$n\,\mathrm{{SNR}}^2$ = {n_snr2}", "multi", sizes.c_mu, values)
+        for n_snr2, values in sorted(found.items())
     ]
     lines.append(
-        Series(label="2.66", modality=None, x=(MIN_C_MU, MIN_C_MU), mean=(0.5, 1.0)),
+        Series(label=r"$C_\mu$ = 2.66", modality=None, x=(MIN_C_MU, MIN_C_MU), mean=(0.5, 1.0)),
     )
     panel = Panel(
-        title="Threshold of C_mu, multi-modal",
-        xlabel="C_mu",
+        title=r"Threshold of $C_\mu$, multi-modal",
+        fixed=f"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}, {sizes.epochs} epochs",
+        shares=True,
+        chance=0.5,
+        log_x=True,
+        xlabel=r"$C_\mu$",
         ylabel="OOD accuracy",
         series=tuple(lines),
     )

@@ -59,7 +59,9 @@ class Series:
         x: Places.
         mean: Means over seeds.
         sd: Sample standard deviations, or empty for a prediction.
-        faint: Drawn dotted: a second quantity of the same modality.
+        faint: Drawn with open markers: a second quantity of the same modality.
+        joined: Whether neighbours are settings of one sequence, so that a line between them has a
+            meaning.
     """
 
     label: str
@@ -68,11 +70,25 @@ class Series:
     mean: tuple[float, ...]
     sd: tuple[float, ...] = ()
     faint: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One panel of the picture."""
+    """One panel of the picture.
+
+    Attributes:
+        title: Above it.
+        xlabel: Of the horizontal axis.
+        ylabel: Of the vertical axis.
+        series: What is drawn.
+        log_x: Whether the horizontal axis is logarithmic.
+        log_y: Whether the vertical axis is.
+        legend: Where the legend goes.
+        fixed: What was held fixed, below the title.
+        shares: Whether values are fractions, whose bars end at 0 and 1.
+        chance: Where guessing is, or None.
+    """
 
     title: str
     xlabel: str
@@ -81,6 +97,9 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     legend: Literal["best"] | tuple[float, float] = "best"
+    fixed: str = ""
+    shares: bool = False
+    chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +122,25 @@ class Finding:
 
 
 def measured_series(
-    label: str, modality: str, x: Sequence[float], values: Floats, *, faint: bool = False
+    label: str,
+    modality: str,
+    x: Sequence[float],
+    values: Floats,
+    *,
+    faint: bool = False,
+    joined: bool = True,
 ) -> Series:
     """Mean and spread over seeds at each place: `values` is [places, seeds]."""
     pairs = [spread(v) for v in values]
     means, sds = (tuple(column) for column in zip(*pairs, strict=True))
     return Series(
-        label=label, modality=modality, x=tuple(map(float, x)), mean=means, sd=sds, faint=faint
+        label=label,
+        modality=modality,
+        x=tuple(map(float, x)),
+        mean=means,
+        sd=sds,
+        faint=faint,
+        joined=joined,
     )
 
 
@@ -129,6 +160,12 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
 
 
+def power_of_ten(value: float) -> str:
+    """A size as panels print it."""
+    exponent = round(math.log10(value))
+    return f"$10^{{{exponent}}}$" if value == 10**exponent else f"{value:,.0f}"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
@@ -145,6 +182,7 @@ __all__ = [
     "Series",
     "log_slope",
     "measured_series",
+    "power_of_ten",
     "shown",
     "spread",
 ]

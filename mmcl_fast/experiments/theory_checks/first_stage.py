@@ -27,6 +27,7 @@ from mmcl_fast.experiments.theory_checks.check import (
     Row,
     Series,
     measured_series,
+    power_of_ten,
 )
 from mmcl_fast.experiments.theory_checks.growth import LEMMA
 from mmcl_fast.theory import t1_multi, t1_single
@@ -72,15 +73,27 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
         order = np.argsort(predicted)
         series.append(
             measured_series(
-                f"{modality}-modal", modality, np.array(predicted)[order].tolist(), epochs[order]
+                f"{modality}-modal",
+                modality,
+                np.array(predicted)[order].tolist(),
+                epochs[order],
+                joined=False,  # growth rates and starts in one row
             )
         )
         longest = max(longest, *predicted)
-    series.append(Series(label="T1", modality=None, x=(0.0, longest), mean=(0.0, longest)))
+    series.append(
+        Series(
+            label="$T_1$ (Lemmas 5.2, 5.4)", modality=None, x=(0.0, longest), mean=(0.0, longest)
+        )
+    )
     panel = Panel(
         title="End of the first stage",
-        xlabel="T1 of the lemma, epochs",
-        ylabel="epoch reaching 1/2",
+        fixed=(
+            rf"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}; "
+            r"a point: one rate and one $\sigma_0$"
+        ),
+        xlabel="$T_1$ of the lemma, epochs",
+        ylabel="first epoch at 1/2",
         series=tuple(series),
     )
     return Finding(name="first_stage", rows=tuple(rows), panel=panel, settings=asdict(sizes))

@@ -76,12 +76,15 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
             )
             rows.append(judge(reading, modality, dimensions, errors))
             if k < 2:
-                label = ("n² / d fixed, " if k == 0 else f"n = {sizes.fixed_n}, ") + modality
+                label = ("$n^2/d$ fixed, " if k == 0 else f"$n$ = {sizes.fixed_n}, ") + modality
                 series.append(measured_series(label, modality, dimensions, errors, faint=k > 0))
     panel = Panel(
-        title="OOD test error, n SNR² fixed",
-        xlabel="d",
-        ylabel="1 - OOD accuracy",
+        title="OOD test error",
+        fixed=rf"$n\,\mathrm{{SNR}}^2$ = 1.25, $\|\nu\|$ = 0.4 $\|\mu\|$, {sizes.epochs} epochs",
+        shares=True,
+        chance=0.5,
+        xlabel="$d$, dimension",
+        ylabel="1 $-$ OOD accuracy",
         series=tuple(series),
         log_x=True,
     )

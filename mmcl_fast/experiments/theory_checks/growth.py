@@ -29,6 +29,7 @@ from mmcl_fast.experiments.theory_checks.check import (
     Row,
     Series,
     measured_series,
+    power_of_ten,
     spread,
 )
 from mmcl_fast.theory import MULTI_RATE, SINGLE_RATE, noise_growth, signal_growth
@@ -200,9 +201,11 @@ def _panel(found: dict[tuple[str, str], Floats], sizes: Sizes) -> Panel:
     for label, value in (("0.96 (Lemma 5.2)", SINGLE_RATE), ("0.48 (Lemma 5.4)", MULTI_RATE)):
         series.append(Series(label=label, modality=None, x=sizes.rates, mean=(value,) * count))
     return Panel(
-        title="Growth constants, small sigma_0",
-        xlabel="rate of noise an epoch",
-        ylabel="(factor - 1) / rate",
+        title="Growth constants",
+        fixed=rf"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}, smallest $\sigma_0$",
+        xlabel=r"growth rate of noise, $\eta\sigma_\xi^2 d/(nm\tau)$ per epoch",
+        ylabel="(factor per epoch $-$ 1) / rate",
+        log_x=count > 1,
         series=tuple(series),
     )
 

@@ -25,6 +25,7 @@ from mmcl_fast.experiments.theory_checks.check import (
     Series,
     log_slope,
     measured_series,
+    power_of_ten,
 )
 from mmcl_fast.experiments.theory_checks.first_stage import predicted_t1
 from mmcl_fast.experiments.theory_checks.growth import LEMMA
@@ -35,6 +36,7 @@ LEAST = 0.1
 FLAT = 0.1
 FALLING = -0.4
 RISING = 0.2
+_TEX = {"gamma": r"$\max_r|\gamma_r|$", "rho": r"$\max_{r,i}|\rho_{r,i}|$"}
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,21 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
         rows += [of_order_one(sizes.n, stays, modality), vanishing(sizes.n, falls, modality)]
         small, large = names
         series += [
-            measured_series(f"{large}, {modality}", modality, sizes.n, stays),
-            measured_series(f"{small}, {modality}", modality, sizes.n, falls, faint=True),
+            measured_series(
+                f"{_TEX[name]}, {modality}", modality, sizes.n, values, faint=name == "rho"
+            )
+            for name, values in ((large, stays), (small, falls))
         ]
     rows.append(_over_starts(sizes, seeds))
     guide = tuple(2.0 / math.sqrt(n) for n in sizes.n)
     series.append(
-        Series(label="slope -1/2", modality=None, x=tuple(map(float, sizes.n)), mean=guide)
+        Series(label="slope $-1/2$", modality=None, x=tuple(map(float, sizes.n)), mean=guide)
     )
     panel = Panel(
-        title="Coefficients at T1",
-        xlabel="n",
-        ylabel="gamma, rho",
+        title="Coefficients at $T_1$",
+        fixed=rf"$d$ = {power_of_ten(Scaled().d)}, Figure 1's start $\sigma_0\sigma_\xi\sqrt{{d}}$",
+        xlabel="$n$, samples",
+        ylabel="largest coefficient",
         series=tuple(series),
         log_x=True,
         log_y=True,

@@ -67,16 +67,18 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
     values = [np.array(x) for x in (flips, kernel_flips, before, after)]
     panel = Panel(
         title="Signs after training",
-        xlabel="d",
+        fixed=f"$n$ = {sizes.n}, {sizes.epochs} epochs",
+        shares=True,
+        xlabel="$d$, dimension",
         ylabel="fraction of neurons",
         series=(
             measured_series("flipped, single", "single", sizes.d, values[0]),
-            measured_series("the same, without xi", "single", sizes.d, values[1], faint=True),
+            measured_series(r"the same, without $\xi$", "single", sizes.d, values[1], faint=True),
             measured_series("synchronised, multi", "multi", sizes.d, values[3]),
             measured_series("the same, at the start", "multi", sizes.d, values[2], faint=True),
         ),
         log_x=True,
-        legend=(0.5, 0.22),
+        legend=(0.47, 0.13),
     )
     rows = judge(sizes.d, *values)
     return Finding(name="signs", rows=rows, panel=panel, settings=asdict(sizes))

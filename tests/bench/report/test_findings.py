@@ -96,7 +96,8 @@ def test_a_plane_is_shown_in_its_own_unit(tmp_path, monkeypatch) -> None:
     text = findings.phase_table()
     assert "| n = 10 to 10 | multi | 0.40 to 0.40 | – | 0.25 (0.25 to 0.25) | 3 |" in text
     assert (
-        "| C_mu = 1 to 2 | multi | 1.50 to 2.00 | 2.00 to 3.00 | 0.62 (0.50 to 0.75) | 3 |" in text
+        r"| $C_\mu$ = 1 to 2 | multi | 1.50 to 2.00 | 2.00 to 3.00 | 0.62 (0.50 to 0.75) | 3 |"
+        in text
     )
 
 
