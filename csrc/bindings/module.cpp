@@ -135,8 +135,7 @@ void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t fi
     throw py::value_error("out: expected [runs, rows], a seed for each run");
   }
   const auto rows = static_cast<std::size_t>(to.shape[1]);
-  auto* const chis =
-      bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
+  auto* const chis = bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
   const auto* const wanted =
       bindings::contiguous_data<double>(from, {seeds.size(), rows}, "degrees", "float64");
   for (std::size_t i = 0; i < seeds.size() * rows; ++i) {
@@ -170,8 +169,8 @@ PYBIND11_MODULE(_native, m) {
         arg("out"), py::kw_only(), arg("seeds"), arg("scales"), arg("tag"), arg("epoch"),
         arg("threads"), arg("target") = "auto");
   m.def("fill_word_runs", &fill_word_runs,
-        "Raw words at run 0 of streams that differ in seed, one for each run of `out`.",
-        arg("out"), py::kw_only(), arg("seeds"), arg("tag"), arg("epoch"), arg("threads"),
+        "Raw words at run 0 of streams that differ in seed, one for each run of `out`.", arg("out"),
+        py::kw_only(), arg("seeds"), arg("tag"), arg("epoch"), arg("threads"),
         arg("target") = "auto");
   m.def("streaming_gram", &streaming_gram, "Write X X^T of rows of a stream; see csrc/core/gram.h.",
         arg("out"), py::kw_only(), arg("start"), arg("dims"), arg("seed"), arg("tag"), arg("epoch"),

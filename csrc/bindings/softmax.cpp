@@ -40,8 +40,8 @@ struct HeldMatrix : Held {
   HeldMatrix(const py::buffer& buffer, const char* name, bool writable)
       : Held(buffer, name, 2, writable) {
     const py::ssize_t rows = info.shape[0], columns = info.shape[1];
-    const bool spaced = rows < 2 || (info.strides[0] >= columns * kSize &&
-                                     info.strides[0] % kSize == 0);
+    const bool spaced =
+        rows < 2 || (info.strides[0] >= columns * kSize && info.strides[0] % kSize == 0);
     if ((columns > 1 && info.strides[1] != kSize) || !spaced) {
       throw py::value_error(std::string(name) +
                             ": expected contiguous rows that do not overlap, got strides [" +
@@ -155,9 +155,8 @@ void bind_softmax(py::module_& m) {
         arg("scores"), arg("terms").none(true), arg("top"), arg("total"), py::kw_only(),
         arg("threads"), arg("target") = "auto");
   m.def("softmax_columns", &softmax<mmcl::softmax_columns, 1>,
-        "The same along columns, with top and total [M].", arg("scores"),
-        arg("terms").none(true), arg("top"), arg("total"), py::kw_only(), arg("threads"),
-        arg("target") = "auto");
+        "The same along columns, with top and total [M].", arg("scores"), arg("terms").none(true),
+        arg("top"), arg("total"), py::kw_only(), arg("threads"), arg("target") = "auto");
   m.def("softmax_both", &softmax_both, "The statistics of both, without terms.", arg("scores"),
         arg("row_top"), arg("row_total"), arg("column_top"), arg("column_total"), py::kw_only(),
         arg("threads"), arg("target") = "auto");

@@ -189,8 +189,8 @@ void bind_trajectories(py::module_& m) {
         "Write <left_i, right_j> of float32 rows, for jobs (out, left, right, shared); see "
         "csrc/core/inner_products.h.",
         arg("jobs"), py::kw_only(), arg("threads"), arg("target") = "auto");
-  m.def("train_trajectories", &train, "Train runs in coefficient space; see csrc/core/trajectory.h.",
-        arg("gram"), arg("z"), arg("moved"), arg("positives"), arg("tau"), arg("eta"),
-        arg("curves"), py::kw_only(), arg("n"), arg("m"), arg("q"), arg("update"), arg("threads"),
-        arg("target") = "auto");
+  m.def("train_trajectories", &train,
+        "Train runs in coefficient space; see csrc/core/trajectory.h.", arg("gram"), arg("z"),
+        arg("moved"), arg("positives"), arg("tau"), arg("eta"), arg("curves"), py::kw_only(),
+        arg("n"), arg("m"), arg("q"), arg("update"), arg("threads"), arg("target") = "auto");
 }

@@ -160,8 +160,10 @@ struct Avx2 {
 
 }  // namespace
 
-extern const Target kAvx2Target{"avx2", simd::kKernels<Avx2, false>, simd::kKernels<Avx2, true>,
-                                simd::gram<Avx2>, simd::kSoftmax<Avx2>, &kAvx2Lanes, &kAvx2Head};
+extern const Target kAvx2Target{
+    "avx2",           simd::kKernels<Avx2, false>, simd::kKernels<Avx2, true>,
+    simd::gram<Avx2>, simd::kSoftmax<Avx2>,        &kAvx2Lanes,
+    &kAvx2Head};
 
 }  // namespace mmcl
 #endif

@@ -148,9 +148,10 @@ struct Avx512 {
 
 }  // namespace
 
-extern const Target kAvx512Target{"avx512", simd::kKernels<Avx512, false>,
-                                  simd::kKernels<Avx512, true>, simd::gram<Avx512>,
-                                  simd::kSoftmax<Avx512>, &kAvx512Lanes, &kAvx512Head};
+extern const Target kAvx512Target{
+    "avx512",           simd::kKernels<Avx512, false>, simd::kKernels<Avx512, true>,
+    simd::gram<Avx512>, simd::kSoftmax<Avx512>,        &kAvx512Lanes,
+    &kAvx512Head};
 
 }  // namespace mmcl
 #endif

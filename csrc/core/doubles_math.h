@@ -15,10 +15,20 @@ constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
 constexpr double kRounder = 0x1.8p+52;  // adding it leaves the nearest integer in the lowest bits
 // 1 / k!: for |r| <= log(2) / 2 what follows r^13 is below 5e-18.
 constexpr int kExpTerms = 14;
-constexpr double kFactorial[kExpTerms] = {
-    1.0,          1.0,           1.0 / 2,        1.0 / 6,         1.0 / 24,
-    1.0 / 120,    1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-    1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+constexpr double kFactorial[kExpTerms] = {1.0,
+                                          1.0,
+                                          1.0 / 2,
+                                          1.0 / 6,
+                                          1.0 / 24,
+                                          1.0 / 120,
+                                          1.0 / 720,
+                                          1.0 / 5040,
+                                          1.0 / 40320,
+                                          1.0 / 362880,
+                                          1.0 / 3628800,
+                                          1.0 / 39916800,
+                                          1.0 / 479001600,
+                                          1.0 / 6227020800.0};
 // 2 artanh(t) = 2 t (1 + t^2 / 3 + t^4 / 5 + ...): for |t| <= 1/3 what follows is below 2e-18.
 constexpr int kArtanhTerms = 17;
 

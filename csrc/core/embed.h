@@ -21,10 +21,10 @@ struct EmbedShape {
 // z[r] = start[r] + sum_c moved[r][c] gram[c];
 // out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
 struct Embedding {
-  const float* start;   // [m, stride]: a column for each sample, then one for the signal
-  const float* moved;   // [m, columns]
-  const float* gram;    // [columns, samples + 1]
-  const float* labels;  // +1 or -1, [samples]
+  const float* start;          // [m, stride]: a column for each sample, then one for the signal
+  const float* moved;          // [m, columns]
+  const float* gram;           // [columns, samples + 1]
+  const float* labels;         // +1 or -1, [samples]
   const std::int64_t* places;  // rows of out, [samples], or null: in order
   float* out;                  // [samples, m]
 };

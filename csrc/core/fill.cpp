@@ -181,8 +181,8 @@ void fill_words(const Target& target, const Stream& stream, const Slice<std::uin
                std::size_t tiles, std::uint32_t* out) { k.words(row, first, tiles, out); });
 }
 
-#define MMCL_NORMALS(T)                                                                           \
-  template void fill_normal(const Target&, const Stream&, const Slice<T>&, double, int);          \
+#define MMCL_NORMALS(T)                                                                  \
+  template void fill_normal(const Target&, const Stream&, const Slice<T>&, double, int); \
   template void fill_normal(const Target&, const Stream&, const Slice<T>&, const OfRuns&, int);
 MMCL_NORMALS(float)
 MMCL_NORMALS(double)

@@ -16,7 +16,7 @@ struct Target;
 
 struct HeadSettings {
   std::size_t n, p;
-  double l2, tolerance;     // of the gradient; probe.py says relative to what
+  double l2, tolerance;  // of the gradient; probe.py says relative to what
   std::size_t most_steps;
 };
 
@@ -34,12 +34,12 @@ struct HeadFit {
 // Samples to be classified by a head.
 template <class T>
 struct HeadScore {
-  const T* features;    // [n, p]
-  const float* labels;  // [n]
+  const T* features;     // [n, p]
+  const float* labels;   // [n]
   const double* weight;  // [p]
   double bias;
-  // Of samples whose label is the sign of <w, f> + b, 0 counting as -1; not-a-number if a feature or
-  // score is not finite.
+  // Of samples whose label is the sign of <w, f> + b, 0 counting as -1; not-a-number if a feature
+  // or score is not finite.
   double* share;
 };
 
@@ -60,9 +60,9 @@ struct HeadBatch {
   const T* features;
   const float* labels;
   double *weight, *bias;
-  bool* converged;       // fits only
-  std::int64_t* steps;   // fits only
-  double* share;         // scores only
+  bool* converged;      // fits only
+  std::int64_t* steps;  // fits only
+  double* share;        // scores only
 };
 
 // At most `threads` problems at a time.

@@ -51,9 +51,7 @@ struct Avx2Doubles {
   static MMCL_INLINE Float fma(Float a, Float b, Float c) {
     return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
   }
-  static MMCL_INLINE Float root(Float a) {
-    return {_mm256_sqrt_pd(a.low), _mm256_sqrt_pd(a.high)};
-  }
+  static MMCL_INLINE Float root(Float a) { return {_mm256_sqrt_pd(a.low), _mm256_sqrt_pd(a.high)}; }
   static MMCL_INLINE double root(double a) {
     return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(a)));
   }

@@ -28,8 +28,8 @@ struct HeadSpace {
     system = take(in_units(unknowns) * width);
     // Primal: the features weighted; dual: the kernel.
     matrix = take(primal ? s.n * features : samples * samples);
-    double** const vectors[] = {&mean, &coef,   &step,   &y,     &y2,    &score, &change, &pulls,
-                                &curvature, &pulled, &second, &root, &scratch, &inverse};
+    double** const vectors[] = {&mean,  &coef,      &step,   &y,      &y2,   &score,   &change,
+                                &pulls, &curvature, &pulled, &second, &root, &scratch, &inverse};
     for (double** const vector : vectors) *vector = take(longest + kDoubles);
   }
   std::size_t used() const { return used_; }
@@ -38,8 +38,8 @@ struct HeadSpace {
   std::size_t unknowns;                  // p, or n in the dual form
   std::size_t samples, features, width;  // doubles from row to row
   double *rows, *columns;  // centred features, [n, features], and their transpose, [p, samples]
-  double *system;          // Newton's matrix and right sides, then its factor, [unknowns, width]
-  double *matrix;
+  double* system;          // Newton's matrix and right sides, then its factor, [unknowns, width]
+  double* matrix;
   double *mean, *coef, *step, *y, *y2, *score, *change, *pulls, *curvature, *pulled, *second, *root;
   double *scratch, *inverse;
 

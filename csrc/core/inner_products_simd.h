@@ -8,7 +8,7 @@
 namespace mmcl {
 namespace lanes {
 
-constexpr std::size_t kSide = 4;  // sixteen sums of sixteen lanes become one vector of results
+constexpr std::size_t kSide = 4;     // sixteen sums of sixteen lanes become one vector of results
 constexpr std::size_t kChunk = 768;  // dims: twelve rows of it fit the first-level cache
 
 // Sixteen partial sums of each of kRows x kColumns products, to rows of `lanes`.

@@ -145,7 +145,7 @@ void train_run_avx2(const TrajectorySettings& settings, const TrajectoryRun& run
 }
 
 const LanesKernels kAvx2Lanes{lanes::embed<Avx2Lanes>, lanes::inner_products<Avx2Lanes>,
-                             lanes::train_run<Avx2Lanes>};
+                              lanes::train_run<Avx2Lanes>};
 
 }  // namespace mmcl
 #endif

@@ -2,10 +2,10 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "target.h"
 #include "embed_simd.h"
 #include "inner_products_simd.h"
 #include "lanes.h"
+#include "target.h"
 #include "trajectory_simd.h"
 
 namespace mmcl {
@@ -42,7 +42,9 @@ struct Avx512Lanes {
   static MMCL_INLINE std::size_t count(Mask m) {
     return static_cast<std::size_t>(__builtin_popcount(m));
   }
-  static MMCL_INLINE Float select(Mask m, Float a, Float b) { return _mm512_mask_blend_ps(m, b, a); }
+  static MMCL_INLINE Float select(Mask m, Float a, Float b) {
+    return _mm512_mask_blend_ps(m, b, a);
+  }
   static MMCL_INLINE Float keep(Mask m, Float a) { return _mm512_maskz_mov_ps(m, a); }
   static MMCL_INLINE Float drop(Mask m, Float a) { return keep(static_cast<Mask>(~m), a); }
   // Writes sixteen numbers, of which the first are `start` plus the lanes that are set.
@@ -96,7 +98,7 @@ void train_run_avx512(const TrajectorySettings& settings, const TrajectoryRun& r
 }
 
 const LanesKernels kAvx512Lanes{lanes::embed<Avx512Lanes>, lanes::inner_products<Avx512Lanes>,
-                             lanes::train_run<Avx512Lanes>};
+                                lanes::train_run<Avx512Lanes>};
 
 }  // namespace mmcl
 #endif

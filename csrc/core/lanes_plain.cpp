@@ -1,5 +1,5 @@
-// Sixteen lanes as plain loops for inner products, training runs and embeddings, left to the compiler (plain.cpp says what
-// becomes of them).
+// Sixteen lanes as plain loops for inner products, training runs and embeddings, left to the
+// compiler (plain.cpp says what becomes of them).
 #include "embed_simd.h"
 #include "inner_products_simd.h"
 #include "lanes.h"
@@ -113,6 +113,6 @@ void train_run_plain(const TrajectorySettings& settings, const TrajectoryRun& ru
 }
 
 const LanesKernels kPlainLanes{lanes::embed<PlainLanes>, lanes::inner_products<PlainLanes>,
-                             lanes::train_run<PlainLanes>};
+                               lanes::train_run<PlainLanes>};
 
 }  // namespace mmcl

@@ -175,11 +175,11 @@ constexpr Kernels kKernels{f32, bf16, f64, words};
 }  // namespace
 
 #if defined(__aarch64__)
-extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes, &kPlainHead};
+extern const Target kPlainTarget{"neon",       kKernels,   kKernels, gram, simd::kSoftmax<Plain>,
+                                 &kPlainLanes, &kPlainHead};
 #else
-extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes, &kPlainHead};
+extern const Target kPlainTarget{"baseline",   kKernels,   kKernels, gram, simd::kSoftmax<Plain>,
+                                 &kPlainLanes, &kPlainHead};
 #endif
 
 }  // namespace mmcl

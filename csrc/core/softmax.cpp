@@ -82,7 +82,8 @@ void softmax_rows(const Target& target, const Matrix<const float>& scores,
       const float top = raise(rows.top[i], k.row_largest(s, s, scores.columns));
       double total = 0.0;
       for_each_segment(0, scores.columns, [&](std::size_t j, std::size_t n) {
-        total += double{k.row_terms(s + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top)};
+        total +=
+            double{k.row_terms(s + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top)};
       });
       rows.top[i] = top;
       rows.total[i] = static_cast<float>(total);
@@ -99,9 +100,11 @@ void softmax_columns(const Target& target, const Matrix<const float>& scores,
     for_each_segment(begin * kColumnUnit, last, [&](std::size_t j, std::size_t n) {
       float* const top = columns.top + j;
       raise_to_lowest(top, n);
-      for (std::size_t i = 0; i < scores.rows; ++i) k.column_largest(scores.row(i) + j, next_row(scores, i, j), n, top);
+      for (std::size_t i = 0; i < scores.rows; ++i)
+        k.column_largest(scores.row(i) + j, next_row(scores, i, j), n, top);
       total_columns(scores.rows, n, columns.total + j, [&](std::size_t i, float* sum) {
-        k.column_terms(scores.row(i) + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top, sum);
+        k.column_terms(scores.row(i) + j, next_row(scores, i, j), row_or_null(terms, i, j), n, top,
+                       sum);
       });
     });
   });
@@ -135,7 +138,8 @@ void softmax_both(const Target& target, const Matrix<const float>& scores, const
   }
   sweep([&](std::size_t j, std::size_t n, float* own) {
     total_columns(scores.rows, n, columns.total + j, [&](std::size_t i, float* sum) {
-      own[i] = k.both_terms(scores.row(i) + j, next_row(scores, i, j), n, rows.top[i], columns.top + j, sum);
+      own[i] = k.both_terms(scores.row(i) + j, next_row(scores, i, j), n, rows.top[i],
+                            columns.top + j, sum);
     });
   });
   for (std::size_t i = 0; i < scores.rows; ++i) {
@@ -160,8 +164,8 @@ void softmax_weights(const Target& target, const Matrix<float>& scores, const To
           if (columns == nullptr) {
             k.row_weights(s, next_row(scores, i, j), n, rows.top[i], rows.scale[i]);
           } else {
-            k.both_weights(s, next_row(scores, i, j), n, rows.top[i], rows.scale[i], columns->top + j,
-                           columns->scale + j);
+            k.both_weights(s, next_row(scores, i, j), n, rows.top[i], rows.scale[i],
+                           columns->top + j, columns->scale + j);
           }
         }
       });

@@ -7,8 +7,8 @@
 // Not-a-number among the scores makes the total of its row or column one, and so does +inf
 // (inf - inf); the tops pass over it. Not-a-number as a top stays and makes the total one.
 //
-// Results do not depend on instruction set, threads, stride or place: sums have a fixed shape. A row
-// adds 32 interleaved float32 sums over 1024 columns at a time, a column 64 rows at a time, and
+// Results do not depend on instruction set, threads, stride or place: sums have a fixed shape. A
+// row adds 32 interleaved float32 sums over 1024 columns at a time, a column 64 rows at a time, and
 // these parts in double. With u = 2^-24 a term is within 2 u of 2^x, x the float32 difference
 // s - t, and a total within 39 u (row) or 66 u (column) of the exact sum of those, relatively.
 #pragma once

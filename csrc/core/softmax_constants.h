@@ -19,8 +19,8 @@ constexpr float kRoundToExponent = 12582912.0f + 126.0f;
 // Printed by csrc/tools/fit_transform.py; lowest degree first. 2^r for |r| <= 1/2, and
 // log2(1 + z) / z for 0 <= z <= 1.
 constexpr int kPowerTerms = 7, kLog1pTerms = 9;
-constexpr float kPower[kPowerTerms] = {0x1p+0f,         0x1.62e430p-1f,  0x1.ebfbdcp-3f,
-                                       0x1.c6af7ap-5f,  0x1.3b2dd2p-7f,  0x1.5f0948p-10f,
+constexpr float kPower[kPowerTerms] = {0x1p+0f,        0x1.62e430p-1f, 0x1.ebfbdcp-3f,
+                                       0x1.c6af7ap-5f, 0x1.3b2dd2p-7f, 0x1.5f0948p-10f,
                                        0x1.417a9cp-13f};
 constexpr float kLog1p[kLog1pTerms] = {0x1.715476p+0f,  -0x1.7153aap-1f, 0x1.ec3f5ap-2f,
                                        -0x1.6f1facp-2f, 0x1.1aa30cp-2f,  -0x1.952438p-3f,

@@ -118,7 +118,8 @@ static void column_largest(const float* scores, const float* next, std::size_t n
 }
 
 template <class V>
-static float both_largest(const float* scores, const float* next, std::size_t n, float* column_top) {
+static float both_largest(const float* scores, const float* next, std::size_t n,
+                          float* column_top) {
   Lanes<V> top(kLowestTop);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
@@ -129,7 +130,8 @@ static float both_largest(const float* scores, const float* next, std::size_t n,
 }
 
 template <class V>
-static float row_terms(const float* scores, const float* next, float* out, std::size_t n, float top) {
+static float row_terms(const float* scores, const float* next, float* out, std::size_t n,
+                       float top) {
   Lanes<V> sums(0.0f);
   const auto t = V::broadcast(top);
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
@@ -142,14 +144,15 @@ static float row_terms(const float* scores, const float* next, float* out, std::
   if (out == nullptr) {
     pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
   } else {
-    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+    pass([out](auto access, std::size_t i, auto p)
+             MMCL_INLINE_LAMBDA { access.store(out + i, p); });
   }
   return sums.sum();
 }
 
 template <class V>
-static void column_terms(const float* scores, const float* next, float* out, std::size_t n, const float* top,
-                         float* sum) {
+static void column_terms(const float* scores, const float* next, float* out, std::size_t n,
+                         const float* top, float* sum) {
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
     for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
       const auto s = access.load(scores + i, kNothing);
@@ -161,13 +164,14 @@ static void column_terms(const float* scores, const float* next, float* out, std
   if (out == nullptr) {
     pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
   } else {
-    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+    pass([out](auto access, std::size_t i, auto p)
+             MMCL_INLINE_LAMBDA { access.store(out + i, p); });
   }
 }
 
 template <class V>
-static float both_terms(const float* scores, const float* next, std::size_t n, float row_top, const float* column_top,
-                        float* column_sum) {
+static float both_terms(const float* scores, const float* next, std::size_t n, float row_top,
+                        const float* column_top, float* column_sum) {
   Lanes<V> sums(0.0f);
   const auto t = V::broadcast(row_top);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
@@ -195,8 +199,8 @@ static void row_weights(float* scores, const float* next, std::size_t n, float t
 }
 
 template <class V>
-static void both_weights(float* scores, const float* next, std::size_t n, float row_top, float row_scale,
-                         const float* column_top, const float* column_scale) {
+static void both_weights(float* scores, const float* next, std::size_t n, float row_top,
+                         float row_scale, const float* column_top, const float* column_scale) {
   const auto t = V::broadcast(row_top), f = V::broadcast(row_scale);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
@@ -224,9 +228,9 @@ static float softplus(float* scores, const float* next, std::size_t n) {
 }
 
 template <class V>
-constexpr SoftmaxKernels kSoftmax{row_largest<V>,    column_largest<V>, both_largest<V>,
-                                  row_terms<V>,      column_terms<V>,   both_terms<V>,
-                                  row_weights<V>,    both_weights<V>,   softplus<V>};
+constexpr SoftmaxKernels kSoftmax{row_largest<V>, column_largest<V>, both_largest<V>,
+                                  row_terms<V>,   column_terms<V>,   both_terms<V>,
+                                  row_weights<V>, both_weights<V>,   softplus<V>};
 
 }  // namespace simd
 }  // namespace mmcl

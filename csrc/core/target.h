@@ -36,14 +36,14 @@ struct SoftmaxKernels {
   // The sum of the terms.
   float (*row_terms)(const float* scores, const float* next, float* out, std::size_t n, float top);
   // Adds term j to sum[j].
-  void (*column_terms)(const float* scores, const float* next, float* out, std::size_t n, const float* top,
-                       float* sum);
-  float (*both_terms)(const float* scores, const float* next, std::size_t n, float row_top, const float* column_top,
-                      float* column_sum);
+  void (*column_terms)(const float* scores, const float* next, float* out, std::size_t n,
+                       const float* top, float* sum);
+  float (*both_terms)(const float* scores, const float* next, std::size_t n, float row_top,
+                      const float* column_top, float* column_sum);
   // In place: the terms times the scale; with both, their sum.
   void (*row_weights)(float* scores, const float* next, std::size_t n, float top, float scale);
-  void (*both_weights)(float* scores, const float* next, std::size_t n, float row_top, float row_scale,
-                       const float* column_top, const float* column_scale);
+  void (*both_weights)(float* scores, const float* next, std::size_t n, float row_top,
+                       float row_scale, const float* column_top, const float* column_scale);
   // In place: 1 / (1 + 2^-s); returns the sum of log2(1 + 2^s).
   float (*softplus)(float* scores, const float* next, std::size_t n);
 };

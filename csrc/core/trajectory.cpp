@@ -37,8 +37,8 @@ void train_trajectories(const Target& target, const TrajectorySettings& settings
   for (const TrajectoryRun& run : runs) {
     most = std::max(most, workspace_floats(settings, run.positives));
   }
-  const std::size_t wanted =
-      std::max<std::size_t>(1, std::min<std::size_t>(runs.size(), static_cast<std::size_t>(threads)));
+  const std::size_t wanted = std::max<std::size_t>(
+      1, std::min<std::size_t>(runs.size(), static_cast<std::size_t>(threads)));
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<Line>> memory(wanted);
   for (auto& own : memory) own.resize(most / kUnit);

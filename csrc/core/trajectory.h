@@ -21,9 +21,9 @@ struct Target;
 
 // What all runs of a call share.
 struct TrajectorySettings {
-  std::size_t n, m;  // samples, neurons
-  int q;             // power of the activation
-  bool multi;        // (9) on two modalities, or (6) on one with augmented views
+  std::size_t n, m;    // samples, neurons
+  int q;               // power of the activation
+  bool multi;          // (9) on two modalities, or (6) on one with augmented views
   std::size_t epochs;  // updates; what is measured is measured before each
   bool update;         // false: measure once and leave everything as it is (epochs is 1 then)
 };
@@ -36,13 +36,14 @@ struct TrajectorySide {
 };
 
 struct TrajectoryRun {
-  std::size_t positives;    // samples of label +1, which come first
-  float tau, eta;           // temperature, learning rate
-  TrajectorySide sides[2];  // the second only if multi
+  std::size_t positives;         // samples of label +1, which come first
+  float tau, eta;                // temperature, learning rate
+  TrajectorySide sides[2];       // the second only if multi
   float *loss, *signal, *noise;  // [epochs] each
 };
 
-// One run on this thread; `memory` is zero and begins at a multiple of 64 bytes. By instruction set.
+// One run on this thread; `memory` is zero and begins at a multiple of 64 bytes. By instruction
+// set.
 using TrainRun = void (*)(const TrajectorySettings&, const TrajectoryRun&, float* memory);
 
 // Trains each run on a single thread, at most `threads` runs at a time. A loss that is not finite

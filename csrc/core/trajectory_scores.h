@@ -9,7 +9,7 @@ namespace lanes {
 
 // Where scores of one direction are and which samples they belong to.
 struct ScoreBlock {
-  float* scores;              // [keys, stride]: a column for each query
+  float* scores;  // [keys, stride]: a column for each query
   std::size_t stride, keys, queries;
 };
 

@@ -55,7 +55,8 @@ class Trajectory {
   std::size_t negatives() const { return s_.n - run_.positives; }
 
   // Queries of label +1 of modality k: columns of the transpose of their block. Queries of label -1
-  // of modality k are columns of the block whose rows belong to the other modality, if there is one.
+  // of modality k are columns of the block whose rows belong to the other modality, if there is
+  // one.
   Pulls pulls(int k) const {
     return {{space_.scores[k].columns, space_.rows, negatives(), run_.positives},
             {space_.scores[sides() - 1 - k].rows, space_.columns, run_.positives, negatives()}};
@@ -63,8 +64,7 @@ class Trajectory {
 
   float epoch(std::size_t t) {
     for (int k = 0; k < sides(); ++k) {
-      const auto found =
-          activate<L>(s_, space_, run_.positives, space_.sides[k]);
+      const auto found = activate<L>(s_, space_, run_.positives, space_.sides[k]);
       if (k > 0) continue;
       run_.noise[t] = largest<L>(found.noise);
       run_.signal[t] = largest<L>(found.signal);
@@ -95,7 +95,8 @@ class Trajectory {
   void step() {
     for (int k = 0; k < sides(); ++k) {
       const TrajectorySide& to = run_.sides[k];
-      change<L>(s_, space_, run_.positives, space_.sides[k], key(k), positive(k), pulls(k), to.moved);
+      change<L>(s_, space_, run_.positives, space_.sides[k], key(k), positive(k), pulls(k),
+                to.moved);
       change_signal<L>(s_, space_, space_.sides[k], key(k), to.moved);
     }
     for (int k = 0; k < sides(); ++k) move<L>(s_, space_, space_.sides[k]);

@@ -92,7 +92,8 @@ static Measured<L> activate(const TrajectorySettings& s, const TrajectorySpace& 
 // depends on the query's label alone and so is left out there.
 template <class L>
 static void match(const TrajectorySettings& s, const TrajectorySpace& space, std::size_t positives,
-                  float scale, const SideSpace& query, const SideSpace& key, const float* positive) {
+                  float scale, const SideSpace& query, const SideSpace& key,
+                  const float* positive) {
   auto plus = L::broadcast(0.0f), minus = plus;
   for (std::size_t r = 0; r < s.m; r += kUnit) {
     const auto kp = L::load(key.plus + r), km = L::load(key.minus + r);
@@ -128,8 +129,8 @@ struct Pulls {
 // C: minus eta times the gradient with respect to the coefficients, for the active samples and mu.
 template <class L>
 static void change(const TrajectorySettings& s, const TrajectorySpace& space, std::size_t positives,
-                   const SideSpace& query, const SideSpace& key,
-                   const float* positive, const Pulls& pulls, float* moved) {
+                   const SideSpace& query, const SideSpace& key, const float* positive,
+                   const Pulls& pulls, float* moved) {
   for (std::size_t r = 0; r < s.m; ++r) {
     const float* const row = key.own + r * space.samples;
     const std::int32_t* const active = key.active + r * space.changes;
@@ -143,15 +144,14 @@ static void change(const TrajectorySettings& s, const TrajectorySpace& space, st
           0, (block.queries + kUnit - 1) / kUnit, [&](auto units, std::size_t first) {
             typename L::Float total[decltype(units)::value];
             for (auto& t : total) t = L::broadcast(0.0f);
-            add_rows<L, decltype(units)::value>(row, at, keys, {rows.first + first * kUnit, rows.stride},
-                                     total);
+            add_rows<L, decltype(units)::value>(row, at, keys,
+                                                {rows.first + first * kUnit, rows.stride}, total);
 #pragma GCC unroll 8
             for (int u = 0; u < decltype(units)::value; ++u) {
               const std::size_t i = (first + u) * kUnit, sample = first_query + i;
               const auto back = L::mul(L::load(query.push + sample),
                                        L::load(positive + r * space.samples + sample));
-              const auto g =
-                  L::subtract(back, L::mul(total[u], L::load(query.pull + sample)));
+              const auto g = L::subtract(back, L::mul(total[u], L::load(query.pull + sample)));
               const auto z = L::load(query.z + r * space.width + sample);
               L::store_first(to + sample, times_slope<L>(g, z, s.q), block.queries - i);
             }
@@ -201,8 +201,9 @@ static void move(const TrajectorySettings& s, const TrajectorySpace& space, cons
         typename L::Float total[decltype(part)::value];
 #pragma GCC unroll 8
         for (int u = 0; u < decltype(part)::value; ++u) total[u] = L::broadcast(0.0f);
-        add_rows<L, decltype(part)::value>(side.change + r * space.changes, side.active + r * space.changes,
-                                count, {block + unit * kUnit, here * kUnit}, total);
+        add_rows<L, decltype(part)::value>(side.change + r * space.changes,
+                                           side.active + r * space.changes, count,
+                                           {block + unit * kUnit, here * kUnit}, total);
 #pragma GCC unroll 8
         for (int u = 0; u < decltype(part)::value; ++u) {
           float* const at = row + (unit + u) * kUnit;

@@ -44,16 +44,16 @@ class Arena {
 
 // One modality.
 struct SideSpace {
-  float* blocks;             // K by blocks of columns: [n + 1, units] one after the other
-  float* z;                  // Z, [m, width]
-  float *own, *view;         // act of the samples and of their views, [m, samples]
-  float* change;             // C, [m, changes]
-  std::int32_t* active;      // columns with z > 0, those of label +1 first, then mu; [m, changes]
+  float* blocks;         // K by blocks of columns: [n + 1, units] one after the other
+  float* z;              // Z, [m, width]
+  float *own, *view;     // act of the samples and of their views, [m, samples]
+  float* change;         // C, [m, changes]
+  std::int32_t* active;  // columns with z > 0, those of label +1 first, then mu; [m, changes]
   std::int32_t *positives, *count;  // how many, without mu; [m]
   float *signal, *plus, *minus;     // <w_r, mu>, act of it, act of its negative, [m]
-  float *matched;            // score of each query's positive, [samples]
-  float *pull, *push;        // what the keys and the positive weigh in the gradient, [samples]
-  float missing[2];          // sum of push over the queries of each label
+  float* matched;                   // score of each query's positive, [samples]
+  float *pull, *push;  // what the keys and the positive weigh in the gradient, [samples]
+  float missing[2];    // sum of push over the queries of each label
 };
 
 // Scores between the labels: queries of label +1 as rows of one, of label -1 as rows of the other.
@@ -90,7 +90,7 @@ struct TrajectorySpace {
     }
   }
   std::size_t samples, changes, width;  // floats from row to row
-  std::size_t rows, columns;     // of the scores, padded
+  std::size_t rows, columns;            // of the scores, padded
   SideSpace sides[2];
   ScoreSpace scores[2];  // of multi: positives of A against negatives of B, and the reverse
 };

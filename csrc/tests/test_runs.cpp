@@ -60,8 +60,8 @@ struct Problem {
     runs[0].loss = loss.data();
     runs[0].signal = signal.data();
     runs[0].noise = noise.data();
-    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, epochs, update},
-                             runs, 3);
+    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, epochs, update}, runs,
+                             3);
   }
 };
 
@@ -82,10 +82,9 @@ void project(const mmcl::Target& target, Problem& p) {
     for (std::size_t i = 0; i < s.m; ++i) left.push_back(weights.data() + i * s.dims);
     for (std::size_t i = 0; i <= s.n; ++i) out.push_back(p.gram[k].data() + i * p.vectors);
     for (std::size_t i = 0; i < s.m; ++i) out.push_back(p.z[k].data() + i * p.vectors);
-    mmcl::inner_products(target,
-                         {{left.data(), left.size(), right.data(), right.size(), s.n + 1, s.dims,
-                           out.data()}},
-                         2);
+    mmcl::inner_products(
+        target,
+        {{left.data(), left.size(), right.data(), right.size(), s.n + 1, s.dims, out.data()}}, 2);
     double largest = 0;
     for (std::size_t i = 0; i < left.size(); ++i) {
       for (std::size_t j = 0; j < right.size(); ++j) {
@@ -94,7 +93,8 @@ void project(const mmcl::Target& target, Problem& p) {
         largest = std::max(largest, std::fabs(exact - out[i][j]));
       }
     }
-    expect(largest < 1e-4, std::string(target.name) + " inner products: " + std::to_string(largest));
+    expect(largest < 1e-4,
+           std::string(target.name) + " inner products: " + std::to_string(largest));
   }
 }
 
@@ -137,7 +137,7 @@ std::vector<float> embedded(const mmcl::Target& target, const Problem& p) {
   std::vector<std::int64_t> places(s.n);
   for (std::size_t i = 0; i < s.n; ++i) places[i] = static_cast<std::int64_t>(s.n - 1 - i);
   const mmcl::Embedding work{p.z[0].data(), nullptr,       nullptr,
-                             labels.data(),  places.data(), out.data()};
+                             labels.data(), places.data(), out.data()};
   mmcl::embed(target, {s.n, s.m, s.q, p.vectors, 0}, {work}, 2);
   const float* const row = p.z[0].data() + (s.m - 1) * p.vectors;
   const double last = power_relu(row[0], s.q) + power_relu(row[s.n], s.q);
@@ -181,9 +181,9 @@ void check(const Shape& shape) {
 
 int main() {
   const Shape shapes[] = {
-      {7, 3, 5, 4, 1, false},     {7, 3, 5, 4, 1, true},     {33, 17, 40, 16, 2, false},
+      {7, 3, 5, 4, 1, false},      {7, 3, 5, 4, 1, true},      {33, 17, 40, 16, 2, false},
       {33, 17, 1030, 31, 3, true}, {64, 16, 16, 32, 1, false}, {101, 5, 30, 3, 1, true},
-      {16, 16, 16, 0, 1, false},  {16, 16, 16, 16, 2, true}, {1, 1, 1, 1, 1, false},
+      {16, 16, 16, 0, 1, false},   {16, 16, 16, 16, 2, true},  {1, 1, 1, 1, 1, false},
   };
   for (const Shape& shape : shapes) check(shape);
   std::printf("runs: %d failures\n", failures);

@@ -1,13 +1,14 @@
 // Plain C++ test of csrc/core/softmax, meant to run under the address and undefined-behaviour
-// sanitizers: every pass of every target on exactly sized memory, against libm and the first target.
-#include "../core/softmax.h"
-
+// sanitizers: every pass of every target on exactly sized memory, against libm and the first
+// target.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "../core/softmax.h"
 
 namespace {
 
