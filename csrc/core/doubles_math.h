@@ -1,9 +1,9 @@
-// Exponential, logarithm and sums on eight lanes of doubles, over a wrapper `D`: the same bits
-// whatever `D`, which must be a type of an unnamed namespace (simd.h says why).
+// Exponential, logarithm and sums on units of doubles, over a wrapper `D` (units.h): the same bits
+// whatever `D`.
 #pragma once
 
 #include "head_workspace.h"
-#include "philox_simd.h"
+#include "units.h"
 
 namespace mmcl {
 namespace doubles {
@@ -36,7 +36,7 @@ constexpr int kArtanhTerms = 17;
 template <class D>
 MMCL_INLINE typename D::Float exp(typename D::Float x) {
   using Float = typename D::Float;
-  const Float clipped = D::larger(D::broadcast(kExpLowest), x);
+  const Float clipped = D::maximum(D::broadcast(kExpLowest), x);
   const Float shifted = D::fma(clipped, D::broadcast(kLog2E), D::broadcast(kRounder));
   const Float k = D::subtract(shifted, D::broadcast(kRounder));
   Float r = D::fma(k, D::broadcast(-kLn2High), clipped);
@@ -51,7 +51,7 @@ MMCL_INLINE typename D::Float exp(typename D::Float x) {
 template <class D>
 MMCL_INLINE typename D::Float log1p(typename D::Float x) {
   using Float = typename D::Float;
-  const Float t = D::div(x, D::add(D::broadcast(2.0), x)), square = D::mul(t, t);
+  const Float t = D::divide(x, D::add(D::broadcast(2.0), x)), square = D::mul(t, t);
   Float p = D::broadcast(1.0 / (2 * kArtanhTerms + 1));
 #pragma GCC unroll 32
   for (int i = kArtanhTerms - 1; i >= 0; --i) {
@@ -76,29 +76,8 @@ static inline double log_ratio(double a, double b) {
 }
 
 template <class D>
-MMCL_INLINE double sum(typename D::Float a) {
-  double part[kDoubles];
-  D::store(part, a);
-#pragma GCC unroll 4
-  for (std::size_t half = 4; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
-}
-
-template <class D>
-MMCL_INLINE double largest(typename D::Float a) {
-  double part[kDoubles];
-  D::store(part, a);
-  double found = part[0];
-  for (std::size_t i = 1; i < kDoubles; ++i) found = part[i] > found ? part[i] : found;
-  return found;
-}
-
-template <class D>
 MMCL_INLINE typename D::Float absolute(typename D::Float a) {
-  return D::larger(a, D::subtract(D::broadcast(0.0), a));
+  return D::maximum(a, D::subtract(D::broadcast(0.0), a));
 }
 
 // Sum over `size` places, of which those past the end of a vector must hold 0.

@@ -20,7 +20,7 @@ void embed(const Target& target, const EmbedShape& shape, const std::vector<Embe
   for (auto& own : memory) own.resize(embed_floats(shape));
   for_each_item(parts, runs.size(), [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
-    target.lanes->embed(shape, runs[k], memory[part].data());
+    target.embed(shape, runs[k], memory[part].data());
   });
 }
 

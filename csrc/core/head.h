@@ -51,8 +51,6 @@ struct HeadKernels {
   void (*score_wide)(std::size_t n, std::size_t p, const HeadScore<double>&);
 };
 
-extern const HeadKernels kPlainHead, kAvx2Head, kAvx512Head;
-
 // Arrays of `problems` problems, contiguous.
 template <class T>
 struct HeadBatch {

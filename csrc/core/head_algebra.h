@@ -7,31 +7,12 @@
 namespace mmcl {
 namespace doubles {
 
-// Calls f(tag, first unit) with tag.value units at a time until `units` are done.
-template <int kMost>
-struct Tiles {
-  static constexpr int value = kMost;
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t first, std::size_t units, F f) {
-    while (units - first >= kMost) {
-      f(Tiles(), first);
-      first += kMost;
-    }
-    if (first < units) Tiles<kMost - 1>::cover(first, units, f);
-  }
-};
-template <>
-struct Tiles<0> {
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t, std::size_t, F) {}
-};
-
 // out_v[j] = sum_i factors_v[i] rows[i][j] for kVectors lists of factors at once.
 template <class D, int kVectors>
 static void combine(const double* rows, std::size_t stride, std::size_t count,
                     const double* const (&factors)[kVectors], double* const (&out)[kVectors]) {
   constexpr int kMost = kVectors == 1 ? D::combine_units : D::combine_units / 2;
-  Tiles<kMost>::cover(0, stride / kDoubles, [&](auto tag, std::size_t first) {
+  Units<kMost>::cover(0, stride / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float sum[kVectors][kUnits];
 #pragma GCC unroll 2
@@ -67,7 +48,7 @@ static void upper_gram(const double* rows, std::size_t stride, std::size_t count
                        double* out, std::size_t out_stride) {
   static_assert(kDoubles % D::gram_rows == 0, "a tile of rows lies within a unit");
   for (std::size_t a = 0; a < size; a += D::gram_rows) {
-    Tiles<D::gram_units>::cover(a / kDoubles, stride / kDoubles, [&](auto tag, std::size_t first) {
+    Units<D::gram_units>::cover(a / kDoubles, stride / kDoubles, [&](auto tag, std::size_t first) {
       constexpr int kUnits = decltype(tag)::value;
       typename D::Float sum[D::gram_rows][kUnits];
 #pragma GCC unroll 8
@@ -101,7 +82,7 @@ static void upper_gram(const double* rows, std::size_t stride, std::size_t count
 // Rows k .. k + kRows of the factor, from what is above them.
 template <class D, int kRows>
 static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k, double* inverse) {
-  Tiles<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
+  Units<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float rest[kRows][kUnits];
 #pragma GCC unroll 4
@@ -141,7 +122,7 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
         D::store(own + i, D::fma(factor, D::load(row + i), D::load(own + i)));
       }
     }
-    inverse[r] = 1.0 / D::root(own[r]);
+    inverse[r] = 1.0 / __builtin_sqrt(own[r]);
     const auto scale = D::broadcast(inverse[r]);
     for (std::size_t i = begin; i < width; i += kDoubles) {
       D::store(own + i, D::mul(D::load(own + i), scale));

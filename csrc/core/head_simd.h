@@ -30,7 +30,7 @@ static bool load_features(const HeadSettings& s, const T* from, const HeadSpace&
   for (std::size_t i = 0; i < s.n; ++i) space.scratch[i] = 1.0;
   combine<D, 1>(space.rows, space.features, s.n, {space.scratch}, {space.mean});
   for (std::size_t j = 0; j < s.p; j += kDoubles) {
-    const auto mean = D::div(D::load(space.mean + j), D::broadcast(count));
+    const auto mean = D::divide(D::load(space.mean + j), D::broadcast(count));
     D::store(space.mean + j, mean);
     for (std::size_t i = 0; i < s.n; ++i) {
       double* const at = space.rows + i * space.features + j;
@@ -68,7 +68,7 @@ class Newton {
     if (w_.primal) {
       auto most = D::broadcast(0.0);
       for (std::size_t i = 0; i < s_.n * w_.features; i += kDoubles) {
-        most = D::larger(absolute<D>(D::load(w_.rows + i)), most);
+        most = D::maximum(absolute<D>(D::load(w_.rows + i)), most);
       }
       largest_ = largest<D>(most);
       return;
@@ -129,7 +129,7 @@ class Newton {
   }
 
   static MMCL_INLINE Float loss_of(Float margin, Float small) {
-    return D::subtract(log1p<D>(small), D::smaller(margin, D::broadcast(0.0)));
+    return D::subtract(log1p<D>(small), D::minimum(margin, D::broadcast(0.0)));
   }
 
   // -dloss/dscore and the second derivative of each sample's loss.
@@ -140,7 +140,7 @@ class Newton {
       const Float y = D::load(w_.y + i), valid = D::load(w_.y2 + i);
       const Float margin = D::mul(y, D::load(w_.score + i));
       const Float small = exp<D>(D::subtract(D::broadcast(0.0), absolute<D>(margin)));
-      const Float share = D::div(one, D::add(one, small));
+      const Float share = D::divide(one, D::add(one, small));
       // 1 - P(y_i | f_i)
       const Float right = D::select(D::less(D::broadcast(0.0), margin), small, one);
       const Float wrong = D::mul(D::mul(right, share), valid);
@@ -163,7 +163,7 @@ class Newton {
     }
     const Float scale = D::broadcast(count_ * s_.l2);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      const Float goal = D::div(D::load(w_.pulls + i), scale);
+      const Float goal = D::divide(D::load(w_.pulls + i), scale);
       D::store(w_.pulled + i, D::subtract(goal, D::load(w_.coef + i)));
     }
   }
@@ -174,11 +174,11 @@ class Newton {
     for (std::size_t i = 0; i < in_units(w_.unknowns); i += kDoubles) {
       Float size = absolute<D>(D::load(w_.pulled + i));
       if (w_.primal) {
-        const Float pulled = D::div(D::load(w_.pulled + i), D::broadcast(count_));
+        const Float pulled = D::divide(D::load(w_.pulled + i), D::broadcast(count_));
         const Float held = D::mul(D::broadcast(s_.l2), D::load(w_.coef + i));
         size = absolute<D>(D::subtract(held, pulled));
       }
-      most = D::larger(size, most);
+      most = D::maximum(size, most);
       all = D::add(all, size);  // keeps a not-a-number, which the maximum may pass over
     }
     const double found = sum<D>(all);
@@ -222,15 +222,15 @@ class Newton {
     const double lift = now.pulls / total;
     const Float count = D::broadcast(count_);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      D::store(w_.root + i, D::root(D::div(D::load(w_.curvature + i), count)));
+      D::store(w_.root + i, D::sqrt(D::divide(D::load(w_.curvature + i), count)));
     }
     for (std::size_t j = 0; j < w_.features; j += kDoubles) {
       const Float second = D::load(w_.second + j);
-      const Float mean = D::div(second, D::broadcast(total));
+      const Float mean = D::divide(second, D::broadcast(total));
       const Float lifted = D::subtract(D::load(w_.pulled + j), D::mul(D::broadcast(lift), second));
       const Float held = D::mul(D::broadcast(s_.l2), D::load(w_.coef + j));
       D::store(w_.second + j, mean);
-      D::store(w_.scratch + j, D::subtract(D::div(lifted, count), held));
+      D::store(w_.scratch + j, D::subtract(D::divide(lifted, count), held));
     }
     for (std::size_t i = 0; i < s_.n; ++i) {
       const Float root = D::broadcast(w_.root[i]);
@@ -253,7 +253,7 @@ class Newton {
   double dual_direction() const {
     const Float scale = D::broadcast(count_ * s_.l2);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      D::store(w_.root + i, D::root(D::div(D::load(w_.curvature + i), scale)));
+      D::store(w_.root + i, D::sqrt(D::divide(D::load(w_.curvature + i), scale)));
     }
     for (std::size_t k = 0; k < s_.n; ++k) {
       const Float root = D::broadcast(w_.root[k]);

@@ -3,10 +3,9 @@
 #pragma once
 
 #include "head.h"
+#include "units.h"
 
 namespace mmcl {
-
-constexpr std::size_t kDoubles = 8;  // of a unit; rows begin at multiples of it
 
 static inline std::size_t in_units(std::size_t size) {
   return (size + kDoubles - 1) / kDoubles * kDoubles;

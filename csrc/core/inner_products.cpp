@@ -20,7 +20,7 @@ void inner_products(const Target& target, const std::vector<InnerProducts>& all,
   for_each_item(parts, all.size(), [&](std::uint64_t, std::size_t k) {
     if (all[k].rows == 0 || all[k].columns == 0) return;
     const DefaultFloats environment;
-    target.lanes->inner_products(all[k]);
+    target.inner_products(all[k]);
   });
 }
 

@@ -1,4 +1,4 @@
-// Philox4x32-10 on two vectors of blocks, one round at a time, over a wrapper `V` (simd.h).
+// Philox4x32-10 on two vectors of blocks, one round at a time, over a wrapper `V` (units.h).
 //
 // Each 32-bit word sits in the low half of a 64-bit lane, whose high half may hold anything: the
 // widening multiply ignores it, so a round needs no masks and no packing. Vector 0 has the blocks
@@ -7,8 +7,7 @@
 
 #include "constants.h"
 #include "target.h"
-
-#define MMCL_INLINE inline __attribute__((always_inline))
+#include "units.h"
 
 namespace mmcl {
 namespace simd {

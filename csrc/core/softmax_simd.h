@@ -20,16 +20,16 @@ constexpr int kVectors = kSumLanes / V::width;
 template <class V>
 struct Whole {
   MMCL_INLINE typename V::Float load(const float* from, float) const { return V::load(from); }
-  MMCL_INLINE void store(float* to, typename V::Float a) const { V::template store<false>(to, a); }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store(to, a); }
 };
 
 template <class V>
 struct First {
-  int count;
+  std::size_t count;
   MMCL_INLINE typename V::Float load(const float* from, float rest) const {
-    return V::load_first(from, count, rest);
+    return V::load_padded(from, count, rest);
   }
-  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, count, a); }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, a, count); }
 };
 
 // step(access, i, k) for the vector at i of the row, which belongs to partial sums number k. On the
@@ -49,7 +49,7 @@ MMCL_INLINE void for_each_vector(std::size_t n, const float* next, Step step) {
     if (i + V::width <= n) {
       step(Whole<V>{}, i, k);
     } else if (i < n) {
-      step(First<V>{static_cast<int>(n - i)}, i, k);
+      step(First<V>{n - i}, i, k);
     }
   }
 }
@@ -221,7 +221,7 @@ static float softplus(float* scores, const float* next, std::size_t n) {
     const auto decay = power_of_two<V>(V::minimum(s, V::subtract(zero, s)));  // 2^-|s|
     const auto tail = V::mul(decay, polynomial<V>(kLog1p, decay));
     sums.at[k] = V::add(sums.at[k], V::add(V::maximum(s, zero), tail));
-    const auto above = V::select_unless_less(one, decay, s, zero);
+    const auto above = V::select(V::less(s, zero), decay, one);
     access.store(scores + i, V::divide(above, V::add(one, decay)));
   });
   return sums.sum();

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "embed.h"
 #include "head.h"
-#include "lanes.h"
+#include "inner_products.h"
+#include "trajectory.h"
 
 namespace mmcl {
 
@@ -55,8 +57,10 @@ struct Target {
   // Adds the lower triangle of X X^T; the rows of x are `stride` apart, `dims` is a multiple of 16.
   void (*gram)(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out);
   SoftmaxKernels softmax;
-  const LanesKernels* lanes;
-  const HeadKernels* head;
+  EmbedKernel embed;
+  InnerProductsKernel inner_products;
+  TrainRun train_run;
+  HeadKernels head;
 };
 
 // Targets this machine can run, slowest first.

@@ -45,7 +45,7 @@ void train_trajectories(const Target& target, const TrajectorySettings& settings
   for_each_item(wanted, runs.size(), [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
     std::fill(memory[part].begin(), memory[part].end(), Line{});
-    target.lanes->train_run(settings, runs[k], memory[part][0].values);
+    target.train_run(settings, runs[k], memory[part][0].values);
   });
 }
 

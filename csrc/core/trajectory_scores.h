@@ -105,7 +105,7 @@ static void softmax(const ScoreBlock& block, const float* matched, float weight,
     const Float own = L::load(matched + i);
     Float top = own;
     for (std::size_t j = 0; j < block.keys; ++j) {
-      top = L::larger(L::load(column + j * block.stride), top);
+      top = L::maximum(L::load(column + j * block.stride), top);
     }
     Float negatives = L::broadcast(0.0f);
     for (std::size_t j = 0; j < block.keys; ++j) {
@@ -116,12 +116,12 @@ static void softmax(const ScoreBlock& block, const float* matched, float weight,
     }
     const Float positive = exp<L>(L::subtract(own, top));
     const Float total = L::add(negatives, positive);
-    const Float inverse = L::div(L::broadcast(1.0f), total);
+    const Float inverse = L::divide(L::broadcast(1.0f), total);
     const Float push = L::mul(L::mul(negatives, inverse), L::broadcast(weight));
     // log(1 + negatives / positive) keeps the digits of a small loss; where the positive
     // underflows, the loss is the gap in scores.
     const auto gone = L::less(positive, L::broadcast(kSmallest));
-    const Float near = log1p<L>(L::div(negatives, positive));
+    const Float near = log1p<L>(L::divide(negatives, positive));
     const Float far = L::add(L::subtract(top, own), log<L>(total));
     const auto valid = L::first(block.queries - i);
     loss = L::add(loss, L::keep(valid, L::select(gone, far, near)));

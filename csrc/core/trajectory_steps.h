@@ -26,25 +26,6 @@ static MMCL_INLINE void add_rows(const float* factor, const std::int32_t* at, st
   }
 }
 
-// Calls f(tag, first unit) with tag.value units at a time until `units` are done.
-template <int kMost>
-struct Units {
-  static constexpr int value = kMost;
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t first, std::size_t units, F f) {
-    while (units - first >= kMost) {
-      f(Units(), first);
-      first += kMost;
-    }
-    if (first < units) Units<kMost - 1>::cover(first, units, f);
-  }
-};
-template <>
-struct Units<0> {
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t, std::size_t, F) {}
-};
-
 // What is measured of a modality while it becomes active.
 template <class L>
 struct Measured {
@@ -67,7 +48,7 @@ static Measured<L> activate(const TrajectorySettings& s, const TrajectorySpace& 
       if (i < positives) before = count + L::count(L::both(on, L::first(positives - i)));
       count += L::append(on, static_cast<std::int32_t>(i), active + count);
       found.noise =
-          L::larger(L::select(valid, value, L::broadcast(-__builtin_inff())), found.noise);
+          L::maximum(L::select(valid, value, L::broadcast(-__builtin_inff())), found.noise);
       L::store(side.own + r * space.samples + i, L::keep(valid, activation<L>(value, s.q)));
       if (side.view != nullptr) {
         const auto seen = activation<L>(L::load(row + s.n + 1 + i), s.q);
@@ -81,7 +62,7 @@ static Measured<L> activate(const TrajectorySettings& s, const TrajectorySpace& 
   }
   for (std::size_t r = 0; r < s.m; r += kUnit) {
     const auto a = L::load(side.signal + r), minus = L::subtract(L::broadcast(0.0f), a);
-    found.signal = L::larger(L::larger(a, minus), found.signal);
+    found.signal = L::maximum(L::maximum(a, minus), found.signal);
     L::store(side.plus + r, activation<L>(a, s.q));
     L::store(side.minus + r, activation<L>(minus, s.q));
   }

@@ -6,10 +6,9 @@
 #pragma once
 
 #include "trajectory.h"
+#include "units.h"
 
 namespace mmcl {
-
-constexpr std::size_t kUnit = 16;  // floats; rows begin at multiples of it
 
 static inline std::size_t padded(std::size_t size) { return (size + kUnit - 1) / kUnit * kUnit; }
 

@@ -22,7 +22,7 @@ MMCL_INLINE void reduce(typename V::Int a, typename V::Float& t, typename V::Flo
   // The specification's b less 31 << 23: its upper bits are the exponent, ready for conversion.
   const Int b = V::subtract(V::bits(f), V::integer(kLogBits + (31 << 23) - V::exponent_bias));
   const Int m = V::add(V::bit_and(b, V::integer(kMantissa)), V::integer(kLogBits));
-  e = V::keep_where(far, V::mul(V::exponent(b), V::broadcast(kMinus2Ln2)));
+  e = V::keep(far, V::mul(V::exponent(b), V::broadcast(kMinus2Ln2)));
   t = V::select(far, V::subtract(V::as_float(m), V::broadcast(1.0f)),
                 V::mul(f, V::broadcast(-0x1p-31f)));
 }
