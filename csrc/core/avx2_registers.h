@@ -67,7 +67,7 @@ struct Avx2Float8 {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
-  // Of two numbers, or b where one of them is none.
+  // The larger or smaller element; b where either is not-a-number.
   static MMCL_INLINE Float maximum(Float a, Float b) { return _mm256_max_ps(a, b); }
   static MMCL_INLINE Float minimum(Float a, Float b) { return _mm256_min_ps(a, b); }
   static MMCL_INLINE float largest(Float a) {
@@ -77,7 +77,7 @@ struct Avx2Float8 {
   }
   static MMCL_INLINE Mask less(Float a, Float b) { return bits(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
   static MMCL_INLINE Mask both(Mask a, Mask b) { return bit_and(a, b); }
-  // Of lanes begin, begin + 1, ... those before `lanes`.
+  // A register that holds lanes begin, begin + 1, ... of a unit: the lanes before `lanes`.
   static MMCL_INLINE Mask first(std::size_t lanes, int begin = 0) {
     const Int limit = integer(lanes > 16 ? 16 : static_cast<int>(lanes));
     return greater(limit, add(integer(begin), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
@@ -109,7 +109,7 @@ struct Avx2Float8 {
     const Float half = mul(a, n.half_power);
     return drop(less(x, limit), add(half, half));
   }
-  // +0 for what is smaller than any normal number.
+  // Subnormal elements and -0 become +0.
   static MMCL_INLINE Float without_subnormal(Float a) {
     const Float size = _mm256_andnot_ps(broadcast(-0.0f), a);
     return _mm256_and_ps(a, _mm256_cmp_ps(size, broadcast(0x1p-126f), _CMP_NLT_UQ));
@@ -130,9 +130,9 @@ struct Avx2Float8 {
   static MMCL_INLINE Float drop(Mask m, Float a) { return _mm256_andnot_ps(as_float(m), a); }
   // Where bit 30 of b is set: (x, y) becomes (-y, x).
   static MMCL_INLINE void turn_where_bit_30(Int b, Float& x, Float& y) {
-    const Int moved = shift_left<1>(b);
-    const Int difference = bit_and(_mm256_srai_epi32(moved, 31), bit_xor(bits(x), bits(y)));
-    x = as_float(bit_xor(bit_xor(bits(x), difference), bit_and(moved, integer(INT32_MIN))));
+    const Int shifted = shift_left<1>(b);
+    const Int difference = bit_and(_mm256_srai_epi32(shifted, 31), bit_xor(bits(x), bits(y)));
+    x = as_float(bit_xor(bit_xor(bits(x), difference), bit_and(shifted, integer(INT32_MIN))));
     y = as_float(bit_xor(bits(y), difference));
   }
   static MMCL_INLINE Float copy_sign_bit(Float a, Int b) {  // for a > 0
@@ -186,7 +186,7 @@ struct Avx2Double4 {
   static MMCL_INLINE Float broadcast(double x) { return _mm256_set1_pd(x); }
   static MMCL_INLINE Float load(const double* from) { return _mm256_loadu_pd(from); }
   static MMCL_INLINE void store(double* to, Float a) { _mm256_storeu_pd(to, a); }
-  // Of lanes begin, begin + 1, ... those before `lanes`.
+  // A register that holds lanes begin, begin + 1, ... of a unit: the lanes before `lanes`.
   static MMCL_INLINE Float load_first(const double* from, std::size_t lanes, int begin) {
     const __m256i limit = _mm256_set1_epi64x(lanes > 8 ? 8 : static_cast<long long>(lanes));
     const __m256i lane = _mm256_setr_epi64x(begin, begin + 1, begin + 2, begin + 3);

@@ -102,7 +102,7 @@ struct Avx2Pair {
 
 // Units of a tile or strip: their sums stay in the 16 registers, two for each unit.
 struct Avx2Floats : Avx2Pair<Avx2Float8> {
-  static constexpr int score_rows = 3, score_units = 2, pull_units = 4, move_units = 4;
+  static constexpr int score_rows = 3, score_units = 2, change_units = 4, update_units = 4;
   static constexpr std::size_t dot_rows = 2, dot_columns = 2;
 
   // An 8 x 8 block at a time: halves of two rows side by side, then 4 x 4 transposes within them.

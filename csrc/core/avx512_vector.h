@@ -17,7 +17,7 @@ struct Avx512Floats {
   using Mask = __mmask16;
   static constexpr int width = 16;
   // Units of a tile or strip whose sums stay in the 32 registers.
-  static constexpr int score_rows = 6, score_units = 4, pull_units = 8, move_units = 8;
+  static constexpr int score_rows = 6, score_units = 4, change_units = 8, update_units = 8;
   static constexpr std::size_t dot_rows = 4, dot_columns = 4;
   static constexpr int gram_rows = 4, gram_columns = 6;  // 24 of 32 registers hold sums
 
@@ -68,7 +68,7 @@ struct Avx512Floats {
   static MMCL_INLINE Float subtract(Float a, Float b) { return _mm512_sub_ps(a, b); }
   static MMCL_INLINE Float load(const float* from) { return _mm512_loadu_ps(from); }
   static MMCL_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }
-  // Of two numbers, or b where one of them is none.
+  // The larger or smaller element; b where either is not-a-number.
   static MMCL_INLINE Float maximum(Float a, Float b) { return _mm512_max_ps(a, b); }
   static MMCL_INLINE Float minimum(Float a, Float b) { return _mm512_min_ps(a, b); }
   static MMCL_INLINE float largest(Float a) { return _mm512_reduce_max_ps(a); }
@@ -100,7 +100,7 @@ struct Avx512Floats {
   static MMCL_INLINE Float scale_unless_less(Float a, Nearest n, Float x, Float limit) {
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a, n.number);
   }
-  // +0 for what is smaller than any normal number.
+  // Subnormal elements and -0 become +0.
   static MMCL_INLINE Float without_subnormal(Float a) {
     constexpr int kNegativeZero = 0x04, kSubnormal = 0x20;
     const Mask m = _mm512_fpclass_ps_mask(a, kNegativeZero | kSubnormal);
@@ -113,7 +113,7 @@ struct Avx512Floats {
   static MMCL_INLINE Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
   static MMCL_INLINE Int bits(Float a) { return _mm512_castps_si512(a); }
   static MMCL_INLINE Float as_float(Int a) { return _mm512_castsi512_ps(a); }
-  // Read as a float, b has the exponent that is asked for.
+  // The bits of a float with the exponent in question.
   static constexpr std::int32_t exponent_bias = 127 << 23;
   static MMCL_INLINE Float exponent(Int b) { return _mm512_getexp_ps(as_float(b)); }
   static MMCL_INLINE Float select(Mask m, Float a, Float b) {
@@ -157,11 +157,11 @@ struct Avx512Floats {
     kStream ? _mm512_stream_pd(out + 8, high) : _mm512_storeu_pd(out + 8, high);
   }
 
-  // Writes sixteen numbers, of which the first are `start` plus the lanes that are set.
+  // Writes sixteen integers; the first are `start` plus the indices of the set lanes.
   static MMCL_INLINE std::size_t append(Mask m, std::int32_t start, std::int32_t* to) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i found = _mm512_add_epi32(lanes, _mm512_set1_epi32(start));
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(m, found));
+    const __m512i indices = _mm512_add_epi32(lanes, _mm512_set1_epi32(start));
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(m, indices));
     return count(m);
   }
 

@@ -41,7 +41,7 @@ void fit_heads(const Target& target, const HeadSettings& s, const HeadBatch<T>& 
   const std::uint64_t parts = parts_for(batch.problems, threads);
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<Line>> memory(parts);
-  for (auto& own : memory) own.resize(head_doubles(s) / kDoubles);
+  for (auto& block : memory) block.resize(head_doubles(s) / kDoubles);
   for_each_item(parts, batch.problems, [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
     fit(s,

@@ -42,7 +42,7 @@ static void combine(const double* rows, std::size_t stride, std::size_t count,
 }
 
 // On and right of the diagonal: out[a][b] = sum_i rows[i][a] rows[i][b], `size` rows of it. Whole
-// units are written, so what is left of the diagonal is partly written too.
+// units are written, so some elements left of the diagonal are too.
 template <class D>
 static void upper_gram(const double* rows, std::size_t stride, std::size_t count, std::size_t size,
                        double* out, std::size_t out_stride) {
@@ -79,7 +79,7 @@ static void upper_gram(const double* rows, std::size_t stride, std::size_t count
   }
 }
 
-// Rows k .. k + kRows of the factor, from what is above them.
+// Rows k .. k + kRows of the factor, from the rows above.
 template <class D, int kRows>
 static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k, double* inverse) {
   Units<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
@@ -114,24 +114,24 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
   });
   const std::size_t begin = k / kDoubles * kDoubles;
   for (std::size_t r = k; r < k + kRows; ++r) {
-    double* const own = a + r * width;
+    double* const current = a + r * width;
     for (std::size_t j = k; j < r; ++j) {
       const double* const row = a + j * width;
       const auto factor = D::broadcast(-row[r]);
       for (std::size_t i = begin; i < width; i += kDoubles) {
-        D::store(own + i, D::fma(factor, D::load(row + i), D::load(own + i)));
+        D::store(current + i, D::fma(factor, D::load(row + i), D::load(current + i)));
       }
     }
-    inverse[r] = 1.0 / __builtin_sqrt(own[r]);
+    inverse[r] = 1.0 / __builtin_sqrt(current[r]);
     const auto scale = D::broadcast(inverse[r]);
     for (std::size_t i = begin; i < width; i += kDoubles) {
-      D::store(own + i, D::mul(D::load(own + i), scale));
+      D::store(current + i, D::mul(D::load(current + i), scale));
     }
   }
 }
 
-// Of A = U^T U, `size` rows of which what is on and right of the diagonal is read and becomes U;
-// columns from `size` on are right sides b, which become U^-T b. `inverse` takes 1 / U[k][k]. A
+// A = U^T U, `size` rows: elements on and right of the diagonal are read and replaced by U; columns
+// from `size` on are right sides b, replaced by U^-T b. `inverse` takes 1 / U[k][k]. A
 // matrix that is not positive definite leaves not-a-numbers.
 template <class D>
 static void cholesky(double* a, std::size_t width, std::size_t size, double* inverse) {
@@ -148,7 +148,7 @@ static void solve(const double* u, std::size_t width, std::size_t size, const do
   for (std::size_t i = 0; i < in_units(size); i += kDoubles) D::store(x + i, D::broadcast(0.0));
   for (std::size_t k = size; k-- > 0;) {
     const double* const row = u + k * width;
-    // Within the unit of the diagonal, what is not right of it meets zeros of x.
+    // Within the diagonal's unit, elements that are not right of it meet zeros of x.
     const std::size_t begin = k / kDoubles * kDoubles;
     const double rest = row[column] - dot<D>(row + begin, x + begin, in_units(size) - begin);
     x[k] = rest * inverse[k];

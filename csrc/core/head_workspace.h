@@ -1,4 +1,4 @@
-// Where a fit keeps what it computes, in one piece of memory. Everything is static or in an unnamed
+// The workspace of a fit, in one piece of memory. Everything is static or in an unnamed
 // namespace, as in trajectory_workspace.h.
 #pragma once
 
@@ -13,8 +13,8 @@ static inline std::size_t in_units(std::size_t size) {
 
 namespace {
 
-struct HeadSpace {
-  HeadSpace(const HeadSettings& s, double* memory)
+struct HeadWorkspace {
+  HeadWorkspace(const HeadSettings& s, double* memory)
       : primal(s.p <= s.n),
         unknowns(primal ? s.p : s.n),
         samples(in_units(s.n)),
@@ -27,8 +27,9 @@ struct HeadSpace {
     system = take(in_units(unknowns) * width);
     // Primal: the features weighted; dual: the kernel.
     matrix = take(primal ? s.n * features : samples * samples);
-    double** const vectors[] = {&mean,  &coef,      &step,   &y,      &y2,   &score,   &change,
-                                &pulls, &curvature, &pulled, &second, &root, &scratch, &inverse};
+    double** const vectors[] = {&mean,   &coef,   &step,      &y,         &valid,
+                                &score,  &change, &residuals, &curvature, &projected,
+                                &second, &root,   &scratch,   &inverse};
     for (double** const vector : vectors) *vector = take(longest + kDoubles);
   }
   std::size_t used() const { return used_; }
@@ -39,14 +40,15 @@ struct HeadSpace {
   double *rows, *columns;  // centred features, [n, features], and their transpose, [p, samples]
   double* system;          // Newton's matrix and right sides, then its factor, [unknowns, width]
   double* matrix;
-  double *mean, *coef, *step, *y, *y2, *score, *change, *pulls, *curvature, *pulled, *second, *root;
+  double *mean, *coef, *step, *y, *valid, *score, *change, *residuals, *curvature, *projected,
+      *second, *root;
   double *scratch, *inverse;
 
  private:
   double* take(std::size_t count) {
-    double* const found = memory_ == nullptr ? nullptr : memory_ + used_;
+    double* const part = memory_ == nullptr ? nullptr : memory_ + used_;
     used_ += in_units(count);
-    return found;
+    return part;
   }
   double* memory_;
   std::size_t used_ = 0;
@@ -55,7 +57,7 @@ struct HeadSpace {
 }  // namespace
 
 static inline std::size_t head_doubles(const HeadSettings& s) {
-  return HeadSpace(s, nullptr).used();
+  return HeadWorkspace(s, nullptr).used();
 }
 
 }  // namespace mmcl

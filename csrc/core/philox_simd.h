@@ -2,7 +2,7 @@
 //
 // Each 32-bit word sits in the low half of a 64-bit lane, whose high half may hold anything: the
 // widening multiply ignores it, so a round needs no masks and no packing. Vector 0 has the blocks
-// of the even places, vector 1 of the odd ones; they are woven together once at the end.
+// of the even places, vector 1 of the odd ones; they are interleaved once at the end.
 #pragma once
 
 #include "constants.h"
@@ -76,7 +76,7 @@ class Philox {
     ++round_;
   }
 
-  // The last round, on words that are woven together on the way: quicker than after it.
+  // The last round, on words interleaved on the way: quicker than after it.
   MMCL_INLINE void finish(Int (&words)[4]) {
 #pragma GCC unroll 8
     while (round_ < kRounds - 1) next();

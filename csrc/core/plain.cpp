@@ -83,7 +83,7 @@ void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims
   }
 }
 
-constexpr Kernels kKernels{f32, bf16, f64, words};
+constexpr StreamKernels kKernels{f32, bf16, f64, words};
 
 #if defined(__aarch64__)
 constexpr const char* kName = "neon";

@@ -120,7 +120,7 @@ struct PlainVector {
 };
 
 struct PlainFloats : PlainVector<float, kUnit> {
-  static constexpr int score_rows = 2, score_units = 2, pull_units = 2, move_units = 2;
+  static constexpr int score_rows = 2, score_units = 2, change_units = 2, update_units = 2;
   static constexpr std::size_t dot_rows = 2, dot_columns = 2;
 
   using PlainVector::store;

@@ -83,7 +83,8 @@ static void words(const Row& row, std::uint32_t first, std::size_t tiles, std::u
 }
 
 template <class V, bool kStream>
-constexpr Kernels kKernels{f32<V, kStream>, bf16<V, kStream>, f64<V, kStream>, words<V, kStream>};
+constexpr StreamKernels kKernels{f32<V, kStream>, bf16<V, kStream>, f64<V, kStream>,
+                                 words<V, kStream>};
 
 }  // namespace simd
 }  // namespace mmcl

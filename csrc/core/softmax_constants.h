@@ -1,4 +1,4 @@
-// Numbers of the passes over scores: polynomials, limits and the shape of their sums.
+// Constants of the passes over scores: polynomials, limits and the shape of their sums.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@ namespace mmcl {
 constexpr int kSumLanes = 32;             // partial sums along a row, whatever the instruction set
 constexpr std::size_t kSegment = 1024;    // columns whose sum is float32; segments add in double
 constexpr std::size_t kRowGroup = 64;     // the same along a column, in rows
-constexpr float kLowestTop = -0x1p+126f;  // a maximum is no less; masked scores are twice that
+constexpr float kLowestMax = -0x1p+126f;  // lower bound of maxima; masked scores are twice that
 
 constexpr float kSmallestPower = -100.0f;  // 2^x is 0 below
 constexpr float kInfinitePower = 129.0f;   // and infinite from there

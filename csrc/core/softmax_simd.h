@@ -16,7 +16,7 @@ namespace simd {
 template <class V>
 constexpr int kVectors = kSumLanes / V::width;
 
-// How a vector is read and written: whole, or its first `count` elements.
+// Access to a whole vector, or to its first `count` elements.
 template <class V>
 struct Whole {
   MMCL_INLINE typename V::Float load(const float* from, float) const { return V::load(from); }
@@ -102,38 +102,38 @@ constexpr float kNothing = -__builtin_inff();  // its power is 0
 
 template <class V>
 static float row_largest(const float* scores, const float* next, std::size_t n) {
-  Lanes<V> top(kLowestTop);
+  Lanes<V> max(kLowestMax);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
-    top.at[k] = V::maximum(access.load(scores + i, kNothing), top.at[k]);
+    max.at[k] = V::maximum(access.load(scores + i, kNothing), max.at[k]);
   });
-  return top.largest();
+  return max.largest();
 }
 
 template <class V>
-static void column_largest(const float* scores, const float* next, std::size_t n, float* top) {
+static void column_largest(const float* scores, const float* next, std::size_t n, float* max) {
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
-    access.store(top + i, V::maximum(s, access.load(top + i, kNothing)));
+    access.store(max + i, V::maximum(s, access.load(max + i, kNothing)));
   });
 }
 
 template <class V>
 static float both_largest(const float* scores, const float* next, std::size_t n,
-                          float* column_top) {
-  Lanes<V> top(kLowestTop);
+                          float* column_max) {
+  Lanes<V> max(kLowestMax);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
-    top.at[k] = V::maximum(s, top.at[k]);
-    access.store(column_top + i, V::maximum(s, access.load(column_top + i, kNothing)));
+    max.at[k] = V::maximum(s, max.at[k]);
+    access.store(column_max + i, V::maximum(s, access.load(column_max + i, kNothing)));
   });
-  return top.largest();
+  return max.largest();
 }
 
 template <class V>
 static float row_terms(const float* scores, const float* next, float* out, std::size_t n,
-                       float top) {
+                       float max) {
   Lanes<V> sums(0.0f);
-  const auto t = V::broadcast(top);
+  const auto t = V::broadcast(max);
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
     for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
       const auto p = power_of_two<V>(V::subtract(access.load(scores + i, kNothing), t));
@@ -152,11 +152,11 @@ static float row_terms(const float* scores, const float* next, float* out, std::
 
 template <class V>
 static void column_terms(const float* scores, const float* next, float* out, std::size_t n,
-                         const float* top, float* sum) {
+                         const float* max, float* sum) {
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
     for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
       const auto s = access.load(scores + i, kNothing);
-      const auto p = power_of_two<V>(V::subtract(s, access.load(top + i, 0.0f)));
+      const auto p = power_of_two<V>(V::subtract(s, access.load(max + i, 0.0f)));
       access.store(sum + i, V::add(access.load(sum + i, 0.0f), p));
       write(access, i, p);
     });
@@ -170,28 +170,28 @@ static void column_terms(const float* scores, const float* next, float* out, std
 }
 
 template <class V>
-static float both_terms(const float* scores, const float* next, std::size_t n, float row_top,
-                        const float* column_top, float* column_sum) {
+static float both_terms(const float* scores, const float* next, std::size_t n, float row_max,
+                        const float* column_max, float* column_sum) {
   Lanes<V> sums(0.0f);
-  const auto t = V::broadcast(row_top);
+  const auto t = V::broadcast(row_max);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     sums.at[k] = V::add(sums.at[k], power_of_two<V>(V::subtract(s, t)));
-    const auto p = power_of_two<V>(V::subtract(s, access.load(column_top + i, 0.0f)));
+    const auto p = power_of_two<V>(V::subtract(s, access.load(column_max + i, 0.0f)));
     access.store(column_sum + i, V::add(access.load(column_sum + i, 0.0f), p));
   });
   return sums.sum();
 }
 
-// 2^(s - top), whatever the top; not-a-number stays, for it is the second argument.
+// 2^(s - max), for any max; not-a-number stays, as the second argument of minimum.
 template <class V>
-MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float top) {
-  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, top)));
+MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float max) {
+  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, max)));
 }
 
 template <class V>
-static void row_weights(float* scores, const float* next, std::size_t n, float top, float scale) {
-  const auto t = V::broadcast(top), f = V::broadcast(scale);
+static void row_weights(float* scores, const float* next, std::size_t n, float max, float scale) {
+  const auto t = V::broadcast(max), f = V::broadcast(scale);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto w = V::mul(term<V>(access.load(scores + i, kNothing), t), f);
     access.store(scores + i, V::without_subnormal(w));
@@ -199,13 +199,13 @@ static void row_weights(float* scores, const float* next, std::size_t n, float t
 }
 
 template <class V>
-static void both_weights(float* scores, const float* next, std::size_t n, float row_top,
-                         float row_scale, const float* column_top, const float* column_scale) {
-  const auto t = V::broadcast(row_top), f = V::broadcast(row_scale);
+static void both_weights(float* scores, const float* next, std::size_t n, float row_max,
+                         float row_scale, const float* column_max, const float* column_scale) {
+  const auto t = V::broadcast(row_max), f = V::broadcast(row_scale);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     const auto row = V::mul(term<V>(s, t), f);
-    const auto column = term<V>(s, access.load(column_top + i, 0.0f));
+    const auto column = term<V>(s, access.load(column_max + i, 0.0f));
     const auto w = V::fma(column, access.load(column_scale + i, 0.0f), row);
     access.store(scores + i, V::without_subnormal(w));
   });

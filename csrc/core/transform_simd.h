@@ -1,8 +1,8 @@
 // The normal transform of docs/stream.md on the four words of V::width blocks, over a wrapper `V`.
 //
 // A polynomial is a chain of dependent operations, and so are Philox's rounds; each alone leaves
-// the vector units half idle. So this takes something else to do, `between.begin()` and then six
-// times `between.next()`, which it spreads over the longest polynomial.
+// the vector units half idle. So the transform takes other work, `between.begin()` and then
+// six times `between.next()`, and spreads it over the longest polynomial.
 #pragma once
 
 #include "philox_simd.h"
@@ -10,7 +10,7 @@
 namespace mmcl {
 namespace simd {
 
-// What the logarithm needs: -2 log u = fma(t, L(t), e). `a` is the *complement* of the word.
+// The logarithm's arguments: -2 log u = fma(t, L(t), e). `a` is the *complement* of the word.
 template <class V>
 MMCL_INLINE void reduce(typename V::Int a, typename V::Float& t, typename V::Float& e) {
   using Float = typename V::Float;

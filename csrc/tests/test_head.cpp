@@ -1,6 +1,6 @@
 // Plain C++ test of logistic heads, meant to run under the address and undefined-behaviour
 // sanitizers: buffers are exactly as large as they must be, every target gives the same bits, and
-// what it calls the optimum has a vanishing gradient.
+// the gradient at its optimum vanishes.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
