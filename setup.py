@@ -18,24 +18,12 @@ PACKAGES = [
 ]
 # Each target is compiled for its own instruction set and chosen at run time. No fast-math: the
 # stream's definition (docs/stream.md) is exact, and reassociation would change its values.
-CORE_NAMES = (
-    "chi embed fill gram head head_plain inner_products lanes_plain plain softmax target trajectory"
-)
-CORE = [f"csrc/core/{name}.cpp" for name in CORE_NAMES.split()]
-BINDINGS = [f"csrc/bindings/{name}.cpp" for name in ("module", "head", "softmax", "trajectory")]
-AVX2 = ["-mavx2", "-mfma"]
-AVX512 = [
-    *(*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"),
-    "-mprefer-vector-width=512",
-    *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # in g++ 12's own intrinsics header
-]
+# A source with flags of its own has them beside it, x.cpp in x.cflags, and is for x86-64 alone.
+SOURCES = sorted(map(str, [*Path("csrc/core").glob("*.cpp"), *Path("csrc/bindings").glob("*.cpp")]))
 TARGETS = {
-    "csrc/core/avx2.cpp": AVX2,
-    "csrc/core/avx512.cpp": AVX512,
-    "csrc/core/head_avx2.cpp": AVX2,
-    "csrc/core/head_avx512.cpp": AVX512,
-    "csrc/core/lanes_avx2.cpp": AVX2,
-    "csrc/core/lanes_avx512.cpp": AVX512,
+    source: flags.read_text().split()
+    for source in SOURCES
+    if (flags := Path(source).with_suffix(".cflags")).exists()
 }
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 
@@ -75,8 +63,11 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "mmcl_fast._native",
-            [*BINDINGS, *CORE],
-            depends=[*TARGETS, *map(str, Path("csrc").glob("*/*.h"))],
+            [source for source in SOURCES if source not in TARGETS],
+            depends=[
+                *TARGETS,
+                *map(str, [*Path("csrc").glob("*/*.h"), *Path("csrc").glob("*/*.cflags")]),
+            ],
             extra_compile_args=FLAGS,
             cxx_std=17,
         )

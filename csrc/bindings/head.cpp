@@ -15,9 +15,9 @@ namespace py = pybind11;
 namespace {
 
 // A contiguous array that stays held for as long as the call runs without the GIL.
-struct Held {
+struct ContiguousBuffer {
   py::buffer_info info;
-  Held(const py::buffer& buffer, const char* name, bool writable)
+  ContiguousBuffer(const py::buffer& buffer, const char* name, bool writable)
       : info(buffer.request(writable)), name_(name) {}
 
   template <class T>
@@ -30,19 +30,20 @@ struct Held {
   const char* name_;
 };
 
-struct Sizes {
+struct BatchShape {
   std::size_t problems, n, p;
 };
 
-Sizes sizes_of(const py::buffer_info& features) {
+BatchShape sizes_of(const py::buffer_info& features) {
   if (features.ndim != 3) throw py::value_error("features: expected [problems, n, p]");
   const auto size = [&](int axis) { return static_cast<std::size_t>(features.shape[axis]); };
   return {size(0), size(1), size(2)};
 }
 
 template <class T>
-mmcl::HeadBatch<T> batch_of(const Sizes& s, const Held& features, const Held& labels,
-                            const Held& weight, const Held& bias) {
+mmcl::HeadBatch<T> batch_of(const BatchShape& s, const ContiguousBuffer& features,
+                            const ContiguousBuffer& labels, const ContiguousBuffer& weight,
+                            const ContiguousBuffer& bias) {
   return {s.problems,
           features.data<T>({s.problems, s.n, s.p}),
           labels.data<float>({s.problems, s.n}),
@@ -57,10 +58,10 @@ void fit(const py::buffer& features, const py::buffer& labels, const py::buffer&
          const py::buffer& bias, const py::buffer& converged, const py::buffer& steps, double l2,
          double tolerance, std::size_t most_steps, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const Held f(features, "features", false), y(labels, "labels", false);
-  const Held w(weight, "weight", true), b(bias, "bias", true);
-  const Held c(converged, "converged", true), i(steps, "steps", true);
-  const Sizes s = sizes_of(f.info);
+  const ContiguousBuffer f(features, "features", false), y(labels, "labels", false);
+  const ContiguousBuffer w(weight, "weight", true), b(bias, "bias", true);
+  const ContiguousBuffer c(converged, "converged", true), i(steps, "steps", true);
+  const BatchShape s = sizes_of(f.info);
   const auto run = [&](auto batch) {
     batch.converged = c.data<bool>({s.problems});
     batch.steps = i.data<std::int64_t>({s.problems});
@@ -75,9 +76,10 @@ void score(const py::buffer& features, const py::buffer& labels, const py::buffe
            const py::buffer& bias, const py::buffer& share, int threads,
            const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const Held f(features, "features", false), y(labels, "labels", false);
-  const Held w(weight, "weight", false), b(bias, "bias", false), a(share, "share", true);
-  const Sizes s = sizes_of(f.info);
+  const ContiguousBuffer f(features, "features", false), y(labels, "labels", false);
+  const ContiguousBuffer w(weight, "weight", false), b(bias, "bias", false),
+      a(share, "share", true);
+  const BatchShape s = sizes_of(f.info);
   const auto run = [&](auto batch) {
     batch.share = a.data<double>({s.problems});
     const py::gil_scoped_release released;
@@ -94,8 +96,7 @@ void bind_heads(py::module_& m) {
   m.def("fit_heads", &fit, "Fit logistic heads; see csrc/core/head.h.", arg("features"),
         arg("labels"), arg("weight"), arg("bias"), arg("converged"), arg("steps"), py::kw_only(),
         arg("l2"), arg("tolerance"), arg("most_steps"), arg("threads"), arg("target") = "auto");
-  m.def("score_heads", &score,
-        "Write the share of samples that heads classify rightly; see csrc/core/head.h.",
+  m.def("score_heads", &score, "Write the accuracy of heads; see csrc/core/head.h.",
         arg("features"), arg("labels"), arg("weight"), arg("bias"), arg("share"), py::kw_only(),
         arg("threads"), arg("target") = "auto");
 }

@@ -36,7 +36,7 @@ mmcl::Slice<T> slice_of(const py::buffer_info& info, const Start& start) {
   return slice;
 }
 
-// fill(slice) with the GIL released, for the type of numbers that `out` holds.
+// Calls fill(slice) with the GIL released, for the element type of `out`.
 template <class Fill>
 void fill_normals(const py::buffer& out, const Start& start, const Fill& fill) {
   const py::buffer_info info = out.request(/*writable=*/true);
@@ -78,8 +78,8 @@ void fill_normal_runs(const py::buffer& out, const std::vector<std::uint64_t>& s
   fill_normals(out, {0, 0, 0}, [&](const auto& slice) {
     require_for_each_run(slice, seeds.size(), "seeds");
     require_for_each_run(slice, scales.size(), "scales");
-    const mmcl::OfRuns own{seeds.data(), scales.data()};
-    mmcl::fill_normal(target, {0, tag, epoch}, slice, own, threads);
+    const mmcl::PerRun per_run{seeds.data(), scales.data()};
+    mmcl::fill_normal(target, {0, tag, epoch}, slice, per_run, threads);
   });
 }
 
@@ -135,15 +135,14 @@ void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t fi
     throw py::value_error("out: expected [runs, rows], a seed for each run");
   }
   const auto rows = static_cast<std::size_t>(to.shape[1]);
-  auto* const chis =
-      bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
-  const auto* const wanted =
+  auto* const chis = bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
+  const auto* const freedom =
       bindings::contiguous_data<double>(from, {seeds.size(), rows}, "degrees", "float64");
   for (std::size_t i = 0; i < seeds.size() * rows; ++i) {
-    if (!(wanted[i] >= 1.0)) throw py::value_error("degrees: expected numbers >= 1");
+    if (!(freedom[i] >= 1.0)) throw py::value_error("degrees: expected numbers >= 1");
   }
   const py::gil_scoped_release released;
-  mmcl::chi(seeds, tag, first_row, wanted, rows, chis, threads);
+  mmcl::chi(seeds, tag, first_row, freedom, rows, chis, threads);
 }
 
 std::vector<std::string> target_names() {
@@ -166,12 +165,12 @@ PYBIND11_MODULE(_native, m) {
         arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
         arg("threads"), arg("target") = "auto");
   m.def("fill_normal_runs", &fill_normal_runs,
-        "The same at run 0 of streams that differ in seed and scale, one for each run of `out`.",
+        "Fill `out` with normals: its runs are run 0 of streams with these seeds and scales.",
         arg("out"), py::kw_only(), arg("seeds"), arg("scales"), arg("tag"), arg("epoch"),
         arg("threads"), arg("target") = "auto");
   m.def("fill_word_runs", &fill_word_runs,
-        "Raw words at run 0 of streams that differ in seed, one for each run of `out`.",
-        arg("out"), py::kw_only(), arg("seeds"), arg("tag"), arg("epoch"), arg("threads"),
+        "Fill `out` with raw words: its runs are run 0 of streams with these seeds.", arg("out"),
+        py::kw_only(), arg("seeds"), arg("tag"), arg("epoch"), arg("threads"),
         arg("target") = "auto");
   m.def("streaming_gram", &streaming_gram, "Write X X^T of rows of a stream; see csrc/core/gram.h.",
         arg("out"), py::kw_only(), arg("start"), arg("dims"), arg("seed"), arg("tag"), arg("epoch"),

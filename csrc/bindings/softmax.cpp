@@ -24,9 +24,9 @@ std::string shape_of(const py::buffer_info& info) {
 }
 
 // A buffer that stays held for as long as the call runs without the GIL.
-struct Held {
+struct FloatBuffer {
   py::buffer_info info;
-  Held(const py::buffer& buffer, const char* name, py::ssize_t axes, bool writable)
+  FloatBuffer(const py::buffer& buffer, const char* name, py::ssize_t axes, bool writable)
       : info(buffer.request(writable)) {
     if (!info.item_type_is_equivalent_to<float>() || info.ndim != axes) {
       throw py::value_error(std::string(name) + ": expected float32 of " + std::to_string(axes) +
@@ -36,12 +36,12 @@ struct Held {
   float* data() const { return static_cast<float*>(info.ptr); }
 };
 
-struct HeldMatrix : Held {
-  HeldMatrix(const py::buffer& buffer, const char* name, bool writable)
-      : Held(buffer, name, 2, writable) {
+struct FloatMatrix : FloatBuffer {
+  FloatMatrix(const py::buffer& buffer, const char* name, bool writable)
+      : FloatBuffer(buffer, name, 2, writable) {
     const py::ssize_t rows = info.shape[0], columns = info.shape[1];
-    const bool spaced = rows < 2 || (info.strides[0] >= columns * kSize &&
-                                     info.strides[0] % kSize == 0);
+    const bool spaced =
+        rows < 2 || (info.strides[0] >= columns * kSize && info.strides[0] % kSize == 0);
     if ((columns > 1 && info.strides[1] != kSize) || !spaced) {
       throw py::value_error(std::string(name) +
                             ": expected contiguous rows that do not overlap, got strides [" +
@@ -56,9 +56,9 @@ struct HeldMatrix : Held {
   }
 };
 
-struct HeldVector : Held {
-  HeldVector(const py::buffer& buffer, const char* name, py::ssize_t size, bool writable)
-      : Held(buffer, name, 1, writable) {
+struct FloatVector : FloatBuffer {
+  FloatVector(const py::buffer& buffer, const char* name, py::ssize_t size, bool writable)
+      : FloatBuffer(buffer, name, 1, writable) {
     if (info.shape[0] != size || (size > 1 && info.strides[0] != kSize)) {
       throw py::value_error(std::string(name) + ": expected " + std::to_string(size) +
                             " contiguous values, got " + shape_of(info));
@@ -80,8 +80,8 @@ void softmax(const py::buffer& scores, const std::optional<py::buffer>& terms,
              const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
   check_threads(threads);
-  const HeldMatrix from(scores, "scores", false);
-  std::optional<HeldMatrix> to;
+  const FloatMatrix from(scores, "scores", false);
+  std::optional<FloatMatrix> to;
   if (terms) {
     to.emplace(*terms, "terms", true);
     if (to->info.shape != from.info.shape) {
@@ -89,12 +89,12 @@ void softmax(const py::buffer& scores, const std::optional<py::buffer>& terms,
                             ", got " + shape_of(to->info));
     }
   }
-  const HeldVector tops(top, "top", from.info.shape[kAxis], true);
-  const HeldVector totals(total, "total", from.info.shape[kAxis], true);
+  const FloatVector maxima(top, "top", from.info.shape[kAxis], true);
+  const FloatVector sums(total, "total", from.info.shape[kAxis], true);
   const py::gil_scoped_release released;
   kPass(target, from.matrix<const float>(),
         to ? to->matrix<float>() : mmcl::Matrix<float>{nullptr, 0, 0, 0},
-        {tops.data(), totals.data()}, threads);
+        {maxima.data(), sums.data()}, threads);
 }
 
 void softmax_both(const py::buffer& scores, const py::buffer& row_top, const py::buffer& row_total,
@@ -102,14 +102,14 @@ void softmax_both(const py::buffer& scores, const py::buffer& row_top, const py:
                   const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
   check_threads(threads);
-  const HeldMatrix from(scores, "scores", false);
-  const HeldVector row_tops(row_top, "row_top", from.info.shape[0], true);
-  const HeldVector row_totals(row_total, "row_total", from.info.shape[0], true);
-  const HeldVector column_tops(column_top, "column_top", from.info.shape[1], true);
-  const HeldVector column_totals(column_total, "column_total", from.info.shape[1], true);
+  const FloatMatrix from(scores, "scores", false);
+  const FloatVector row_maxima(row_top, "row_top", from.info.shape[0], true);
+  const FloatVector row_sums(row_total, "row_total", from.info.shape[0], true);
+  const FloatVector column_maxima(column_top, "column_top", from.info.shape[1], true);
+  const FloatVector column_sums(column_total, "column_total", from.info.shape[1], true);
   const py::gil_scoped_release released;
-  mmcl::softmax_both(target, from.matrix<const float>(), {row_tops.data(), row_totals.data()},
-                     {column_tops.data(), column_totals.data()}, threads);
+  mmcl::softmax_both(target, from.matrix<const float>(), {row_maxima.data(), row_sums.data()},
+                     {column_maxima.data(), column_sums.data()}, threads);
 }
 
 void softmax_weights(const py::buffer& scores, const py::buffer& row_top,
@@ -118,21 +118,21 @@ void softmax_weights(const py::buffer& scores, const py::buffer& row_top,
                      const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
   check_threads(threads);
-  const HeldMatrix in_place(scores, "scores", true);
-  const HeldVector tops(row_top, "row_top", in_place.info.shape[0], false);
-  const HeldVector scales(row_scale, "row_scale", in_place.info.shape[0], false);
+  const FloatMatrix in_place(scores, "scores", true);
+  const FloatVector maxima(row_top, "row_top", in_place.info.shape[0], false);
+  const FloatVector scales(row_scale, "row_scale", in_place.info.shape[0], false);
   if (column_top.has_value() != column_scale.has_value()) {
     throw py::value_error("column_top, column_scale: expected both or neither, got one");
   }
-  std::optional<HeldVector> column_tops, column_scales;
-  mmcl::TopScale columns{};
+  std::optional<FloatVector> column_maxima, column_scales;
+  mmcl::MaxScale columns{};
   if (column_top) {
-    column_tops.emplace(*column_top, "column_top", in_place.info.shape[1], false);
+    column_maxima.emplace(*column_top, "column_top", in_place.info.shape[1], false);
     column_scales.emplace(*column_scale, "column_scale", in_place.info.shape[1], false);
-    columns = {column_tops->data(), column_scales->data()};
+    columns = {column_maxima->data(), column_scales->data()};
   }
   const py::gil_scoped_release released;
-  mmcl::softmax_weights(target, in_place.matrix<float>(), {tops.data(), scales.data()},
+  mmcl::softmax_weights(target, in_place.matrix<float>(), {maxima.data(), scales.data()},
                         column_top ? &columns : nullptr, threads);
 }
 
@@ -140,10 +140,10 @@ void softplus_rows(const py::buffer& scores, const py::buffer& total, int thread
                    const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
   check_threads(threads);
-  const HeldMatrix in_place(scores, "scores", true);
-  const HeldVector totals(total, "total", in_place.info.shape[0], true);
+  const FloatMatrix in_place(scores, "scores", true);
+  const FloatVector sums(total, "total", in_place.info.shape[0], true);
   const py::gil_scoped_release released;
-  mmcl::softplus_rows(target, in_place.matrix<float>(), totals.data(), threads);
+  mmcl::softplus_rows(target, in_place.matrix<float>(), sums.data(), threads);
 }
 
 }  // namespace
@@ -155,10 +155,11 @@ void bind_softmax(py::module_& m) {
         arg("scores"), arg("terms").none(true), arg("top"), arg("total"), py::kw_only(),
         arg("threads"), arg("target") = "auto");
   m.def("softmax_columns", &softmax<mmcl::softmax_columns, 1>,
-        "The same along columns, with top and total [M].", arg("scores"),
+        "softmax_rows along columns, with top and total [M].", arg("scores"),
         arg("terms").none(true), arg("top"), arg("total"), py::kw_only(), arg("threads"),
         arg("target") = "auto");
-  m.def("softmax_both", &softmax_both, "The statistics of both, without terms.", arg("scores"),
+  m.def("softmax_both", &softmax_both,
+        "The maxima and sums of softmax_rows and softmax_columns, without terms.", arg("scores"),
         arg("row_top"), arg("row_total"), arg("column_top"), arg("column_total"), py::kw_only(),
         arg("threads"), arg("target") = "auto");
   m.def("softmax_weights", &softmax_weights,
@@ -166,6 +167,6 @@ void bind_softmax(py::module_& m) {
         arg("row_top"), arg("row_scale"), arg("column_top").none(true),
         arg("column_scale").none(true), py::kw_only(), arg("threads"), arg("target") = "auto");
   m.def("softplus_rows", &softplus_rows,
-        "In place: 1 / (1 + e^-x), x = scores log 2; writes the row totals of log(1 + e^x).",
+        "In place: 1 / (1 + e^-x), x = scores log 2; writes the row sums of log(1 + e^x).",
         arg("scores"), arg("total"), py::kw_only(), arg("threads"), arg("target") = "auto");
 }

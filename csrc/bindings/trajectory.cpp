@@ -26,7 +26,7 @@ float* floats_of(const py::buffer& buffer, const std::vector<std::size_t>& shape
 
 using Rows = std::pair<py::buffer, std::optional<std::vector<std::size_t>>>;
 
-// Pointers to the rows of arrays [k, dims], each in an order of its own if it has one.
+// Pointers to the rows of arrays [k, dims], in the order given with each array, if any.
 std::vector<const float*> rows_of(const std::vector<Rows>& groups, std::size_t& dims,
                                   const std::string& name) {
   std::vector<const float*> rows;
@@ -36,8 +36,8 @@ std::vector<const float*> rows_of(const std::vector<Rows>& groups, std::size_t& 
     const auto count = static_cast<std::size_t>(info.shape[0]);
     if (rows.empty() && dims == 0) dims = static_cast<std::size_t>(info.shape[1]);
     const float* const first = floats_of(buffer, {count, dims}, name, /*writable=*/false);
-    const std::size_t wanted = order ? order->size() : count;
-    for (std::size_t i = 0; i < wanted; ++i) {
+    const std::size_t selected = order ? order->size() : count;
+    for (std::size_t i = 0; i < selected; ++i) {
       const std::size_t row = order ? (*order)[i] : i;
       if (row >= count) throw py::value_error(name + ": expected an order of existing rows");
       rows.push_back(first + row * dims);
@@ -46,7 +46,7 @@ std::vector<const float*> rows_of(const std::vector<Rows>& groups, std::size_t& 
   return rows;
 }
 
-// Results, left and right rows, and how many both lists share, of one run.
+// Results, left and right rows of one run, and the number of rows that both lists share.
 using Job = std::tuple<std::vector<py::buffer>, std::vector<Rows>, std::vector<Rows>, std::size_t>;
 
 struct JobRows {
@@ -83,7 +83,7 @@ void products(const std::vector<Job>& jobs, int threads, const std::string& targ
 // Rows of the embeddings for each run's samples, [runs, samples].
 const std::int64_t* places_of(const py::buffer& places, std::size_t runs, std::size_t samples) {
   const py::buffer_info info = places.request();
-  const auto* const found = static_cast<const std::int64_t*>(info.ptr);
+  const auto* const rows = static_cast<const std::int64_t*>(info.ptr);
   const auto size = static_cast<py::ssize_t>(samples);
   if (!info.item_type_is_equivalent_to<std::int64_t>() || info.ndim != 2 ||
       info.shape[0] != static_cast<py::ssize_t>(runs) || info.shape[1] != size ||
@@ -92,9 +92,9 @@ const std::int64_t* places_of(const py::buffer& places, std::size_t runs, std::s
     throw py::value_error("places: expected contiguous int64 [runs, samples]");
   }
   for (std::size_t i = 0; i < runs * samples; ++i) {
-    if (found[i] < 0 || found[i] >= size) throw py::value_error("places: expected rows of out");
+    if (rows[i] < 0 || rows[i] >= size) throw py::value_error("places: expected rows of out");
   }
-  return found;
+  return rows;
 }
 
 void embed(const py::buffer& out, const py::buffer& start, const py::buffer& labels,
@@ -128,9 +128,9 @@ void embed(const py::buffer& out, const py::buffer& start, const py::buffer& lab
     all[r].start += r * m * shape.stride;
     all[r].labels += r * samples;
     all[r].out += r * samples * m;
-    if (places) all[r].places += r * samples;
+    if (places) all[r].out_rows += r * samples;
     if (!moved) continue;
-    all[r].moved += r * m * shape.columns;
+    all[r].coefficients += r * m * shape.columns;
     all[r].gram += r * shape.columns * (samples + 1);
   }
   const py::gil_scoped_release released;
@@ -160,8 +160,8 @@ void train(const std::vector<py::buffer>& gram, const std::vector<py::buffer>& z
     float* const state = floats_of(z[k], {runs, m, vectors}, "z", true);
     float* const coefficients = floats_of(moved[k], {runs, m, n + 1}, "moved", true);
     for (std::size_t r = 0; r < runs; ++r) {
-      all[r].sides[k] = {given + r * (n + 1) * vectors, state + r * m * vectors,
-                         coefficients + r * m * (n + 1)};
+      all[r].modalities[k] = {given + r * (n + 1) * vectors, state + r * m * vectors,
+                              coefficients + r * m * (n + 1)};
     }
   }
   for (std::size_t r = 0; r < runs; ++r) {
@@ -189,8 +189,8 @@ void bind_trajectories(py::module_& m) {
         "Write <left_i, right_j> of float32 rows, for jobs (out, left, right, shared); see "
         "csrc/core/inner_products.h.",
         arg("jobs"), py::kw_only(), arg("threads"), arg("target") = "auto");
-  m.def("train_trajectories", &train, "Train runs in coefficient space; see csrc/core/trajectory.h.",
-        arg("gram"), arg("z"), arg("moved"), arg("positives"), arg("tau"), arg("eta"),
-        arg("curves"), py::kw_only(), arg("n"), arg("m"), arg("q"), arg("update"), arg("threads"),
-        arg("target") = "auto");
+  m.def("train_trajectories", &train,
+        "Train runs in coefficient space; see csrc/core/trajectory.h.", arg("gram"), arg("z"),
+        arg("moved"), arg("positives"), arg("tau"), arg("eta"), arg("curves"), py::kw_only(),
+        arg("n"), arg("m"), arg("q"), arg("update"), arg("threads"), arg("target") = "auto");
 }

@@ -1,4 +1,4 @@
-// The numbers of docs/stream.md: Philox4x32-10, the dimension order and the normal transform.
+// Constants of docs/stream.md: Philox4x32-10, the dimension order and the normal transform.
 //
 // Everything here is constexpr and without functions, so that files compiled for different
 // instruction sets share no code that a linker could pick from the wrong one.

@@ -1,9 +1,9 @@
-// Exponential, logarithm and sums on eight lanes of doubles, over a wrapper `D`: the same bits
-// whatever `D`, which must be a type of an unnamed namespace (simd.h says why).
+// Exponential, logarithm and sums on units of doubles, over a wrapper `D` (units.h): the same bits
+// whatever `D`.
 #pragma once
 
 #include "head_workspace.h"
-#include "philox_simd.h"
+#include "units.h"
 
 namespace mmcl {
 namespace doubles {
@@ -13,20 +13,31 @@ constexpr double kLog2E = 0x1.71547652b82fep+0;
 // log 2 in two parts; the first has 32 bits, so its product with an exponent is exact.
 constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
 constexpr double kRounder = 0x1.8p+52;  // adding it leaves the nearest integer in the lowest bits
-// 1 / k!: for |r| <= log(2) / 2 what follows r^13 is below 5e-18.
+// 1 / k!: for |r| <= log(2) / 2 the terms past r^13 are below 5e-18.
 constexpr int kExpTerms = 14;
-constexpr double kFactorial[kExpTerms] = {
-    1.0,          1.0,           1.0 / 2,        1.0 / 6,         1.0 / 24,
-    1.0 / 120,    1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-    1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
-// 2 artanh(t) = 2 t (1 + t^2 / 3 + t^4 / 5 + ...): for |t| <= 1/3 what follows is below 2e-18.
+constexpr double kFactorial[kExpTerms] = {1.0,
+                                          1.0,
+                                          1.0 / 2,
+                                          1.0 / 6,
+                                          1.0 / 24,
+                                          1.0 / 120,
+                                          1.0 / 720,
+                                          1.0 / 5040,
+                                          1.0 / 40320,
+                                          1.0 / 362880,
+                                          1.0 / 3628800,
+                                          1.0 / 39916800,
+                                          1.0 / 479001600,
+                                          1.0 / 6227020800.0};
+// 2 artanh(t) = 2 t (1 + t^2 / 3 + t^4 / 5 + ...): for |t| <= 1/3 the terms past the last are below
+// 2e-18.
 constexpr int kArtanhTerms = 17;
 
 // e^x for x <= 0; not-a-number stays.
 template <class D>
 MMCL_INLINE typename D::Float exp(typename D::Float x) {
   using Float = typename D::Float;
-  const Float clipped = D::larger(D::broadcast(kExpLowest), x);
+  const Float clipped = D::maximum(D::broadcast(kExpLowest), x);
   const Float shifted = D::fma(clipped, D::broadcast(kLog2E), D::broadcast(kRounder));
   const Float k = D::subtract(shifted, D::broadcast(kRounder));
   Float r = D::fma(k, D::broadcast(-kLn2High), clipped);
@@ -41,7 +52,7 @@ MMCL_INLINE typename D::Float exp(typename D::Float x) {
 template <class D>
 MMCL_INLINE typename D::Float log1p(typename D::Float x) {
   using Float = typename D::Float;
-  const Float t = D::div(x, D::add(D::broadcast(2.0), x)), square = D::mul(t, t);
+  const Float t = D::divide(x, D::add(D::broadcast(2.0), x)), square = D::mul(t, t);
   Float p = D::broadcast(1.0 / (2 * kArtanhTerms + 1));
 #pragma GCC unroll 32
   for (int i = kArtanhTerms - 1; i >= 0; --i) {
@@ -51,7 +62,8 @@ MMCL_INLINE typename D::Float log1p(typename D::Float x) {
   return D::add(once, once);
 }
 
-// log(a / b) for positive whole numbers, by plain arithmetic: a library's may differ by machine.
+// log(a / b) for positive whole numbers, by plain arithmetic: a library's result may differ by
+// machine.
 static inline double log_ratio(double a, double b) {
   int exponent;
   double u = __builtin_frexp(a / b, &exponent);  // 1/2 .. 1
@@ -66,46 +78,25 @@ static inline double log_ratio(double a, double b) {
 }
 
 template <class D>
-MMCL_INLINE double sum(typename D::Float a) {
-  double part[kDoubles];
-  D::store(part, a);
-#pragma GCC unroll 4
-  for (std::size_t half = 4; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
-}
-
-template <class D>
-MMCL_INLINE double largest(typename D::Float a) {
-  double part[kDoubles];
-  D::store(part, a);
-  double found = part[0];
-  for (std::size_t i = 1; i < kDoubles; ++i) found = part[i] > found ? part[i] : found;
-  return found;
-}
-
-template <class D>
 MMCL_INLINE typename D::Float absolute(typename D::Float a) {
-  return D::larger(a, D::subtract(D::broadcast(0.0), a));
+  return D::maximum(a, D::subtract(D::broadcast(0.0), a));
 }
 
-// Sum over `size` places, of which those past the end of a vector must hold 0.
+// The dot product of `size` elements; those past the end of a vector, up to a unit, must be 0.
 template <class D>
 static double dot(const double* a, const double* b, std::size_t size) {
-  auto total = D::broadcast(0.0);
+  auto sums = D::broadcast(0.0);
   for (std::size_t i = 0; i < size; i += kDoubles) {
-    total = D::fma(D::load(a + i), D::load(b + i), total);
+    sums = D::fma(D::load(a + i), D::load(b + i), sums);
   }
-  return sum<D>(total);
+  return sum<D>(sums);
 }
 
 template <class D>
-static double total(const double* a, std::size_t size) {
-  auto found = D::broadcast(0.0);
-  for (std::size_t i = 0; i < size; i += kDoubles) found = D::add(found, D::load(a + i));
-  return sum<D>(found);
+static double sum_of(const double* a, std::size_t size) {
+  auto sums = D::broadcast(0.0);
+  for (std::size_t i = 0; i < size; i += kDoubles) sums = D::add(sums, D::load(a + i));
+  return sum<D>(sums);
 }
 
 static inline bool is_finite(double x) { return x - x == 0.0; }

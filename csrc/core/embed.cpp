@@ -17,10 +17,10 @@ void embed(const Target& target, const EmbedShape& shape, const std::vector<Embe
   const auto parts = std::min<std::uint64_t>(runs.size(), static_cast<std::uint64_t>(threads));
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<float>> memory(parts);
-  for (auto& own : memory) own.resize(embed_floats(shape));
+  for (auto& block : memory) block.resize(embed_floats(shape));
   for_each_item(parts, runs.size(), [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
-    target.lanes->embed(shape, runs[k], memory[part].data());
+    target.embed(shape, runs[k], memory[part].data());
   });
 }
 

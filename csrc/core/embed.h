@@ -10,7 +10,7 @@ namespace mmcl {
 
 struct Target;
 
-// What all runs of a call share.
+// Shapes that all runs of a call share.
 struct EmbedShape {
   std::size_t samples, m;
   int q;
@@ -18,15 +18,15 @@ struct EmbedShape {
   std::size_t columns;  // 0: start is z
 };
 
-// z[r] = start[r] + sum_c moved[r][c] gram[c];
-// out[places[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
+// z[r] = start[r] + sum_c coefficients[r][c] gram[c];
+// out[out_rows[i]][r] = act(z[r][i]) + act(y_i z[r][last]).
 struct Embedding {
-  const float* start;   // [m, stride]: a column for each sample, then one for the signal
-  const float* moved;   // [m, columns]
-  const float* gram;    // [columns, samples + 1]
-  const float* labels;  // +1 or -1, [samples]
-  const std::int64_t* places;  // rows of out, [samples], or null: in order
-  float* out;                  // [samples, m]
+  const float* start;            // [m, stride]: a column for each sample, then one for the signal
+  const float* coefficients;     // [m, columns]
+  const float* gram;             // [columns, samples + 1]
+  const float* labels;           // +1 or -1, [samples]
+  const std::int64_t* out_rows;  // rows of out, [samples], or null: in order
+  float* out;                    // [samples, m]
 };
 
 // One run; `memory` has room for [embed_floats].

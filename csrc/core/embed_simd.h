@@ -13,12 +13,12 @@ template <class L, int kRows, int kUnits, class Load>
 static MMCL_INLINE void embed_tile(const EmbedShape& s, const Embedding& run, std::size_t row,
                                    std::size_t first, Load load, float* z) {
   typename L::Float sum[kRows][kUnits];
-  const float* coefficients[kRows];
+  const float* row_coefficients[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     // Neurons past the last one repeat it.
     const std::size_t neuron = row + r < s.m ? row + r : s.m - 1;
-    coefficients[r] = run.moved + neuron * s.columns;
+    row_coefficients[r] = run.coefficients + neuron * s.columns;
 #pragma GCC unroll 8
     for (int u = 0; u < kUnits; ++u) {
       sum[r][u] = load(run.start + neuron * s.stride + first + u * kUnit, u);
@@ -31,7 +31,7 @@ static MMCL_INLINE void embed_tile(const EmbedShape& s, const Embedding& run, st
     for (int u = 0; u < kUnits; ++u) value[u] = load(products + u * kUnit, u);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const auto factor = L::broadcast(coefficients[r][c]);
+      const auto factor = L::broadcast(row_coefficients[r][c]);
 #pragma GCC unroll 8
       for (int u = 0; u < kUnits; ++u) sum[r][u] = L::fma(factor, value[u], sum[r][u]);
     }
@@ -83,16 +83,16 @@ static void embed(const EmbedShape& s, const Embedding& run, float* memory) {
     L::store(plus + r, activation<L>(signal, s.q));
     L::store(minus + r, activation<L>(L::subtract(L::broadcast(0.0f), signal), s.q));
   }
-  alignas(64) float turned[kUnit * kUnit];
+  alignas(64) float transposed[kUnit * kUnit];
   for (std::size_t i = 0; i < s.samples; i += kUnit) {
     for (std::size_t r = 0; r < s.m; r += kUnit) {
-      L::transpose(z + r * width + i, width, turned, kUnit);
+      L::transpose(z + r * width + i, width, transposed, kUnit);
       for (std::size_t k = 0; k < kUnit && i + k < s.samples; ++k) {
-        const std::size_t place =
-            run.places == nullptr ? i + k : static_cast<std::size_t>(run.places[i + k]);
+        const std::size_t out_row =
+            run.out_rows == nullptr ? i + k : static_cast<std::size_t>(run.out_rows[i + k]);
         const auto signal = L::load((run.labels[i + k] > 0 ? plus : minus) + r);
-        const auto feature = activation<L>(L::load(turned + k * kUnit), s.q);
-        L::store_first(run.out + place * s.m + r, L::add(feature, signal), s.m - r);
+        const auto feature = activation<L>(L::load(transposed + k * kUnit), s.q);
+        L::store_first(run.out + out_row * s.m + r, L::add(feature, signal), s.m - r);
       }
     }
   }

@@ -1,4 +1,4 @@
-// What an embedding needs room for; static, as in trajectory_workspace.h.
+// Workspace of an embedding; static, as in trajectory_workspace.h.
 #pragma once
 
 #include "embed.h"

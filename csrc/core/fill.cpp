@@ -18,7 +18,7 @@ namespace {
 
 // Above this size the output would evict everything else from the cache on its way through.
 constexpr std::uint64_t kStreamingBytes = std::uint64_t{32} << 20;
-// Less work than this does not pay for starting a thread.
+// A thread costs more than it saves on fewer tiles.
 constexpr std::uint64_t kTilesPerThread = 128;
 
 constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} << 32,
@@ -31,7 +31,7 @@ void fence() {
 }
 
 // generate(kernels, run, row, first tile, tiles, out) writes whole tiles; it is called with
-// DefaultFloats. With `seeds`, each run of the slice has its own.
+// DefaultFloats. With `seeds`, each run of the slice is of another stream.
 template <class T, class Generate>
 class Filler {
  public:
@@ -48,9 +48,9 @@ class Filler {
   // Every value is a function of its coordinates alone, so any split gives the same output.
   void run(int threads) const {
     const std::uint64_t tiles = rows_ * tiles_per_row_;
-    const auto wanted = static_cast<std::uint64_t>(threads);
+    const auto most = static_cast<std::uint64_t>(threads);
     const std::uint64_t parts =
-        std::max<std::uint64_t>(1, std::min<std::uint64_t>(wanted, tiles / kTilesPerThread));
+        std::max<std::uint64_t>(1, std::min<std::uint64_t>(most, tiles / kTilesPerThread));
     for_each_part(parts, [this, parts, tiles](std::uint64_t part) {
       fill(part_begin(part, parts, tiles), part_begin(part + 1, parts, tiles));
     });
@@ -119,18 +119,18 @@ void fill_with(const Target& target, const Stream& stream, const Slice<T>& slice
   Filler<T, Generate>(target, stream, slice, seeds, generate).run(threads);
 }
 
-void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
-          float* out) {
+void make(const StreamKernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+          double scale, float* out) {
   k.f32(row, first, tiles, static_cast<float>(scale), out);
 }
 
-void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
-          std::uint16_t* out) {
+void make(const StreamKernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+          double scale, std::uint16_t* out) {
   k.bf16(row, first, tiles, static_cast<float>(scale), out);
 }
 
-void make(const Kernels& k, const Row& row, std::uint32_t first, std::size_t tiles, double scale,
-          double* out) {
+void make(const StreamKernels& k, const Row& row, std::uint32_t first, std::size_t tiles,
+          double scale, double* out) {
   k.f64(row, first, tiles, scale, out);
 }
 
@@ -156,17 +156,17 @@ template <class T>
 void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice, double scale,
                  int threads) {
   fill_with(target, stream, slice, nullptr, threads,
-            [scale](const Kernels& k, std::uint64_t, const Row& row, std::uint32_t first,
+            [scale](const StreamKernels& k, std::uint64_t, const Row& row, std::uint32_t first,
                     std::size_t tiles, T* out) { make(k, row, first, tiles, scale, out); });
 }
 
 template <class T>
 void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice,
-                 const OfRuns& own, int threads) {
-  fill_with(target, stream, slice, own.seeds, threads,
-            [scales = own.scales](const Kernels& k, std::uint64_t run, const Row& row,
-                                  std::uint32_t first, std::size_t tiles,
-                                  T* out) { make(k, row, first, tiles, scales[run], out); });
+                 const PerRun& per_run, int threads) {
+  fill_with(target, stream, slice, per_run.seeds, threads,
+            [scales = per_run.scales](const StreamKernels& k, std::uint64_t run, const Row& row,
+                                      std::uint32_t first, std::size_t tiles,
+                                      T* out) { make(k, row, first, tiles, scales[run], out); });
 }
 
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
@@ -177,13 +177,13 @@ void fill_words(const Target& target, const Stream& stream, const Slice<std::uin
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
                 const std::uint64_t* seeds, int threads) {
   fill_with(target, stream, slice, seeds, threads,
-            [](const Kernels& k, std::uint64_t, const Row& row, std::uint32_t first,
+            [](const StreamKernels& k, std::uint64_t, const Row& row, std::uint32_t first,
                std::size_t tiles, std::uint32_t* out) { k.words(row, first, tiles, out); });
 }
 
-#define MMCL_NORMALS(T)                                                                           \
-  template void fill_normal(const Target&, const Stream&, const Slice<T>&, double, int);          \
-  template void fill_normal(const Target&, const Stream&, const Slice<T>&, const OfRuns&, int);
+#define MMCL_NORMALS(T)                                                                  \
+  template void fill_normal(const Target&, const Stream&, const Slice<T>&, double, int); \
+  template void fill_normal(const Target&, const Stream&, const Slice<T>&, const PerRun&, int);
 MMCL_NORMALS(float)
 MMCL_NORMALS(double)
 MMCL_NORMALS(std::uint16_t)

@@ -15,8 +15,8 @@ struct Stream {
   std::uint32_t epoch;  // below 2^24
 };
 
-// Where the values go: T is float, double or std::uint16_t (bfloat16) for normals, std::uint32_t
-// for words. Strides count elements and may be anything that does not let rows overlap.
+// The destination: T is float, double or std::uint16_t (bfloat16) for normals, std::uint32_t
+// for words. Strides count elements; rows must not overlap.
 template <class T>
 struct Slice {
   T* data;
@@ -29,9 +29,9 @@ struct Slice {
 void check_region(const Stream& stream, const std::array<std::uint64_t, 3>& start,
                   const std::array<std::uint64_t, 3>& shape, int threads);
 
-// What each run of a slice has of its own: run r is the run `start[0]` of the stream whose seed is
-// seeds[r], times scales[r].
-struct OfRuns {
+// Seed and scale of each run of a slice: run r is run `start[0]` of the stream with seeds[r], times
+// scales[r].
+struct PerRun {
   const std::uint64_t* seeds;
   const double* scales;
 };
@@ -43,7 +43,7 @@ void fill_normal(const Target& target, const Stream& stream, const Slice<T>& sli
                  int threads);
 template <class T>
 void fill_normal(const Target& target, const Stream& stream, const Slice<T>& slice,
-                 const OfRuns& own, int threads);
+                 const PerRun& per_run, int threads);
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,
                 int threads);
 void fill_words(const Target& target, const Stream& stream, const Slice<std::uint32_t>& slice,

@@ -49,26 +49,26 @@ class GramSum {
             std::vector<double>(samples_ * samples_)};
   }
 
-  // Takes the next chunk until there is none. Chunks are taken in order and added in order, so a
-  // thread only ever waits for chunks that others are already at work on.
-  void work(Workspace& own) {
+  // Multiplies chunk after chunk until none is left. Chunks are claimed and added in order, so a
+  // thread waits only for chunks that other threads are computing.
+  void work(Workspace& workspace) {
     for (;;) {
       std::unique_lock<std::mutex> lock(mutex_);
-      const std::uint64_t chunk = taken_++;
+      const std::uint64_t chunk = claimed_++;
       lock.unlock();
       if (chunk >= chunks()) return;
-      multiply(chunk, own);
+      multiply(chunk, workspace);
       lock.lock();
       turn_.wait(lock, [&] { return added_ == chunk; });
-      for (std::size_t i = 0; i < own.part.size(); ++i) out_[i] += own.part[i];
+      for (std::size_t i = 0; i < workspace.part.size(); ++i) out_[i] += workspace.part[i];
       ++added_;
       turn_.notify_all();
     }
   }
 
  private:
-  void multiply(std::uint64_t chunk, Workspace& own) const {
-    float* const x = own.lines[0].values;
+  void multiply(std::uint64_t chunk, Workspace& workspace) const {
+    float* const x = workspace.lines[0].values;
     const std::uint64_t begin = chunk * chunk_, size = std::min(chunk_, dims_ - begin);
     const std::uint64_t stride = chunk_ + kPad, padded = (size + kPad - 1) / kPad * kPad;
     fill_normal<float>(target_, stream_,
@@ -81,8 +81,8 @@ class GramSum {
     for (std::uint64_t i = 0; i < samples_; ++i) {
       std::fill(x + i * stride + size, x + i * stride + padded, 0.0f);
     }
-    std::fill(own.part.begin(), own.part.end(), 0.0);
-    target_.gram(x, samples_, stride, padded, own.part.data());
+    std::fill(workspace.part.begin(), workspace.part.end(), 0.0);
+    target_.gram(x, samples_, stride, padded, workspace.part.data());
   }
 
   const Target& target_;
@@ -94,7 +94,7 @@ class GramSum {
   const std::uint64_t chunk_;
   std::mutex mutex_;
   std::condition_variable turn_;
-  std::uint64_t taken_ = 0, added_ = 0;
+  std::uint64_t claimed_ = 0, added_ = 0;
 };
 
 }  // namespace
@@ -106,18 +106,18 @@ void streaming_gram(const Target& target, const Stream& stream,
   std::fill(out, out + samples * samples, 0.0);
   if (samples == 0 || dims == 0) return;
   GramSum sum(target, stream, start, samples, dims, scale, out);
-  const std::uint64_t wanted =
+  const std::uint64_t workers =
       std::min<std::uint64_t>(static_cast<std::uint64_t>(threads), sum.chunks());
   std::vector<GramSum::Workspace> workspaces;
-  for (std::uint64_t i = 0; i < wanted; ++i) workspaces.push_back(sum.workspace());
+  for (std::uint64_t i = 0; i < workers; ++i) workspaces.push_back(sum.workspace());
   std::vector<std::thread> others;
-  others.reserve(wanted - 1);
+  others.reserve(workers - 1);
   try {
-    for (std::uint64_t i = 1; i < wanted; ++i) {
-      others.emplace_back([&sum, &own = workspaces[i]] { sum.work(own); });
+    for (std::uint64_t i = 1; i < workers; ++i) {
+      others.emplace_back([&sum, &workspace = workspaces[i]] { sum.work(workspace); });
     }
   } catch (const std::system_error&) {
-    // The system grants no further thread: those that run do all the work.
+    // No further thread can be started: the running ones do all the work.
   }
   sum.work(workspaces[0]);
   for (std::thread& other : others) other.join();

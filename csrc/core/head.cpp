@@ -37,11 +37,11 @@ template <class T>
 void fit_heads(const Target& target, const HeadSettings& s, const HeadBatch<T>& batch,
                int threads) {
   if (s.n < 1 || s.p < 1) throw std::invalid_argument("features: expected n, p of at least 1");
-  const auto fit = pick<T>(target.head->fit_narrow, target.head->fit_wide);
+  const auto fit = pick<T>(target.head.fit_narrow, target.head.fit_wide);
   const std::uint64_t parts = parts_for(batch.problems, threads);
   // All memory before the first thread: a failed allocation is then an ordinary exception.
   std::vector<std::vector<Line>> memory(parts);
-  for (auto& own : memory) own.resize(head_doubles(s) / kDoubles);
+  for (auto& block : memory) block.resize(head_doubles(s) / kDoubles);
   for_each_item(parts, batch.problems, [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
     fit(s,
@@ -55,7 +55,7 @@ template <class T>
 void score_heads(const Target& target, std::size_t n, std::size_t p, const HeadBatch<T>& batch,
                  int threads) {
   if (n < 1 || p < 1) throw std::invalid_argument("features: expected n, p of at least 1");
-  const auto score = pick<T>(target.head->score_narrow, target.head->score_wide);
+  const auto score = pick<T>(target.head.score_narrow, target.head.score_wide);
   const std::uint64_t parts = parts_for(batch.problems, threads);
   for_each_item(parts, batch.problems, [&](std::uint64_t, std::size_t k) {
     const DefaultFloats environment;

@@ -16,7 +16,8 @@ struct Target;
 
 struct HeadSettings {
   std::size_t n, p;
-  double l2, tolerance;     // of the gradient; probe.py says relative to what
+  double l2;
+  double tolerance;  // of the gradient, relative as in mmcl_fast/training/linear_probe.py
   std::size_t most_steps;
 };
 
@@ -31,15 +32,15 @@ struct HeadFit {
   std::int64_t* steps;
 };
 
-// Samples to be classified by a head.
+// Samples that a head classifies.
 template <class T>
 struct HeadScore {
-  const T* features;    // [n, p]
-  const float* labels;  // [n]
+  const T* features;     // [n, p]
+  const float* labels;   // [n]
   const double* weight;  // [p]
   double bias;
-  // Of samples whose label is the sign of <w, f> + b, 0 counting as -1; not-a-number if a feature or
-  // score is not finite.
+  // Accuracy: the share of samples whose label is the sign of <w, f> + b, 0 counting as -1;
+  // not-a-number if a feature or score is not finite.
   double* share;
 };
 
@@ -51,8 +52,6 @@ struct HeadKernels {
   void (*score_wide)(std::size_t n, std::size_t p, const HeadScore<double>&);
 };
 
-extern const HeadKernels kPlainHead, kAvx2Head, kAvx512Head;
-
 // Arrays of `problems` problems, contiguous.
 template <class T>
 struct HeadBatch {
@@ -60,9 +59,9 @@ struct HeadBatch {
   const T* features;
   const float* labels;
   double *weight, *bias;
-  bool* converged;       // fits only
-  std::int64_t* steps;   // fits only
-  double* share;         // scores only
+  bool* converged;      // fits only
+  std::int64_t* steps;  // fits only
+  double* share;        // scores only
 };
 
 // At most `threads` problems at a time.

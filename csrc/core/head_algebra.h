@@ -7,31 +7,12 @@
 namespace mmcl {
 namespace doubles {
 
-// Calls f(tag, first unit) with tag.value units at a time until `units` are done.
-template <int kMost>
-struct Tiles {
-  static constexpr int value = kMost;
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t first, std::size_t units, F f) {
-    while (units - first >= kMost) {
-      f(Tiles(), first);
-      first += kMost;
-    }
-    if (first < units) Tiles<kMost - 1>::cover(first, units, f);
-  }
-};
-template <>
-struct Tiles<0> {
-  template <class F>
-  static MMCL_INLINE void cover(std::size_t, std::size_t, F) {}
-};
-
 // out_v[j] = sum_i factors_v[i] rows[i][j] for kVectors lists of factors at once.
 template <class D, int kVectors>
 static void combine(const double* rows, std::size_t stride, std::size_t count,
                     const double* const (&factors)[kVectors], double* const (&out)[kVectors]) {
   constexpr int kMost = kVectors == 1 ? D::combine_units : D::combine_units / 2;
-  Tiles<kMost>::cover(0, stride / kDoubles, [&](auto tag, std::size_t first) {
+  Units<kMost>::cover(0, stride / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float sum[kVectors][kUnits];
 #pragma GCC unroll 2
@@ -61,13 +42,13 @@ static void combine(const double* rows, std::size_t stride, std::size_t count,
 }
 
 // On and right of the diagonal: out[a][b] = sum_i rows[i][a] rows[i][b], `size` rows of it. Whole
-// units are written, so what is left of the diagonal is partly written too.
+// units are written, so some elements left of the diagonal are too.
 template <class D>
 static void upper_gram(const double* rows, std::size_t stride, std::size_t count, std::size_t size,
                        double* out, std::size_t out_stride) {
   static_assert(kDoubles % D::gram_rows == 0, "a tile of rows lies within a unit");
   for (std::size_t a = 0; a < size; a += D::gram_rows) {
-    Tiles<D::gram_units>::cover(a / kDoubles, stride / kDoubles, [&](auto tag, std::size_t first) {
+    Units<D::gram_units>::cover(a / kDoubles, stride / kDoubles, [&](auto tag, std::size_t first) {
       constexpr int kUnits = decltype(tag)::value;
       typename D::Float sum[D::gram_rows][kUnits];
 #pragma GCC unroll 8
@@ -98,10 +79,10 @@ static void upper_gram(const double* rows, std::size_t stride, std::size_t count
   }
 }
 
-// Rows k .. k + kRows of the factor, from what is above them.
+// Rows k .. k + kRows of the factor, from the rows above.
 template <class D, int kRows>
 static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k, double* inverse) {
-  Tiles<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
+  Units<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float rest[kRows][kUnits];
 #pragma GCC unroll 4
@@ -133,24 +114,24 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
   });
   const std::size_t begin = k / kDoubles * kDoubles;
   for (std::size_t r = k; r < k + kRows; ++r) {
-    double* const own = a + r * width;
+    double* const current = a + r * width;
     for (std::size_t j = k; j < r; ++j) {
       const double* const row = a + j * width;
       const auto factor = D::broadcast(-row[r]);
       for (std::size_t i = begin; i < width; i += kDoubles) {
-        D::store(own + i, D::fma(factor, D::load(row + i), D::load(own + i)));
+        D::store(current + i, D::fma(factor, D::load(row + i), D::load(current + i)));
       }
     }
-    inverse[r] = 1.0 / D::root(own[r]);
+    inverse[r] = 1.0 / __builtin_sqrt(current[r]);
     const auto scale = D::broadcast(inverse[r]);
     for (std::size_t i = begin; i < width; i += kDoubles) {
-      D::store(own + i, D::mul(D::load(own + i), scale));
+      D::store(current + i, D::mul(D::load(current + i), scale));
     }
   }
 }
 
-// Of A = U^T U, `size` rows of which what is on and right of the diagonal is read and becomes U;
-// columns from `size` on are right sides b, which become U^-T b. `inverse` takes 1 / U[k][k]. A
+// A = U^T U, `size` rows: elements on and right of the diagonal are read and replaced by U; columns
+// from `size` on are right sides b, replaced by U^-T b. `inverse` takes 1 / U[k][k]. A
 // matrix that is not positive definite leaves not-a-numbers.
 template <class D>
 static void cholesky(double* a, std::size_t width, std::size_t size, double* inverse) {
@@ -167,7 +148,7 @@ static void solve(const double* u, std::size_t width, std::size_t size, const do
   for (std::size_t i = 0; i < in_units(size); i += kDoubles) D::store(x + i, D::broadcast(0.0));
   for (std::size_t k = size; k-- > 0;) {
     const double* const row = u + k * width;
-    // Within the unit of the diagonal, what is not right of it meets zeros of x.
+    // Within the diagonal's unit, elements that are not right of it meet zeros of x.
     const std::size_t begin = k / kDoubles * kDoubles;
     const double rest = row[column] - dot<D>(row + begin, x + begin, in_units(size) - begin);
     x[k] = rest * inverse[k];

@@ -1,4 +1,4 @@
-// A logistic head's fit and its score, over a wrapper `D`.
+// A logistic head's fit and its accuracy, over a wrapper `D`.
 // mmcl_fast/training/linear_probe.py explains the method.
 #pragma once
 
@@ -15,7 +15,7 @@ constexpr double kRounding = 1e-13;
 
 // Fills rows, columns and mean with the centred features; false if one is not finite.
 template <class D, class T>
-static bool load_features(const HeadSettings& s, const T* from, const HeadSpace& space) {
+static bool load_features(const HeadSettings& s, const T* from, const HeadWorkspace& space) {
   auto zero = D::broadcast(0.0);
   for (std::size_t i = 0; i < s.n; ++i) {
     double* const row = space.rows + i * space.features;
@@ -30,7 +30,7 @@ static bool load_features(const HeadSettings& s, const T* from, const HeadSpace&
   for (std::size_t i = 0; i < s.n; ++i) space.scratch[i] = 1.0;
   combine<D, 1>(space.rows, space.features, s.n, {space.scratch}, {space.mean});
   for (std::size_t j = 0; j < s.p; j += kDoubles) {
-    const auto mean = D::div(D::load(space.mean + j), D::broadcast(count));
+    const auto mean = D::divide(D::load(space.mean + j), D::broadcast(count));
     D::store(space.mean + j, mean);
     for (std::size_t i = 0; i < s.n; ++i) {
       double* const at = space.rows + i * space.features + j;
@@ -45,9 +45,9 @@ static bool load_features(const HeadSettings& s, const T* from, const HeadSpace&
   return true;
 }
 
-// What the current scores say.
+// Sums over samples at the current scores.
 struct HeadState {
-  double loss, pulls, strength, curvature;  // sums over samples: of pulls, of their sizes
+  double loss, residuals, residual_magnitude, curvature;  // residual_magnitude: sum of |residual|
 };
 
 template <class D>
@@ -55,12 +55,12 @@ class Newton {
   using Float = typename D::Float;
 
  public:
-  Newton(const HeadSettings& settings, const HeadSpace& space, const float* labels)
+  Newton(const HeadSettings& settings, const HeadWorkspace& space, const float* labels)
       : s_(settings), w_(space), count_(static_cast<double>(settings.n)) {
     double plus = 0;
     for (std::size_t i = 0; i < w_.samples; ++i) {
       w_.y[i] = i < s_.n ? double{labels[i]} : 0.0;
-      w_.y2[i] = i < s_.n ? 1.0 : 0.0;
+      w_.valid[i] = i < s_.n ? 1.0 : 0.0;
       plus += w_.y[i] > 0 ? 1.0 : 0.0;
     }
     bias_ = log_ratio(plus, count_ - plus);
@@ -68,7 +68,7 @@ class Newton {
     if (w_.primal) {
       auto most = D::broadcast(0.0);
       for (std::size_t i = 0; i < s_.n * w_.features; i += kDoubles) {
-        most = D::larger(absolute<D>(D::load(w_.rows + i)), most);
+        most = D::maximum(absolute<D>(D::load(w_.rows + i)), most);
       }
       largest_ = largest<D>(most);
       return;
@@ -83,32 +83,32 @@ class Newton {
 
   // From w = 0 and the best constant score. Returns whether the gradient met the tolerance.
   bool run(std::int64_t* steps) {
-    bool moved = true;
+    bool progressed = true;
     for (std::size_t step = 0;; ++step) {
       images(w_.coef, w_.score);
-      const double square = metric(w_.coef, w_.score);
+      const double norm_square = metric(w_.coef, w_.score);
       shift(w_.score, bias_);
       const HeadState now = derivatives();
-      pull();
+      project();
       const bool met = is_stationary(now);
-      if (met || !moved || step == s_.most_steps) {
+      if (met || !progressed || step == s_.most_steps) {
         *steps = static_cast<std::int64_t>(step);
         return met;
       }
       const double bias_step = w_.primal ? primal_direction(now) : dual_direction();
-      moved = search(now, square, bias_step);
+      progressed = search(now, norm_square, bias_step);
     }
   }
 
-  void head(double* weight, double* bias) const {
-    double* const found = w_.primal ? w_.coef : w_.step;
-    if (!w_.primal) combine<D, 1>(w_.rows, w_.features, s_.n, {w_.coef}, {found});
-    *bias = bias_ - dot<D>(found, w_.mean, w_.features);
-    __builtin_memcpy(weight, found, s_.p * sizeof(double));
+  void write_head(double* weight, double* bias) const {
+    double* const solution = w_.primal ? w_.coef : w_.step;
+    if (!w_.primal) combine<D, 1>(w_.rows, w_.features, s_.n, {w_.coef}, {solution});
+    *bias = bias_ - dot<D>(solution, w_.mean, w_.features);
+    __builtin_memcpy(weight, solution, s_.p * sizeof(double));
   }
 
  private:
-  // What a vector of unknowns adds to the scores.
+  // The scores of a vector of unknowns.
   void images(const double* of, double* to) const {
     if (w_.primal) {
       combine<D, 1>(w_.columns, w_.samples, s_.p, {of}, {to});
@@ -129,68 +129,72 @@ class Newton {
   }
 
   static MMCL_INLINE Float loss_of(Float margin, Float small) {
-    return D::subtract(log1p<D>(small), D::smaller(margin, D::broadcast(0.0)));
+    return D::subtract(log1p<D>(small), D::minimum(margin, D::broadcast(0.0)));
   }
 
-  // -dloss/dscore and the second derivative of each sample's loss.
+  // Residuals -dloss/dscore and the second derivative of each sample's loss.
   HeadState derivatives() const {
     const Float one = D::broadcast(1.0);
-    Float loss = D::broadcast(0.0), pulls = loss, strength = loss, curvature = loss;
+    Float loss = D::broadcast(0.0), residuals = loss, residual_magnitude = loss, curvature = loss;
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      const Float y = D::load(w_.y + i), valid = D::load(w_.y2 + i);
+      const Float y = D::load(w_.y + i), valid = D::load(w_.valid + i);
       const Float margin = D::mul(y, D::load(w_.score + i));
       const Float small = exp<D>(D::subtract(D::broadcast(0.0), absolute<D>(margin)));
-      const Float share = D::div(one, D::add(one, small));
-      // 1 - P(y_i | f_i)
-      const Float right = D::select(D::less(D::broadcast(0.0), margin), small, one);
-      const Float wrong = D::mul(D::mul(right, share), valid);
-      const Float bend = D::mul(D::mul(D::mul(small, share), share), valid);
-      D::store(w_.pulls + i, D::mul(y, wrong));
-      D::store(w_.curvature + i, bend);
+      const Float share = D::divide(one, D::add(one, small));
+      const Float numerator = D::select(D::less(D::broadcast(0.0), margin), small, one);
+      const Float one_minus_p = D::mul(D::mul(numerator, share), valid);  // p = P(y_i | f_i)
+      const Float second_derivative = D::mul(D::mul(D::mul(small, share), share), valid);
+      D::store(w_.residuals + i, D::mul(y, one_minus_p));
+      D::store(w_.curvature + i, second_derivative);
       loss = D::fma(loss_of(margin, small), valid, loss);
-      pulls = D::fma(y, wrong, pulls);
-      strength = D::add(strength, wrong);
-      curvature = D::add(curvature, bend);
+      residuals = D::fma(y, one_minus_p, residuals);
+      residual_magnitude = D::add(residual_magnitude, one_minus_p);
+      curvature = D::add(curvature, second_derivative);
     }
-    return {sum<D>(loss), sum<D>(pulls), sum<D>(strength), sum<D>(curvature)};
+    return {sum<D>(loss), sum<D>(residuals), sum<D>(residual_magnitude), sum<D>(curvature)};
   }
 
-  // Primal: F^T applied to pulls and curvature. Dual: rho, where the gradient in w is -l2 F^T rho.
-  void pull() const {
+  // Primal: F^T applied to residuals and curvature. Dual: rho, where the gradient in w is -l2 F^T
+  // rho.
+  void project() const {
     if (w_.primal) {
-      combine<D, 2>(w_.rows, w_.features, s_.n, {w_.pulls, w_.curvature}, {w_.pulled, w_.second});
+      combine<D, 2>(w_.rows, w_.features, s_.n, {w_.residuals, w_.curvature},
+                    {w_.projected, w_.second});
       return;
     }
     const Float scale = D::broadcast(count_ * s_.l2);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      const Float goal = D::div(D::load(w_.pulls + i), scale);
-      D::store(w_.pulled + i, D::subtract(goal, D::load(w_.coef + i)));
+      const Float goal = D::divide(D::load(w_.residuals + i), scale);
+      D::store(w_.projected + i, D::subtract(goal, D::load(w_.coef + i)));
     }
   }
 
   bool is_stationary(const HeadState& now) const {
-    if (!((now.pulls < 0 ? -now.pulls : now.pulls) <= s_.tolerance * now.strength)) return false;
+    if (!((now.residuals < 0 ? -now.residuals : now.residuals) <=
+          s_.tolerance * now.residual_magnitude))
+      return false;
     Float most = D::broadcast(0.0), all = most;
     for (std::size_t i = 0; i < in_units(w_.unknowns); i += kDoubles) {
-      Float size = absolute<D>(D::load(w_.pulled + i));
+      Float size = absolute<D>(D::load(w_.projected + i));
       if (w_.primal) {
-        const Float pulled = D::div(D::load(w_.pulled + i), D::broadcast(count_));
-        const Float held = D::mul(D::broadcast(s_.l2), D::load(w_.coef + i));
-        size = absolute<D>(D::subtract(held, pulled));
+        const Float projected = D::divide(D::load(w_.projected + i), D::broadcast(count_));
+        const Float decay = D::mul(D::broadcast(s_.l2), D::load(w_.coef + i));
+        size = absolute<D>(D::subtract(decay, projected));
       }
-      most = D::larger(size, most);
+      most = D::maximum(size, most);
       all = D::add(all, size);  // keeps a not-a-number, which the maximum may pass over
     }
-    const double found = sum<D>(all);
-    const double mean = now.strength / count_;
+    const double all_sum = sum<D>(all);
+    const double mean = now.residual_magnitude / count_;
     if (w_.primal) {
-      return is_finite(found) && largest<D>(most) <= s_.tolerance * (largest_ * mean);
+      return is_finite(all_sum) && largest<D>(most) <= s_.tolerance * (largest_ * mean);
     }
     // max_j |l2 (F^T rho)_j| <= l2 n max|F| mean|rho|, so this implies the primal criterion.
-    return found / count_ <= s_.tolerance * (mean / (count_ * s_.l2));
+    return all_sum / count_ <= s_.tolerance * (mean / (count_ * s_.l2));
   }
 
-  // Raises the diagonal of the system by `least`, and by its rounding: what keeps it definite.
+  // Raises the diagonal of the system by `least`, and by a bound of its rounding, which keeps it
+  // definite.
   void raise_diagonal(double least) const {
     double most = 0;
     const std::size_t step = w_.width + 1;
@@ -218,26 +222,27 @@ class Newton {
   // The Newton direction in w, to `step`; returns that in b. The intercept is eliminated by
   // centring with the weights.
   double primal_direction(const HeadState& now) const {
-    const double total = now.curvature > kTiny ? now.curvature : kTiny;
-    const double lift = now.pulls / total;
+    const double curvature_sum = now.curvature > kTiny ? now.curvature : kTiny;
+    const double lift = now.residuals / curvature_sum;
     const Float count = D::broadcast(count_);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      D::store(w_.root + i, D::root(D::div(D::load(w_.curvature + i), count)));
+      D::store(w_.root + i, D::sqrt(D::divide(D::load(w_.curvature + i), count)));
     }
     for (std::size_t j = 0; j < w_.features; j += kDoubles) {
       const Float second = D::load(w_.second + j);
-      const Float mean = D::div(second, D::broadcast(total));
-      const Float lifted = D::subtract(D::load(w_.pulled + j), D::mul(D::broadcast(lift), second));
-      const Float held = D::mul(D::broadcast(s_.l2), D::load(w_.coef + j));
+      const Float mean = D::divide(second, D::broadcast(curvature_sum));
+      const Float lifted =
+          D::subtract(D::load(w_.projected + j), D::mul(D::broadcast(lift), second));
+      const Float decay = D::mul(D::broadcast(s_.l2), D::load(w_.coef + j));
       D::store(w_.second + j, mean);
-      D::store(w_.scratch + j, D::subtract(D::div(lifted, count), held));
+      D::store(w_.scratch + j, D::subtract(D::divide(lifted, count), decay));
     }
     for (std::size_t i = 0; i < s_.n; ++i) {
       const Float root = D::broadcast(w_.root[i]);
       const std::size_t row = i * w_.features;
       for (std::size_t j = 0; j < w_.features; j += kDoubles) {
-        const Float away = D::subtract(D::load(w_.rows + row + j), D::load(w_.second + j));
-        D::store(w_.matrix + row + j, D::mul(away, root));
+        const Float centred = D::subtract(D::load(w_.rows + row + j), D::load(w_.second + j));
+        D::store(w_.matrix + row + j, D::mul(centred, root));
       }
     }
     upper_gram<D>(w_.matrix, w_.features, s_.n, s_.p, w_.system, w_.width);
@@ -248,12 +253,12 @@ class Newton {
     return lift - dot<D>(w_.second, w_.step, w_.features);
   }
 
-  // The same in a. Newton's system (I + W K) da + W 1 db = rho is solved through
+  // The Newton direction in a and b. Newton's system (I + W K) da + W 1 db = rho is solved through
   // I + W^(1/2) K W^(1/2); after a whole step a sums to 0.
   double dual_direction() const {
     const Float scale = D::broadcast(count_ * s_.l2);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
-      D::store(w_.root + i, D::root(D::div(D::load(w_.curvature + i), scale)));
+      D::store(w_.root + i, D::sqrt(D::divide(D::load(w_.curvature + i), scale)));
     }
     for (std::size_t k = 0; k < s_.n; ++k) {
       const Float root = D::broadcast(w_.root[k]);
@@ -263,7 +268,7 @@ class Newton {
       }
     }
     raise_diagonal(1.0);
-    images(w_.pulled, w_.second);
+    images(w_.projected, w_.second);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
       D::store(w_.scratch + i, D::mul(D::load(w_.root + i), D::load(w_.second + i)));
     }
@@ -274,12 +279,13 @@ class Newton {
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
       const Float root = D::load(w_.root + i);
       const Float back = D::mul(root, D::load(w_.scratch + i));
-      D::store(w_.scratch + i, D::subtract(D::load(w_.pulled + i), back));
+      D::store(w_.scratch + i, D::subtract(D::load(w_.projected + i), back));
       D::store(w_.second + i, D::mul(root, D::load(w_.second + i)));
     }
-    const double along = total<D>(w_.second, w_.samples);
-    const double gone = total<D>(w_.coef, w_.samples) + total<D>(w_.scratch, w_.samples);
-    const double bias_step = gone / (along > kTiny ? along : kTiny);
+    const double slope_sum = sum_of<D>(w_.second, w_.samples);
+    const double coefficient_sum =
+        sum_of<D>(w_.coef, w_.samples) + sum_of<D>(w_.scratch, w_.samples);
+    const double bias_step = coefficient_sum / (slope_sum > kTiny ? slope_sum : kTiny);
     for (std::size_t i = 0; i < w_.samples; i += kDoubles) {
       const Float part = D::mul(D::broadcast(bias_step), D::load(w_.second + i));
       D::store(w_.step + i, D::subtract(D::load(w_.scratch + i), part));
@@ -293,47 +299,47 @@ class Newton {
       const Float at = D::fma(D::broadcast(size), D::load(w_.change + i), D::load(w_.score + i));
       const Float margin = D::mul(D::load(w_.y + i), at);
       const Float small = exp<D>(D::subtract(D::broadcast(0.0), absolute<D>(margin)));
-      loss = D::fma(loss_of(margin, small), D::load(w_.y2 + i), loss);
+      loss = D::fma(loss_of(margin, small), D::load(w_.valid + i), loss);
     }
     return sum<D>(loss);
   }
 
-  // Halves the step until the objective falls enough, and takes it; false if it never does, and
-  // then nothing has moved.
-  bool search(const HeadState& now, double square, double bias_step) {
+  // Halves the step until the objective decreases enough, and takes it; false if it never does:
+  // nothing changes then.
+  bool search(const HeadState& now, double norm_square, double bias_step) {
     images(w_.step, w_.change);
-    const double moved_square = metric(w_.step, w_.change);
+    const double step_square = metric(w_.step, w_.change);
     // <w, dw>: in the dual form <a, K da>.
     const double* const other = w_.primal ? w_.step : w_.change;
     const double mixed = dot<D>(w_.coef, other, in_units(w_.unknowns));
     shift(w_.change, bias_step);
-    const double slope = s_.l2 * mixed - dot<D>(w_.pulls, w_.change, w_.samples) / count_;
-    const double start = now.loss / count_ + 0.5 * s_.l2 * square;
+    const double slope = s_.l2 * mixed - dot<D>(w_.residuals, w_.change, w_.samples) / count_;
+    const double start = now.loss / count_ + 0.5 * s_.l2 * norm_square;
     const double limit = start + kRounding * (start < 0 ? -start : start);
     double size = 1.0;
     for (int halvings = 0;; ++halvings, size *= 0.5) {
-      const double penalty = square + size * (2.0 * mixed + size * moved_square);
+      const double penalty = norm_square + size * (2.0 * mixed + size * step_square);
       const double objective = loss_at(size) / count_ + 0.5 * s_.l2 * penalty;
       if (objective <= limit + kArmijo * size * slope) break;
       if (halvings == kMostHalvings || !is_finite(slope)) return false;
     }
     for (std::size_t i = 0; i < in_units(w_.unknowns); i += kDoubles) {
-      const Float moved = D::fma(D::broadcast(size), D::load(w_.step + i), D::load(w_.coef + i));
-      D::store(w_.coef + i, moved);
+      const Float next = D::fma(D::broadcast(size), D::load(w_.step + i), D::load(w_.coef + i));
+      D::store(w_.coef + i, next);
     }
     bias_ += size * bias_step;
     return true;
   }
 
   const HeadSettings& s_;
-  const HeadSpace& w_;
+  const HeadWorkspace& w_;
   const double count_;
   double bias_ = 0, largest_ = 0;
 };
 
 template <class D, class T>
 static void fit_head(const HeadSettings& settings, const HeadFit<T>& fit, double* memory) {
-  HeadSpace space(settings, memory);
+  HeadWorkspace space(settings, memory);
   if (!load_features<D>(settings, fit.features, space)) {
     for (std::size_t j = 0; j < settings.p; ++j) fit.weight[j] = __builtin_nan("");
     *fit.bias = __builtin_nan("");
@@ -343,7 +349,7 @@ static void fit_head(const HeadSettings& settings, const HeadFit<T>& fit, double
   }
   Newton<D> newton(settings, space, fit.labels);
   *fit.converged = newton.run(fit.steps);
-  newton.head(fit.weight, fit.bias);
+  newton.write_head(fit.weight, fit.bias);
 }
 
 template <class D, class T>

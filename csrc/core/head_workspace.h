@@ -1,12 +1,11 @@
-// Where a fit keeps what it computes, in one piece of memory. Everything is static or in an unnamed
+// The workspace of a fit, in one piece of memory. Everything is static or in an unnamed
 // namespace, as in trajectory_workspace.h.
 #pragma once
 
 #include "head.h"
+#include "units.h"
 
 namespace mmcl {
-
-constexpr std::size_t kDoubles = 8;  // of a unit; rows begin at multiples of it
 
 static inline std::size_t in_units(std::size_t size) {
   return (size + kDoubles - 1) / kDoubles * kDoubles;
@@ -14,8 +13,8 @@ static inline std::size_t in_units(std::size_t size) {
 
 namespace {
 
-struct HeadSpace {
-  HeadSpace(const HeadSettings& s, double* memory)
+struct HeadWorkspace {
+  HeadWorkspace(const HeadSettings& s, double* memory)
       : primal(s.p <= s.n),
         unknowns(primal ? s.p : s.n),
         samples(in_units(s.n)),
@@ -28,8 +27,9 @@ struct HeadSpace {
     system = take(in_units(unknowns) * width);
     // Primal: the features weighted; dual: the kernel.
     matrix = take(primal ? s.n * features : samples * samples);
-    double** const vectors[] = {&mean, &coef,   &step,   &y,     &y2,    &score, &change, &pulls,
-                                &curvature, &pulled, &second, &root, &scratch, &inverse};
+    double** const vectors[] = {&mean,   &coef,   &step,      &y,         &valid,
+                                &score,  &change, &residuals, &curvature, &projected,
+                                &second, &root,   &scratch,   &inverse};
     for (double** const vector : vectors) *vector = take(longest + kDoubles);
   }
   std::size_t used() const { return used_; }
@@ -38,16 +38,17 @@ struct HeadSpace {
   std::size_t unknowns;                  // p, or n in the dual form
   std::size_t samples, features, width;  // doubles from row to row
   double *rows, *columns;  // centred features, [n, features], and their transpose, [p, samples]
-  double *system;          // Newton's matrix and right sides, then its factor, [unknowns, width]
-  double *matrix;
-  double *mean, *coef, *step, *y, *y2, *score, *change, *pulls, *curvature, *pulled, *second, *root;
+  double* system;          // Newton's matrix and right sides, then its factor, [unknowns, width]
+  double* matrix;
+  double *mean, *coef, *step, *y, *valid, *score, *change, *residuals, *curvature, *projected,
+      *second, *root;
   double *scratch, *inverse;
 
  private:
   double* take(std::size_t count) {
-    double* const found = memory_ == nullptr ? nullptr : memory_ + used_;
+    double* const part = memory_ == nullptr ? nullptr : memory_ + used_;
     used_ += in_units(count);
-    return found;
+    return part;
   }
   double* memory_;
   std::size_t used_ = 0;
@@ -56,7 +57,7 @@ struct HeadSpace {
 }  // namespace
 
 static inline std::size_t head_doubles(const HeadSettings& s) {
-  return HeadSpace(s, nullptr).used();
+  return HeadWorkspace(s, nullptr).used();
 }
 
 }  // namespace mmcl

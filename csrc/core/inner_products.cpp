@@ -11,8 +11,8 @@ namespace mmcl {
 
 void inner_products(const Target& target, const std::vector<InnerProducts>& all, int threads) {
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
-  for (const InnerProducts& work : all) {
-    if (work.shared > work.rows || work.shared > work.columns) {
+  for (const InnerProducts& job : all) {
+    if (job.shared > job.rows || job.shared > job.columns) {
       throw std::invalid_argument("shared: expected at most the rows of both lists");
     }
   }
@@ -20,7 +20,7 @@ void inner_products(const Target& target, const std::vector<InnerProducts>& all,
   for_each_item(parts, all.size(), [&](std::uint64_t, std::size_t k) {
     if (all[k].rows == 0 || all[k].columns == 0) return;
     const DefaultFloats environment;
-    target.lanes->inner_products(all[k]);
+    target.inner_products(all[k]);
   });
 }
 

@@ -8,7 +8,7 @@
 namespace mmcl {
 namespace lanes {
 
-constexpr std::size_t kSide = 4;  // sixteen sums of sixteen lanes become one vector of results
+constexpr std::size_t kSide = 4;     // sixteen sums of sixteen lanes become one vector of results
 constexpr std::size_t kChunk = 768;  // dims: twelve rows of it fit the first-level cache
 
 // Sixteen partial sums of each of kRows x kColumns products, to rows of `lanes`.
@@ -50,12 +50,12 @@ static MMCL_INLINE void dot_tile(const float* const* left, const float* const* r
 // The sums over lanes of sixteen rows, in the order of `sum` of lanes_math.h.
 template <class L>
 static MMCL_INLINE typename L::Float sums(const float* lanes) {
-  alignas(64) float turned[kUnit * kUnit];
-  L::transpose(lanes, kUnit, turned, kUnit);
+  alignas(64) float transposed[kUnit * kUnit];
+  L::transpose(lanes, kUnit, transposed, kUnit);
   typename L::Float part[kUnit / 2];
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < 8; ++i) {
-    part[i] = L::add(L::load(turned + i * kUnit), L::load(turned + (i + 8) * kUnit));
+    part[i] = L::add(L::load(transposed + i * kUnit), L::load(transposed + (i + 8) * kUnit));
   }
 #pragma GCC unroll 4
   for (std::size_t half = 4; half > 0; half /= 2) {
@@ -65,15 +65,15 @@ static MMCL_INLINE typename L::Float sums(const float* lanes) {
   return part[0];
 }
 
-// Adds dims begin .. end to a 4 x 4 block of results, or begins with them. Rows and columns that do
-// not exist repeat the last one.
+// Adds dims begin .. end to a 4 x 4 block of results, or begins with them. Rows and columns past
+// the end repeat the last one.
 template <class L>
-static void dot_block(const InnerProducts& work, std::size_t row, std::size_t column,
+static void dot_block(const InnerProducts& job, std::size_t row, std::size_t column,
                       std::size_t begin, std::size_t end) {
   const float *left[kSide], *right[kSide];
   for (std::size_t a = 0; a < kSide; ++a) {
-    left[a] = work.left[row + a < work.rows ? row + a : work.rows - 1];
-    right[a] = work.right[column + a < work.columns ? column + a : work.columns - 1];
+    left[a] = job.left[row + a < job.rows ? row + a : job.rows - 1];
+    right[a] = job.right[column + a < job.columns ? column + a : job.columns - 1];
   }
   alignas(64) float lanes[kUnit * kUnit];
   for (std::size_t a = 0; a < kSide; a += L::dot_rows) {
@@ -82,34 +82,34 @@ static void dot_block(const InnerProducts& work, std::size_t row, std::size_t co
                                                lanes + (a * kSide + b) * kUnit);
     }
   }
-  float found[kUnit];
-  L::store(found, sums<L>(lanes));
-  for (std::size_t a = 0; a < kSide && row + a < work.rows; ++a) {
-    for (std::size_t b = 0; b < kSide && column + b < work.columns; ++b) {
-      float& out = work.out[row + a][column + b];
-      out = begin == 0 ? found[a * kSide + b] : out + found[a * kSide + b];
+  float products[kUnit];
+  L::store(products, sums<L>(lanes));
+  for (std::size_t a = 0; a < kSide && row + a < job.rows; ++a) {
+    for (std::size_t b = 0; b < kSide && column + b < job.columns; ++b) {
+      float& out = job.out[row + a][column + b];
+      out = begin == 0 ? products[a * kSide + b] : out + products[a * kSide + b];
     }
   }
 }
 
 template <class L>
-static void inner_products(const InnerProducts& work) {
-  constexpr std::size_t kTall = 2 * kSide;  // rows that stay in the cache while columns pass
-  // Whole blocks above the diagonal of what both lists share come from below it.
-  const std::size_t shared = work.shared / kSide * kSide;
-  for (std::size_t begin = 0; begin == 0 || begin < work.dims; begin += kChunk) {
-    const std::size_t end = work.dims - begin < kChunk ? work.dims : begin + kChunk;
-    for (std::size_t tall = 0; tall < work.rows; tall += kTall) {
-      for (std::size_t column = 0; column < work.columns; column += kSide) {
-        for (std::size_t row = tall; row < tall + kTall && row < work.rows; row += kSide) {
+static void inner_products(const InnerProducts& job) {
+  constexpr std::size_t kRowBlock = 2 * kSide;  // rows stay in the cache for all columns
+  // Whole blocks above the diagonal of the shared rows are copied from below it.
+  const std::size_t shared = job.shared / kSide * kSide;
+  for (std::size_t begin = 0; begin == 0 || begin < job.dims; begin += kChunk) {
+    const std::size_t end = job.dims - begin < kChunk ? job.dims : begin + kChunk;
+    for (std::size_t block = 0; block < job.rows; block += kRowBlock) {
+      for (std::size_t column = 0; column < job.columns; column += kSide) {
+        for (std::size_t row = block; row < block + kRowBlock && row < job.rows; row += kSide) {
           if (column > row && column < shared) continue;
-          dot_block<L>(work, row, column, begin, end);
+          dot_block<L>(job, row, column, begin, end);
         }
       }
     }
   }
   for (std::size_t i = 0; i < shared; ++i) {
-    for (std::size_t j = 0; j < i / kSide * kSide; ++j) work.out[j][i] = work.out[i][j];
+    for (std::size_t j = 0; j < i / kSide * kSide; ++j) job.out[j][i] = job.out[i][j];
   }
 }
 

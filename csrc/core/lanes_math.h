@@ -1,10 +1,9 @@
-// Exponential, logarithm and sums on sixteen lanes, over a wrapper `L`: the same bits whatever `L`.
-//
-// `L` must be a type of an unnamed namespace (simd.h says why).
+// Exponential, logarithm and activation on a unit of floats, over a wrapper `L` (units.h): the same
+// bits whatever `L`.
 #pragma once
 
 #include "constants.h"
-#include "philox_simd.h"
+#include "units.h"
 
 namespace mmcl {
 namespace lanes {
@@ -21,7 +20,7 @@ constexpr float kRounder = 0x1.8p+23f;  // adding it leaves the nearest integer 
 template <class L>
 MMCL_INLINE typename L::Float exp(typename L::Float x) {
   using Float = typename L::Float;
-  const Float clipped = L::larger(L::broadcast(kExpLowest), x);
+  const Float clipped = L::maximum(L::broadcast(kExpLowest), x);
   const Float shifted = L::fma(clipped, L::broadcast(kLog2E), L::broadcast(kRounder));
   const Float k = L::subtract(shifted, L::broadcast(kRounder));
   Float r = L::fma(k, L::broadcast(-kLn2High), clipped);
@@ -55,34 +54,13 @@ template <class L>
 MMCL_INLINE typename L::Float log1p(typename L::Float x) {
   const auto u = L::add(L::broadcast(1.0f), x);
   const auto lost = L::subtract(x, L::subtract(u, L::broadcast(1.0f)));
-  return L::add(log<L>(u), L::div(lost, u));
-}
-
-template <class L>
-MMCL_INLINE float sum(typename L::Float a) {
-  float part[16];
-  L::store(part, a);
-#pragma GCC unroll 4
-  for (int half = 8; half > 0; half /= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
-}
-
-template <class L>
-MMCL_INLINE float largest(typename L::Float a) {
-  float part[16];
-  L::store(part, a);
-  float found = part[0];
-  for (int i = 1; i < 16; ++i) found = part[i] > found ? part[i] : found;
-  return found;
+  return L::add(log<L>(u), L::divide(lost, u));
 }
 
 // max(0, z)^q; not-a-number stays.
 template <class L>
 MMCL_INLINE typename L::Float activation(typename L::Float z, int q) {
-  const auto base = L::larger(L::broadcast(0.0f), z);
+  const auto base = L::maximum(L::broadcast(0.0f), z);
   auto power = base;
   for (int k = 1; k < q; ++k) power = L::mul(power, base);
   return power;
@@ -92,7 +70,7 @@ MMCL_INLINE typename L::Float activation(typename L::Float z, int q) {
 template <class L>
 MMCL_INLINE typename L::Float times_slope(typename L::Float a, typename L::Float z, int q) {
   const auto zero = L::broadcast(0.0f);
-  const auto base = L::larger(zero, z);
+  const auto base = L::maximum(zero, z);
   for (int k = 1; k < q; ++k) a = L::mul(a, base);
   if (q > 1) a = L::mul(a, L::broadcast(static_cast<float>(q)));
   return L::keep(L::less(zero, z), a);

@@ -10,8 +10,8 @@
 
 namespace mmcl {
 
-// Calls work(part) for every part below `parts`; part 0 and what the system grants no thread for
-// run here. `work` must not throw.
+// Calls work(part) for every part below `parts`; part 0 and parts for which no thread can be
+// started run on the calling thread. `work` must not throw.
 template <class Work>
 void for_each_part(std::uint64_t parts, const Work& work) {
   if (parts == 0) return;
@@ -23,14 +23,14 @@ void for_each_part(std::uint64_t parts, const Work& work) {
       others.emplace_back([&work, started] { work(started); });
     }
   } catch (const std::system_error&) {
-    // The system grants no further thread: what is left is done here.
+    // No further thread can be started: the remaining parts run here.
   }
   work(0);
   for (std::uint64_t part = started; part < parts; ++part) work(part);
   for (std::thread& other : others) other.join();
 }
 
-// Calls work(part, item) for every item, which `parts` threads take one by one.
+// Calls work(part, item) for every item; `parts` threads claim items one by one.
 template <class Work>
 void for_each_item(std::uint64_t parts, std::size_t items, const Work& work) {
   std::atomic<std::size_t> next{0};
@@ -39,7 +39,7 @@ void for_each_item(std::uint64_t parts, std::size_t items, const Work& work) {
   });
 }
 
-// Where part `part` of `size` items begins; parts differ by at most one item.
+// First item of part `part` of `size` items; parts differ by at most one item.
 inline std::uint64_t part_begin(std::uint64_t part, std::uint64_t parts, std::uint64_t size) {
   return size / parts * part + (part < size % parts ? part : size % parts);
 }

@@ -1,14 +1,13 @@
-// Philox4x32-10 on two vectors of blocks, one round at a time, over a wrapper `V` (simd.h).
+// Philox4x32-10 on two vectors of blocks, one round at a time, over a wrapper `V` (units.h).
 //
 // Each 32-bit word sits in the low half of a 64-bit lane, whose high half may hold anything: the
 // widening multiply ignores it, so a round needs no masks and no packing. Vector 0 has the blocks
-// of the even places, vector 1 of the odd ones; they are woven together once at the end.
+// of the even places, vector 1 of the odd ones; they are interleaved once at the end.
 #pragma once
 
 #include "constants.h"
 #include "target.h"
-
-#define MMCL_INLINE inline __attribute__((always_inline))
+#include "units.h"
 
 namespace mmcl {
 namespace simd {
@@ -77,7 +76,7 @@ class Philox {
     ++round_;
   }
 
-  // The last round, on words that are woven together on the way: quicker than after it.
+  // The last round, on words interleaved on the way: quicker than after it.
   MMCL_INLINE void finish(Int (&words)[4]) {
 #pragma GCC unroll 8
     while (round_ < kRounds - 1) next();

@@ -2,10 +2,12 @@
 //
 // On ARM64 they become NEON code. On x86-64 without AVX2 the fused multiply-add is a library call,
 // which is right in every bit and slow.
-#include "plain.h"
-
+#include "embed_simd.h"
+#include "head_simd.h"
+#include "inner_products_simd.h"
+#include "plain_vector.h"
 #include "softmax_simd.h"
-#include "target.h"
+#include "trajectory_simd.h"
 
 namespace mmcl {
 namespace {
@@ -81,105 +83,26 @@ void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims
   }
 }
 
-// Sixteen lanes as an array, for the templates that are written over a vector.
-struct Plain {
-  struct Float {
-    float lane[16];
-  };
-  static constexpr int width = 16;
+constexpr StreamKernels kKernels{f32, bf16, f64, words};
 
-  template <class F>
-  static MMCL_INLINE Float each(F f) {
-    Float out;
-    for (int k = 0; k < width; ++k) out.lane[k] = f(k);
-    return out;
-  }
-  template <class F>
-  static MMCL_INLINE float fold(Float a, F f) {
-    for (int half = width / 2; half > 0; half /= 2) {
-      for (int k = 0; k < half; ++k) a.lane[k] = f(a.lane[k], a.lane[k + half]);
-    }
-    return a.lane[0];
-  }
-
-  static Float broadcast(float x) {
-    return each([=](int) { return x; });
-  }
-  static Float load(const float* from) {
-    return each([=](int k) { return from[k]; });
-  }
-  static Float load_first(const float* from, int count, float rest) {
-    return each([=](int k) { return k < count ? from[k] : rest; });
-  }
-  template <bool kStream>
-  static void store(float* out, Float a) {
-    std::memcpy(out, a.lane, sizeof a.lane);
-  }
-  static void store_first(float* out, int count, Float a) {
-    std::memcpy(out, a.lane, static_cast<std::size_t>(count) * sizeof(float));
-  }
-  static Float add(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] + b.lane[k]; });
-  }
-  static Float subtract(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] - b.lane[k]; });
-  }
-  static Float mul(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] * b.lane[k]; });
-  }
-  static Float divide(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] / b.lane[k]; });
-  }
-  static Float fma(Float a, Float b, Float c) {
-    return each([=](int k) { return std::fma(a.lane[k], b.lane[k], c.lane[k]); });
-  }
-  static Float maximum(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] > b.lane[k] ? a.lane[k] : b.lane[k]; });
-  }
-  static Float minimum(Float a, Float b) {
-    return each([=](int k) { return a.lane[k] < b.lane[k] ? a.lane[k] : b.lane[k]; });
-  }
-  static float sum(Float a) {
-    return fold(a, [](float x, float y) { return x + y; });
-  }
-  static float largest(Float a) {
-    return fold(a, [](float x, float y) { return x > y ? x : y; });
-  }
-  struct Nearest {
-    Float number, half_power;
-  };
-  static Nearest nearest(Float x) {
-    const Float shift = broadcast(kRoundToExponent), shifted = add(x, shift);
-    Nearest n{subtract(shifted, shift), {}};
-    std::uint32_t bits[width];
-    std::memcpy(bits, shifted.lane, sizeof bits);
-    for (std::uint32_t& lane : bits) lane <<= 23;
-    std::memcpy(n.half_power.lane, bits, sizeof bits);
-    return n;
-  }
-  // a * 2^n, but 0 where x < limit.
-  static Float scale_unless_less(Float a, Nearest n, Float x, Float limit) {
-    const Float half = mul(a, n.half_power);
-    return select_unless_less(add(half, half), broadcast(0.0f), x, limit);
-  }
-  static Float select_unless_less(Float a, Float b, Float x, Float limit) {
-    return each([=](int k) { return x.lane[k] < limit.lane[k] ? b.lane[k] : a.lane[k]; });
-  }
-  static Float without_subnormal(Float a) {
-    return each([=](int k) { return std::fabs(a.lane[k]) < 0x1p-126f ? 0.0f : a.lane[k]; });
-  }
-};
-
-constexpr Kernels kKernels{f32, bf16, f64, words};
+#if defined(__aarch64__)
+constexpr const char* kName = "neon";
+#else
+constexpr const char* kName = "baseline";
+#endif
 
 }  // namespace
 
-#if defined(__aarch64__)
-extern const Target kPlainTarget{"neon", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes, &kPlainHead};
-#else
-extern const Target kPlainTarget{"baseline", kKernels, kKernels, gram, simd::kSoftmax<Plain>,
-                                &kPlainLanes, &kPlainHead};
-#endif
+extern const Target kPlainTarget{
+    kName,
+    kKernels,
+    kKernels,
+    gram,
+    simd::kSoftmax<PlainFloats>,
+    lanes::embed<PlainFloats>,
+    lanes::inner_products<PlainFloats>,
+    lanes::train_run<PlainFloats>,
+    doubles::kHead<PlainDoubles>,
+};
 
 }  // namespace mmcl

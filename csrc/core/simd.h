@@ -1,7 +1,4 @@
-// The kernels of a target, written once over a small wrapper `V` per instruction set.
-//
-// `V` must be a type of an unnamed namespace, so that no code made from these templates is shared
-// between files that are compiled for different instruction sets.
+// Normals and words of the stream, written once over a wrapper `V` (units.h) per instruction set.
 #pragma once
 
 #include "transform_simd.h"
@@ -86,7 +83,8 @@ static void words(const Row& row, std::uint32_t first, std::size_t tiles, std::u
 }
 
 template <class V, bool kStream>
-constexpr Kernels kKernels{f32<V, kStream>, bf16<V, kStream>, f64<V, kStream>, words<V, kStream>};
+constexpr StreamKernels kKernels{f32<V, kStream>, bf16<V, kStream>, f64<V, kStream>,
+                                 words<V, kStream>};
 
 }  // namespace simd
 }  // namespace mmcl

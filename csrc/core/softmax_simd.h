@@ -16,20 +16,20 @@ namespace simd {
 template <class V>
 constexpr int kVectors = kSumLanes / V::width;
 
-// How a vector is read and written: whole, or its first `count` elements.
+// Access to a whole vector, or to its first `count` elements.
 template <class V>
 struct Whole {
   MMCL_INLINE typename V::Float load(const float* from, float) const { return V::load(from); }
-  MMCL_INLINE void store(float* to, typename V::Float a) const { V::template store<false>(to, a); }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store(to, a); }
 };
 
 template <class V>
 struct First {
-  int count;
+  std::size_t count;
   MMCL_INLINE typename V::Float load(const float* from, float rest) const {
-    return V::load_first(from, count, rest);
+    return V::load_padded(from, count, rest);
   }
-  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, count, a); }
+  MMCL_INLINE void store(float* to, typename V::Float a) const { V::store_first(to, a, count); }
 };
 
 // step(access, i, k) for the vector at i of the row, which belongs to partial sums number k. On the
@@ -49,7 +49,7 @@ MMCL_INLINE void for_each_vector(std::size_t n, const float* next, Step step) {
     if (i + V::width <= n) {
       step(Whole<V>{}, i, k);
     } else if (i < n) {
-      step(First<V>{static_cast<int>(n - i)}, i, k);
+      step(First<V>{n - i}, i, k);
     }
   }
 }
@@ -102,36 +102,38 @@ constexpr float kNothing = -__builtin_inff();  // its power is 0
 
 template <class V>
 static float row_largest(const float* scores, const float* next, std::size_t n) {
-  Lanes<V> top(kLowestTop);
+  Lanes<V> max(kLowestMax);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
-    top.at[k] = V::maximum(access.load(scores + i, kNothing), top.at[k]);
+    max.at[k] = V::maximum(access.load(scores + i, kNothing), max.at[k]);
   });
-  return top.largest();
+  return max.largest();
 }
 
 template <class V>
-static void column_largest(const float* scores, const float* next, std::size_t n, float* top) {
+static void column_largest(const float* scores, const float* next, std::size_t n, float* max) {
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
-    access.store(top + i, V::maximum(s, access.load(top + i, kNothing)));
+    access.store(max + i, V::maximum(s, access.load(max + i, kNothing)));
   });
 }
 
 template <class V>
-static float both_largest(const float* scores, const float* next, std::size_t n, float* column_top) {
-  Lanes<V> top(kLowestTop);
+static float both_largest(const float* scores, const float* next, std::size_t n,
+                          float* column_max) {
+  Lanes<V> max(kLowestMax);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
-    top.at[k] = V::maximum(s, top.at[k]);
-    access.store(column_top + i, V::maximum(s, access.load(column_top + i, kNothing)));
+    max.at[k] = V::maximum(s, max.at[k]);
+    access.store(column_max + i, V::maximum(s, access.load(column_max + i, kNothing)));
   });
-  return top.largest();
+  return max.largest();
 }
 
 template <class V>
-static float row_terms(const float* scores, const float* next, float* out, std::size_t n, float top) {
+static float row_terms(const float* scores, const float* next, float* out, std::size_t n,
+                       float max) {
   Lanes<V> sums(0.0f);
-  const auto t = V::broadcast(top);
+  const auto t = V::broadcast(max);
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
     for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
       const auto p = power_of_two<V>(V::subtract(access.load(scores + i, kNothing), t));
@@ -142,18 +144,19 @@ static float row_terms(const float* scores, const float* next, float* out, std::
   if (out == nullptr) {
     pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
   } else {
-    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+    pass([out](auto access, std::size_t i, auto p)
+             MMCL_INLINE_LAMBDA { access.store(out + i, p); });
   }
   return sums.sum();
 }
 
 template <class V>
-static void column_terms(const float* scores, const float* next, float* out, std::size_t n, const float* top,
-                         float* sum) {
+static void column_terms(const float* scores, const float* next, float* out, std::size_t n,
+                         const float* max, float* sum) {
   const auto pass = [&](auto write) MMCL_INLINE_LAMBDA {
     for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
       const auto s = access.load(scores + i, kNothing);
-      const auto p = power_of_two<V>(V::subtract(s, access.load(top + i, 0.0f)));
+      const auto p = power_of_two<V>(V::subtract(s, access.load(max + i, 0.0f)));
       access.store(sum + i, V::add(access.load(sum + i, 0.0f), p));
       write(access, i, p);
     });
@@ -161,33 +164,34 @@ static void column_terms(const float* scores, const float* next, float* out, std
   if (out == nullptr) {
     pass([](auto, std::size_t, auto) MMCL_INLINE_LAMBDA {});
   } else {
-    pass([out](auto access, std::size_t i, auto p) MMCL_INLINE_LAMBDA { access.store(out + i, p); });
+    pass([out](auto access, std::size_t i, auto p)
+             MMCL_INLINE_LAMBDA { access.store(out + i, p); });
   }
 }
 
 template <class V>
-static float both_terms(const float* scores, const float* next, std::size_t n, float row_top, const float* column_top,
-                        float* column_sum) {
+static float both_terms(const float* scores, const float* next, std::size_t n, float row_max,
+                        const float* column_max, float* column_sum) {
   Lanes<V> sums(0.0f);
-  const auto t = V::broadcast(row_top);
+  const auto t = V::broadcast(row_max);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     sums.at[k] = V::add(sums.at[k], power_of_two<V>(V::subtract(s, t)));
-    const auto p = power_of_two<V>(V::subtract(s, access.load(column_top + i, 0.0f)));
+    const auto p = power_of_two<V>(V::subtract(s, access.load(column_max + i, 0.0f)));
     access.store(column_sum + i, V::add(access.load(column_sum + i, 0.0f), p));
   });
   return sums.sum();
 }
 
-// 2^(s - top), whatever the top; not-a-number stays, for it is the second argument.
+// 2^(s - max), for any max; not-a-number stays, as the second argument of minimum.
 template <class V>
-MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float top) {
-  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, top)));
+MMCL_INLINE typename V::Float term(typename V::Float s, typename V::Float max) {
+  return power_of_two<V>(V::minimum(V::broadcast(kInfinitePower), V::subtract(s, max)));
 }
 
 template <class V>
-static void row_weights(float* scores, const float* next, std::size_t n, float top, float scale) {
-  const auto t = V::broadcast(top), f = V::broadcast(scale);
+static void row_weights(float* scores, const float* next, std::size_t n, float max, float scale) {
+  const auto t = V::broadcast(max), f = V::broadcast(scale);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto w = V::mul(term<V>(access.load(scores + i, kNothing), t), f);
     access.store(scores + i, V::without_subnormal(w));
@@ -195,13 +199,13 @@ static void row_weights(float* scores, const float* next, std::size_t n, float t
 }
 
 template <class V>
-static void both_weights(float* scores, const float* next, std::size_t n, float row_top, float row_scale,
-                         const float* column_top, const float* column_scale) {
-  const auto t = V::broadcast(row_top), f = V::broadcast(row_scale);
+static void both_weights(float* scores, const float* next, std::size_t n, float row_max,
+                         float row_scale, const float* column_max, const float* column_scale) {
+  const auto t = V::broadcast(row_max), f = V::broadcast(row_scale);
   for_each_vector<V>(n, next, [&](auto access, std::size_t i, int) MMCL_INLINE_LAMBDA {
     const auto s = access.load(scores + i, kNothing);
     const auto row = V::mul(term<V>(s, t), f);
-    const auto column = term<V>(s, access.load(column_top + i, 0.0f));
+    const auto column = term<V>(s, access.load(column_max + i, 0.0f));
     const auto w = V::fma(column, access.load(column_scale + i, 0.0f), row);
     access.store(scores + i, V::without_subnormal(w));
   });
@@ -217,16 +221,16 @@ static float softplus(float* scores, const float* next, std::size_t n) {
     const auto decay = power_of_two<V>(V::minimum(s, V::subtract(zero, s)));  // 2^-|s|
     const auto tail = V::mul(decay, polynomial<V>(kLog1p, decay));
     sums.at[k] = V::add(sums.at[k], V::add(V::maximum(s, zero), tail));
-    const auto above = V::select_unless_less(one, decay, s, zero);
+    const auto above = V::select(V::less(s, zero), decay, one);
     access.store(scores + i, V::divide(above, V::add(one, decay)));
   });
   return sums.sum();
 }
 
 template <class V>
-constexpr SoftmaxKernels kSoftmax{row_largest<V>,    column_largest<V>, both_largest<V>,
-                                  row_terms<V>,      column_terms<V>,   both_terms<V>,
-                                  row_weights<V>,    both_weights<V>,   softplus<V>};
+constexpr SoftmaxKernels kSoftmax{row_largest<V>, column_largest<V>, both_largest<V>,
+                                  row_terms<V>,   column_terms<V>,   both_terms<V>,
+                                  row_weights<V>, both_weights<V>,   softplus<V>};
 
 }  // namespace simd
 }  // namespace mmcl

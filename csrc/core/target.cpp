@@ -24,20 +24,20 @@ std::uint64_t enabled_state() {
 }
 
 std::vector<const Target*> detect() {
-  std::vector<const Target*> found{&kPlainTarget};
+  std::vector<const Target*> available{&kPlainTarget};
   constexpr std::uint32_t kFma = 1u << 12, kOsxsave = 1u << 27, kAvx = 1u << 28;
   constexpr std::uint32_t kAvx2 = 1u << 5, kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30,
                           kVl = 1u << 31;
   constexpr std::uint64_t kYmmState = 0x06, kZmmState = 0xe6;
   std::uint32_t a, b, c, d, leaf7 = 0;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !has_bits(c, kFma | kOsxsave | kAvx)) return found;
-  if (__get_cpuid_count(7, 0, &a, &leaf7, &c, &d) == 0) return found;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !has_bits(c, kFma | kOsxsave | kAvx)) return available;
+  if (__get_cpuid_count(7, 0, &a, &leaf7, &c, &d) == 0) return available;
   const std::uint64_t state = enabled_state();
-  if (!has_bits(state, kYmmState) || !has_bits(leaf7, kAvx2)) return found;
-  found.push_back(&kAvx2Target);
-  if (!has_bits(state, kZmmState) || !has_bits(leaf7, kF | kDq | kBw | kVl)) return found;
-  found.push_back(&kAvx512Target);
-  return found;
+  if (!has_bits(state, kYmmState) || !has_bits(leaf7, kAvx2)) return available;
+  available.push_back(&kAvx2Target);
+  if (!has_bits(state, kZmmState) || !has_bits(leaf7, kF | kDq | kBw | kVl)) return available;
+  available.push_back(&kAvx512Target);
+  return available;
 }
 #else
 std::vector<const Target*> detect() { return {&kPlainTarget}; }
@@ -67,8 +67,8 @@ const Target& automatic() {
 }  // namespace
 
 std::vector<const Target*> targets() {
-  static const std::vector<const Target*> found = detect();
-  return found;
+  static const std::vector<const Target*> available = detect();
+  return available;
 }
 
 const Target& find_target(const std::string& name) {

@@ -32,20 +32,20 @@ void train_trajectories(const Target& target, const TrajectorySettings& settings
                         const std::vector<TrajectoryRun>& runs, int threads) {
   check(settings, runs, threads);
   if (settings.epochs == 0) return;
-  // Runs share nothing, so it does not matter who trains which.
+  // Runs share nothing: any thread may train any run.
   std::size_t most = 0;
   for (const TrajectoryRun& run : runs) {
     most = std::max(most, workspace_floats(settings, run.positives));
   }
-  const std::size_t wanted =
-      std::max<std::size_t>(1, std::min<std::size_t>(runs.size(), static_cast<std::size_t>(threads)));
+  const std::size_t parts = std::max<std::size_t>(
+      1, std::min<std::size_t>(runs.size(), static_cast<std::size_t>(threads)));
   // All memory before the first thread: a failed allocation is then an ordinary exception.
-  std::vector<std::vector<Line>> memory(wanted);
-  for (auto& own : memory) own.resize(most / kUnit);
-  for_each_item(wanted, runs.size(), [&](std::uint64_t part, std::size_t k) {
+  std::vector<std::vector<Line>> memory(parts);
+  for (auto& block : memory) block.resize(most / kUnit);
+  for_each_item(parts, runs.size(), [&](std::uint64_t part, std::size_t k) {
     const DefaultFloats environment;
     std::fill(memory[part].begin(), memory[part].end(), Line{});
-    target.lanes->train_run(settings, runs[k], memory[part][0].values);
+    target.train_run(settings, runs[k], memory[part][0].values);
   });
 }
 

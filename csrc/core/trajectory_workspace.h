@@ -1,4 +1,4 @@
-// Where a run keeps what it computes, in one piece of memory, and how its rows are padded.
+// The workspace of a run, in one piece of memory, and the padding of its rows.
 //
 // Everything is static or in an unnamed namespace, and nothing comes from the standard library's
 // templates: this header is compiled for several instruction sets, and of a function with external
@@ -6,10 +6,9 @@
 #pragma once
 
 #include "trajectory.h"
+#include "units.h"
 
 namespace mmcl {
-
-constexpr std::size_t kUnit = 16;  // floats; rows begin at multiples of it
 
 static inline std::size_t padded(std::size_t size) { return (size + kUnit - 1) / kUnit * kUnit; }
 
@@ -17,8 +16,8 @@ static inline std::size_t vectors_of(const TrajectorySettings& s) {
   return s.n + 1 + (s.multi ? 0 : s.n);
 }
 
-// Units of columns of the inner products that are held and worked on together: fewer leave the
-// multiply-adds waiting for each other, more leave the first-level cache (at n = 100).
+// Units of columns in a block of the inner products. Fewer: multiply-adds wait for each other.
+// More: a block leaves the first-level cache (at n = 100).
 constexpr std::size_t kBlockUnits = 7;
 
 namespace {
@@ -28,9 +27,9 @@ class Arena {
  public:
   explicit Arena(float* memory) : memory_(memory) {}
   float* floats(std::size_t count) {
-    float* const found = memory_ == nullptr ? nullptr : memory_ + used_;
+    float* const part = memory_ == nullptr ? nullptr : memory_ + used_;
     used_ += padded(count);
-    return found;
+    return part;
   }
   std::int32_t* integers(std::size_t count) {
     return reinterpret_cast<std::int32_t*>(floats(count));
@@ -43,63 +42,64 @@ class Arena {
 };
 
 // One modality.
-struct SideSpace {
-  float* blocks;             // K by blocks of columns: [n + 1, units] one after the other
-  float* z;                  // Z, [m, width]
-  float *own, *view;         // act of the samples and of their views, [m, samples]
-  float* change;             // C, [m, changes]
-  std::int32_t* active;      // columns with z > 0, those of label +1 first, then mu; [m, changes]
-  std::int32_t *positives, *count;  // how many, without mu; [m]
-  float *signal, *plus, *minus;     // <w_r, mu>, act of it, act of its negative, [m]
-  float *matched;            // score of each query's positive, [samples]
-  float *pull, *push;        // what the keys and the positive weigh in the gradient, [samples]
-  float missing[2];          // sum of push over the queries of each label
+struct ModalityWorkspace {
+  float* blocks;                    // K by blocks of columns: [n + 1, units] one after the other
+  float* z;                         // Z, [m, width]
+  float *features, *view_features;  // act of the samples and of their views, [m, samples]
+  float* change;                    // C, [m, change_stride]
+  std::int32_t* active;  // columns with z > 0, those of label +1 first, then mu; [m, change_stride]
+  std::int32_t *positives, *count;      // counts of active samples, [m]
+  float *signal, *plus, *minus;         // <w_r, mu>, act of it, act of its negative, [m]
+  float* positive_score;                // score of each query's positive, [samples]
+  float *key_weight, *positive_weight;  // factors of the keys' e^(s - max) and of the positive in
+                                        // the gradient, [samples]
+  float positive_weight_sum[2];         // sum of positive_weight over the queries of each label
 };
 
 // Scores between the labels: queries of label +1 as rows of one, of label -1 as rows of the other.
-struct ScoreSpace {
+struct ScoreWorkspace {
   float* rows;     // [positives + 16, columns]
   float* columns;  // its transpose
 };
 
-struct TrajectorySpace {
-  TrajectorySpace(const TrajectorySettings& s, std::size_t positives, Arena& arena)
+struct TrajectoryWorkspace {
+  TrajectoryWorkspace(const TrajectorySettings& s, std::size_t positives, Arena& arena)
       : samples(padded(s.n) + kUnit),
-        changes(padded(s.n + 1)),
+        change_stride(padded(s.n + 1)),
         width(padded(vectors_of(s)) + kUnit),
         rows(padded(positives)),
         columns(padded(s.n - positives)) {
     for (int k = 0; k < (s.multi ? 2 : 1); ++k) {
-      SideSpace& side = sides[k];
-      side.blocks = arena.floats((s.n + 1) * padded(vectors_of(s)));
-      side.z = arena.floats(s.m * width);
-      side.own = arena.floats(s.m * samples);
-      side.view = s.multi ? nullptr : arena.floats(s.m * samples);
-      side.change = arena.floats(s.m * changes);
-      side.active = arena.integers(s.m * changes);
-      side.positives = arena.integers(s.m);
-      side.count = arena.integers(s.m);
-      side.signal = arena.floats(s.m);
-      side.plus = arena.floats(s.m);
-      side.minus = arena.floats(s.m);
-      side.matched = arena.floats(samples);
-      side.pull = arena.floats(samples);
-      side.push = arena.floats(samples);
+      ModalityWorkspace& modality = modalities[k];
+      modality.blocks = arena.floats((s.n + 1) * padded(vectors_of(s)));
+      modality.z = arena.floats(s.m * width);
+      modality.features = arena.floats(s.m * samples);
+      modality.view_features = s.multi ? nullptr : arena.floats(s.m * samples);
+      modality.change = arena.floats(s.m * change_stride);
+      modality.active = arena.integers(s.m * change_stride);
+      modality.positives = arena.integers(s.m);
+      modality.count = arena.integers(s.m);
+      modality.signal = arena.floats(s.m);
+      modality.plus = arena.floats(s.m);
+      modality.minus = arena.floats(s.m);
+      modality.positive_score = arena.floats(samples);
+      modality.key_weight = arena.floats(samples);
+      modality.positive_weight = arena.floats(samples);
       scores[k].rows = arena.floats((rows + kUnit) * columns);
       scores[k].columns = arena.floats(rows * columns);
     }
   }
-  std::size_t samples, changes, width;  // floats from row to row
-  std::size_t rows, columns;     // of the scores, padded
-  SideSpace sides[2];
-  ScoreSpace scores[2];  // of multi: positives of A against negatives of B, and the reverse
+  std::size_t samples, change_stride, width;  // floats from row to row
+  std::size_t rows, columns;                  // of the scores, padded
+  ModalityWorkspace modalities[2];
+  ScoreWorkspace scores[2];  // of multi: positives of A against negatives of B, and the reverse
 };
 
 }  // namespace
 
 static inline std::size_t workspace_floats(const TrajectorySettings& s, std::size_t positives) {
   Arena arena(nullptr);
-  TrajectorySpace space(s, positives, arena);
+  TrajectoryWorkspace workspace(s, positives, arena);
   return arena.used();
 }
 

@@ -1,8 +1,8 @@
 // The normal transform of docs/stream.md on the four words of V::width blocks, over a wrapper `V`.
 //
 // A polynomial is a chain of dependent operations, and so are Philox's rounds; each alone leaves
-// the vector units half idle. So this takes something else to do, `between.begin()` and then six
-// times `between.next()`, which it spreads over the longest polynomial.
+// the vector units half idle. So the transform takes other work, `between.begin()` and then
+// six times `between.next()`, and spreads it over the longest polynomial.
 #pragma once
 
 #include "philox_simd.h"
@@ -10,7 +10,7 @@
 namespace mmcl {
 namespace simd {
 
-// What the logarithm needs: -2 log u = fma(t, L(t), e). `a` is the *complement* of the word.
+// The logarithm's arguments: -2 log u = fma(t, L(t), e). `a` is the *complement* of the word.
 template <class V>
 MMCL_INLINE void reduce(typename V::Int a, typename V::Float& t, typename V::Float& e) {
   using Float = typename V::Float;
@@ -22,7 +22,7 @@ MMCL_INLINE void reduce(typename V::Int a, typename V::Float& t, typename V::Flo
   // The specification's b less 31 << 23: its upper bits are the exponent, ready for conversion.
   const Int b = V::subtract(V::bits(f), V::integer(kLogBits + (31 << 23) - V::exponent_bias));
   const Int m = V::add(V::bit_and(b, V::integer(kMantissa)), V::integer(kLogBits));
-  e = V::keep_where(far, V::mul(V::exponent(b), V::broadcast(kMinus2Ln2)));
+  e = V::keep(far, V::mul(V::exponent(b), V::broadcast(kMinus2Ln2)));
   t = V::select(far, V::subtract(V::as_float(m), V::broadcast(1.0f)),
                 V::mul(f, V::broadcast(-0x1p-31f)));
 }

@@ -1,6 +1,6 @@
 // Plain C++ test of logistic heads, meant to run under the address and undefined-behaviour
 // sanitizers: buffers are exactly as large as they must be, every target gives the same bits, and
-// what it calls the optimum has a vanishing gradient.
+// the gradient at its optimum vanishes.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -49,9 +49,10 @@ Heads solved(const mmcl::Target& target, const Shape& s, const std::vector<T>& x
           std::vector<double>(s.problems), std::vector<char>(s.problems),
           std::vector<std::int64_t>(s.problems)};
   const mmcl::HeadSettings settings{s.n, s.p, 1.0 / static_cast<double>(s.n), 1e-10, 200};
-  mmcl::HeadBatch<T> batch{s.problems,      x.data(), y.data(), h.weight.data(), h.bias.data(),
-                           reinterpret_cast<bool*>(h.converged.data()), h.steps.data(),
-                           h.share.data()};
+  mmcl::HeadBatch<T> batch{s.problems,     x.data(),
+                           y.data(),       h.weight.data(),
+                           h.bias.data(),  reinterpret_cast<bool*>(h.converged.data()),
+                           h.steps.data(), h.share.data()};
   mmcl::fit_heads(target, settings, batch, threads);
   mmcl::score_heads(target, s.n, s.p, batch, threads);
   return h;
@@ -121,8 +122,8 @@ void check(const Shape& s) {
 }  // namespace
 
 int main() {
-  const Shape shapes[] = {{3, 30, 17, 1.0},   {2, 8, 8, 10.0},   {2, 9, 7, 1e-3}, {3, 7, 9, 1.0},
-                          {2, 24, 40, 100.0}, {1, 2, 1, 1.0},    {1, 2, 3, 1.0},  {2, 100, 50, 5.0},
+  const Shape shapes[] = {{3, 30, 17, 1.0},   {2, 8, 8, 10.0}, {2, 9, 7, 1e-3}, {3, 7, 9, 1.0},
+                          {2, 24, 40, 100.0}, {1, 2, 1, 1.0},  {1, 2, 3, 1.0},  {2, 100, 50, 5.0},
                           {2, 33, 31, 1.0},   {2, 15, 14, 1e4}};
   for (const Shape& shape : shapes) {
     check<float>(shape);

@@ -24,8 +24,8 @@ void expect(bool ok, const std::string& what) {
   ++failures;
 }
 
-// Any numbers of both signs do.
-std::vector<float> numbers(std::size_t count, float scale, unsigned seed) {
+// Values of both signs.
+std::vector<float> values(std::size_t count, float scale, unsigned seed) {
   std::vector<float> out(count);
   for (float& x : out) {
     seed = seed * 1664525u + 1013904223u;
@@ -43,7 +43,7 @@ struct Shape {
 struct Problem {
   Shape shape;
   std::size_t vectors;
-  std::vector<float> gram[2], z[2], moved[2], loss, signal, noise;
+  std::vector<float> gram[2], z[2], coefficients[2], loss, signal, noise;
 
   explicit Problem(const Shape& s) : shape(s), vectors(s.n + 1 + (s.multi ? 0 : s.n)) {}
 
@@ -55,13 +55,13 @@ struct Problem {
     runs[0].tau = 0.1f;
     runs[0].eta = 0.02f;
     for (int k = 0; k < (shape.multi ? 2 : 1); ++k) {
-      runs[0].sides[k] = {gram[k].data(), z[k].data(), moved[k].data()};
+      runs[0].modalities[k] = {gram[k].data(), z[k].data(), coefficients[k].data()};
     }
     runs[0].loss = loss.data();
     runs[0].signal = signal.data();
     runs[0].noise = noise.data();
-    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, epochs, update},
-                             runs, 3);
+    mmcl::train_trajectories(target, {shape.n, shape.m, shape.q, shape.multi, epochs, update}, runs,
+                             3);
   }
 };
 
@@ -70,11 +70,11 @@ struct Problem {
 void project(const mmcl::Target& target, Problem& p) {
   const Shape& s = p.shape;
   for (int k = 0; k < (s.multi ? 2 : 1); ++k) {
-    const auto rows = numbers((2 * s.n + 1) * s.dims, 0.5f, 11u + static_cast<unsigned>(k));
-    const auto weights = numbers(s.m * s.dims, 0.1f, 5u + static_cast<unsigned>(k));
+    const auto rows = values((2 * s.n + 1) * s.dims, 0.5f, 11u + static_cast<unsigned>(k));
+    const auto weights = values(s.m * s.dims, 0.1f, 5u + static_cast<unsigned>(k));
     p.gram[k].assign((s.n + 1) * p.vectors, 77.0f);
     p.z[k].assign(s.m * p.vectors, 77.0f);
-    p.moved[k].assign(s.m * (s.n + 1), 0.0f);
+    p.coefficients[k].assign(s.m * (s.n + 1), 0.0f);
     std::vector<const float*> left, right;
     std::vector<float*> out;
     for (std::size_t i = 0; i < p.vectors; ++i) right.push_back(rows.data() + i * s.dims);
@@ -82,10 +82,9 @@ void project(const mmcl::Target& target, Problem& p) {
     for (std::size_t i = 0; i < s.m; ++i) left.push_back(weights.data() + i * s.dims);
     for (std::size_t i = 0; i <= s.n; ++i) out.push_back(p.gram[k].data() + i * p.vectors);
     for (std::size_t i = 0; i < s.m; ++i) out.push_back(p.z[k].data() + i * p.vectors);
-    mmcl::inner_products(target,
-                         {{left.data(), left.size(), right.data(), right.size(), s.n + 1, s.dims,
-                           out.data()}},
-                         2);
+    mmcl::inner_products(
+        target,
+        {{left.data(), left.size(), right.data(), right.size(), s.n + 1, s.dims, out.data()}}, 2);
     double largest = 0;
     for (std::size_t i = 0; i < left.size(); ++i) {
       for (std::size_t j = 0; j < right.size(); ++j) {
@@ -94,7 +93,8 @@ void project(const mmcl::Target& target, Problem& p) {
         largest = std::max(largest, std::fabs(exact - out[i][j]));
       }
     }
-    expect(largest < 1e-4, std::string(target.name) + " inner products: " + std::to_string(largest));
+    expect(largest < 1e-4,
+           std::string(target.name) + " inner products: " + std::to_string(largest));
   }
 }
 
@@ -121,9 +121,10 @@ double exact_loss(const Problem& p) {
     };
     for (std::size_t i = 0; i < s.n; ++i) {
       double others = 0;
-      const double own = similarity(i, i, views + i);
+      const double positive = similarity(i, i, views + i);
       for (std::size_t j = 0; j < s.n; ++j) {
-        if ((i < s.positives) != (j < s.positives)) others += std::exp(similarity(i, j, j) - own);
+        if ((i < s.positives) != (j < s.positives))
+          others += std::exp(similarity(i, j, j) - positive);
       }
       total += std::log1p(others);
     }
@@ -136,9 +137,9 @@ std::vector<float> embedded(const mmcl::Target& target, const Problem& p) {
   std::vector<float> labels(s.n, 1.0f), out(s.n * s.m);
   std::vector<std::int64_t> places(s.n);
   for (std::size_t i = 0; i < s.n; ++i) places[i] = static_cast<std::int64_t>(s.n - 1 - i);
-  const mmcl::Embedding work{p.z[0].data(), nullptr,       nullptr,
-                             labels.data(),  places.data(), out.data()};
-  mmcl::embed(target, {s.n, s.m, s.q, p.vectors, 0}, {work}, 2);
+  const mmcl::Embedding run{p.z[0].data(), nullptr,       nullptr,
+                            labels.data(), places.data(), out.data()};
+  mmcl::embed(target, {s.n, s.m, s.q, p.vectors, 0}, {run}, 2);
   const float* const row = p.z[0].data() + (s.m - 1) * p.vectors;
   const double last = power_relu(row[0], s.q) + power_relu(row[s.n], s.q);
   expect(std::fabs(out[s.n * s.m - 1] - last) <= 1e-5 * (1 + last), "embedding");
@@ -154,7 +155,7 @@ void check(const Shape& shape) {
   const std::string name = "n " + std::to_string(shape.n) + " m " + std::to_string(shape.m) +
                            " positives " + std::to_string(shape.positives) + " q " +
                            std::to_string(shape.q) + (shape.multi ? " multi" : "");
-  std::vector<Problem> done;
+  std::vector<Problem> trained;
   std::vector<std::vector<float>> embeddings;
   for (const mmcl::Target* target : mmcl::targets()) {
     Problem p(shape);
@@ -165,13 +166,14 @@ void check(const Shape& shape) {
     p.train(*target, 12, true);
     expect(std::isfinite(p.loss[11]), name + ": a finite loss");
     embeddings.push_back(embedded(*target, p));
-    done.push_back(p);
+    trained.push_back(p);
   }
-  for (const Problem& p : done) {
-    bool equal = same(p.loss, done[0].loss) && same(p.signal, done[0].signal) &&
-                 same(p.noise, done[0].noise) && same(embeddings[0], embeddings.back());
+  for (const Problem& p : trained) {
+    bool equal = same(p.loss, trained[0].loss) && same(p.signal, trained[0].signal) &&
+                 same(p.noise, trained[0].noise) && same(embeddings[0], embeddings.back());
     for (int k = 0; k < 2; ++k) {
-      equal = equal && same(p.z[k], done[0].z[k]) && same(p.moved[k], done[0].moved[k]);
+      equal = equal && same(p.z[k], trained[0].z[k]) &&
+              same(p.coefficients[k], trained[0].coefficients[k]);
     }
     expect(equal, name + ": the same bits on every target");
   }
@@ -181,9 +183,9 @@ void check(const Shape& shape) {
 
 int main() {
   const Shape shapes[] = {
-      {7, 3, 5, 4, 1, false},     {7, 3, 5, 4, 1, true},     {33, 17, 40, 16, 2, false},
+      {7, 3, 5, 4, 1, false},      {7, 3, 5, 4, 1, true},      {33, 17, 40, 16, 2, false},
       {33, 17, 1030, 31, 3, true}, {64, 16, 16, 32, 1, false}, {101, 5, 30, 3, 1, true},
-      {16, 16, 16, 0, 1, false},  {16, 16, 16, 16, 2, true}, {1, 1, 1, 1, 1, false},
+      {16, 16, 16, 0, 1, false},   {16, 16, 16, 16, 2, true},  {1, 1, 1, 1, 1, false},
   };
   for (const Shape& shape : shapes) check(shape);
   std::printf("runs: %d failures\n", failures);

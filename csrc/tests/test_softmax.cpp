@@ -1,13 +1,14 @@
 // Plain C++ test of csrc/core/softmax, meant to run under the address and undefined-behaviour
-// sanitizers: every pass of every target on exactly sized memory, against libm and the first target.
-#include "../core/softmax.h"
-
+// sanitizers: every pass of every target on exactly sized memory, against libm and the first
+// target.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "../core/softmax.h"
 
 namespace {
 
@@ -46,13 +47,13 @@ Floats results(const mmcl::Target& target, std::size_t c, std::size_t m, std::si
   Floats all;
   const auto keep = [&all](const Floats& x) { all.insert(all.end(), x.begin(), x.end()); };
   const mmcl::Matrix<float> none{nullptr, 0, 0, 0};
-  Floats row_top(c, -5.0f), row_total(c), column_top(m, -5.0f), column_total(m);
-  const mmcl::TopTotal rows{row_top.data(), row_total.data()};
-  const mmcl::TopTotal columns{column_top.data(), column_total.data()};
+  Floats row_max(c, -5.0f), row_sum(c), column_max(m, -5.0f), column_sum(m);
+  const mmcl::MaxSum rows{row_max.data(), row_sum.data()};
+  const mmcl::MaxSum columns{column_max.data(), column_sum.data()};
   const auto keep_statistics = [&] {
-    for (const Floats* x : {&row_top, &row_total, &column_top, &column_total}) keep(*x);
-    std::fill(row_top.begin(), row_top.end(), -5.0f);
-    std::fill(column_top.begin(), column_top.end(), -5.0f);
+    for (const Floats* x : {&row_max, &row_sum, &column_max, &column_sum}) keep(*x);
+    std::fill(row_max.begin(), row_max.end(), -5.0f);
+    std::fill(column_max.begin(), column_max.end(), -5.0f);
   };
   Block scores(c, m, gap), out(c, m, gap);
   mmcl::softmax_both(target, scores.matrix<const float>(), rows, columns, threads);
@@ -65,33 +66,33 @@ Floats results(const mmcl::Target& target, std::size_t c, std::size_t m, std::si
   mmcl::softmax_columns(target, scores.matrix<const float>(), out.matrix<float>(), columns,
                         threads);
   keep(out.values);
-  const mmcl::TopScale row_scale{row_top.data(), row_total.data()};
-  const mmcl::TopScale column_scale{column_top.data(), column_total.data()};
-  for (const mmcl::TopScale* side : {&column_scale, static_cast<const mmcl::TopScale*>(nullptr)}) {
+  const mmcl::MaxScale row_scale{row_max.data(), row_sum.data()};
+  const mmcl::MaxScale column_scale{column_max.data(), column_sum.data()};
+  for (const mmcl::MaxScale* side : {&column_scale, static_cast<const mmcl::MaxScale*>(nullptr)}) {
     Block weights(c, m, gap);
     mmcl::softmax_weights(target, weights.matrix<float>(), row_scale, side, threads);
     keep(weights.values);
   }
   Block sigmoid(c, m, gap);
-  mmcl::softplus_rows(target, sigmoid.matrix<float>(), row_total.data(), threads);
+  mmcl::softplus_rows(target, sigmoid.matrix<float>(), row_sum.data(), threads);
   keep(sigmoid.values);
-  keep(row_total);
+  keep(row_sum);
   return all;
 }
 
-// The row totals against the C library in double.
-void check_totals(const mmcl::Target& target, std::size_t c, std::size_t m) {
+// The row sums against the C library in double.
+void check_sums(const mmcl::Target& target, std::size_t c, std::size_t m) {
   Block scores(c, m, 0);
-  Floats top(c, -5.0f), total(c);
+  Floats max(c, -5.0f), sum(c);
   mmcl::softmax_rows(target, scores.matrix<const float>(), {nullptr, 0, 0, 0},
-                     {top.data(), total.data()}, 1);
+                     {max.data(), sum.data()}, 1);
   for (std::size_t i = 0; i < c; ++i) {
     double exact = 0.0;
     for (std::size_t j = 0; j < m; ++j) {
-      exact += std::exp2(double{scores.values[i * m + j] - top[i]});
+      exact += std::exp2(double{scores.values[i * m + j] - max[i]});
     }
-    expect(std::fabs(total[i] - exact) <= 40 * 0x1p-24 * exact,
-           std::string(target.name) + ": total of " + std::to_string(m) + " columns");
+    expect(std::fabs(sum[i] - exact) <= 40 * 0x1p-24 * exact,
+           std::string(target.name) + ": sum of " + std::to_string(m) + " columns");
   }
 }
 
@@ -105,7 +106,7 @@ void check(std::size_t c, std::size_t m, std::size_t gap, int threads) {
     expect(same_bits(results(*target, c, m, gap, threads), expected),
            std::string(target->name) + ": " + std::to_string(c) + " x " + std::to_string(m) +
                " scores, gap " + std::to_string(gap));
-    check_totals(*target, c, m);
+    check_sums(*target, c, m);
   }
 }
 

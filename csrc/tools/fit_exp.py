@@ -16,22 +16,24 @@ def main() -> None:
     """Fit and print."""
     r = np.cos((np.arange(4000) + 0.5) / 4000 * np.pi) * np.log(2) / 2 * 1.0001
     r = r.astype(np.longdouble)
-    wanted, weight = (np.exp(r) - 1 - r) / r**2, r**2 / np.exp(r)
-    found: list[np.longdouble] = []
+    quotient, weight = (np.exp(r) - 1 - r) / r**2, r**2 / np.exp(r)
+    coefficients: list[np.longdouble] = []
     for k in range(TERMS):
-        rest = wanted - sum(c * r**i for i, c in enumerate(found))
+        remainder = quotient - sum(c * r**i for i, c in enumerate(coefficients))
         powers = np.stack([r**i for i in range(k, TERMS)], axis=1).astype(float)
         lawson = np.ones(len(r)) / len(r)
         for _ in range(STEPS):
             scale = (weight * np.sqrt(lawson)).astype(float)
-            fit = np.linalg.lstsq(powers * scale[:, None], (rest * scale).astype(float))[0]
-            error = np.abs((powers @ fit - rest) * weight).astype(float)
+            fit = np.linalg.lstsq(powers * scale[:, None], (remainder * scale).astype(float))[0]
+            error = np.abs((powers @ fit - remainder) * weight).astype(float)
             lawson *= error / error.max()
             lawson = (lawson + 1e-12) / (lawson + 1e-12).sum()
-        found.append(np.longdouble(np.float32(fit[0])))
-    value = 1 + r + r**2 * sum(c * r**i for i, c in enumerate(found))
+        coefficients.append(np.longdouble(np.float32(fit[0])))
+    value = 1 + r + r**2 * sum(c * r**i for i, c in enumerate(coefficients))
     worst = float(np.abs(value / np.exp(r) - 1).max())
-    sys.stdout.write(", ".join(float(c).hex() for c in found) + f"\nerror at most {worst:.1e}\n")
+    sys.stdout.write(
+        ", ".join(float(c).hex() for c in coefficients) + f"\nerror at most {worst:.1e}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -39,16 +39,16 @@ def fit(
     """Float32 coefficients of a polynomial near f on [low, high]; its largest relative error."""
     node = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
     x = (node * (high - low) / 2 + (high + low) / 2).astype(np.longdouble)
-    y, done = f(x), dict(fixed)
+    y, chosen = f(x), dict(fixed)
     weight = 1 / np.abs(y)
     for k in range(degree + 1):
-        if k in done:
+        if k in chosen:
             continue
-        free = [j for j in range(degree + 1) if j not in done]
-        rest = y - sum(np.longdouble(c) * x**j for j, c in done.items())
-        done[k] = float(np.float32(_minimax(x, rest, weight, free)[0]))
-    error = np.abs((sum(np.longdouble(done[k]) * x**k for k in range(degree + 1)) - y) * weight)
-    return [done[k] for k in range(degree + 1)], float(error.max())
+        free = [j for j in range(degree + 1) if j not in chosen]
+        remainder = y - sum(np.longdouble(c) * x**j for j, c in chosen.items())
+        chosen[k] = float(np.float32(_minimax(x, remainder, weight, free)[0]))
+    error = np.abs((sum(np.longdouble(chosen[k]) * x**k for k in range(degree + 1)) - y) * weight)
+    return [chosen[k] for k in range(degree + 1)], float(error.max())
 
 
 def main() -> None:
