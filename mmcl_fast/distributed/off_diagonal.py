@@ -19,7 +19,7 @@ from torch import Tensor
 from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
 from mmcl_fast.losses.torch_backend import softmax_passes
 from mmcl_fast.losses.torch_backend.gradients import Accumulator
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.score_blocks import Work
 
 Pair = tuple[Tensor, Tensor]
@@ -32,8 +32,8 @@ def foreign_statistics(contrast: Contrast) -> tuple[Pair, Pair | None]:
         of log 2, and the sum of 2^(score - top). Of none: a finite top far below any, and 0.
     """
     work = _work(contrast)
-    rows = Side.start("decoupled", work.query.new_empty(len(work.query)))
-    columns = Side.start("decoupled", work.key.new_empty(len(work.key)))
+    rows = RowStatistics.start("decoupled", work.query.new_empty(len(work.query)))
+    columns = RowStatistics.start("decoupled", work.key.new_empty(len(work.key)))
     for block in work.blocks():
         scores = work.scores(block)
         top = rows.top[block.rows].clone()

@@ -21,7 +21,7 @@ from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.off_diagonal import foreign_gradients, foreign_statistics
 from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
 from mmcl_fast.losses.torch_backend import contrast_backward, contrast_forward
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 
 Pair = tuple[Tensor, Tensor]
 
@@ -141,15 +141,15 @@ def _diagonal(
     )
 
 
-def _sides(local: Contrast, statistics: tuple[Tensor, ...]) -> list[Side]:
+def _sides(local: Contrast, statistics: tuple[Tensor, ...]) -> list[RowStatistics]:
     """Own copies: they are going to be merged into."""
     return [
-        Side.of(local.form, tuple(x.clone() for x in statistics[k : k + 3]))
+        RowStatistics.of(local.form, tuple(x.clone() for x in statistics[k : k + 3]))
         for k in range(0, len(statistics), 3)
     ]
 
 
-def _join(side: Side, more: tuple[Tensor, ...]) -> None:
+def _join(side: RowStatistics, more: tuple[Tensor, ...]) -> None:
     """Add sums taken relative to other tops."""
     top, total = more
     raised = torch.maximum(side.top, top)

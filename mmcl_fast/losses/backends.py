@@ -31,7 +31,6 @@ class Problem:
     features: int
     dtype: torch.dtype
     device: torch.device
-    options: frozenset[str] = frozenset()  # fields of `Contrast` in use, and its form
 
 
 class Implementation(Protocol):
@@ -82,8 +81,6 @@ def _triton_why_not(problem: Problem) -> str | None:
         return f"expected dtype float16, bfloat16, float32, got {dtype}"
     if cpu and dtype == "bfloat16":  # Triton's interpreter multiplies the bits of bfloat16
         return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
-    if {"sigmoid", "symmetric"} <= problem.options:
-        return "expected one direction of the sigmoid loss, got symmetric"
     if (most := max(problem.rows, problem.columns)) > _TRITON_MAX_ROWS:
         return f"expected at most {_TRITON_MAX_ROWS} rows, got {most}"
     return None

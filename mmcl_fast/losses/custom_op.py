@@ -7,7 +7,7 @@ computes them at once where it can, and what nobody wants costs nothing.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_type_hints
 
 import torch
 from torch import Tensor
@@ -93,6 +93,20 @@ class _Arguments(NamedTuple):
         return _is_deferred(self, self.want, self.reduction)
 
 
+# Types of a torch operation's schema by those of `_Arguments`.
+_KINDS = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    str: "str",
+    bool: "bool",
+    int: "SymInt",
+    list[int]: "SymInt[]",
+}
+_SIGNATURE = ", ".join(
+    f"{_KINDS[kind]} {name}" for name, kind in get_type_hints(_Arguments).items()
+)
+
+
 def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
     """The loss of a contrast, differentiable once.
 
@@ -152,30 +166,16 @@ def _requires_grad(x: Tensor) -> bool:
     return x.requires_grad
 
 
-@torch.library.custom_op("mmcl_fast::contrast", mutates_args=())
-def _forward(  # noqa: PLR0913 - an operation takes no dataclass
-    query: Tensor,
-    key: Tensor | None,
-    positive_key: Tensor | None,
-    hard: Tensor | None,
-    temperature: Tensor,
-    bias: Tensor | None,
-    positive: Tensor | None,
-    labels: Tensor | None,
-    key_labels: Tensor | None,
-    form: str,
-    symmetric: bool,  # noqa: FBT001 - given in the order of `_Arguments`
-    stopped: bool,  # noqa: FBT001
-    exclude_self: bool,  # noqa: FBT001
-    extra: int,
-    reduction: str,
-    backend: str,
-    wanted: list[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss; gradients as in `Gradients`, or else statistics; empty where there are none."""
-    given = _Arguments(**locals())
+@torch.library.custom_op(
+    "mmcl_fast::contrast",
+    mutates_args=(),
+    schema=f"({_SIGNATURE}) -> ({', '.join(['Tensor'] * (len(Gradients._fields) + 2))})",
+)
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
+    """(loss, *gradients, statistics): gradients as in `Gradients`, or statistics; else empty."""
+    given = _Arguments(*arguments)
     loss, done = evaluated(
-        given.contrast(), given.want, reduction, backend, deferred=given.deferred
+        given.contrast(), given.want, given.reduction, given.backend, deferred=given.deferred
     )
     statistics = torch.stack(done.statistics) if given.deferred else loss.new_empty(0)
     return (loss, *_filled(done.gradients or Gradients(), loss), statistics)
@@ -192,37 +192,20 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return (loss, *_shaped(given, wanted, like), statistics)
 
 
-@torch.library.custom_op("mmcl_fast::contrast_backward", mutates_args=())
-def _backward(  # noqa: PLR0913 - as above
-    upstream: Tensor,
-    statistics: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    positive_key: Tensor | None,
-    hard: Tensor | None,
-    temperature: Tensor,
-    bias: Tensor | None,
-    positive: Tensor | None,
-    labels: Tensor | None,
-    key_labels: Tensor | None,
-    form: str,
-    symmetric: bool,  # noqa: FBT001
-    stopped: bool,  # noqa: FBT001
-    exclude_self: bool,  # noqa: FBT001
-    extra: int,
-    reduction: str,
-    backend: str,
-    wanted: list[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "mmcl_fast::contrast_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, Tensor statistics, {_SIGNATURE})"
+    f" -> ({', '.join(['Tensor'] * len(Gradients._fields))})",
+)
+def _backward(upstream: Tensor, statistics: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of sum_i upstream_i loss_i, as in `Gradients`; empty where there are none."""
-    names = locals()
-    given = _Arguments(**{name: names[name] for name in _Arguments._fields})
-    with without_autocast(query.device):
-        found = module_of(backend).contrast_backward(
+    given = _Arguments(*arguments)
+    with without_autocast(given.query.device):
+        found = module_of(given.backend).contrast_backward(
             given.contrast(), given.want, statistics.unbind(), upstream
         )
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _filled(found, statistics)
-    return gradients
+    return _filled(found, statistics)
 
 
 @_backward.register_fake
@@ -231,7 +214,7 @@ def _(upstream: Tensor, statistics: Tensor, *arguments: Any) -> tuple[Tensor, ..
     return _shaped(given, given.want, statistics)
 
 
-def _filled(found: Gradients, like: Tensor) -> Any:
+def _filled(found: Gradients, like: Tensor) -> tuple[Tensor, ...]:
     """Gradients with something empty for what is None, as an operation must return tensors."""
     return tuple(like.new_empty(0) if x is None else x for x in found)
 

@@ -27,17 +27,8 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
         features=contrast.query.shape[1],
         dtype=contrast.query.dtype,
         device=contrast.query.device,
-        options=options(contrast),
     )
     return contrast_loss(contrast, reduction, choose(backend, problem).name)
-
-
-def options(contrast: Contrast) -> frozenset[str]:
-    """Names of the fields of `Contrast` that are in use, and the form of its loss."""
-    optional = ("bias", "positive", "positive_key", "hard", "labels")
-    flags = ("symmetric", "stopped", "exclude_self", "extra")
-    used = {name for name in optional if getattr(contrast, name) is not None}
-    return frozenset(used | {name for name in flags if getattr(contrast, name)} | {contrast.form})
 
 
 def number(x: float | Tensor, like: Tensor) -> Tensor:
@@ -55,4 +46,4 @@ def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-__all__ = ["number", "options", "reduced", "run"]
+__all__ = ["number", "reduced", "run"]

@@ -75,7 +75,6 @@ REFUSED = [
     (ask(dtype=torch.float64), "expected dtype float16, bfloat16, float32, got float64"),
     (ask(dtype=torch.bfloat16), "expected dtype float16, float32 in Triton's interpreter"),
     (ask(columns=2**31), r"expected at most \d+ rows, got 2147483648"),
-    (ask(options=frozenset({"sigmoid", "symmetric"})), "expected one direction of the sigmoid"),
     (ask(device=torch.device("meta")), r"expected tensors on CUDA .* got device meta"),
 ]
 

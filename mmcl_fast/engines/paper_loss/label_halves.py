@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmcl_fast.losses.torch_backend import softmax_passes
 from mmcl_fast.losses.torch_backend.matmul import product
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 
@@ -126,7 +126,7 @@ class Half:
     miss: Tensor
     pull: Tensor | None
 
-    def finish(self, side: Side) -> None:
+    def finish(self, side: RowStatistics) -> None:
         """Losses, and how far the positives are from 1."""
         self.losses.copy_(side.losses())
         self.miss.copy_(side.pull())
@@ -271,7 +271,7 @@ class _Rows:
 
     def __init__(self, queries: Half, factor: float) -> None:
         self._queries, self._factor = queries, factor
-        self._side = Side.start("softmax", queries.matched * factor)
+        self._side = RowStatistics.start("softmax", queries.matched * factor)
         self._side.include_positive()
         if queries.pull is not None:
             queries.pull.zero_()
@@ -305,7 +305,7 @@ class _Columns:
 
     def __init__(self, queries: Half, factor: float) -> None:
         self._queries = queries
-        self._side = Side.start("softmax", queries.matched * factor)
+        self._side = RowStatistics.start("softmax", queries.matched * factor)
         pull = queries.pull
         self._mixture = None if pull is None else pull.new_zeros(pull.T.shape)
 

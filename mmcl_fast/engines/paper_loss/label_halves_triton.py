@@ -20,7 +20,7 @@ from torch import Tensor
 from mmcl_fast.engines.paper_loss.label_halves import Arithmetic, Half
 from mmcl_fast.kernels.row_passes import row_dots_fwd, row_gradients_fwd
 from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 from mmcl_fast.losses.triton_backend.chunked import MIN_ROWS, add_product, padded, product
 
@@ -30,7 +30,9 @@ WORKSPACE = 2**28  # scores of a chunk: 1 GiB, and as much again for the weights
 def meet(left: Half, right: Half, scale: float) -> None:
     """See `Arithmetic.meet`."""
     factor = scale / LOG2
-    rows, columns = (Side.start("softmax", half.matched * factor) for half in (left, right))
+    rows, columns = (
+        RowStatistics.start("softmax", half.matched * factor) for half in (left, right)
+    )
     for side in (rows, columns):
         side.include_positive()
     count, held = len(left.features), len(right.features)
@@ -63,7 +65,7 @@ def meet(left: Half, right: Half, scale: float) -> None:
             row_gradients_fwd(mixed, half.positive, side.scale(), half.miss, out=half.pull)
 
 
-def _merge(side: Side, part: slice, found: Sums) -> Tensor:
+def _merge(side: RowStatistics, part: slice, found: Sums) -> Tensor:
     top = torch.maximum(side.top[part], found.top)
     return side.merge(part, top, found.total * torch.exp2(found.top - top))
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
 from mmcl_fast.losses.torch_backend import softmax_passes
 from mmcl_fast.losses.torch_backend.gradients import Accumulator
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.score_blocks import Block, Work
 
 
@@ -81,8 +81,8 @@ def contrast_backward(
     """
     work = Work.of(contrast)
     found = Accumulator.of(work, wanted)
-    rows = Side.of(contrast.form, statistics[:3])
-    columns = Side.of(contrast.form, statistics[3:]) if statistics[3:] else None
+    rows = RowStatistics.of(contrast.form, statistics[:3])
+    columns = RowStatistics.of(contrast.form, statistics[3:]) if statistics[3:] else None
     if work.own:
         columns = rows
     upstream = work.sorted_rows(upstream.to(contrast.dtype))
@@ -90,13 +90,13 @@ def contrast_backward(
     return found.result()
 
 
-def _statistics(work: Work, *, hold: bool) -> tuple[Side, Side | None]:
+def _statistics(work: Work, *, hold: bool) -> tuple[RowStatistics, RowStatistics | None]:
     """One sweep over the scores for the losses alone; of an own contrast both sides are one."""
     form = work.contrast.form
-    rows = Side.start(form, work.positive)
+    rows = RowStatistics.start(form, work.positive)
     columns = rows if work.own else None
     if work.contrast.symmetric:
-        columns = Side.start(form, work.positive)
+        columns = RowStatistics.start(form, work.positive)
     for block in work.blocks():
         scores = work.scores(block, hold=hold)
         if form == "sigmoid":
@@ -116,10 +116,10 @@ def _statistics(work: Work, *, hold: bool) -> tuple[Side, Side | None]:
     return rows, columns
 
 
-def _one_way(work: Work, found: Accumulator, weight: float) -> Side:
+def _one_way(work: Work, found: Accumulator, weight: float) -> RowStatistics:
     """Losses and gradients in one sweep: a block holds all keys of its rows."""
     form = work.contrast.form
-    side = Side.start(form, work.positive)
+    side = RowStatistics.start(form, work.positive)
     for block in work.blocks():
         scores, hard = work.scores(block), None
         if form == "sigmoid":
@@ -142,7 +142,7 @@ def _one_way(work: Work, found: Accumulator, weight: float) -> Side:
     return side
 
 
-def _stopped(work: Work, found: Accumulator, weight: float) -> tuple[Side, Side]:
+def _stopped(work: Work, found: Accumulator, weight: float) -> tuple[RowStatistics, RowStatistics]:
     """One sweep for both directions, each differentiated in its query only.
 
     Rows are complete within their block; columns keep a running mixture of the queries, which is
@@ -151,8 +151,8 @@ def _stopped(work: Work, found: Accumulator, weight: float) -> tuple[Side, Side]
     symmetric = work.contrast.symmetric
     weight = weight / 2 if symmetric else weight
     form = work.contrast.form
-    rows = Side.start(form, work.positive)
-    columns = Side.start(form, work.positive) if symmetric else rows
+    rows = RowStatistics.start(form, work.positive)
+    columns = RowStatistics.start(form, work.positive) if symmetric else rows
     for block in work.blocks():
         scores = work.scores(block)
         terms = torch.empty_like(scores)
@@ -175,7 +175,11 @@ def _stopped(work: Work, found: Accumulator, weight: float) -> tuple[Side, Side]
 
 
 def _weighted(
-    work: Work, found: Accumulator, rows: Side, columns: Side | None, upstream: Tensor
+    work: Work,
+    found: Accumulator,
+    rows: RowStatistics,
+    columns: RowStatistics | None,
+    upstream: Tensor,
 ) -> None:
     """Gradients of sum_i upstream_i loss_i, from the statistics of a first sweep."""
     if work.contrast.symmetric:
@@ -209,14 +213,14 @@ def _weighted(
     found.add_positives(pull)
 
 
-def _add_rows(side: Side, part: slice, scores: Tensor, out: Tensor | None) -> Tensor:
+def _add_rows(side: RowStatistics, part: slice, scores: Tensor, out: Tensor | None) -> Tensor:
     """Merge a block's rows into `side`, with 2^(score - top) in `out`; returns the shrinkage."""
     top = side.top[part].clone()
     total = softmax_passes.softmax_rows(scores, top, out)
     return side.merge(part, top, total)
 
 
-def _add_hard(work: Work, side: Side, block: Block) -> Tensor | None:
+def _add_hard(work: Work, side: RowStatistics, block: Block) -> Tensor | None:
     """Merge the hard negatives of a block's rows; returns their 2^(score - top), [c, K]."""
     if work.contrast.hard is None:
         return None
