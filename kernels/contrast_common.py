@@ -64,10 +64,27 @@ def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def load_full(ptr, offs, stride, D, BLOCK_D: tl.constexpr):
-    """The same of rows that are all there."""
+    """Rows `offs` of a matrix, all within it, [len(offs), BLOCK_D]."""
     offs_d = tl.arange(0, BLOCK_D)
     at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
     return tl.load(ptr + at, mask=(offs_d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def load_block(  # noqa: PLR0913  (inlined: no API)
+    ptr, start, end, stride, D, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
+):
+    """(offsets, mask, rows) of BLOCK rows of a matrix from `start` on.
+
+    MASKED: rows from `end` on are 0. Otherwise all rows are below `end`, and loads need no mask.
+    """
+    offs = start + tl.arange(0, BLOCK)
+    mask = offs < end
+    if MASKED:
+        rows = load_rows(ptr, offs, mask, stride, D, BLOCK_D)
+    else:
+        rows = load_full(ptr, offs, stride, D, BLOCK_D)
+    return offs, mask, rows
 
 
 @triton.jit
@@ -91,19 +108,14 @@ def load_positive(ptr, offs_q, offs_n, mask, POSITIVE: tl.constexpr):
 
 
 @triton.jit
-def is_plain(
-    q_first,
-    k_first,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
-):
-    """Whether every pair of a block is known, without a look, to be a negative."""
-    if LABELS or POSITIVE == "index":
+def is_plain(q_first, k_first, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RULE: tl.constexpr):
+    """Whether every pair of a block is a negative, by the block's position alone.
+
+    RULE: (LABELS, POSITIVE, EXCLUDE_SELF) of the contrast; so below.
+    """
+    if RULE[0] or RULE[1] == "index":
         plain = False
-    elif EXCLUDE_SELF or POSITIVE == "diagonal":
+    elif RULE[2] or RULE[1] == "diagonal":
         plain = (q_first + BLOCK_Q <= k_first) | (k_first + BLOCK_K <= q_first)
     else:
         plain = True
@@ -120,53 +132,40 @@ def shift_of(a):
 
 
 @triton.jit
-def masked_blocks(  # noqa: PLR0913  (inlined: no API)
-    twin,
-    begin,
-    end,
-    BLOCK_OWN: tl.constexpr,
-    BLOCK: tl.constexpr,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
+def masked_blocks(
+    diagonal, begin, end, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr, RULE: tl.constexpr
 ):
-    """(lo, hi, full) of the blocks of others begin..end: which need a mask.
+    """(lo, hi, full): which blocks of columns begin..end need a mask, for one block of rows.
 
-    `full` blocks have BLOCK rows each; of them lo..hi may hold pairs that are no negatives, where
-    row `twin` of the others is the first own row's. What is left, block `full`, is masked too.
+    `full` blocks have BLOCK columns each; of them lo..hi may hold pairs that are no negatives.
+    Column `diagonal` has the index of the first row. The incomplete last block, number `full`, is
+    masked too.
     """
     full = tl.maximum(end - begin, 0) // BLOCK
-    if LABELS or POSITIVE == "index":
+    if RULE[0] or RULE[1] == "index":
         lo, hi = full * 0, full
-    elif EXCLUDE_SELF or POSITIVE == "diagonal":
-        lo = tl.minimum(tl.maximum(twin - begin, 0) // BLOCK, full)
-        hi = tl.minimum((tl.maximum(twin + BLOCK_OWN - begin, 0) + (BLOCK - 1)) // BLOCK, full)
+    elif RULE[2] or RULE[1] == "diagonal":
+        lo = tl.minimum(tl.maximum(diagonal - begin, 0) // BLOCK, full)
+        hi = tl.minimum((tl.maximum(diagonal + BLOCK_ROWS - begin, 0) + (BLOCK - 1)) // BLOCK, full)
     else:
         lo, hi = full * 0, full * 0
     return lo, hi, full
 
 
 @triton.jit
-def hide(  # noqa: PLR0913  (inlined: no API)
-    x,
-    offs_q,
-    offs_k,
-    positive,
-    label_q,
-    label_k,
-    inside,
-    regular,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
-):
-    """`x` with -inf where key k is no negative of query q, or not `inside`; all broadcast to x."""
+def mask_scores(x, query, key, inside, regular, RULE: tl.constexpr):
+    """`x` with -inf where key k is no negative of query q, or not `inside`.
+
+    query: (index, label, positive) and key: (index, label), which broadcast to x, as `inside`.
+    """
+    offs_q, label_q, positive = query
+    offs_k, label_k = key
     allowed = inside
-    if LABELS:
+    if RULE[0]:
         allowed &= (label_q != label_k) | (offs_k >= regular)
-    if EXCLUDE_SELF:
+    if RULE[2]:
         allowed &= (offs_q != offs_k) | (offs_k >= regular)
-    if POSITIVE != "none":
+    if RULE[1] != "none":
         allowed &= offs_k != positive
     return tl.where(allowed, x, float("-inf"))
 

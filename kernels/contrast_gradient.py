@@ -38,11 +38,11 @@ from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
     block_d,
-    hide,
+    load_block,
     load_full,
     load_labels,
     load_positive,
-    load_rows,
+    mask_scores,
     masked_blocks,
     sigmoid,
     units,
@@ -109,6 +109,93 @@ def _contrast_factors_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
         tl.store(shared_ptr, tl.where(most - least <= SPREAD, t, float("nan")))
 
 
+@triton.jit
+def _masked_scores(  # noqa: PLR0913  (inlined: no API)
+    x, offs_n, offs_m, mask_m, row_pairs, column_pairs, RULE: tl.constexpr, OWN_KEYS: tl.constexpr
+):
+    """Scores of a block of own rows and others, -inf where they are no negatives."""
+    label_own, positive_own = row_pairs
+    positive_ptr, query_label_ptr, key_label_ptr, regular, first = column_pairs
+    if OWN_KEYS:
+        offs_q = first + offs_m
+        positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, RULE[1])
+        label_q = load_labels(query_label_ptr, offs_m, mask_m)
+        query = offs_q[None, :], label_q[None, :], positive[None, :]
+        key = offs_n[:, None], label_own[:, None]
+    else:
+        query = (first + offs_n)[:, None], label_own[:, None], positive_own[:, None]
+        label_k = load_labels(key_label_ptr, offs_m, offs_m < regular)
+        key = offs_m[None, :], label_k[None, :]
+    return mask_scores(x, query, key, mask_m[None, :], regular, RULE)
+
+
+@triton.jit
+def _add_block(  # noqa: PLR0913  (inlined: no API)
+    acc,
+    sums,
+    own,
+    units,
+    own_terms,
+    other,
+    start,
+    end,
+    D,
+    row_pairs,
+    column_pairs,
+    RULE: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    SHIFT: tl.constexpr,
+    OWN_KEYS: tl.constexpr,
+    SUMS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """(acc, sums) with one more block of others; MASKED: not all its pairs are negatives.
+
+    own_terms: (offsets, top, scale, factor) of the own rows, None those that the weights lack.
+    other: (features, stride, tops, scales, factors) of the others.
+    """
+    a, b, t = units
+    offs_n, own_top, own_scale, own_factor = own_terms
+    other_ptr, stride_other, other_top_ptr, other_scale_ptr, other_factor_ptr = other
+    offs_m, mask_m, features = load_block(
+        other_ptr, start, end, stride_other, D, BLOCK_M, BLOCK_D, MASKED
+    )
+    at = offs_m.to(tl.int64)
+    x = tl.dot(own, tl.trans(features), input_precision="ieee")
+    if MASKED:
+        x = _masked_scores(
+            x * a + b, offs_n, offs_m, mask_m, row_pairs, column_pairs, RULE, OWN_KEYS
+        )
+        if other_scale_ptr is None:
+            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
+        else:
+            other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
+            other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
+            w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
+            if own_scale is not None:
+                w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
+            w *= 2.0**SHIFT
+    elif SIGMOID:
+        w = sigmoid(x * a + b) * (2.0**SHIFT)
+        if other_scale_ptr is not None:
+            scale = tl.load(other_scale_ptr + at)[None, :]
+            w *= scale if own_scale is None else own_scale[:, None] + scale
+    elif own_factor is not None:
+        other_factor = tl.load(other_factor_ptr + at)
+        w = tl.exp2(x * a + (b - t)) * (own_factor[:, None] + other_factor[None, :])
+    elif other_scale_ptr is None:
+        w = tl.exp2(x * a + (b + SHIFT - own_top)[:, None])
+    else:
+        other_top, other_scale = tl.load(other_top_ptr + at), tl.load(other_scale_ptr + at)
+        w = tl.exp2(x * a + (b + SHIFT - other_top)[None, :]) * other_scale[None, :]
+    if SUMS:
+        sums += tl.sum(w, 1)
+    acc = tl.dot(w.to(own.dtype), features, acc, input_precision="ieee")
+    return acc, sums
+
+
 @triton.jit(do_not_specialize=["OWN", "OTHER", "regular", "first", "split"])
 def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     own_ptr,
@@ -146,17 +233,17 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     """One program: BLOCK_N rows of `own` against rows split * pid_m and following of `other`."""
     pid_n, pid_m = tl.program_id(0), tl.program_id(1)
     a, b = units(temperature_ptr, bias_ptr)
-    ELEMENT: tl.constexpr = own_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if own_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
     SUMS: tl.constexpr = sums_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     # Rows past the end are copies of the last one, which are not stored.
     offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), OWN - 1)
     own = load_full(own_ptr, offs_n, stride_own, D, BLOCK_D)
     begin = pid_m * split
     end = tl.minimum(begin + split, OTHER)
-    twin = pid_n * BLOCK_N - first if OWN_KEYS else first + pid_n * BLOCK_N
-    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
+    diagonal = pid_n * BLOCK_N - first if OWN_KEYS else first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(diagonal, begin, end, BLOCK_N, BLOCK_M, RULE)
+    own_top, own_scale, own_factor, t = None, None, None, None
     if own_scale_ptr is not None:
         own_top = tl.load(own_top_ptr + offs_n.to(tl.int64))
         own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64))
@@ -165,85 +252,30 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
         own_factor = tl.load(own_factor_ptr + offs_n.to(tl.int64))
         if t != t:  # NaN: tops too far apart for one exponential
             lo, hi = full * 0, full
+    own_terms = offs_n, own_top, own_scale, own_factor
+    other = other_ptr, stride_other, other_top_ptr, other_scale_ptr, other_factor_ptr
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     sums = tl.zeros([BLOCK_N], tl.float32)
     for i in range(full - (hi - lo)):
-        start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        at = offs_m.to(tl.int64)
-        other = load_full(other_ptr, offs_m, stride_other, D, BLOCK_D)
-        x = tl.dot(own, tl.trans(other), input_precision="ieee")
-        if SIGMOID:
-            w = sigmoid(x * a + b) * (2.0**SHIFT)
-            if other_scale_ptr is not None:
-                scale = tl.load(other_scale_ptr + at)[None, :]
-                w *= scale if own_scale_ptr is None else own_scale[:, None] + scale
-        elif shared_ptr is not None:
-            other_factor = tl.load(other_factor_ptr + at)
-            w = tl.exp2(x * a + (b - t)) * (own_factor[:, None] + other_factor[None, :])
-        elif other_scale_ptr is None:
-            w = tl.exp2(x * a + (b + SHIFT - own_top)[:, None])
-        else:
-            other_top, other_scale = tl.load(other_top_ptr + at), tl.load(other_scale_ptr + at)
-            w = tl.exp2(x * a + (b + SHIFT - other_top)[None, :]) * other_scale[None, :]
-        if SUMS:
-            sums += tl.sum(w, 1)
-        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
+        start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+        acc, sums = _add_block(
+            acc, sums, own, (a, b, t), own_terms, other, start, end, D, None, None,
+            RULE, SIGMOID, SHIFT, OWN_KEYS, SUMS, BLOCK_M, BLOCK_D, MASKED=False,
+        )  # fmt: skip
     if OWN_KEYS:
-        label_own = load_labels(key_label_ptr, offs_n, offs_n < regular)
+        row_pairs = load_labels(key_label_ptr, offs_n, offs_n < regular), None
     else:
         label_own = load_labels(query_label_ptr, offs_n, offs_n < OWN)
         positive_own = load_positive(positive_ptr, first + offs_n, offs_n, offs_n < OWN, POSITIVE)
+        row_pairs = label_own, positive_own
+    column_pairs = positive_ptr, query_label_ptr, key_label_ptr, regular, first
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        mask_m = offs_m < end
-        at = offs_m.to(tl.int64)
-        other = load_rows(other_ptr, offs_m, mask_m, stride_other, D, BLOCK_D)
-        x = tl.dot(own, tl.trans(other), input_precision="ieee") * a + b
-        if OWN_KEYS:
-            offs_q = first + offs_m
-            positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
-            x = hide(
-                x,
-                offs_q[None, :],
-                offs_n[:, None],
-                positive[None, :],
-                load_labels(query_label_ptr, offs_m, mask_m)[None, :],
-                label_own[:, None],
-                mask_m[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
-            )
-        else:
-            x = hide(
-                x,
-                (first + offs_n)[:, None],
-                offs_m[None, :],
-                positive_own[:, None],
-                label_own[:, None],
-                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-                mask_m[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
-            )
-        if other_scale_ptr is None:
-            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
-        else:
-            other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
-            other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
-            w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
-            if own_scale_ptr is not None:
-                w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
-            w *= 2.0**SHIFT
-        if SUMS:
-            sums += tl.sum(w, 1)
-        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
+        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        acc, sums = _add_block(
+            acc, sums, own, (a, b, t), own_terms, other, start, end, D, row_pairs, column_pairs,
+            RULE, SIGMOID, SHIFT, OWN_KEYS, SUMS, BLOCK_M, BLOCK_D, MASKED=True,
+        )  # fmt: skip
     factor = tl.full([BLOCK_N], 2.0**-SHIFT, tl.float32)
     if other_scale_ptr is None:
         factor *= own_scale
@@ -292,8 +324,8 @@ def contrast_gradient_bwd(
     shared = Shared() if shared is None else shared
     with torch.cuda.device_of(mine):
         _contrast_gradient_kernel[(blocks, parts)](
-            mine,
-            others,
+            own_ptr=mine,
+            other_ptr=others,
             own_top_ptr=None if own is None else own.top,
             own_scale_ptr=None if own is None else own.scale,
             other_top_ptr=None if other is None else other.top,
@@ -340,15 +372,15 @@ def shared_factors(own: Side, other: Side, dtype: torch.dtype) -> Shared:
     t, first, second = (own.top.new_empty(s) for s in ((1,), own.top.shape, other.top.shape))
     with torch.cuda.device_of(t):
         _contrast_factors_kernel[(cdiv(max(len(first), len(second)), _BLOCK),)](
-            own.top,
-            own.scale,
-            other.top,
-            other.scale,
-            first,
-            second,
-            t,
-            len(first),
-            len(second),
+            own_top_ptr=own.top,
+            own_scale_ptr=own.scale,
+            other_top_ptr=other.top,
+            other_scale_ptr=other.scale,
+            own_factor_ptr=first,
+            other_factor_ptr=second,
+            shared_ptr=t,
+            OWN=len(first),
+            OTHER=len(second),
             SHIFT=SHIFT_FP16.value if dtype == torch.float16 else 0.0,
             BLOCK=_BLOCK,
             num_warps=16,

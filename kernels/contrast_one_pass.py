@@ -35,11 +35,11 @@ from mmcl_fast.kernels.contrast_common import (
     SMALLEST_SUM,
     Pairs,
     block_d,
-    hide,
+    load_block,
     load_full,
     load_labels,
     load_positive,
-    load_rows,
+    mask_scores,
     masked_blocks,
     settled,
     shift_of,
@@ -58,6 +58,63 @@ class Mixture(NamedTuple):
     found: torch.Tensor  # [P, N], to be added up; undefined where the positive is no key
     mixture: torch.Tensor  # [P, N, D]
     sums: torch.Tensor | None  # [P, N], sigmoid form
+
+
+@triton.jit
+def _add_block(  # noqa: PLR0913  (inlined: no API)
+    acc,
+    statistics,
+    q,
+    units,
+    key,
+    start,
+    end,
+    D,
+    query_pairs,
+    key_pairs,
+    RULE: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """(acc, *statistics) with one more block of keys; MASKED: not all its pairs are negatives.
+
+    statistics: (top, total, found, sums). Without MASKED, totals and weights are relative to t.
+    """
+    a, b, t = units
+    top, total, found, sums = statistics
+    key_ptr, stride_km = key
+    offs_m, mask_m, k = load_block(key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED)
+    x = tl.dot(q, tl.trans(k), input_precision="ieee")
+    if MASKED:
+        positive = query_pairs[2]
+        key_label_ptr, regular = key_pairs
+        x = x * a + b
+        if RULE[1] != "none":
+            found += tl.sum(tl.where(offs_m[None, :] == positive, x, 0.0), 1)
+        label_k = load_labels(key_label_ptr, offs_m, offs_m < regular)
+        of_keys = offs_m[None, :], label_k[None, :]
+        x = mask_scores(x, query_pairs, of_keys, mask_m[None, :], regular, RULE)
+    elif SIGMOID:
+        x = x * a + b
+    if SIGMOID:
+        total += tl.sum(softplus(x), 1)
+        w = sigmoid(x) * (2.0**SHIFT)
+        sums += tl.sum(w, 1)
+    elif MASKED:
+        raised = tl.maximum(top, tl.max(x, 1))
+        shrink = tl.exp2(top - raised)
+        w = tl.exp2(x - (raised - SHIFT)[:, None])
+        total = total * shrink + tl.sum(w, 1)
+        acc = acc * shrink[:, None]
+        top = raised
+    else:
+        w = tl.exp2(x * a + (b - t))
+        total += tl.sum(w, 1)
+    acc = tl.dot(w.to(q.dtype), k, acc, input_precision="ieee")
+    return acc, top, total, found, sums
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first", "split"])
@@ -94,7 +151,7 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     a, b = units(temperature_ptr, bias_ptr)
     ELEMENT: tl.constexpr = query_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if query_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     # With 16 bits of which few are exponent, weights must be relative to the rows' own maxima.
     SHARED: tl.constexpr = not (SIGMOID or tl.float16 == ELEMENT)
     # Rows past the end are copies of the last one, which are not stored.
@@ -102,8 +159,8 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     q = load_full(query_ptr, offs_n, stride_qn, D, BLOCK_D)
     begin = pid_m * split
     end = tl.minimum(begin + split, M)
-    twin = first + pid_n * BLOCK_N
-    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
+    diagonal = first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(diagonal, begin, end, BLOCK_N, BLOCK_M, RULE)
     if not (SIGMOID or SHARED):
         lo, hi = full * 0, full
     t = shift_of(a)
@@ -114,19 +171,11 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     if SIGMOID or SHARED:
         for i in range(full - (hi - lo)):
-            start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
-            offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-            k = load_full(key_ptr, offs_m, stride_km, D, BLOCK_D)
-            x = tl.dot(q, tl.trans(k), input_precision="ieee")
-            if SIGMOID:
-                x = x * a + b
-                total += tl.sum(softplus(x), 1)
-                w = sigmoid(x) * (2.0**SHIFT)
-                sums += tl.sum(w, 1)
-            else:
-                w = tl.exp2(x * a + (b - t))
-                total += tl.sum(w, 1)
-            acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+            start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+            acc, top, total, found, sums = _add_block(
+                acc, (top, total, found, sums), q, (a, b, t), (key_ptr, stride_km), start, end, D,
+                None, None, RULE, SIGMOID, SHIFT, BLOCK_M, BLOCK_D, MASKED=False,
+            )  # fmt: skip
     if SHARED:  # noqa: SIM102  (a constant of the binary)
         if full > hi - lo:
             kept = (tl.min(total, 0) >= SMALLEST_SUM) & (tl.max(total, 0) <= LARGEST_SUM)
@@ -140,40 +189,15 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     offs_q = first + offs_n
     label_q = load_labels(query_label_ptr, offs_n, offs_n < N)
     positive = load_positive(positive_ptr, offs_q, offs_n, offs_n < N, POSITIVE)
+    query_pairs = offs_q[:, None], label_q[:, None], positive[:, None]
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        mask_m = offs_m < end
-        k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
-        x = tl.dot(q, tl.trans(k), input_precision="ieee") * a + b
-        if POSITIVE != "none":
-            found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
-        x = hide(
-            x,
-            offs_q[:, None],
-            offs_m[None, :],
-            positive[:, None],
-            label_q[:, None],
-            load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-            mask_m[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
-        if SIGMOID:
-            total += tl.sum(softplus(x), 1)
-            w = sigmoid(x) * (2.0**SHIFT)
-            sums += tl.sum(w, 1)
-        else:
-            raised = tl.maximum(top, tl.max(x, 1))
-            shrink = tl.exp2(top - raised)
-            w = tl.exp2(x - (raised - SHIFT)[:, None])
-            total = total * shrink + tl.sum(w, 1)
-            acc = acc * shrink[:, None]
-            top = raised
-        acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        acc, top, total, found, sums = _add_block(
+            acc, (top, total, found, sums), q, (a, b, t), (key_ptr, stride_km), start, end, D,
+            query_pairs, (key_label_ptr, regular), RULE, SIGMOID, SHIFT, BLOCK_M, BLOCK_D,
+            MASKED=True,
+        )  # fmt: skip
     mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < N
     offs_d = tl.arange(0, BLOCK_D)
     at = pid_m.to(tl.int64) * N + offs_n  # [BLOCK_N], rows of the partial results
@@ -211,8 +235,8 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
     sums = torch.empty_like(top) if pairs.sigmoid else None
     with torch.cuda.device_of(query):
         _contrast_one_pass_kernel[(blocks, parts)](
-            query,
-            key,
+            query_ptr=query,
+            key_ptr=key,
             top_ptr=top,
             total_ptr=total,
             found_ptr=found,

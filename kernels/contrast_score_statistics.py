@@ -19,10 +19,10 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     FLOOR,
     Pairs,
-    hide,
     is_plain,
     load_labels,
     load_positive,
+    mask_scores,
     softplus,
     units,
 )
@@ -57,7 +57,7 @@ def _contrast_scores_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     num_m = tl.cdiv(M, BLOCK_M)
     pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
     a, b = units(temperature_ptr, bias_ptr)
-    LABELS: tl.constexpr = query_label_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = offs_n < N
     offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -66,27 +66,17 @@ def _contrast_scores_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
     mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
     x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
-    plain = is_plain(
-        first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
-    )
+    plain = is_plain(first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, RULE)
     found = tl.zeros([BLOCK_N], tl.float32)
     if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
         positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
         if POSITIVE != "none":
             found += tl.sum(tl.where(offs_k[None, :] == positive[:, None], x, 0.0), 1)
-        x = hide(
-            x,
-            (first + offs_n)[:, None],
-            offs_k[None, :],
-            positive[:, None],
-            load_labels(query_label_ptr, offs_n, mask_n)[:, None],
-            load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
-            mask_n[:, None] & mask_k[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
+        label_q = load_labels(query_label_ptr, offs_n, mask_n)[:, None]
+        label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :]
+        query = (first + offs_n)[:, None], label_q, positive[:, None]
+        key = offs_k[None, :], label_k
+        x = mask_scores(x, query, key, mask_n[:, None] & mask_k[None, :], regular, RULE)
     row = pid_m.to(tl.int64) * N + offs_n
     column = pid_n.to(tl.int64) * M + offs_k
     if SIGMOID:
@@ -126,7 +116,7 @@ def scores_statistics_fwd(
     others = Partial(*(scores.new_empty(blocks_n, m) for _ in range(2))) if columns else None
     with torch.cuda.device_of(scores):
         _contrast_scores_kernel[(blocks_n * blocks_m,)](
-            scores,
+            scores_ptr=scores,
             row_top_ptr=rows.top,
             row_total_ptr=rows.total,
             found_ptr=rows.found,

@@ -21,10 +21,10 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
-    hide,
     is_plain,
     load_labels,
     load_positive,
+    mask_scores,
     sigmoid,
     units,
 )
@@ -62,7 +62,7 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     a, b = units(temperature_ptr, bias_ptr)
     ELEMENT: tl.constexpr = weights_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if weights_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = offs_n < N
     offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -71,24 +71,15 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
     mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
     x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
-    plain = is_plain(
-        first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
-    )
+    plain = is_plain(first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, RULE)
     # Rows past the end too: their scores of 0 may be far above another side's top.
     if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
-        x = hide(
-            x,
-            (first + offs_n)[:, None],
-            offs_k[None, :],
-            load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)[:, None],
-            load_labels(query_label_ptr, offs_n, mask_n)[:, None],
-            load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
-            mask_n[:, None] & mask_k[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
+        positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
+        label_q = load_labels(query_label_ptr, offs_n, mask_n)[:, None]
+        label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :]
+        query = (first + offs_n)[:, None], label_q, positive[:, None]
+        key = offs_k[None, :], label_k
+        x = mask_scores(x, query, key, mask_n[:, None] & mask_k[None, :], regular, RULE)
     w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if SIGMOID:
         x = sigmoid(x)
@@ -138,8 +129,8 @@ def scores_weights_bwd(
     totals = scores.new_empty(blocks, n) if sums else None
     with torch.cuda.device_of(scores):
         _contrast_weights_kernel[grid](
-            scores,
-            weights,
+            scores_ptr=scores,
+            weights_ptr=weights,
             row_top_ptr=None if rows is None else rows.top,
             row_scale_ptr=None if rows is None else rows.scale,
             column_top_ptr=None if columns is None else columns.top,

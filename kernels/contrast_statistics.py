@@ -38,11 +38,11 @@ from mmcl_fast.kernels.contrast_common import (
     SMALLEST_SUM,
     Pairs,
     block_d,
-    hide,
-    load_full,
+    load_block,
     load_labels,
     load_positive,
     load_rows,
+    mask_scores,
     masked_blocks,
     settled,
     shift_of,
@@ -105,18 +105,17 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
     pid_n, pid_m = tl.program_id(0), tl.program_id(1)
     a, b = units(temperature_ptr, bias_ptr)
     t = shift_of(a)
-    LABELS: tl.constexpr = query_label_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
+    BLOCKS: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF or TRIANGLE)
     COLUMNS: tl.constexpr = column_total_ptr is not None
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = offs_n < N
-    twin = first + pid_n * BLOCK_N
+    diagonal = first + pid_n * BLOCK_N
     begin = pid_m * split
     end = tl.minimum(begin + split, M)
     if TRIANGLE:
-        begin = tl.maximum(begin, twin // BLOCK_M * BLOCK_M)
-    lo, hi, full = masked_blocks(
-        twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF or TRIANGLE
-    )
+        begin = tl.maximum(begin, diagonal // BLOCK_M * BLOCK_M)
+    lo, hi, full = masked_blocks(diagonal, begin, end, BLOCK_N, BLOCK_M, BLOCKS)
     if (pid_n + 1) * BLOCK_N > N:  # queries past the end would count in the columns
         lo, hi = full * 0, full
     q = tl.trans(load_rows(query_ptr, offs_n, mask_n, stride_qn, D, BLOCK_D))
@@ -125,9 +124,8 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
     least = tl.full([BLOCK_M], 1.0, tl.float32)
     most = tl.full([BLOCK_M], 1.0, tl.float32)
     for i in range(full - (hi - lo)):
-        start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        k = load_full(key_ptr, offs_m, stride_km, D, BLOCK_D)
+        start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+        offs_m, _, k = load_block(key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED=False)
         x = tl.dot(k, q, input_precision="ieee")
         e = softplus(x * a + b) if SIGMOID else tl.exp2(x * a + (b - t))
         terms += e
@@ -152,31 +150,21 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
     found = tl.zeros([BLOCK_N], tl.float32)
     label_q = load_labels(query_label_ptr, offs_n, mask_n)
     positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
+    query = (first + offs_n)[None, :], label_q[None, :], positive[None, :]
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        mask_m = offs_m < end
-        k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
+        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        offs_m, mask_m, k = load_block(
+            key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED=True
+        )
         x = tl.dot(k, q, input_precision="ieee") * a + b
         inside = mask_m[:, None] & mask_n[None, :]
         if TRIANGLE:
             inside &= offs_m[:, None] > (first + offs_n)[None, :]
         if POSITIVE != "none":
             found += tl.sum(tl.where(offs_m[:, None] == positive[None, :], x, 0.0), 0)
-        x = hide(
-            x,
-            (first + offs_n)[None, :],
-            offs_m[:, None],
-            positive[None, :],
-            label_q[None, :],
-            load_labels(key_label_ptr, offs_m, offs_m < regular)[:, None],
-            inside,
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
+        label_k = load_labels(key_label_ptr, offs_m, offs_m < regular)
+        x = mask_scores(x, query, (offs_m[:, None], label_k[:, None]), inside, regular, RULE)
         if SIGMOID:
             e = softplus(x)
             total += tl.sum(e, 0)
@@ -283,8 +271,8 @@ def _launch(
     split, parts = ranges
     with torch.cuda.device_of(query):
         _contrast_statistics_kernel[(cdiv(len(query), tile.block_n), parts)](
-            query,
-            key,
+            query_ptr=query,
+            key_ptr=key,
             row_top_ptr=rows.top,
             row_total_ptr=rows.total,
             found_ptr=rows.found,
@@ -367,10 +355,14 @@ def merged(partial: Partial) -> Partial:
     of = Partial(*(None if x is None else x.new_empty(1, n) for x in partial))
     with torch.cuda.device_of(partial.top):
         _contrast_merge_kernel[(cdiv(n, _MERGED[1]),)](
-            *partial,
-            *of,
-            parts,
-            n,
+            top_ptr=partial.top,
+            total_ptr=partial.total,
+            found_ptr=partial.found,
+            merged_top_ptr=of.top,
+            merged_total_ptr=of.total,
+            merged_found_ptr=of.found,
+            P=parts,
+            N=n,
             BLOCK_P=_MERGED[0],
             BLOCK_N=_MERGED[1],
             num_warps=4,

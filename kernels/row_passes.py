@@ -115,7 +115,7 @@ def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     tl.store(largest_ptr + tl.program_id(0).to(tl.int64), tl.max(tl.max(z, 1), 0))
 
 
-@triton.jit(do_not_specialize=["N", "first"])
+@triton.jit(do_not_specialize=["N"])
 def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     g_ptr,
     h_ptr,
@@ -125,7 +125,6 @@ def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     along_ptr,
     N: tl.int32,
     D: tl.int32,
-    first: tl.int32,
     stride_gn: tl.int64,
     stride_hn: tl.int64,
     stride_n: tl.int64,
@@ -137,7 +136,7 @@ def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
 ):
     """One program: a tile of samples and neurons."""
     at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
-    places, columns = first + at_n, first + at_n
+    places, columns = at_n, at_n
     if places_ptr is not None:
         places = tl.load(places_ptr + places, mask=mask_n, other=0)
     if columns_ptr is not None:
@@ -169,9 +168,15 @@ def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if n:
         with torch.cuda.device_of(a):
             _row_dots_kernel[(triton.cdiv(n, tile.block_n),)](
-                *(a, b, out, n, d, a.stride(0), b.stride(0)),
+                a_ptr=a,
+                b_ptr=b,
+                out_ptr=out,
+                N=n,
+                D=d,
+                stride_an=a.stride(0),
+                stride_bn=b.stride(0),
                 **_blocks(tile),
-            )  # fmt: skip
+            )
     return out
 
 
@@ -198,10 +203,18 @@ def row_gradients_fwd(
     if n:
         with torch.cuda.device_of(out):
             _row_gradients_kernel[_grid(n, d, tile)](
-                *(mixture, positive, scale, miss, out, n, d),
-                *(mixture.stride(0), positive.stride(0), out.stride(0)),
+                mixture_ptr=mixture,
+                positive_ptr=positive,
+                scale_ptr=scale,
+                miss_ptr=miss,
+                out_ptr=out,
+                N=n,
+                D=d,
+                stride_mn=mixture.stride(0),
+                stride_pn=positive.stride(0),
+                stride_n=out.stride(0),
                 **_blocks(tile),
-            )  # fmt: skip
+            )
 
 
 def rectify_fwd(
@@ -222,9 +235,17 @@ def rectify_fwd(
     largest = z.new_empty(grid, dtype=torch.float32)
     with torch.cuda.device_of(z):
         _rectify_kernel[grid](
-            *(z, places, out, largest, n, d, first, z.stride(0), out.stride(0)),
+            z_ptr=z,
+            places_ptr=places,
+            out_ptr=out,
+            largest_ptr=largest,
+            N=n,
+            D=d,
+            first=first,
+            stride_zn=z.stride(0),
+            stride_n=out.stride(0),
             **_blocks(tile),
-        )  # fmt: skip
+        )
     return largest.amax()
 
 
@@ -255,10 +276,22 @@ def rectify_bwd(
     if n:
         with torch.cuda.device_of(g):
             _unrectify_kernel[_grid(n, d, tile)](
-                *(g, h, *index, out, along, n, d, 0, g.stride(0), h.stride(0), out.stride(0)),
-                *along.stride(), Q=q,
+                g_ptr=g,
+                h_ptr=h,
+                places_ptr=index[0],
+                columns_ptr=index[1],
+                out_ptr=out,
+                along_ptr=along,
+                N=n,
+                D=d,
+                stride_gn=g.stride(0),
+                stride_hn=h.stride(0),
+                stride_n=out.stride(0),
+                stride_ad=along.stride(0),
+                stride_an=along.stride(1),
+                Q=q,
                 **_blocks(tile),
-            )  # fmt: skip
+            )
     return out
 
 
