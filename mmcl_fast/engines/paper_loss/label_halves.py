@@ -129,7 +129,7 @@ class Half:
     def finish(self, side: RowStatistics) -> None:
         """Losses, and how far the positives are from 1."""
         self.losses.copy_(side.losses())
-        self.miss.copy_(side.pull())
+        self.miss.copy_(side.positive_weight())
 
 
 Dots = Callable[[Tensor, Tensor], Tensor]
@@ -282,7 +282,7 @@ class _Rows:
         size = chunk_rows(len(features), len(keys))
         for start in range(0, len(features) if len(keys) else 0, size):
             part = slice(start, min(start + size, len(features)))
-            own, top = features[part], self._side.top[part].clone()
+            own, top = features[part], self._side.max_score[part].clone()
             scores = product(own * self._factor, keys)
             terms = None if pull is None else torch.empty_like(scores)
             shrink = self._side.merge(part, top, softmax_passes.softmax_rows(scores, top, terms))
@@ -311,7 +311,7 @@ class _Columns:
 
     def add(self, keys: Tensor, scores: Tensor) -> None:
         """Some negatives [c, m] and their scores [c, queries], which are overwritten."""
-        top = self._side.top.clone()
+        top = self._side.max_score.clone()
         wanted = None if self._mixture is None else scores
         shrink = self._side.merge(
             slice(None), top, softmax_passes.softmax_columns(scores, top, wanted)
