@@ -1,4 +1,4 @@
-"""What the contrastive kernels share: scores, which pairs are negatives, sums of exponentials.
+"""Common parts of the contrastive kernels: scores, masks of negatives, sums of exponentials.
 
     x_ij = (<q_i, k_j> / temperature + bias) * log2(e)        query [N, D], key [M, D]
 
@@ -21,7 +21,7 @@ import triton.language as tl
 
 LOG2 = math.log(2.0)
 FLOOR = tl.constexpr(-(2.0**126))  # below any score; twice it is finite
-# A sum of 2^(x - t) within these limits has lost no term that counts and overflowed nowhere.
+# A sum of 2^(x - t) within these limits lost no significant term and did not overflow.
 SMALLEST_SUM = tl.constexpr(2.0**-80)
 LARGEST_SUM = tl.constexpr(2.0**110)
 SHIFT_FP16 = tl.constexpr(14.0)  # float16 weights are times 2^14: steps of 2^-38, not 2^-24
@@ -64,15 +64,32 @@ def load_rows(ptr, offs, mask, stride, D, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def load_full(ptr, offs, stride, D, BLOCK_D: tl.constexpr):
-    """The same of rows that are all there."""
+    """Rows `offs` of a matrix, all within it, [len(offs), BLOCK_D]."""
     offs_d = tl.arange(0, BLOCK_D)
     at = offs.to(tl.int64)[:, None] * stride + offs_d[None, :]
     return tl.load(ptr + at, mask=(offs_d < D)[None, :], other=0.0)
 
 
 @triton.jit
+def load_block(  # noqa: PLR0913  (inlined: no API)
+    ptr, start, end, stride, D, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
+):
+    """(offsets, mask, rows) of BLOCK rows of a matrix from `start` on.
+
+    MASKED: rows from `end` on are 0. Otherwise all rows are below `end`, and loads need no mask.
+    """
+    offs = start + tl.arange(0, BLOCK)
+    mask = offs < end
+    if MASKED:
+        rows = load_rows(ptr, offs, mask, stride, D, BLOCK_D)
+    else:
+        rows = load_full(ptr, offs, stride, D, BLOCK_D)
+    return offs, mask, rows
+
+
+@triton.jit
 def load_labels(ptr, offs, mask):
-    """Labels of rows `offs`, or 0 where there are none."""
+    """Labels of rows `offs`; 0 without labels."""
     labels = offs * 0
     if ptr is not None:
         labels = tl.load(ptr + offs.to(tl.int64), mask=mask, other=0)
@@ -81,7 +98,7 @@ def load_labels(ptr, offs, mask):
 
 @triton.jit
 def load_positive(ptr, offs_q, offs_n, mask, POSITIVE: tl.constexpr):
-    """Which key is the positive of queries `offs_q`; -1: none of them."""
+    """Index of the key that is the positive of each query; -1: no key."""
     positive = offs_q * 0 - 1
     if POSITIVE == "index":
         positive = tl.load(ptr + offs_n.to(tl.int64), mask=mask, other=-1).to(tl.int32)
@@ -91,19 +108,14 @@ def load_positive(ptr, offs_q, offs_n, mask, POSITIVE: tl.constexpr):
 
 
 @triton.jit
-def is_plain(
-    q_first,
-    k_first,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
-):
-    """Whether every pair of a block is known, without a look, to be a negative."""
-    if LABELS or POSITIVE == "index":
+def is_plain(q_first, k_first, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RULE: tl.constexpr):
+    """Whether every pair of a block is a negative, by the block's position alone.
+
+    RULE: (LABELS, POSITIVE, EXCLUDE_SELF) of the contrast; so below.
+    """
+    if RULE[0] or RULE[1] == "index":
         plain = False
-    elif EXCLUDE_SELF or POSITIVE == "diagonal":
+    elif RULE[2] or RULE[1] == "diagonal":
         plain = (q_first + BLOCK_Q <= k_first) | (k_first + BLOCK_K <= q_first)
     else:
         plain = True
@@ -112,61 +124,48 @@ def is_plain(
 
 @triton.jit
 def shift_of(a):
-    """The t of sums of 2^(x - t), without a look at the scores: 0, or what rows of norm 1 need.
+    """The constant t for sums of 2^(x - t), by the temperature alone, for rows of norm 1.
 
-    Scores of such rows lie within -a..a. For temperatures from 0.014 on, t = 0 serves them all.
+    Their scores are within -a..a. For temperatures from 0.014 on, t = 0 suffices.
     """
     return tl.maximum(a - 100.0, 0.0)
 
 
 @triton.jit
-def masked_blocks(  # noqa: PLR0913  (inlined: no API)
-    twin,
-    begin,
-    end,
-    BLOCK_OWN: tl.constexpr,
-    BLOCK: tl.constexpr,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
+def masked_blocks(
+    diagonal, begin, end, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr, RULE: tl.constexpr
 ):
-    """(lo, hi, full) of the blocks of others begin..end: which need a mask.
+    """(lo, hi, full): which blocks of columns begin..end need a mask, for one block of rows.
 
-    `full` blocks have BLOCK rows each; of them lo..hi may hold pairs that are no negatives, where
-    row `twin` of the others is the first own row's. What is left, block `full`, is masked too.
+    `full` blocks have BLOCK columns each; of them lo..hi may hold pairs that are no negatives.
+    Column `diagonal` has the index of the first row. The incomplete last block, number `full`, is
+    masked too.
     """
     full = tl.maximum(end - begin, 0) // BLOCK
-    if LABELS or POSITIVE == "index":
+    if RULE[0] or RULE[1] == "index":
         lo, hi = full * 0, full
-    elif EXCLUDE_SELF or POSITIVE == "diagonal":
-        lo = tl.minimum(tl.maximum(twin - begin, 0) // BLOCK, full)
-        hi = tl.minimum((tl.maximum(twin + BLOCK_OWN - begin, 0) + (BLOCK - 1)) // BLOCK, full)
+    elif RULE[2] or RULE[1] == "diagonal":
+        lo = tl.minimum(tl.maximum(diagonal - begin, 0) // BLOCK, full)
+        hi = tl.minimum((tl.maximum(diagonal + BLOCK_ROWS - begin, 0) + (BLOCK - 1)) // BLOCK, full)
     else:
         lo, hi = full * 0, full * 0
     return lo, hi, full
 
 
 @triton.jit
-def hide(  # noqa: PLR0913  (inlined: no API)
-    x,
-    offs_q,
-    offs_k,
-    positive,
-    label_q,
-    label_k,
-    inside,
-    regular,
-    LABELS: tl.constexpr,
-    POSITIVE: tl.constexpr,
-    EXCLUDE_SELF: tl.constexpr,
-):
-    """`x` with -inf where key k is no negative of query q, or not `inside`; all broadcast to x."""
+def mask_scores(x, query, key, inside, regular, RULE: tl.constexpr):
+    """`x` with -inf where key k is no negative of query q, or not `inside`.
+
+    query: (index, label, positive) and key: (index, label), which broadcast to x, as `inside`.
+    """
+    offs_q, label_q, positive = query
+    offs_k, label_k = key
     allowed = inside
-    if LABELS:
+    if RULE[0]:
         allowed &= (label_q != label_k) | (offs_k >= regular)
-    if EXCLUDE_SELF:
+    if RULE[2]:
         allowed &= (offs_q != offs_k) | (offs_k >= regular)
-    if POSITIVE != "none":
+    if RULE[1] != "none":
         allowed &= offs_k != positive
     return tl.where(allowed, x, float("-inf"))
 
@@ -199,33 +198,33 @@ def log1p(y):
     bits = (1.0 + y).to(tl.int32, bitcast=True)
     mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
     large = ((bits >> 23) - 127).to(tl.float32) * _LN2 + log1p_unit(mantissa - 1.0)
-    found = tl.where((y >= 0.0) & (y <= 1.0), log1p_unit(y), large)
-    return tl.where(y < float("inf"), found, y)  # NaN and inf have no exponent
+    result = tl.where((y >= 0.0) & (y <= 1.0), log1p_unit(y), large)
+    return tl.where(y < float("inf"), result, y)  # NaN and inf have no exponent
 
 
 @triton.jit
-def settled(sums, t):
-    """(top, total) of sums of 2^(x - t): the same with total in 1..2, or nothing found."""
+def normalised(sums, t):
+    """(m, s) with s * 2^m = sums * 2^t and s in 1..2; (FLOOR, 0) where sums are 0."""
     bits = sums.to(tl.int32, bitcast=True)
-    total = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
-    top = t + ((bits >> 23) - 127).to(tl.float32)
-    return tl.where(sums > 0, top, FLOOR), tl.where(sums > 0, total, sums)
+    mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
+    exponent = t + ((bits >> 23) - 127).to(tl.float32)
+    return tl.where(sums > 0, exponent, FLOOR), tl.where(sums > 0, mantissa, sums)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Everything about a contrast but its features.
+    """A contrast without its features: temperature, bias and which pairs are negatives.
 
     Attributes:
-        temperature: 0-d, float32, on the features' device: it is read there, never waited for.
-        bias: 0-d, float32, of the sigmoid form.
-        positive: [N], int64: which key is a query's positive. "diagonal": key i of query i.
-            None: it is no key.
-        labels: Of queries [N] and keys [M - extra]: equal ones are no negatives.
+        temperature: 0-d, float32, on the device of the features; the host does not read it.
+        bias: 0-d, float32; sigmoid form only.
+        positive: [N], int64: index of each query's positive among the keys. "diagonal": key i for
+            query i. None: positives are no keys.
+        labels: Of queries [N] and keys [M - extra]: pairs with equal labels are no negatives.
         exclude_self: Key i is no negative of query i.
-        extra: How many of the last keys are negatives whatever their index and label.
+        extra: Number of keys, the last ones, that are negatives of every query.
         sigmoid: The terms are log(1 + e^s), not e^s.
-        first: Index of the first query row, where the queries are part of a whole.
+        first: Index of the first query in the whole batch.
     """
 
     temperature: torch.Tensor
@@ -239,11 +238,11 @@ class Pairs:
 
     @property
     def indexed(self) -> bool:
-        """Whether positives are given row by row."""
+        """Whether positives are given by index."""
         return isinstance(self.positive, torch.Tensor)
 
     def part(self, start: int, stop: int) -> Pairs:
-        """Those of query rows `start` to `stop`."""
+        """Pairs of the queries `start` to `stop`."""
         positive, labels = self.positive, self.labels
         if isinstance(positive, torch.Tensor):
             positive = positive[start:stop]
@@ -252,7 +251,7 @@ class Pairs:
         return replace(self, positive=positive, labels=labels, first=self.first + start)
 
     def arguments(self, columns: int) -> dict[str, Any]:
-        """The kernels' parameters that say the same, for `columns` keys."""
+        """The same as arguments of the kernels, for `columns` keys."""
         indexed = self.indexed
         return {
             "temperature_ptr": self.temperature,
@@ -269,7 +268,7 @@ class Pairs:
 
 
 def block_d(features: int, itemsize: int) -> int:
-    """Features that a program holds: a power of two, and few of them, for few binaries."""
+    """Features of a program's block: a power of two, so that there are few binaries."""
     return max(128 // itemsize, 1 << (features - 1).bit_length())
 
 

@@ -1,28 +1,29 @@
-"""Weighted sums of features, with weights made from statistics; one program owns its rows.
+"""Weighted sums of features, with weights from softmax statistics; one program per block of rows.
 
-    out_o = sum_p w_op other_p     sums_o = sum_p w_op     over the pairs (o, p) that are negative
-    w_op = shift * ( 2^(x_op - own_top_o) own_scale_o  +  2^(x_op - other_top_p) other_scale_p )
+    out_i = sum_j w_ij column_j     weight_sum_i = sum_j w_ij     over the negative pairs (i, j)
+    w_ij = shift * ( 2^(x_ij - row_max_i) row_scale_i  +  2^(x_ij - column_max_j) column_scale_j )
 
-`own` and `other` are query and key, or key and query: dQ and dK are the same kernel. A side without
-scale has no term. Sigmoid form: both exponentials are 1 / (1 + 2^-x). x as in `contrast_common.py`.
+Rows and columns are queries and keys, or keys and queries: one kernel gives dQ and dK. A side
+without scale has no term. Sigmoid form: both exponentials are 1 / (1 + 2^-x). x as in
+`contrast_common.py`.
 
 Numerics contract: scores and sums float32. The weights w are rounded to the features' dtype before
-they meet them, so that 16-bit features use tensor cores: with u = 2^-8 (bfloat16), 2^-11 (float16),
-0 (float32: "ieee" products), |error of out_o| <= u * sum_p |w_op other_p| beyond float32's. A row
-with own terms alone is weighted by `own_scale` in float32 afterwards. float16 has few exponents:
-weights are times 2^14 on the way (`shift`, taken out again); those below 2^-28 then have an error
-of 2^-39 instead. Callers keep scales within -1..1.
+the product, so that 16-bit features use tensor cores: with u = 2^-8 (bfloat16), 2^-11 (float16),
+0 (float32: "ieee" products), |error of out_i| <= u * sum_j |w_ij column_j| beyond that of float32.
+A row with its own term alone is multiplied by `row_scale` in float32 afterwards. float16 has few
+exponents: its weights are multiplied by 2^14 (`shift`, divided out at the end); those below 2^-28
+then have an error of 2^-39. Scales must be within -1..1.
 
-Where both sides count, w = 2^(x - t) (f_o + f_p) with f = scale * 2^(t - top) and t amid all tops:
-one exponential a score, as long as they lie within 2^100 of each other. x is at most 1 above either
-top, so 2^(x - t) <= 2^51, also where both scales are 0. Weights below 2^-76 of the largest may then
-be lost. Farther apart, each side has its own.
+Where both sides have a term, w = 2^(x - t) (f_i + f_j) with f = scale * 2^(t - max) and t midway
+between all maxima: one exponential a score, as long as the maxima are within 2^100 of each other.
+x exceeds either maximum by at most 1, so 2^(x - t) <= 2^51, also where both scales are 0. Weights
+below 2^-76 of the largest may be lost. Maxima farther apart take one exponential per side.
 
-Deterministic: no atomics, sums in the order of `other`; where few rows would leave the GPU idle,
-the others are cut into ranges with partial sums of their own, by sizes alone.
+Deterministic: no atomics, sums in the order of the columns. Where few rows would leave the GPU
+idle, the columns are cut into ranges with partial sums, by sizes alone.
 
-Cost: 4*N*M*D flop, 1 exponential a score (2 with masks or far tops); reads (rows / block_n) times
-`other`, mostly from L2; writes 4 bytes an element of `out`.
+Cost: 4*N*M*D flop, 1 exponential a score (2 with masks or distant maxima); reads (rows / block_n)
+times the columns, mostly from L2; writes 4 bytes an element of `out`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
     block_d,
-    hide,
+    load_block,
     load_full,
     load_labels,
     load_positive,
-    load_rows,
+    mask_scores,
     masked_blocks,
     sigmoid,
     units,
@@ -50,266 +51,309 @@ from mmcl_fast.kernels.contrast_common import (
 from mmcl_fast.kernels.contrast_statistics import column_ranges
 
 
-class Side(NamedTuple):
-    """What a direction's queries bring to the weights; float32, one entry for each of them."""
+class WeightTerms(NamedTuple):
+    """One direction's weights, 2^(x - max_score) * scale; one entry per query, float32."""
 
-    top: torch.Tensor
+    max_score: torch.Tensor
     scale: torch.Tensor  # within -1..1
 
 
 @triton.jit
-def _terms(x, top, SIGMOID: tl.constexpr):
-    return sigmoid(x) if SIGMOID else tl.exp2(x - top)
+def _terms(x, max_score, SIGMOID: tl.constexpr):
+    return sigmoid(x) if SIGMOID else tl.exp2(x - max_score)
 
 
-_BLOCK = 8192  # rows that a program of `_contrast_factors_kernel` looks at together
-SPREAD = tl.constexpr(100.0)  # of tops that share an exponential: weights below 2^-76 may be lost
+_BLOCK = 8192  # rows of `_contrast_factors_kernel` at a time
+SPREAD = tl.constexpr(100.0)  # of maxima with a common exponential: weights below 2^-76 may be lost
 
 
 @triton.jit
-def _span(top_ptr, low, high, N, BLOCK: tl.constexpr):
-    """Least and largest top, also of rows whose scale is 0: theirs bound the scores they share."""
+def _span(max_ptr, low, high, N, BLOCK: tl.constexpr):
+    """Least and largest maximum; those of rows with scale 0 bound the scores of the others."""
     for start in range(0, N, BLOCK):
         offs = (start + tl.arange(0, BLOCK)).to(tl.int64)
-        top = tl.load(top_ptr + offs, mask=offs < N, other=tl.load(top_ptr))
-        low, high = tl.minimum(low, top), tl.maximum(high, top)
+        maximum = tl.load(max_ptr + offs, mask=offs < N, other=tl.load(max_ptr))
+        low, high = tl.minimum(low, maximum), tl.maximum(high, maximum)
     return low, high
 
 
-@triton.jit(do_not_specialize=["OWN", "OTHER"])
+@triton.jit(do_not_specialize=["R", "C"])
 def _contrast_factors_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
-    own_top_ptr,
-    own_scale_ptr,
-    other_top_ptr,
-    other_scale_ptr,
-    own_factor_ptr,
-    other_factor_ptr,
-    shared_ptr,
-    OWN: tl.int32,
-    OTHER: tl.int32,
+    row_max_ptr,
+    row_scale_ptr,
+    column_max_ptr,
+    column_scale_ptr,
+    row_factor_ptr,
+    column_factor_ptr,
+    reference_ptr,
+    R: tl.int32,
+    C: tl.int32,
     SHIFT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program: t, NaN if there is none, and scale * 2^(t - top) of a block of both sides."""
+    """One program: factors scale * 2^(t - max) of a block of both sides; t, or NaN for none."""
     low = tl.full([BLOCK], 2.0**120, tl.float32)
-    low, high = _span(own_top_ptr, low, -low, OWN, BLOCK)
-    low, high = _span(other_top_ptr, low, high, OTHER, BLOCK)
+    low, high = _span(row_max_ptr, low, -low, R, BLOCK)
+    low, high = _span(column_max_ptr, low, high, C, BLOCK)
     least, most = tl.min(low, 0), tl.max(high, 0)
     t = 0.5 * (least + most)
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    top = tl.load(own_top_ptr + offs, mask=offs < OWN, other=0.0)
-    scale = tl.load(own_scale_ptr + offs, mask=offs < OWN, other=0.0)
-    power = tl.exp2(tl.minimum(tl.maximum(t - top, -SPREAD), SPREAD) + SHIFT)
-    tl.store(own_factor_ptr + offs, scale * power, mask=offs < OWN)
-    top = tl.load(other_top_ptr + offs, mask=offs < OTHER, other=0.0)
-    scale = tl.load(other_scale_ptr + offs, mask=offs < OTHER, other=0.0)
-    power = tl.exp2(tl.minimum(tl.maximum(t - top, -SPREAD), SPREAD) + SHIFT)
-    tl.store(other_factor_ptr + offs, scale * power, mask=offs < OTHER)
+    maximum = tl.load(row_max_ptr + offs, mask=offs < R, other=0.0)
+    scale = tl.load(row_scale_ptr + offs, mask=offs < R, other=0.0)
+    power = tl.exp2(tl.minimum(tl.maximum(t - maximum, -SPREAD), SPREAD) + SHIFT)
+    tl.store(row_factor_ptr + offs, scale * power, mask=offs < R)
+    maximum = tl.load(column_max_ptr + offs, mask=offs < C, other=0.0)
+    scale = tl.load(column_scale_ptr + offs, mask=offs < C, other=0.0)
+    power = tl.exp2(tl.minimum(tl.maximum(t - maximum, -SPREAD), SPREAD) + SHIFT)
+    tl.store(column_factor_ptr + offs, scale * power, mask=offs < C)
     if tl.program_id(0) == 0:
-        tl.store(shared_ptr, tl.where(most - least <= SPREAD, t, float("nan")))
+        tl.store(reference_ptr, tl.where(most - least <= SPREAD, t, float("nan")))
 
 
-@triton.jit(do_not_specialize=["OWN", "OTHER", "regular", "first", "split"])
+@triton.jit
+def _masked_scores(  # noqa: PLR0913  (inlined: no API)
+    x,
+    offs_n,
+    offs_m,
+    mask_m,
+    row_pairs,
+    column_pairs,
+    RULE: tl.constexpr,
+    ROWS_ARE_KEYS: tl.constexpr,
+):
+    """Scores of a block, -inf where a pair is no negative.
+
+    row_pairs: (labels, positives) of the rows. column_pairs: pointers to those of the columns.
+    """
+    row_label, row_positive = row_pairs
+    positive_ptr, query_label_ptr, key_label_ptr, regular, first = column_pairs
+    if ROWS_ARE_KEYS:
+        offs_q = first + offs_m
+        positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, RULE[1])
+        label_q = load_labels(query_label_ptr, offs_m, mask_m)
+        query = offs_q[None, :], label_q[None, :], positive[None, :]
+        key = offs_n[:, None], row_label[:, None]
+    else:
+        query = (first + offs_n)[:, None], row_label[:, None], row_positive[:, None]
+        label_k = load_labels(key_label_ptr, offs_m, offs_m < regular)
+        key = offs_m[None, :], label_k[None, :]
+    return mask_scores(x, query, key, mask_m[None, :], regular, RULE)
+
+
+@triton.jit
+def _add_block(  # noqa: PLR0913  (inlined: no API)
+    acc,
+    weight_sum,
+    rows,
+    scaling,
+    row_terms,
+    columns,
+    start,
+    end,
+    D,
+    row_pairs,
+    column_pairs,
+    RULE: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    SHIFT: tl.constexpr,
+    ROWS_ARE_KEYS: tl.constexpr,
+    WEIGHT_SUM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """(acc, weight_sum) plus one block of columns. MASKED: some of its pairs may be no negatives.
+
+    row_terms: (offsets, maximum, scale, factor) of the rows, None where the weights have none.
+    columns: (features, stride, maximum, scale, factor), pointers to those of all columns.
+    """
+    a, b, t = scaling
+    offs_n, row_max, row_scale, row_factor = row_terms
+    column_ptr, stride_column, column_max_ptr, column_scale_ptr, column_factor_ptr = columns
+    offs_m, mask_m, features = load_block(
+        column_ptr, start, end, stride_column, D, BLOCK_M, BLOCK_D, MASKED
+    )
+    at = offs_m.to(tl.int64)
+    x = tl.dot(rows, tl.trans(features), input_precision="ieee")
+    if MASKED:
+        x = _masked_scores(
+            x * a + b, offs_n, offs_m, mask_m, row_pairs, column_pairs, RULE, ROWS_ARE_KEYS
+        )
+        if column_scale_ptr is None:
+            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (row_max - SHIFT)[:, None])
+        else:
+            column_max = tl.load(column_max_ptr + at, mask=mask_m, other=0.0)
+            column_scale = tl.load(column_scale_ptr + at, mask=mask_m, other=0.0)
+            w = _terms(x, column_max[None, :], SIGMOID) * column_scale[None, :]
+            if row_scale is not None:
+                w += _terms(x, row_max[:, None], SIGMOID) * row_scale[:, None]
+            w *= 2.0**SHIFT
+    elif SIGMOID:
+        w = sigmoid(x * a + b) * (2.0**SHIFT)
+        if column_scale_ptr is not None:
+            scale = tl.load(column_scale_ptr + at)[None, :]
+            w *= scale if row_scale is None else row_scale[:, None] + scale
+    elif row_factor is not None:
+        column_factor = tl.load(column_factor_ptr + at)
+        w = tl.exp2(x * a + (b - t)) * (row_factor[:, None] + column_factor[None, :])
+    elif column_scale_ptr is None:
+        w = tl.exp2(x * a + (b + SHIFT - row_max)[:, None])
+    else:
+        column_max, column_scale = tl.load(column_max_ptr + at), tl.load(column_scale_ptr + at)
+        w = tl.exp2(x * a + (b + SHIFT - column_max)[None, :]) * column_scale[None, :]
+    if WEIGHT_SUM:
+        weight_sum += tl.sum(w, 1)
+    acc = tl.dot(w.to(rows.dtype), features, acc, input_precision="ieee")
+    return acc, weight_sum
+
+
+@triton.jit(do_not_specialize=["R", "C", "regular", "first", "split"])
 def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
-    own_ptr,
-    other_ptr,
+    row_ptr,
+    column_ptr,
     temperature_ptr,
     bias_ptr,
     positive_ptr,
     query_label_ptr,
     key_label_ptr,
-    own_top_ptr,
-    own_scale_ptr,
-    other_top_ptr,
-    other_scale_ptr,
-    own_factor_ptr,
-    other_factor_ptr,
-    shared_ptr,
+    row_max_ptr,
+    row_scale_ptr,
+    column_max_ptr,
+    column_scale_ptr,
+    row_factor_ptr,
+    column_factor_ptr,
+    reference_ptr,
     out_ptr,
-    sums_ptr,
-    OWN: tl.int32,
-    OTHER: tl.int32,
+    weight_sum_ptr,
+    R: tl.int32,
+    C: tl.int32,
     D: tl.int32,
     regular: tl.int32,
     first: tl.int32,
     split: tl.int32,
-    stride_own: tl.int64,
-    stride_other: tl.int64,
+    stride_row: tl.int64,
+    stride_column: tl.int64,
     SIGMOID: tl.constexpr,
     POSITIVE: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
-    OWN_KEYS: tl.constexpr,
+    ROWS_ARE_KEYS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One program: BLOCK_N rows of `own` against rows split * pid_m and following of `other`."""
+    """One program: BLOCK_N rows and `split` columns from split * pid_m on."""
     pid_n, pid_m = tl.program_id(0), tl.program_id(1)
     a, b = units(temperature_ptr, bias_ptr)
-    ELEMENT: tl.constexpr = own_ptr.dtype.element_ty
-    SHIFT: tl.constexpr = SHIFT_FP16 if own_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
-    SUMS: tl.constexpr = sums_ptr is not None
+    SHIFT: tl.constexpr = SHIFT_FP16 if row_ptr.dtype.element_ty == tl.float16 else 0.0
+    WEIGHT_SUM: tl.constexpr = weight_sum_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     # Rows past the end are copies of the last one, which are not stored.
-    offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), OWN - 1)
-    own = load_full(own_ptr, offs_n, stride_own, D, BLOCK_D)
+    offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), R - 1)
+    rows = load_full(row_ptr, offs_n, stride_row, D, BLOCK_D)
     begin = pid_m * split
-    end = tl.minimum(begin + split, OTHER)
-    twin = pid_n * BLOCK_N - first if OWN_KEYS else first + pid_n * BLOCK_N
-    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
-    if own_scale_ptr is not None:
-        own_top = tl.load(own_top_ptr + offs_n.to(tl.int64))
-        own_scale = tl.load(own_scale_ptr + offs_n.to(tl.int64))
-    if shared_ptr is not None:
-        t = tl.load(shared_ptr)
-        own_factor = tl.load(own_factor_ptr + offs_n.to(tl.int64))
-        if t != t:  # NaN: tops too far apart for one exponential
+    end = tl.minimum(begin + split, C)
+    diagonal = pid_n * BLOCK_N - first if ROWS_ARE_KEYS else first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(diagonal, begin, end, BLOCK_N, BLOCK_M, RULE)
+    row_max, row_scale, row_factor, t = None, None, None, None
+    if row_scale_ptr is not None:
+        row_max = tl.load(row_max_ptr + offs_n.to(tl.int64))
+        row_scale = tl.load(row_scale_ptr + offs_n.to(tl.int64))
+    if reference_ptr is not None:
+        t = tl.load(reference_ptr)
+        row_factor = tl.load(row_factor_ptr + offs_n.to(tl.int64))
+        if t != t:  # NaN: maxima too far apart for one exponential
             lo, hi = full * 0, full
+    row_terms = offs_n, row_max, row_scale, row_factor
+    columns = column_ptr, stride_column, column_max_ptr, column_scale_ptr, column_factor_ptr
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    sums = tl.zeros([BLOCK_N], tl.float32)
+    weight_sum = tl.zeros([BLOCK_N], tl.float32)
     for i in range(full - (hi - lo)):
-        start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        at = offs_m.to(tl.int64)
-        other = load_full(other_ptr, offs_m, stride_other, D, BLOCK_D)
-        x = tl.dot(own, tl.trans(other), input_precision="ieee")
-        if SIGMOID:
-            w = sigmoid(x * a + b) * (2.0**SHIFT)
-            if other_scale_ptr is not None:
-                scale = tl.load(other_scale_ptr + at)[None, :]
-                w *= scale if own_scale_ptr is None else own_scale[:, None] + scale
-        elif shared_ptr is not None:
-            other_factor = tl.load(other_factor_ptr + at)
-            w = tl.exp2(x * a + (b - t)) * (own_factor[:, None] + other_factor[None, :])
-        elif other_scale_ptr is None:
-            w = tl.exp2(x * a + (b + SHIFT - own_top)[:, None])
-        else:
-            other_top, other_scale = tl.load(other_top_ptr + at), tl.load(other_scale_ptr + at)
-            w = tl.exp2(x * a + (b + SHIFT - other_top)[None, :]) * other_scale[None, :]
-        if SUMS:
-            sums += tl.sum(w, 1)
-        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
-    if OWN_KEYS:
-        label_own = load_labels(key_label_ptr, offs_n, offs_n < regular)
+        start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+        acc, weight_sum = _add_block(
+            acc, weight_sum, rows, (a, b, t), row_terms, columns, start, end, D, None, None,
+            RULE, SIGMOID, SHIFT, ROWS_ARE_KEYS, WEIGHT_SUM, BLOCK_M, BLOCK_D, MASKED=False,
+        )  # fmt: skip
+    if ROWS_ARE_KEYS:
+        row_pairs = load_labels(key_label_ptr, offs_n, offs_n < regular), None
     else:
-        label_own = load_labels(query_label_ptr, offs_n, offs_n < OWN)
-        positive_own = load_positive(positive_ptr, first + offs_n, offs_n, offs_n < OWN, POSITIVE)
+        row_label = load_labels(query_label_ptr, offs_n, offs_n < R)
+        row_positive = load_positive(positive_ptr, first + offs_n, offs_n, offs_n < R, POSITIVE)
+        row_pairs = row_label, row_positive
+    column_pairs = positive_ptr, query_label_ptr, key_label_ptr, regular, first
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        mask_m = offs_m < end
-        at = offs_m.to(tl.int64)
-        other = load_rows(other_ptr, offs_m, mask_m, stride_other, D, BLOCK_D)
-        x = tl.dot(own, tl.trans(other), input_precision="ieee") * a + b
-        if OWN_KEYS:
-            offs_q = first + offs_m
-            positive = load_positive(positive_ptr, offs_q, offs_m, mask_m, POSITIVE)
-            x = hide(
-                x,
-                offs_q[None, :],
-                offs_n[:, None],
-                positive[None, :],
-                load_labels(query_label_ptr, offs_m, mask_m)[None, :],
-                label_own[:, None],
-                mask_m[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
-            )
-        else:
-            x = hide(
-                x,
-                (first + offs_n)[:, None],
-                offs_m[None, :],
-                positive_own[:, None],
-                label_own[:, None],
-                load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-                mask_m[None, :],
-                regular,
-                LABELS,
-                POSITIVE,
-                EXCLUDE_SELF,
-            )
-        if other_scale_ptr is None:
-            w = sigmoid(x) * 2.0**SHIFT if SIGMOID else tl.exp2(x - (own_top - SHIFT)[:, None])
-        else:
-            other_top = tl.load(other_top_ptr + at, mask=mask_m, other=0.0)
-            other_scale = tl.load(other_scale_ptr + at, mask=mask_m, other=0.0)
-            w = _terms(x, other_top[None, :], SIGMOID) * other_scale[None, :]
-            if own_scale_ptr is not None:
-                w += _terms(x, own_top[:, None], SIGMOID) * own_scale[:, None]
-            w *= 2.0**SHIFT
-        if SUMS:
-            sums += tl.sum(w, 1)
-        acc = tl.dot(w.to(ELEMENT), other, acc, input_precision="ieee")
+        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        acc, weight_sum = _add_block(
+            acc, weight_sum, rows, (a, b, t), row_terms, columns, start, end, D,
+            row_pairs, column_pairs, RULE, SIGMOID, SHIFT, ROWS_ARE_KEYS, WEIGHT_SUM, BLOCK_M,
+            BLOCK_D, MASKED=True,
+        )  # fmt: skip
     factor = tl.full([BLOCK_N], 2.0**-SHIFT, tl.float32)
-    if other_scale_ptr is None:
-        factor *= own_scale
+    if column_scale_ptr is None:
+        factor *= row_scale
     offs_d = tl.arange(0, BLOCK_D)
-    mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < OWN
-    at = pid_m.to(tl.int64) * OWN + offs_n  # [BLOCK_N], rows of the partial results
+    mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < R
+    at = pid_m.to(tl.int64) * R + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
     tl.store(out_ptr + (at[:, None] * D + offs_d[None, :]), acc * factor[:, None], mask=mask)
-    if SUMS:
-        tl.store(sums_ptr + at, sums * factor, mask=mask_n)
+    if WEIGHT_SUM:
+        tl.store(weight_sum_ptr + at, weight_sum * factor, mask=mask_n)
 
 
 def contrast_gradient_bwd(
     features: tuple[torch.Tensor, torch.Tensor],
     pairs: Pairs,
-    own: Side | None,
-    other: Side | None,
+    row_terms: WeightTerms | None,
+    column_terms: WeightTerms | None,
     *,
-    own_keys: bool,
-    shared: Shared | None = None,
-    sums: bool = False,
+    rows_are_keys: bool,
+    shared: SharedExponent | None = None,
+    weight_sum: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weighted sums of the other rows, for each own row.
+    """Weighted sums of the columns, for each row.
 
     Args:
-        features: own [R, D] and other [P, D]: float16 | bfloat16 | float32, stride 1 along D, not
-            empty.
-        pairs: Negatives and units.
-        own: Statistics of the direction whose queries the own rows are, if it counts.
-        other: Those of the other rows' direction; not both None.
-        own_keys: Own rows are the contrast's keys, not its queries.
-        shared: `shared_factors` of both sides; only where both count, and not for the sigmoid form.
-        sums: Also the sums of weights.
+        features: Rows [R, D] and columns [C, D]: float16 | bfloat16 | float32, stride 1 along D,
+            not empty.
+        pairs: Negatives, temperature and bias.
+        row_terms: Weights of the direction with the rows as queries, or None.
+        column_terms: Weights of the direction with the columns as queries, or None; not both.
+        rows_are_keys: The rows are the keys of the contrast, the columns its queries.
+        shared: `shared_exponent` of both sides; only with both, and not for the sigmoid form.
+        weight_sum: Return the sums of weights as well.
 
     Returns: Partial sums [parts, R, D], and [R] or None, float32.
     """
-    mine, others = features
-    assert own is not None or other is not None
-    width = block_d(mine.shape[1], mine.element_size())
-    arch = arch_of(_contrast_gradient_kernel, mine)
-    tile = tile_for("contrast_gradient", arch, mine.element_size(), width)
-    blocks = cdiv(len(mine), tile.block_n)
-    split, parts = column_ranges(blocks, len(others), tile.block_m)
-    out = mine.new_empty((parts, *mine.shape), dtype=torch.float32)
-    totals = mine.new_empty(parts, len(mine), dtype=torch.float32) if sums else None
-    shared = Shared() if shared is None else shared
-    with torch.cuda.device_of(mine):
+    rows, columns = features
+    assert row_terms is not None or column_terms is not None
+    width = block_d(rows.shape[1], rows.element_size())
+    arch = arch_of(_contrast_gradient_kernel, rows)
+    tile = tile_for("contrast_gradient", arch, rows.element_size(), width)
+    blocks = cdiv(len(rows), tile.block_n)
+    split, parts = column_ranges(blocks, len(columns), tile.block_m)
+    out = rows.new_empty((parts, *rows.shape), dtype=torch.float32)
+    weight_sums = rows.new_empty(parts, len(rows), dtype=torch.float32) if weight_sum else None
+    shared = SharedExponent() if shared is None else shared
+    with torch.cuda.device_of(rows):
         _contrast_gradient_kernel[(blocks, parts)](
-            mine,
-            others,
-            own_top_ptr=None if own is None else own.top,
-            own_scale_ptr=None if own is None else own.scale,
-            other_top_ptr=None if other is None else other.top,
-            other_scale_ptr=None if other is None else other.scale,
-            own_factor_ptr=shared.own,
-            other_factor_ptr=shared.other,
-            shared_ptr=shared.t,
+            row_ptr=rows,
+            column_ptr=columns,
+            row_max_ptr=None if row_terms is None else row_terms.max_score,
+            row_scale_ptr=None if row_terms is None else row_terms.scale,
+            column_max_ptr=None if column_terms is None else column_terms.max_score,
+            column_scale_ptr=None if column_terms is None else column_terms.scale,
+            row_factor_ptr=shared.row_factor,
+            column_factor_ptr=shared.column_factor,
+            reference_ptr=shared.t,
             out_ptr=out,
-            sums_ptr=totals,
-            OWN=len(mine),
-            OTHER=len(others),
-            D=mine.shape[1],
+            weight_sum_ptr=weight_sums,
+            R=len(rows),
+            C=len(columns),
+            D=rows.shape[1],
             split=split,
-            stride_own=mine.stride(0),
-            stride_other=others.stride(0),
-            OWN_KEYS=own_keys,
+            stride_row=rows.stride(0),
+            stride_column=columns.stride(0),
+            ROWS_ARE_KEYS=rows_are_keys,
             BLOCK_N=tile.block_n,
             BLOCK_M=tile.block_m,
             BLOCK_D=width,
@@ -317,44 +361,47 @@ def contrast_gradient_bwd(
             num_stages=tile.num_stages,
             maxnreg=tile.registers,
             enable_fp_fusion=True,
-            **pairs.arguments(len(mine) if own_keys else len(others)),
+            **pairs.arguments(len(rows) if rows_are_keys else len(columns)),
         )
-    return out, None if totals is None else totals.sum(dim=0)
+    return out, None if weight_sums is None else weight_sums.sum(dim=0)
 
 
-class Shared(NamedTuple):
-    """What one exponential for both sides takes; see the module."""
+class SharedExponent(NamedTuple):
+    """The constant t and the factors of rows and columns for one exponential; see the module."""
 
-    t: torch.Tensor | None = None
-    own: torch.Tensor | None = None
-    other: torch.Tensor | None = None
+    t: torch.Tensor | None = None  # [1], NaN where the maxima are too far apart
+    row_factor: torch.Tensor | None = None  # [R]
+    column_factor: torch.Tensor | None = None  # [C]
 
     @property
-    def turned(self) -> Shared:
-        """The same where own and other rows change places."""
-        return Shared(self.t, self.other, self.own)
+    def transposed(self) -> SharedExponent:
+        """With rows and columns exchanged."""
+        return SharedExponent(self.t, self.column_factor, self.row_factor)
 
 
-def shared_factors(own: Side, other: Side, dtype: torch.dtype) -> Shared:
-    """For weights that both sides count in, of features of a dtype."""
-    t, first, second = (own.top.new_empty(s) for s in ((1,), own.top.shape, other.top.shape))
+def shared_exponent(rows: WeightTerms, columns: WeightTerms, dtype: torch.dtype) -> SharedExponent:
+    """For weights with terms of both sides, of features of `dtype`."""
+    t = rows.max_score.new_empty(1)
+    row_factor = torch.empty_like(rows.max_score)
+    column_factor = torch.empty_like(columns.max_score)
+    r, c = len(row_factor), len(column_factor)
     with torch.cuda.device_of(t):
-        _contrast_factors_kernel[(cdiv(max(len(first), len(second)), _BLOCK),)](
-            own.top,
-            own.scale,
-            other.top,
-            other.scale,
-            first,
-            second,
-            t,
-            len(first),
-            len(second),
+        _contrast_factors_kernel[(cdiv(max(r, c), _BLOCK),)](
+            row_max_ptr=rows.max_score,
+            row_scale_ptr=rows.scale,
+            column_max_ptr=columns.max_score,
+            column_scale_ptr=columns.scale,
+            row_factor_ptr=row_factor,
+            column_factor_ptr=column_factor,
+            reference_ptr=t,
+            R=r,
+            C=c,
             SHIFT=SHIFT_FP16.value if dtype == torch.float16 else 0.0,
             BLOCK=_BLOCK,
             num_warps=16,
             enable_fp_fusion=True,
         )
-    return Shared(t, first, second)
+    return SharedExponent(t, row_factor, column_factor)
 
 
-__all__ = ["Shared", "Side", "contrast_gradient_bwd", "shared_factors"]
+__all__ = ["SharedExponent", "WeightTerms", "contrast_gradient_bwd", "shared_exponent"]

@@ -1,21 +1,23 @@
-"""Loss statistics and the gradient's mixture of features in one pass, as in softmax attention.
+"""Softmax statistics and the weighted sum of the keys in one pass, as in fused attention.
 
-    top_i = max_j x_ij    total_i = sum_j 2^(x_ij - top_i)    mixture_i = sum_j 2^(x_ij - top_i) k_j
+    row_max_i = max_j x_ij
+    exp_sum_i = sum_j 2^(x_ij - row_max_i)
+    weighted_keys_i = sum_j 2^(x_ij - row_max_i) k_j
 
-over negatives j, and found_i = x of the positive, if that is a key. With them dL/dq is known, when
-queries alone are differentiated: a direction whose keys are stopped or frozen costs one pass.
-Sigmoid form: mixture and `sums` of 1 / (1 + 2^-x), `total` of log(1 + 2^x). x as in
-`contrast_common.py`.
+over the negatives j; positive_score_i = x of the positive, if it is a key. dL/dq follows from these
+where only queries are differentiated: a direction with stopped or frozen keys costs one pass.
+Sigmoid form: the weights are 1 / (1 + 2^-x), weight_sum their sum, exp_sum that of log(1 + 2^x).
+x as in `contrast_common.py`.
 
-Blocks that are all negatives are summed relative to one number, as in `contrast_statistics.py`, and
-again if a sum leaves its range. Others, and all in float16, have a running maximum that rescales
-what was summed before (Milakov and Gimelshein, 2018; Dao et al., 2022).
+Blocks of negatives alone are summed relative to one constant, as in `contrast_statistics.py`, and
+repeated if a sum leaves its range. Other blocks, and all blocks of float16, use a running maximum
+that rescales the earlier weight_sum (Milakov and Gimelshein, 2018; Dao et al., 2022).
 
-Numerics contract: as `contrast_gradient.py`: weights, here within 0..1, are rounded to the
-features' dtype before the product: |error of mixture_i| <= u * sum_j w_ij |k_j| beyond float32's,
-with u = 2^-8 (bfloat16), 2^-11 (float16), 0 (float32). `total` sums the unrounded weights.
+Numerics contract: as `contrast_gradient.py`. Weights, here within 0..1, are rounded to the
+features' dtype before the product: |error of weighted_keys_i| <= u * sum_j w_ij |k_j| beyond that
+of float32, with u = 2^-8 (bfloat16), 2^-11 (float16), 0 (float32). exp_sum adds unrounded weights.
 
-Deterministic: no atomics; partial results by ranges of keys, to be merged by the caller.
+Deterministic: no atomics; one partial result for each range of keys, merged by the caller.
 Cost: 4*N*M*D flop, 1 exponential a score; traffic as in `contrast_gradient.py`.
 """
 
@@ -35,13 +37,13 @@ from mmcl_fast.kernels.contrast_common import (
     SMALLEST_SUM,
     Pairs,
     block_d,
-    hide,
+    load_block,
     load_full,
     load_labels,
     load_positive,
-    load_rows,
+    mask_scores,
     masked_blocks,
-    settled,
+    normalised,
     shift_of,
     sigmoid,
     softplus,
@@ -50,14 +52,72 @@ from mmcl_fast.kernels.contrast_common import (
 from mmcl_fast.kernels.contrast_statistics import column_ranges
 
 
-class Mixture(NamedTuple):
-    """Partial results, one per range of keys; float32."""
+class OnePass(NamedTuple):
+    """P partial results, one per range of keys; float32."""
 
-    top: torch.Tensor  # [P, N]
-    total: torch.Tensor  # [P, N]
-    found: torch.Tensor  # [P, N], to be added up; undefined where the positive is no key
-    mixture: torch.Tensor  # [P, N, D]
-    sums: torch.Tensor | None  # [P, N], sigmoid form
+    max_score: torch.Tensor  # [P, N]
+    exp_sum: torch.Tensor  # [P, N], relative to `max_score`
+    positive_score: torch.Tensor  # [P, N], whose sum is the score; undefined for other positives
+    weighted_keys: torch.Tensor  # [P, N, D]
+    weight_sum: torch.Tensor | None  # [P, N], sigmoid form
+
+
+@triton.jit
+def _add_block(  # noqa: PLR0913  (inlined: no API)
+    acc,
+    statistics,
+    q,
+    scaling,
+    key,
+    start,
+    end,
+    D,
+    query_pairs,
+    key_pairs,
+    RULE: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """(acc, *statistics) plus one block of keys. MASKED: some of its pairs may be no negatives.
+
+    statistics: (row_max, exp_sum, positive_score, weight_sum). Without MASKED, exponentials are
+    relative to t.
+    """
+    a, b, t = scaling
+    row_max, exp_sum, positive_score, weight_sum = statistics
+    key_ptr, stride_km = key
+    offs_m, mask_m, k = load_block(key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED)
+    x = tl.dot(q, tl.trans(k), input_precision="ieee")
+    if MASKED:
+        positive = query_pairs[2]
+        key_label_ptr, regular = key_pairs
+        x = x * a + b
+        if RULE[1] != "none":
+            positive_score += tl.sum(tl.where(offs_m[None, :] == positive, x, 0.0), 1)
+        label_k = load_labels(key_label_ptr, offs_m, offs_m < regular)
+        of_keys = offs_m[None, :], label_k[None, :]
+        x = mask_scores(x, query_pairs, of_keys, mask_m[None, :], regular, RULE)
+    elif SIGMOID:
+        x = x * a + b
+    if SIGMOID:
+        exp_sum += tl.sum(softplus(x), 1)
+        w = sigmoid(x) * (2.0**SHIFT)
+        weight_sum += tl.sum(w, 1)
+    elif MASKED:
+        new_max = tl.maximum(row_max, tl.max(x, 1))
+        rescale = tl.exp2(row_max - new_max)
+        w = tl.exp2(x - (new_max - SHIFT)[:, None])
+        exp_sum = exp_sum * rescale + tl.sum(w, 1)
+        acc = acc * rescale[:, None]
+        row_max = new_max
+    else:
+        w = tl.exp2(x * a + (b - t))
+        exp_sum += tl.sum(w, 1)
+    acc = tl.dot(w.to(q.dtype), k, acc, input_precision="ieee")
+    return acc, row_max, exp_sum, positive_score, weight_sum
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first", "split"])
@@ -69,11 +129,11 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     positive_ptr,
     query_label_ptr,
     key_label_ptr,
-    top_ptr,
-    total_ptr,
-    found_ptr,
-    mixture_ptr,
-    sums_ptr,
+    max_ptr,
+    exp_sum_ptr,
+    positive_score_ptr,
+    weighted_keys_ptr,
+    weight_sum_ptr,
     N: tl.int32,
     M: tl.int32,
     D: tl.int32,
@@ -89,116 +149,84 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One program: BLOCK_N queries against keys split * pid_m and following."""
+    """One program: BLOCK_N queries and `split` keys from split * pid_m on."""
     pid_n, pid_m = tl.program_id(0), tl.program_id(1)
     a, b = units(temperature_ptr, bias_ptr)
     ELEMENT: tl.constexpr = query_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if query_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
-    # With 16 bits of which few are exponent, weights must be relative to the rows' own maxima.
-    SHARED: tl.constexpr = not (SIGMOID or tl.float16 == ELEMENT)
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
+    # float16 has few exponents: its weights must be relative to the maximum of their row.
+    COMMON_REFERENCE: tl.constexpr = not (SIGMOID or tl.float16 == ELEMENT)
     # Rows past the end are copies of the last one, which are not stored.
     offs_n = tl.minimum(pid_n * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
     q = load_full(query_ptr, offs_n, stride_qn, D, BLOCK_D)
     begin = pid_m * split
     end = tl.minimum(begin + split, M)
-    twin = first + pid_n * BLOCK_N
-    lo, hi, full = masked_blocks(twin, begin, end, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF)
-    if not (SIGMOID or SHARED):
+    diagonal = first + pid_n * BLOCK_N
+    lo, hi, full = masked_blocks(diagonal, begin, end, BLOCK_N, BLOCK_M, RULE)
+    if not (SIGMOID or COMMON_REFERENCE):
         lo, hi = full * 0, full
     t = shift_of(a)
-    top = tl.full([BLOCK_N], FLOOR, tl.float32)
-    total = tl.zeros([BLOCK_N], tl.float32)
-    found = tl.zeros([BLOCK_N], tl.float32)
-    sums = tl.zeros([BLOCK_N], tl.float32)
+    row_max = tl.full([BLOCK_N], FLOOR, tl.float32)
+    exp_sum = tl.zeros([BLOCK_N], tl.float32)
+    positive_score = tl.zeros([BLOCK_N], tl.float32)
+    weight_sum = tl.zeros([BLOCK_N], tl.float32)
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    if SIGMOID or SHARED:
+    if SIGMOID or COMMON_REFERENCE:
         for i in range(full - (hi - lo)):
-            start = begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M
-            offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-            k = load_full(key_ptr, offs_m, stride_km, D, BLOCK_D)
-            x = tl.dot(q, tl.trans(k), input_precision="ieee")
-            if SIGMOID:
-                x = x * a + b
-                total += tl.sum(softplus(x), 1)
-                w = sigmoid(x) * (2.0**SHIFT)
-                sums += tl.sum(w, 1)
-            else:
-                w = tl.exp2(x * a + (b - t))
-                total += tl.sum(w, 1)
-            acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
-    if SHARED:  # noqa: SIM102  (a constant of the binary)
+            start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+            acc, row_max, exp_sum, positive_score, weight_sum = _add_block(
+                acc, (row_max, exp_sum, positive_score, weight_sum), q, (a, b, t),
+                (key_ptr, stride_km), start, end, D, None, None,
+                RULE, SIGMOID, SHIFT, BLOCK_M, BLOCK_D, MASKED=False,
+            )  # fmt: skip
+    if COMMON_REFERENCE:  # noqa: SIM102  (a constant of the binary)
         if full > hi - lo:
-            kept = (tl.min(total, 0) >= SMALLEST_SUM) & (tl.max(total, 0) <= LARGEST_SUM)
-            top, settled_total = settled(total, t)
-            shrink = tl.div_rn(settled_total, total)  # a power of two
-            top = tl.where(kept, top, FLOOR)
-            total = tl.where(kept, settled_total, 0.0)
-            acc = tl.where(kept, acc * shrink[:, None], 0.0)
-            if not kept:  # once more, relative to the rows' own maxima
+            in_range = (tl.min(exp_sum, 0) >= SMALLEST_SUM) & (tl.max(exp_sum, 0) <= LARGEST_SUM)
+            row_max, normalised_sum = normalised(exp_sum, t)
+            rescale = tl.div_rn(normalised_sum, exp_sum)  # a power of two
+            row_max = tl.where(in_range, row_max, FLOOR)
+            exp_sum = tl.where(in_range, normalised_sum, 0.0)
+            acc = tl.where(in_range, acc * rescale[:, None], 0.0)
+            if not in_range:  # repeat all blocks relative to the maximum of each row
                 lo, hi = full * 0, full
     offs_q = first + offs_n
     label_q = load_labels(query_label_ptr, offs_n, offs_n < N)
     positive = load_positive(positive_ptr, offs_q, offs_n, offs_n < N, POSITIVE)
+    query_pairs = offs_q[:, None], label_q[:, None], positive[:, None]
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M
-        offs_m = tl.multiple_of(start, BLOCK_M) + tl.arange(0, BLOCK_M)
-        mask_m = offs_m < end
-        k = load_rows(key_ptr, offs_m, mask_m, stride_km, D, BLOCK_D)
-        x = tl.dot(q, tl.trans(k), input_precision="ieee") * a + b
-        if POSITIVE != "none":
-            found += tl.sum(tl.where(offs_m[None, :] == positive[:, None], x, 0.0), 1)
-        x = hide(
-            x,
-            offs_q[:, None],
-            offs_m[None, :],
-            positive[:, None],
-            label_q[:, None],
-            load_labels(key_label_ptr, offs_m, offs_m < regular)[None, :],
-            mask_m[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
-        if SIGMOID:
-            total += tl.sum(softplus(x), 1)
-            w = sigmoid(x) * (2.0**SHIFT)
-            sums += tl.sum(w, 1)
-        else:
-            raised = tl.maximum(top, tl.max(x, 1))
-            shrink = tl.exp2(top - raised)
-            w = tl.exp2(x - (raised - SHIFT)[:, None])
-            total = total * shrink + tl.sum(w, 1)
-            acc = acc * shrink[:, None]
-            top = raised
-        acc = tl.dot(w.to(ELEMENT), k, acc, input_precision="ieee")
+        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        acc, row_max, exp_sum, positive_score, weight_sum = _add_block(
+            acc, (row_max, exp_sum, positive_score, weight_sum), q, (a, b, t),
+            (key_ptr, stride_km), start, end, D, query_pairs, (key_label_ptr, regular),
+            RULE, SIGMOID, SHIFT, BLOCK_M, BLOCK_D, MASKED=True,
+        )  # fmt: skip
     mask_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N) < N
     offs_d = tl.arange(0, BLOCK_D)
     at = pid_m.to(tl.int64) * N + offs_n  # [BLOCK_N], rows of the partial results
     mask = mask_n[:, None] & (offs_d < D)[None, :]
     acc *= 2.0**-SHIFT
-    tl.store(mixture_ptr + (at[:, None] * D + offs_d[None, :]), acc, mask=mask)
-    tl.store(top_ptr + at, top, mask=mask_n)
+    tl.store(weighted_keys_ptr + (at[:, None] * D + offs_d[None, :]), acc, mask=mask)
+    tl.store(max_ptr + at, row_max, mask=mask_n)
     if SIGMOID:
-        tl.store(sums_ptr + at, sums * (2.0**-SHIFT), mask=mask_n)
+        tl.store(weight_sum_ptr + at, weight_sum * (2.0**-SHIFT), mask=mask_n)
     else:
-        total *= 2.0**-SHIFT
-    tl.store(total_ptr + at, total, mask=mask_n)
+        exp_sum *= 2.0**-SHIFT
+    tl.store(exp_sum_ptr + at, exp_sum, mask=mask_n)
     if POSITIVE != "none":
-        tl.store(found_ptr + at, found, mask=mask_n)
+        tl.store(positive_score_ptr + at, positive_score, mask=mask_n)
 
 
-def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) -> Mixture:
-    """Statistics and mixtures of each query.
+def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) -> OnePass:
+    """Statistics and weighted keys of each query.
 
     Args:
         query: [N, D], float16 | bfloat16 | float32, stride 1 along D, N > 0.
-        key: [M, D], the same; M > 0.
-        pairs: Negatives and units.
+        key: [M, D], same dtype, stride 1 along D, M > 0.
+        pairs: Negatives, temperature and bias.
 
-    Raises: ValueError (no GPU that the tiles know, CPU tensors outside the interpreter).
+    Raises: ValueError (a GPU without tiles, CPU tensors outside of the interpreter).
     """
     n, m, d = len(query), len(key), query.shape[1]
     width = block_d(d, query.element_size())
@@ -206,18 +234,20 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
     tile = tile_for("contrast_one_pass", arch, query.element_size(), width)
     blocks = cdiv(n, tile.block_n)
     split, parts = column_ranges(blocks, m, tile.block_m)
-    top, total, found = (query.new_empty(parts, n, dtype=torch.float32) for _ in range(3))
-    mixture = query.new_empty(parts, n, d, dtype=torch.float32)
-    sums = torch.empty_like(top) if pairs.sigmoid else None
+    row_max, exp_sum, positive_score = (
+        query.new_empty(parts, n, dtype=torch.float32) for _ in range(3)
+    )
+    weighted_keys = query.new_empty(parts, n, d, dtype=torch.float32)
+    weight_sum = torch.empty_like(row_max) if pairs.sigmoid else None
     with torch.cuda.device_of(query):
         _contrast_one_pass_kernel[(blocks, parts)](
-            query,
-            key,
-            top_ptr=top,
-            total_ptr=total,
-            found_ptr=found,
-            mixture_ptr=mixture,
-            sums_ptr=sums,
+            query_ptr=query,
+            key_ptr=key,
+            max_ptr=row_max,
+            exp_sum_ptr=exp_sum,
+            positive_score_ptr=positive_score,
+            weighted_keys_ptr=weighted_keys,
+            weight_sum_ptr=weight_sum,
             N=n,
             M=m,
             D=d,
@@ -233,7 +263,7 @@ def contrast_one_pass_fwd(query: torch.Tensor, key: torch.Tensor, pairs: Pairs) 
             enable_fp_fusion=True,
             **pairs.arguments(m),
         )
-    return Mixture(top, total, found, mixture, sums)
+    return OnePass(row_max, exp_sum, positive_score, weighted_keys, weight_sum)
 
 
-__all__ = ["Mixture", "contrast_one_pass_fwd"]
+__all__ = ["OnePass", "contrast_one_pass_fwd"]

@@ -1,20 +1,21 @@
-"""Partial results of scores become losses and weights: all that is one number a row, in one pass.
+"""Row losses and gradient weights from the statistics of scores, in one pass.
 
-    top, total: merged from partial results       x: the positive's score, in units of log 2
-    softmax    loss = log(total + 2^(x - top)) + (top - x) log 2     scale = 1 / (the former sum)
-    decoupled  loss = log(total) + (top - x) log 2, 0 without negatives    scale = 1 / total
-    sigmoid    loss = total + log(1 + 2^-x)                          scale = 1
-    pull = total * scale (sigmoid: 1 / (1 + 2^x))
+    x: the positive's score, in units of log 2; row_max, exp_sum: merged from partial results
 
-`scale` is what 2^(score - top) is multiplied by to be dL/ds of a negative, `pull` is -dL/ds of the
-positive; both times an upstream weight of the row. A symmetric contrast has both directions in one
-launch, and the mean of their losses; of an own contrast what rows met above the diagonal and what
-columns met are partial results of the same rows.
+    softmax    loss = log(Z) + (row_max - x) log 2     scale = 1 / Z,  Z = exp_sum + 2^(x - row_max)
+    decoupled  loss = log(exp_sum) + (row_max - x) log 2, 0 without negatives    scale = 1 / exp_sum
+    sigmoid    loss = exp_sum + log(1 + 2^-x)                                    scale = 1
+    positive_weight = exp_sum * scale (sigmoid: 1 / (1 + 2^x))
 
-Numerics contract: float32. For the softmax form either the positive leads, and the loss is
-log(1 + total), or total >= 1/2 and both terms are positive: a loss near 0 keeps its relative
-accuracy. Logarithms to 2e-7, powers as in `contrast_common.py`. NaN passes through. A positive's
-index that is no key's gives NaN: on a device nobody has looked at it before.
+dL/ds of a negative is scale * 2^(score - row_max), dL/ds of the positive is -positive_weight; both
+are multiplied by the upstream gradient of the row. A symmetric contrast has both directions in one
+launch, and the mean of their losses. Where query and key are the same rows, the partial results of
+rows (pairs above the diagonal) and of columns belong to the same rows.
+
+Numerics contract: float32. For the softmax form either the positive has the largest score, and the
+loss is log(1 + exp_sum), or exp_sum >= 1/2 and both terms are positive: a loss near 0 keeps its
+relative accuracy. Logarithms to 2e-7, powers as in `contrast_common.py`. NaN passes through. An
+index out of range gives NaN: the host does not check it, as that would wait for the device.
 Deterministic: no atomics. Cost: every partial result read once.
 """
 
@@ -34,71 +35,73 @@ _LN2 = tl.constexpr(LOG2)
 _BLOCK_P, _BLOCK_N = 32, 64  # partial results and rows that a program takes at a time
 
 
-class Terms(NamedTuple):
-    """One direction's queries: statistics, and the weights they give; float32, [N] each."""
+class RowTerms(NamedTuple):
+    """Statistics and weights of one direction's queries; float32, [N] each."""
 
-    positive: torch.Tensor
-    top: torch.Tensor
-    total: torch.Tensor
-    scale: torch.Tensor  # of 2^(score - top)
-    pull: torch.Tensor
+    positive_score: torch.Tensor
+    max_score: torch.Tensor
+    exp_sum: torch.Tensor
+    scale: torch.Tensor
+    positive_weight: torch.Tensor
 
     @property
     def saved(self) -> tuple[torch.Tensor, ...]:
-        """What `restored` takes."""
-        return self.positive, self.top, self.total
+        """The statistics that `restored` takes."""
+        return self.positive_score, self.max_score, self.exp_sum
 
 
-class Settled(NamedTuple):
+class RowLosses(NamedTuple):
     """Losses [N], and the terms of rows and, in a symmetric contrast, of columns."""
 
     losses: torch.Tensor
-    rows: Terms
-    columns: Terms | None
+    rows: RowTerms
+    columns: RowTerms | None
 
 
 @triton.jit
 def _direction(  # noqa: PLR0913  (inlined: no API)
-    positive, top, total, upstream, terms_ptr, offs_n, mask_n, N, FORM: tl.constexpr
+    positive, row_max, exp_sum, upstream, terms_ptr, offs_n, mask_n, N, FORM: tl.constexpr
 ):
     """Losses of one direction; stores its terms, five rows of [N]."""
     if FORM == "sigmoid":
-        loss = total + softplus(-positive)
+        loss = exp_sum + softplus(-positive)
         scale = upstream
-        pull = sigmoid(-positive) * upstream
+        positive_weight = sigmoid(-positive) * upstream
     elif FORM == "softmax":
-        raised = tl.maximum(top, positive)
-        total *= tl.exp2(top - raised)
-        top = raised
-        own = tl.exp2(positive - top)
-        # Of the two the larger is about 1: what is added to it keeps its digits.
-        rest = tl.where(positive < top, (total - 1.0) + own, total)
-        loss = log1p(rest) + (top - positive) * _LN2
-        scale = tl.div_rn(upstream, total + own)
-        pull = total * scale
+        new_max = tl.maximum(row_max, positive)
+        exp_sum *= tl.exp2(row_max - new_max)
+        row_max = new_max
+        positive_exp = tl.exp2(positive - row_max)
+        # The larger of the two is about 1: log1p of the rest keeps the digits of a small loss.
+        rest = tl.where(positive < row_max, (exp_sum - 1.0) + positive_exp, exp_sum)
+        loss = log1p(rest) + (row_max - positive) * _LN2
+        scale = tl.div_rn(upstream, exp_sum + positive_exp)
+        positive_weight = exp_sum * scale
     else:
-        found = total != 0.0  # masked rather than divided: NaN is found
-        safe = tl.where(found, total, 1.0)
-        loss = tl.where(found, log1p(safe - 1.0) + (top - positive) * _LN2, 0.0)
-        scale = tl.where(found, tl.div_rn(upstream, safe), 0.0)
-        pull = total * scale  # no constant: a NaN among the negatives must reach the gradient
+        has_negatives = exp_sum != 0.0  # true of NaN
+        safe = tl.where(has_negatives, exp_sum, 1.0)
+        loss = tl.where(has_negatives, log1p(safe - 1.0) + (row_max - positive) * _LN2, 0.0)
+        scale = tl.where(has_negatives, tl.div_rn(upstream, safe), 0.0)
+        positive_weight = (
+            exp_sum * scale
+        )  # not `upstream`: a NaN among the negatives must reach the gradient
     at = terms_ptr + offs_n
     row = N.to(tl.int64)
     tl.store(at, positive, mask=mask_n)
-    tl.store(at + row, top, mask=mask_n)
-    tl.store(at + 2 * row, total, mask=mask_n)
+    tl.store(at + row, row_max, mask=mask_n)
+    tl.store(at + 2 * row, exp_sum, mask=mask_n)
     tl.store(at + 3 * row, scale, mask=mask_n)
-    tl.store(at + 4 * row, pull, mask=mask_n)
+    tl.store(at + 4 * row, positive_weight, mask=mask_n)
     return loss
 
 
 @triton.jit(do_not_specialize=["P", "Q", "F", "N", "M"])
-def _contrast_settle_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
-    top_ptr,
-    total_ptr,
-    found_ptr,
-    other_top_ptr,
-    other_total_ptr,
+def _contrast_row_losses_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
+    max_ptr,
+    exp_sum_ptr,
+    positive_score_ptr,
+    column_max_ptr,
+    column_sum_ptr,
     index_ptr,
     upstream_ptr,
     losses_ptr,
@@ -109,105 +112,116 @@ def _contrast_settle_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     N: tl.int32,
     M: tl.int32,
     FORM: tl.constexpr,
-    OWN: tl.constexpr,
+    SAME_ROWS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One program: BLOCK_N rows. P, Q, F: partial results of rows, of columns, of positives."""
+    """One program: BLOCK_N rows. P, Q, F: partial results of rows, columns and positives."""
     offs_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     mask_n = offs_n < N
-    seen, there = offs_n, mask_n
+    at_score, in_range = offs_n, mask_n
     if index_ptr is not None:
         index = tl.load(index_ptr + offs_n, mask=mask_n, other=0)
-        there = mask_n & (index >= 0) & (index < M)
-        if OWN:  # its own inverse: the score stands where it is above
-            seen = tl.where(index > offs_n, offs_n, index)
+        in_range = mask_n & (index >= 0) & (index < M)
+        if SAME_ROWS:  # the index is its own inverse; scores are of pairs above the diagonal
+            at_score = tl.where(index > offs_n, offs_n, index)
     positive = tl.zeros([BLOCK_N], tl.float32)
     for start in range(0, F, BLOCK_P):
         offs_p = start + tl.arange(0, BLOCK_P)
-        at = offs_p.to(tl.int64)[:, None] * N + seen[None, :]
-        mask = (offs_p < F)[:, None] & there[None, :]
-        positive += tl.sum(tl.load(found_ptr + at, mask=mask, other=0.0), 0)
+        at = offs_p.to(tl.int64)[:, None] * N + at_score[None, :]
+        mask = (offs_p < F)[:, None] & in_range[None, :]
+        positive += tl.sum(tl.load(positive_score_ptr + at, mask=mask, other=0.0), 0)
     upstream = tl.full([BLOCK_N], 1.0, tl.float32)
     if upstream_ptr is not None:
         upstream = tl.load(upstream_ptr + offs_n, mask=mask_n, other=0.0)
-    top = tl.full([BLOCK_N], FLOOR, tl.float32)
-    total = tl.zeros([BLOCK_N], tl.float32)
-    if index_ptr is not None:  # both, as no form's loss, scale and pull take the same one
-        positive = tl.where(there, positive, float("nan"))
-        total = tl.where(there, total, float("nan"))
-    rows = merge(top, total, top_ptr, total_ptr, offs_n, mask_n, P, N, BLOCK_P)
-    if OWN:
+    row_max = tl.full([BLOCK_N], FLOOR, tl.float32)
+    exp_sum = tl.zeros([BLOCK_N], tl.float32)
+    if index_ptr is not None:  # in both, as some terms of each form depend on one alone
+        positive = tl.where(in_range, positive, float("nan"))
+        exp_sum = tl.where(in_range, exp_sum, float("nan"))
+    rows = merge(row_max, exp_sum, max_ptr, exp_sum_ptr, offs_n, mask_n, P, N, BLOCK_P)
+    if SAME_ROWS:
         rows = merge(
-            rows[0], rows[1], other_top_ptr, other_total_ptr, offs_n, mask_n, Q, N, BLOCK_P
+            rows[0], rows[1], column_max_ptr, column_sum_ptr, offs_n, mask_n, Q, N, BLOCK_P
         )
     loss = _direction(positive, rows[0], rows[1], upstream, terms_ptr, offs_n, mask_n, N, FORM)
-    if other_top_ptr is not None and not OWN:
-        # Positives are on the diagonal: one score is both directions' positive.
-        top, total = merge(
-            top, total, other_top_ptr, other_total_ptr, offs_n, mask_n, Q, N, BLOCK_P
+    if column_max_ptr is not None and not SAME_ROWS:
+        # Positives are on the diagonal: both directions have the same positive score.
+        row_max, exp_sum = merge(
+            row_max, exp_sum, column_max_ptr, column_sum_ptr, offs_n, mask_n, Q, N, BLOCK_P
         )
         terms_ptr += 5 * N.to(tl.int64)
-        other = _direction(positive, top, total, upstream, terms_ptr, offs_n, mask_n, N, FORM)
-        loss = (loss + other) * 0.5
+        column_loss = _direction(
+            positive, row_max, exp_sum, upstream, terms_ptr, offs_n, mask_n, N, FORM
+        )
+        loss = (loss + column_loss) * 0.5
     tl.store(losses_ptr + offs_n, loss, mask=mask_n)
 
 
-def contrast_settle_fwd(
+def contrast_row_losses_fwd(
     rows: Partial,
     columns: Partial | None,
     form: str,
     *,
-    own: bool = False,
+    same_rows: bool = False,
     index: torch.Tensor | None = None,
     keys: int = 0,
     upstream: torch.Tensor | None = None,
-) -> Settled:
+) -> RowLosses:
     """Losses and terms of all rows.
 
     Args:
-        rows: [P, N] each, contiguous; `found` [F, N] adds up to the positives' scores. Tops of
-            the sigmoid form are all the same.
+        rows: [P, N] each, contiguous; `positive_score` [F, N] adds up to the positives' scores. For
+            the sigmoid form all entries of `max_score` are equal.
         columns: [Q, N] each, or None.
         form: "softmax" | "decoupled" | "sigmoid".
-        own: `columns` are further partial results of the rows.
-        index: [N], which key is a row's positive, where that is given row by row; with `own`
-            they are each other's.
-        keys: How many there are: rows whose index is out of range have NaN.
+        same_rows: `columns` are further partial results of the rows.
+        index: [N], the key that is the positive of each row, or None; with `same_rows` its own
+            inverse.
+        keys: Number of keys. A row whose index is out of range gets NaN.
         upstream: [N], weights of the rows' terms; None: 1. The losses are not weighted.
     """
-    assert rows.found is not None
-    n = rows.top.shape[1]
-    sides = 1 if columns is None or own else 2
-    losses = rows.top.new_empty(n)
-    terms = rows.top.new_empty(sides * 5, n)
+    assert rows.positive_score is not None
+    n = rows.max_score.shape[1]
+    sides = 1 if columns is None or same_rows else 2
+    losses = rows.max_score.new_empty(n)
+    terms = rows.max_score.new_empty(sides * 5, n)
     if n:
         with torch.cuda.device_of(losses):
-            _contrast_settle_kernel[(cdiv(n, _BLOCK_N),)](
-                *rows,
-                None if columns is None else columns.top,
-                None if columns is None else columns.total,
-                *(index, upstream, losses, terms),
-                *(rows.top.shape[0], 0 if columns is None else columns.top.shape[0]),
-                *(rows.found.shape[0], n, keys),
+            _contrast_row_losses_kernel[(cdiv(n, _BLOCK_N),)](
+                max_ptr=rows.max_score,
+                exp_sum_ptr=rows.exp_sum,
+                positive_score_ptr=rows.positive_score,
+                column_max_ptr=None if columns is None else columns.max_score,
+                column_sum_ptr=None if columns is None else columns.exp_sum,
+                index_ptr=index,
+                upstream_ptr=upstream,
+                losses_ptr=losses,
+                terms_ptr=terms,
+                P=rows.max_score.shape[0],
+                Q=0 if columns is None else columns.max_score.shape[0],
+                F=rows.positive_score.shape[0],
+                N=n,
+                M=keys,
                 FORM=form,
-                OWN=own,
+                SAME_ROWS=same_rows,
                 BLOCK_P=_BLOCK_P,
                 BLOCK_N=_BLOCK_N,
                 num_warps=4,
-                # A total is rounded before anything is taken from it: what is saved for a later
-                # pass gives the same bits again.
+                # Sums are rounded before their use, so `restored` gives the same bits.
                 enable_fp_fusion=False,
             )
-    found = terms.unbind()
-    return Settled(losses, Terms(*found[:5]), Terms(*found[5:]) if sides == 2 else None)
+    split = terms.unbind()
+    return RowLosses(losses, RowTerms(*split[:5]), RowTerms(*split[5:]) if sides == 2 else None)
 
 
-def restored(statistics: tuple[torch.Tensor, ...], form: str, upstream: torch.Tensor) -> Settled:
-    """Terms with other weights, from one or two directions' `saved`."""
-    positive, top, total, *others = (x[None] for x in statistics)
-    columns = Partial(others[1], others[2]) if others else None
-    return contrast_settle_fwd(Partial(top, total, positive), columns, form, upstream=upstream)
+def restored(statistics: tuple[torch.Tensor, ...], form: str, upstream: torch.Tensor) -> RowLosses:
+    """Losses and terms under other weights, from `RowTerms.saved` of one or two directions."""
+    positive, row_max, exp_sum, *saved = (x[None] for x in statistics)
+    columns = Partial(saved[1], saved[2]) if saved else None
+    return contrast_row_losses_fwd(
+        Partial(row_max, exp_sum, positive), columns, form, upstream=upstream
+    )
 
 
-__all__ = ["Settled", "Terms", "contrast_settle_fwd", "restored"]
+__all__ = ["RowLosses", "RowTerms", "contrast_row_losses_fwd", "restored"]

@@ -1,8 +1,8 @@
-"""A block of products becomes the block of weights of the gradient, for features of any length.
+"""Gradient weights of a block of scores, for features of any length.
 
     w_ij = shift * ( 2^(x_ij - row_top_i) row_scale_i  +  2^(x_ij - column_top_j) column_scale_j )
 
-for negative pairs, 0 for others; `shift` is 2^14 for float16 weights and 1 otherwise, and remains.
+for negative pairs, 0 for others; `shift` is 2^14 for float16 weights, else 1; the caller divides.
 With matrix products before (scores) and after (dQ, dK) it is the large-D form of
 `contrast_gradient.py`, whose numerics contract holds here too: scores float32, weights rounded to
 the features' dtype. float32 weights overwrite the products; 16-bit ones have a block of their own.
@@ -21,14 +21,14 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
-    hide,
     is_plain,
     load_labels,
     load_positive,
+    mask_scores,
     sigmoid,
     units,
 )
-from mmcl_fast.kernels.contrast_gradient import Side
+from mmcl_fast.kernels.contrast_gradient import WeightTerms
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first"])
@@ -40,11 +40,11 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     positive_ptr,
     query_label_ptr,
     key_label_ptr,
-    row_top_ptr,
+    row_max_ptr,
     row_scale_ptr,
-    column_top_ptr,
+    column_max_ptr,
     column_scale_ptr,
-    sums_ptr,
+    weight_sum_ptr,
     N: tl.int32,
     M: tl.int32,
     regular: tl.int32,
@@ -62,7 +62,7 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     a, b = units(temperature_ptr, bias_ptr)
     ELEMENT: tl.constexpr = weights_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if weights_ptr.dtype.element_ty == tl.float16 else 0.0
-    LABELS: tl.constexpr = query_label_ptr is not None
+    RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = offs_n < N
     offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -71,40 +71,31 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
     mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
     x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
-    plain = is_plain(
-        first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, LABELS, POSITIVE, EXCLUDE_SELF
-    )
-    # Rows past the end too: their scores of 0 may be far above another side's top.
+    plain = is_plain(first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, RULE)
+    # Rows past the end too: their scores of 0 may be far above a maximum of the columns.
     if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
-        x = hide(
-            x,
-            (first + offs_n)[:, None],
-            offs_k[None, :],
-            load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)[:, None],
-            load_labels(query_label_ptr, offs_n, mask_n)[:, None],
-            load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :],
-            mask_n[:, None] & mask_k[None, :],
-            regular,
-            LABELS,
-            POSITIVE,
-            EXCLUDE_SELF,
-        )
+        positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
+        label_q = load_labels(query_label_ptr, offs_n, mask_n)[:, None]
+        label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :]
+        query = (first + offs_n)[:, None], label_q, positive[:, None]
+        key = offs_k[None, :], label_k
+        x = mask_scores(x, query, key, mask_n[:, None] & mask_k[None, :], regular, RULE)
     w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if SIGMOID:
         x = sigmoid(x)
     if row_scale_ptr is not None:
         row = offs_n.to(tl.int64)
-        top = tl.load(row_top_ptr + row, mask=mask_n, other=0.0)[:, None]
+        maximum = tl.load(row_max_ptr + row, mask=mask_n, other=0.0)[:, None]
         scale = tl.load(row_scale_ptr + row, mask=mask_n, other=0.0)[:, None]
-        w += (x if SIGMOID else tl.exp2(x - top)) * scale
+        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
     if column_scale_ptr is not None:
         column = offs_k.to(tl.int64)
-        top = tl.load(column_top_ptr + column, mask=mask_k, other=0.0)[None, :]
+        maximum = tl.load(column_max_ptr + column, mask=mask_k, other=0.0)[None, :]
         scale = tl.load(column_scale_ptr + column, mask=mask_k, other=0.0)[None, :]
-        w += (x if SIGMOID else tl.exp2(x - top)) * scale
+        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
     tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
-    if sums_ptr is not None:
-        tl.store(sums_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
+    if weight_sum_ptr is not None:
+        tl.store(weight_sum_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
 
 
 def scores_weights_bwd(
@@ -112,9 +103,9 @@ def scores_weights_bwd(
     weights: torch.Tensor,
     columns_of_scores: int,
     pairs: Pairs,
-    sides: tuple[Side | None, Side | None],
+    sides: tuple[WeightTerms | None, WeightTerms | None],
     *,
-    sums: bool = False,
+    weight_sum: bool = False,
 ) -> torch.Tensor | None:
     """Fills `weights` with the weights of the products `scores`, times 2^14 in float16.
 
@@ -122,9 +113,9 @@ def scores_weights_bwd(
         scores: [N, P], float32, contiguous, P a multiple of 16.
         weights: [N, P], contiguous, of the features' dtype; may be `scores`.
         columns_of_scores: M <= P; weights beyond are 0.
-        pairs: Negatives and units.
-        sides: Of rows and of columns; one of them at least.
-        sums: Also the sums of weights along rows, not times 2^14.
+        pairs: Negatives, temperature and bias.
+        sides: Terms of rows and of columns; one of them at least.
+        weight_sum: Return the row sums of weights as well, without the factor 2^14.
 
     Returns: [N], float32, or None.
     """
@@ -135,16 +126,16 @@ def scores_weights_bwd(
     )
     blocks = cdiv(m, tile.block_m)
     grid = (cdiv(n, tile.block_n) * blocks,)
-    totals = scores.new_empty(blocks, n) if sums else None
+    weight_sums = scores.new_empty(blocks, n) if weight_sum else None
     with torch.cuda.device_of(scores):
         _contrast_weights_kernel[grid](
-            scores,
-            weights,
-            row_top_ptr=None if rows is None else rows.top,
+            scores_ptr=scores,
+            weights_ptr=weights,
+            row_max_ptr=None if rows is None else rows.max_score,
             row_scale_ptr=None if rows is None else rows.scale,
-            column_top_ptr=None if columns is None else columns.top,
+            column_max_ptr=None if columns is None else columns.max_score,
             column_scale_ptr=None if columns is None else columns.scale,
-            sums_ptr=totals,
+            weight_sum_ptr=weight_sums,
             N=n,
             M=m,
             stride_n=scores.stride(0),
@@ -155,7 +146,7 @@ def scores_weights_bwd(
             enable_fp_fusion=True,
             **pairs.arguments(m),
         )
-    return None if totals is None else totals.sum(dim=0)
+    return None if weight_sums is None else weight_sums.sum(dim=0)
 
 
 __all__ = ["scores_weights_bwd"]

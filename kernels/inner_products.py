@@ -6,7 +6,7 @@ An index below 0 stands for a row of zeros; without indices, rows are taken as t
 
 Numerics contract: float32 products and sums ("ieee"). A sum is made of chains of CHAIN terms, which
 are added up: in one chain a squared norm of 10^6 terms would lose four digits. A run's numbers
-depend on no other run, nor on how many there are. A library's batched product does not promise
+depend on no other run, nor on how many valid are. A library's batched product does not promise
 that: it chooses its kernel by the batch.
 
 Deterministic, without atomics. Cost: 2 D flop a product; every element of `out` written once.
@@ -66,7 +66,7 @@ def _row_products_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         row = tl.load(rows_ptr + (run * I + row), mask=in_i, other=-1).to(tl.int64)
     if HAS_COLUMNS:
         column = tl.load(columns_ptr + (run * J + column), mask=in_j, other=-1).to(tl.int64)
-    there_i, there_j = in_i & (row >= 0), in_j & (column >= 0)
+    valid_i, valid_j = in_i & (row >= 0), in_j & (column >= 0)
     a = a_ptr + (run * stride_ar + row[:, None] * stride_an)
     b = b_ptr + (run * stride_br + column[None, :] * stride_bn)
     acc = tl.zeros([BLOCK_I, BLOCK_J], tl.float32)
@@ -74,12 +74,12 @@ def _row_products_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         part = tl.zeros([BLOCK_I, BLOCK_J], tl.float32)
         for k in range(first, tl.minimum(first + CHAIN, D), BLOCK_K):
             at = k + tl.arange(0, BLOCK_K)
-            there = at < D
+            valid = at < D
             left = tl.load(
-                a + at.to(tl.int64)[None, :], mask=there_i[:, None] & there[None, :], other=0.0
+                a + at.to(tl.int64)[None, :], mask=valid_i[:, None] & valid[None, :], other=0.0
             )
             right = tl.load(
-                b + at.to(tl.int64)[:, None], mask=there_j[None, :] & there[:, None], other=0.0
+                b + at.to(tl.int64)[:, None], mask=valid_j[None, :] & valid[:, None], other=0.0
             )
             part = tl.dot(left, right, part, input_precision="ieee")
         acc += part
@@ -125,10 +125,26 @@ def row_products_fwd(
         raise ValueError(f"out: expected at most {MAX_PROGRAMS} tiles, got {runs * tiles}")
     with torch.cuda.device_of(out):
         _row_products_kernel[(runs * tiles,)](
-            *(a, b, rows, columns, start, out, count_i, count_j, d, tiles_j, tiles),
-            *(a.stride(0), a.stride(1), b.stride(0), b.stride(1)),
-            *((0, 0) if start is None else (start.stride(0), start.stride(1))),
-            *out.stride(),
+            a_ptr=a,
+            b_ptr=b,
+            rows_ptr=rows,
+            columns_ptr=columns,
+            start_ptr=start,
+            out_ptr=out,
+            I=count_i,
+            J=count_j,
+            D=d,
+            tiles_j=tiles_j,
+            tiles=tiles,
+            stride_ar=a.stride(0),
+            stride_an=a.stride(1),
+            stride_br=b.stride(0),
+            stride_bn=b.stride(1),
+            stride_sr=0 if start is None else start.stride(0),
+            stride_si=0 if start is None else start.stride(1),
+            stride_or=out.stride(0),
+            stride_oi=out.stride(1),
+            stride_oj=out.stride(2),
             HAS_ROWS=rows is not None,
             HAS_COLUMNS=columns is not None,
             HAS_START=start is not None,

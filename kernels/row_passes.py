@@ -1,14 +1,14 @@
-"""What the primal step does to rows of features beside its products, each in one pass.
+"""Elementwise and row operations of the primal step, each in one pass.
 
-    dots_i = <a_i, b_i>                                    positives' scores
-    g_i = scale_i mixture_i - miss_i p_i                   a query's gradient (8), from its mixture
-    h_k = max(0, z_i), k = places_i; max_ij z_ij           activations, sorted by label as they come
-    c_i = g_k q h_k^(q - 1), k = places_i                  and back, with an unrounded copy
+    dots_i = <a_i, b_i>                                    scores of the positives
+    g_i = scale_i weighted_keys_i - one_minus_p_i p_i      gradient of a query, equation (8)
+    h_k = max(0, z_i), k = index_i; max_ij z_ij            activations, sorted by label
+    c_i = g_k q h_k^(q - 1), k = index_i                   their backward pass, with a float32 copy
 
-Numerics contract: arithmetic in float32, results rounded once to the dtype of what they are stored
-in; dots are summed in float32 along a row, block by block. NaN passes through.
+Numerics contract: arithmetic in float32, results rounded once to the dtype of their tensor; dots
+are summed in float32 along a row, block by block. NaN passes through.
 
-Deterministic: no atomics; `places` holds no place twice. Cost: every array read or written once.
+Deterministic: no atomics; entries of `index` are distinct. Cost: every array read or written once.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def _tile_of(N, D, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit(do_not_specialize=["N"])
 def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
-    mixture_ptr,
+    weighted_keys_ptr,
     positive_ptr,
     scale_ptr,
-    miss_ptr,
+    one_minus_p_ptr,
     out_ptr,
     N: tl.int32,
     D: tl.int32,
@@ -76,22 +76,22 @@ def _row_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
 ):
     """One program: a tile."""
     at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
-    mixture = tl.load(
-        mixture_ptr + (at_n[:, None] * stride_mn + at_d[None, :]), mask=mask, other=0.0
+    weighted_keys = tl.load(
+        weighted_keys_ptr + (at_n[:, None] * stride_mn + at_d[None, :]), mask=mask, other=0.0
     )
     positive = tl.load(
         positive_ptr + (at_n[:, None] * stride_pn + at_d[None, :]), mask=mask, other=0.0
     )
     scale = tl.load(scale_ptr + at_n, mask=mask_n, other=0.0)
-    miss = tl.load(miss_ptr + at_n, mask=mask_n, other=0.0)
-    found = mixture * scale[:, None] - positive.to(tl.float32) * miss[:, None]
-    tl.store(out_ptr + (at_n[:, None] * stride_n + at_d[None, :]), found, mask=mask)
+    one_minus_p = tl.load(one_minus_p_ptr + at_n, mask=mask_n, other=0.0)
+    gradient = weighted_keys * scale[:, None] - positive.to(tl.float32) * one_minus_p[:, None]
+    tl.store(out_ptr + (at_n[:, None] * stride_n + at_d[None, :]), gradient, mask=mask)
 
 
 @triton.jit(do_not_specialize=["N", "first"])
 def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     z_ptr,
-    places_ptr,
+    index_ptr,
     out_ptr,
     largest_ptr,
     N: tl.int32,
@@ -107,25 +107,24 @@ def _rectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     z = tl.load(
         z_ptr + (at_n[:, None] * stride_zn + at_d[None, :]), mask=mask, other=float("-inf")
     ).to(tl.float32)
-    places = first + at_n
-    if places_ptr is not None:
-        places = tl.load(places_ptr + places, mask=mask_n, other=0)
+    index = first + at_n
+    if index_ptr is not None:
+        index = tl.load(index_ptr + index, mask=mask_n, other=0)
     h = tl.where(z <= 0.0, 0.0, z).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + (places[:, None] * stride_n + at_d[None, :]), h, mask=mask)
+    tl.store(out_ptr + (index[:, None] * stride_n + at_d[None, :]), h, mask=mask)
     tl.store(largest_ptr + tl.program_id(0).to(tl.int64), tl.max(tl.max(z, 1), 0))
 
 
-@triton.jit(do_not_specialize=["N", "first"])
+@triton.jit(do_not_specialize=["N"])
 def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     g_ptr,
     h_ptr,
-    places_ptr,
+    index_ptr,
     columns_ptr,
     out_ptr,
     along_ptr,
     N: tl.int32,
     D: tl.int32,
-    first: tl.int32,
     stride_gn: tl.int64,
     stride_hn: tl.int64,
     stride_n: tl.int64,
@@ -137,13 +136,13 @@ def _unrectify_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
 ):
     """One program: a tile of samples and neurons."""
     at_n, at_d, mask_n, mask = _tile_of(N, D, BLOCK_N, BLOCK_D)
-    places, columns = first + at_n, first + at_n
-    if places_ptr is not None:
-        places = tl.load(places_ptr + places, mask=mask_n, other=0)
+    index, columns = at_n, at_n
+    if index_ptr is not None:
+        index = tl.load(index_ptr + index, mask=mask_n, other=0)
     if columns_ptr is not None:
         columns = tl.load(columns_ptr + columns, mask=mask_n, other=0)
-    g = tl.load(g_ptr + (places[:, None] * stride_gn + at_d[None, :]), mask=mask, other=0.0)
-    h = tl.load(h_ptr + (places[:, None] * stride_hn + at_d[None, :]), mask=mask, other=0.0)
+    g = tl.load(g_ptr + (index[:, None] * stride_gn + at_d[None, :]), mask=mask, other=0.0)
+    h = tl.load(h_ptr + (index[:, None] * stride_hn + at_d[None, :]), mask=mask, other=0.0)
     h = h.to(tl.float32)
     if Q == 1:
         c = tl.where(h > 0.0, g, 0.0)
@@ -169,51 +168,65 @@ def row_dots_fwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if n:
         with torch.cuda.device_of(a):
             _row_dots_kernel[(triton.cdiv(n, tile.block_n),)](
-                *(a, b, out, n, d, a.stride(0), b.stride(0)),
+                a_ptr=a,
+                b_ptr=b,
+                out_ptr=out,
+                N=n,
+                D=d,
+                stride_an=a.stride(0),
+                stride_bn=b.stride(0),
                 **_blocks(tile),
-            )  # fmt: skip
+            )
     return out
 
 
 def row_gradients_fwd(
-    mixture: torch.Tensor,
+    weighted_keys: torch.Tensor,
     positive: torch.Tensor,
     scale: torch.Tensor,
-    miss: torch.Tensor,
+    one_minus_p: torch.Tensor,
     *,
     out: torch.Tensor,
 ) -> None:
-    """Fills `out` with scale_i mixture_i - miss_i positive_i.
+    """Fills `out` with scale_i weighted_keys_i - one_minus_p_i positive_i.
 
     Args:
-        mixture: [N or more, D], float32, stride 1 along D.
+        weighted_keys: [N or more, D], float32, stride 1 along D.
         positive: [N, D], any dtype, stride 1 along D.
         scale: [N], float32.
-        miss: [N], float32.
-        out: [N, D], float32, stride 1 along D; may be `mixture`.
+        one_minus_p: [N], float32.
+        out: [N, D], float32, stride 1 along D; may be `weighted_keys`.
     """
-    _check_rows(mixture, positive, out)
+    _check_rows(weighted_keys, positive, out)
     n, d = out.shape
     tile = _tile("row_gradients", out)
     if n:
         with torch.cuda.device_of(out):
             _row_gradients_kernel[_grid(n, d, tile)](
-                *(mixture, positive, scale, miss, out, n, d),
-                *(mixture.stride(0), positive.stride(0), out.stride(0)),
+                weighted_keys_ptr=weighted_keys,
+                positive_ptr=positive,
+                scale_ptr=scale,
+                one_minus_p_ptr=one_minus_p,
+                out_ptr=out,
+                N=n,
+                D=d,
+                stride_mn=weighted_keys.stride(0),
+                stride_pn=positive.stride(0),
+                stride_n=out.stride(0),
                 **_blocks(tile),
-            )  # fmt: skip
+            )
 
 
 def rectify_fwd(
-    z: torch.Tensor, out: torch.Tensor, places: torch.Tensor | None, first: int = 0
+    z: torch.Tensor, out: torch.Tensor, index: torch.Tensor | None, first: int = 0
 ) -> torch.Tensor:
     """Rows of `out` become max(0, z); returns the largest of z, 0-d, float32.
 
     Args:
         z: [N, D], stride 1 along D; N > 0.
         out: [M, D], stride 1 along D, any dtype.
-        places: Row first + i of a list of rows of `out`, int64; None: row first + i itself.
-        first: Where in that list row 0 of `z` stands.
+        index: Row i of `z` goes to row index[first + i] of `out`, int64; None: to row first + i.
+        first: Position of row 0 of `z` in `index`.
     """
     _check_rows(z, out)
     n, d = z.shape
@@ -222,9 +235,17 @@ def rectify_fwd(
     largest = z.new_empty(grid, dtype=torch.float32)
     with torch.cuda.device_of(z):
         _rectify_kernel[grid](
-            *(z, places, out, largest, n, d, first, z.stride(0), out.stride(0)),
+            z_ptr=z,
+            index_ptr=index,
+            out_ptr=out,
+            largest_ptr=largest,
+            N=n,
+            D=d,
+            first=first,
+            stride_zn=z.stride(0),
+            stride_n=out.stride(0),
             **_blocks(tile),
-        )  # fmt: skip
+        )
     return largest.amax()
 
 
@@ -255,10 +276,22 @@ def rectify_bwd(
     if n:
         with torch.cuda.device_of(g):
             _unrectify_kernel[_grid(n, d, tile)](
-                *(g, h, *index, out, along, n, d, 0, g.stride(0), h.stride(0), out.stride(0)),
-                *along.stride(), Q=q,
+                g_ptr=g,
+                h_ptr=h,
+                index_ptr=index[0],
+                columns_ptr=index[1],
+                out_ptr=out,
+                along_ptr=along,
+                N=n,
+                D=d,
+                stride_gn=g.stride(0),
+                stride_hn=h.stride(0),
+                stride_n=out.stride(0),
+                stride_ad=along.stride(0),
+                stride_an=along.stride(1),
+                Q=q,
                 **_blocks(tile),
-            )  # fmt: skip
+            )
     return out
 
 

@@ -9,8 +9,8 @@ that weights are combinations of, A the coefficients: what `csrc/core/trajectory
 Samples are sorted by label, so scores are one block between the labels. Single-modal, it serves the
 queries of both; multi-modal there are two blocks, and each serves both directions.
 
-A program keeps nothing from one step to the next in registers but scalars: Z, coefficients, C and
-scores are memory of its own, some 160 to 260 KiB at the paper's size, in the caches as far as they
+A program keeps only scalars in registers from one step to the next: Z, coefficients, C and scores
+are in its own memory, some 160 to 260 KiB at the paper's size, in the caches as far as they
 reach, and so are its inner products. Steps are separated by barriers (`trajectory_steps.py`). Each
 label's samples are padded to whole blocks with rows and columns of zeros, which stay zero:
 act'(0) = 0.
@@ -39,10 +39,10 @@ from mmcl_fast.kernels.trajectory_steps import (
     change_queries,
     change_signal,
     match_positives,
-    move,
-    move_signal,
     score_columns,
     score_rows,
+    update_preactivations,
+    update_signal,
 )
 
 # Left to itself ptxas spills a little to fit more threads on a multiprocessor.
@@ -57,8 +57,8 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
     norm_ptr,
     z_ptr,
     signal_ptr,
-    moved_ptr,
-    moved_signal_ptr,
+    coefficients_ptr,
+    signal_coefficients_ptr,
     positives_ptr,
     scale_ptr,
     weight_ptr,
@@ -87,18 +87,18 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         stride.to(tl.int64),
         M.to(tl.int64) * stride,
     )
-    of_neurons, of_moved, of_scores = M.to(tl.int64), M.to(tl.int64) * S, S.to(tl.int64) * S // 4
+    of_neurons, of_coeffs, of_scores = M.to(tl.int64), M.to(tl.int64) * S, S.to(tl.int64) * S // 4
     of_views, of_statistics = S.to(tl.int64) * (2 - SIDES), S.to(tl.int64) * 4
     gram, along_mu = gram_ptr + run * SIDES * of_gram, along_mu_ptr + run * SIDES * of_vectors
     signal = signal_ptr + run * SIDES * of_neurons
-    z, moved = z_ptr + run * SIDES * of_z, moved_ptr + run * SIDES * of_moved
-    moved_signal = moved_signal_ptr + run * SIDES * of_neurons
+    z, coefficients = z_ptr + run * SIDES * of_z, coefficients_ptr + run * SIDES * of_coeffs
+    signal_coefficients = signal_coefficients_ptr + run * SIDES * of_neurons
     change = work_ptr + run * stride_work  # [SIDES, M, S]
-    changed_signal = change + SIDES * of_moved  # [SIDES, M]
+    changed_signal = change + SIDES * of_coeffs  # [SIDES, M]
     scores = changed_signal + SIDES * of_neurons  # [SIDES, label +1, label -1], <= S^2 / 4
-    turned = scores + SIDES * of_scores  # [SIDES, label -1, label +1]
-    statistics = turned + SIDES * of_scores  # [SIDES, 4, S]: own, top, pull, push
-    missing = statistics + SIDES * of_statistics  # [SIDES, 2]: push, summed by label
+    transposed = scores + SIDES * of_scores  # [SIDES, label -1, label +1]
+    statistics = transposed + SIDES * of_scores  # [SIDES, 4, S]: positive, max, weights
+    one_minus_p_sum = statistics + SIDES * of_statistics  # [SIDES, 2], summed by label
     two = tl.full([], 2, tl.int64)
     curves = curves_ptr + run * epochs
     curve = tl.num_programs(0).to(tl.int64) * epochs
@@ -121,21 +121,21 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
         tl.debug_barrier()
         loss = 0.0
         for a in range(SIDES):
-            more, push = score_rows(
+            block_loss, one_minus_p = score_rows(
                 z + a * of_z, z + (SIDES - 1 - a) * of_z, statistics + a * of_statistics,
-                scores + a * of_scores, turned + a * of_scores, scale, weight, positives, negatives,
-                slots, split, stride, M, S, Q, PRECISION, BLOCK_N, BLOCK_K,
+                scores + a * of_scores, transposed + a * of_scores, scale, weight, positives,
+                negatives, slots, split, stride, M, S, Q, PRECISION, BLOCK_N, BLOCK_K,
             )  # fmt: skip
-            loss += more
-            tl.store(missing + a * two, push)
+            loss += block_loss
+            tl.store(one_minus_p_sum + a * two, one_minus_p)
         tl.debug_barrier()
         for a in range(SIDES):
-            more, push = score_columns(
-                statistics + a * of_statistics, turned + (SIDES - 1 - a) * of_scores, weight,
+            block_loss, one_minus_p = score_columns(
+                statistics + a * of_statistics, transposed + (SIDES - 1 - a) * of_scores, weight,
                 positives, negatives, slots, split, S, BLOCK_N,
             )  # fmt: skip
-            loss += more
-            tl.store(missing + (a * two + 1), push)
+            loss += block_loss
+            tl.store(one_minus_p_sum + (a * two + 1), one_minus_p)
         tl.store(curves + tl.cast(t, tl.int64), loss / n)
         tl.debug_barrier()
         if update != 0:
@@ -145,30 +145,31 @@ def _trajectory_kernel(  # noqa: PLR0913  (a kernel's parameters are no API)
                     change_queries(
                         z + a * of_z, z + b * of_z, z + b * of_z + of_views,
                         statistics + a * of_statistics,
-                        turned + a * of_scores if label == 0 else scores + b * of_scores,
-                        change + a * of_moved, moved + a * of_moved,
+                        transposed + a * of_scores if label == 0 else scores + b * of_scores,
+                        change + a * of_coeffs, coefficients + a * of_coeffs,
                         0 if label == 0 else split, split if label == 0 else slots,
                         split if label == 0 else 0, negatives if label == 0 else positives,
                         stride, M, S, Q, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
                     )  # fmt: skip
                 change_signal(
                     signal + a * of_neurons, signal + (SIDES - 1 - a) * of_neurons,
-                    changed_signal + a * of_neurons, moved_signal + a * of_neurons,
-                    missing + a * two, missing + (a * two + 1), M, Q, BLOCK_M,
+                    changed_signal + a * of_neurons, signal_coefficients + a * of_neurons,
+                    one_minus_p_sum + a * two, one_minus_p_sum + (a * two + 1), M, Q, BLOCK_M,
                 )  # fmt: skip
             tl.debug_barrier()
             for a in range(SIDES):
                 # Single-modal, each block of samples and that of their views; else two of samples.
-                move(
+                update_preactivations(
                     z + a * of_z, gram + a * of_gram, along_mu + a * of_vectors,
-                    change + a * of_moved, changed_signal + a * of_neurons,
+                    change + a * of_coeffs, changed_signal + a * of_neurons,
                     S if SIDES == 1 else BLOCK_N, BLOCK_N * SIDES, positives, negatives, slots,
                     split, stride, M, S, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
                 )  # fmt: skip
                 norm = tl.load(norm_ptr + (run * SIDES + a))
-                move_signal(
-                    signal + a * of_neurons, along_mu + a * of_vectors, norm, change + a * of_moved,
-                    changed_signal + a * of_neurons, slots, M, S, BLOCK_M, BLOCK_N,
+                update_signal(
+                    signal + a * of_neurons, along_mu + a * of_vectors, norm,
+                    change + a * of_coeffs, changed_signal + a * of_neurons, slots, M, S,
+                    BLOCK_M, BLOCK_N,
                 )  # fmt: skip
             tl.debug_barrier()
 
@@ -287,19 +288,19 @@ def trajectory_fwd(
     weight = runs.eta * (scale / layout.n)
     with torch.cuda.device_of(runs.z):
         _trajectory_kernel[(count,)](
-            runs.order,
-            runs.gram,
-            runs.along_mu,
-            runs.norm,
-            runs.z,
-            runs.signal,
-            runs.moved,
-            runs.moved_signal,
-            runs.positives,
-            scale,
-            weight,
-            work,
-            curves,
+            order_ptr=runs.order,
+            gram_ptr=runs.gram,
+            along_mu_ptr=runs.along_mu,
+            norm_ptr=runs.norm,
+            z_ptr=runs.z,
+            signal_ptr=runs.signal,
+            coefficients_ptr=runs.moved,
+            signal_coefficients_ptr=runs.moved_signal,
+            positives_ptr=runs.positives,
+            scale_ptr=scale,
+            weight_ptr=weight,
+            work_ptr=work,
+            curves_ptr=curves,
             n=layout.n,
             neurons=layout.m,
             epochs=epochs,

@@ -1,9 +1,9 @@
 """The steps of an epoch of `trajectory.py`, each for one modality of one run.
 
-A step reads what earlier ones left in memory and writes something else; between steps all threads
-of the program wait for each other. Rows of a matrix are `stride` numbers apart. Sums over neurons
-and samples run over blocks of zeros at the end of each, so no load needs a mask. NaN passes through
-every step: what is not finite reaches the loss.
+A step reads results of earlier steps from memory and writes others; between steps all threads of
+the program meet at a barrier. Rows of a matrix are `stride` elements apart. Neurons and samples are
+padded with zeros to whole blocks, so no load needs a mask. NaN passes through every step: a value
+that is not finite reaches the loss.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 
 from mmcl_fast.kernels.contrast_common import log1p_unit
 
-SMALLEST = tl.constexpr(2.0**-60)  # of e^(positive - top); below, a quotient could overflow
+SMALLEST = tl.constexpr(2.0**-60)  # of e^(positive - max); below, a quotient could overflow
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def vector_at(ptr, first, COUNT: tl.constexpr):
 
 @triton.jit
 def activation(z, Q: tl.constexpr):
-    """max(0, z)^Q; not-a-number stays what it is."""
+    """max(0, z)^Q; NaN stays NaN."""
     base = tl.where(z <= 0.0, 0.0, z)
     power = base
     for _ in tl.static_range(Q - 1):
@@ -50,9 +50,10 @@ def match_positives(  # noqa: PLR0913  (inlined: no API)
     z, z_positive, signal, signal_key, matched, scale, positives, negatives, slots, split,
     neurons, stride, M, Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Scores of the positives, and what is measured: max <w_r, xi_i> and max |<w_r, mu>|.
+    """Scores of the positives; returns the curves max |<w_r, mu>| and max <w_r, xi_i>.
 
-    Less the signal's part in the scores of the query's negatives, which depends on its label alone.
+    From the scores the signal's part in the scores of the query's negatives is subtracted, which
+    depends on its label alone.
     """
     plus, minus, most_signal = 0.0, 0.0, 0.0
     for r in range(0, M, BLOCK_M):
@@ -80,45 +81,47 @@ def match_positives(  # noqa: PLR0913  (inlined: no API)
 
 
 @triton.jit
-def settle(  # noqa: PLR0913  (inlined: no API)
-    own, top, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
+def store_query_terms(  # noqa: PLR0913  (inlined: no API)
+    positive_score, max_score, negatives, weight, valid, statistics, at, S, BLOCK_N: tl.constexpr
 ):
-    """Losses and what the gradient takes of queries whose scores have been seen; their sums.
+    """Store the gradient weights of a block of queries; returns sums of losses and one_minus_p.
 
-    `negatives` is the sum of e^(s - top). With p the softmax, pull e^(s - top) = weight p_negative
-    and push = weight (1 - p_positive). log(1 + negatives / positive) keeps the digits of a small
-    loss; where the positive underflows, the loss is the gap in scores.
+    `negatives` is the sum of e^(s - max) over the negatives. With p the softmax,
+    negative_weight e^(s - max) = weight p_negative and one_minus_p = weight (1 - p_positive).
+    log(1 + negatives / positive) keeps the digits of a small loss; where the positive underflows,
+    the loss is the difference of scores.
     """
-    positive = tl.exp(own - top)
-    total = negatives + positive
-    inverse = tl.div_rn(1.0, total)
-    gone = positive < SMALLEST
-    ratio = tl.div_rn(negatives, tl.where(gone, SMALLEST, positive))
+    positive = tl.exp(positive_score - max_score)
+    exp_sum = negatives + positive
+    inverse = tl.div_rn(1.0, exp_sum)
+    underflows = positive < SMALLEST
+    ratio = tl.div_rn(negatives, tl.where(underflows, SMALLEST, positive))
     above = tl.where(ratio > 1.0, ratio, 1.0)
     near = log1p_unit(tl.where(ratio > 1.0, tl.div_rn(1.0, above), ratio)) + tl.log(above)
-    loss = tl.where(gone, (top - own) + tl.log(total), near)
-    push = weight * (negatives * inverse)
-    tl.store(vector_at(statistics + S.to(tl.int64), at, BLOCK_N), top)
+    loss = tl.where(underflows, (max_score - positive_score) + tl.log(exp_sum), near)
+    one_minus_p = weight * (negatives * inverse)
+    tl.store(vector_at(statistics + S.to(tl.int64), at, BLOCK_N), max_score)
     tl.store(vector_at(statistics + S.to(tl.int64) * 2, at, BLOCK_N), weight * inverse)
-    tl.store(vector_at(statistics + S.to(tl.int64) * 3, at, BLOCK_N), push)
-    return tl.sum(tl.where(valid, loss, 0.0), 0), tl.sum(tl.where(valid, push, 0.0), 0)
+    tl.store(vector_at(statistics + S.to(tl.int64) * 3, at, BLOCK_N), one_minus_p)
+    return tl.sum(tl.where(valid, loss, 0.0), 0), tl.sum(tl.where(valid, one_minus_p, 0.0), 0)
 
 
 @triton.jit
 def score_rows(  # noqa: PLR0913  (inlined: no API)
-    z, z_key, statistics, scores, turned, scale, weight, positives, negatives, slots, split, stride,
-    M, S, Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    z, z_key, statistics, scores, transposed, scale, weight, positives, negatives, slots, split,
+    stride, M, S, Q: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Scores of queries of label +1 with keys of label -1, and the queries' softmax.
 
-    The scores are kept twice, as they are and turned: each product that follows finds its factor
-    as it takes it. Turned between memory and multiplication, a factor meets bank conflicts.
+    Scores are stored twice, also transposed, as later products need either form. A transposition
+    between memory and multiplication would cause bank conflicts.
     """
-    loss, missing = 0.0, 0.0
+    loss, one_minus_p_sum = 0.0, 0.0
     for i in range(0, split, BLOCK_N):
-        own = tl.load(vector_at(statistics, i, BLOCK_N))
-        top = own
-        total = tl.zeros([BLOCK_N], tl.float32)
+        positive_score = tl.load(vector_at(statistics, i, BLOCK_N))
+        max_score = positive_score
+        exp_sum = tl.zeros([BLOCK_N], tl.float32)
         for j in range(split, slots, BLOCK_N):
             acc = tl.zeros([BLOCK_N, BLOCK_N], tl.float32)
             x = tl.load(tile_at(z, 0, i, stride, BLOCK_K, BLOCK_N))
@@ -132,59 +135,63 @@ def score_rows(  # noqa: PLR0913  (inlined: no API)
                 x, y = next_x, next_y
             s = acc * scale
             tl.store(tile_at(scores, i, j - split, slots - split, BLOCK_N, BLOCK_N), s)
-            tl.store(tile_at(turned, j - split, i, split, BLOCK_N, BLOCK_N), tl.trans(s))
-            seen = (j - split + tl.arange(0, BLOCK_N)) < negatives
-            s = tl.where(seen[None, :], s, float("-inf"))
-            raised = tl.maximum(top, tl.max(s, 1))
-            terms = tl.sum(tl.exp(s - raised[:, None]), 1)
-            total = total * tl.exp(top - raised) + terms
-            top = raised
+            tl.store(tile_at(transposed, j - split, i, split, BLOCK_N, BLOCK_N), tl.trans(s))
+            is_key = (j - split + tl.arange(0, BLOCK_N)) < negatives
+            s = tl.where(is_key[None, :], s, float("-inf"))
+            new_max = tl.maximum(max_score, tl.max(s, 1))
+            terms = tl.sum(tl.exp(s - new_max[:, None]), 1)
+            exp_sum = exp_sum * tl.exp(max_score - new_max) + terms
+            max_score = new_max
         valid = (i + tl.arange(0, BLOCK_N)) < positives
-        more, push = settle(own, top, total, weight, valid, statistics, i, S, BLOCK_N)
-        loss += more
-        missing += push
-    return loss, missing
+        block_loss, one_minus_p = store_query_terms(
+            positive_score, max_score, exp_sum, weight, valid, statistics, i, S, BLOCK_N
+        )
+        loss += block_loss
+        one_minus_p_sum += one_minus_p
+    return loss, one_minus_p_sum
 
 
 @triton.jit
 def score_columns(  # noqa: PLR0913  (inlined: no API)
-    statistics, turned, weight, positives, negatives, slots, split, S, BLOCK_N: tl.constexpr
+    statistics, transposed, weight, positives, negatives, slots, split, S, BLOCK_N: tl.constexpr
 ):
-    """The softmax of queries of label -1 over keys of label +1: rows of the turned scores."""
-    loss, missing = 0.0, 0.0
+    """The softmax of queries of label -1 over keys of label +1: rows of the transposed scores."""
+    loss, one_minus_p_sum = 0.0, 0.0
     for j in range(split, slots, BLOCK_N):
-        own = tl.load(vector_at(statistics, j, BLOCK_N))
-        top = own
-        total = tl.zeros([BLOCK_N], tl.float32)
+        positive_score = tl.load(vector_at(statistics, j, BLOCK_N))
+        max_score = positive_score
+        exp_sum = tl.zeros([BLOCK_N], tl.float32)
         for i in range(0, split, BLOCK_N):
-            s = tl.load(tile_at(turned, j - split, i, split, BLOCK_N, BLOCK_N))
-            seen = (i + tl.arange(0, BLOCK_N)) < positives
-            s = tl.where(seen[None, :], s, float("-inf"))
-            raised = tl.maximum(top, tl.max(s, 1))
-            terms = tl.sum(tl.exp(s - raised[:, None]), 1)
-            total = total * tl.exp(top - raised) + terms
-            top = raised
+            s = tl.load(tile_at(transposed, j - split, i, split, BLOCK_N, BLOCK_N))
+            is_key = (i + tl.arange(0, BLOCK_N)) < positives
+            s = tl.where(is_key[None, :], s, float("-inf"))
+            new_max = tl.maximum(max_score, tl.max(s, 1))
+            terms = tl.sum(tl.exp(s - new_max[:, None]), 1)
+            exp_sum = exp_sum * tl.exp(max_score - new_max) + terms
+            max_score = new_max
         valid = (j - split + tl.arange(0, BLOCK_N)) < negatives
-        more, push = settle(own, top, total, weight, valid, statistics, j, S, BLOCK_N)
-        loss += more
-        missing += push
-    return loss, missing
+        block_loss, one_minus_p = store_query_terms(
+            positive_score, max_score, exp_sum, weight, valid, statistics, j, S, BLOCK_N
+        )
+        loss += block_loss
+        one_minus_p_sum += one_minus_p
+    return loss, one_minus_p_sum
 
 
 @triton.jit
 def change_queries(  # noqa: PLR0913  (inlined: no API)
-    z, z_key, z_positive, statistics, by_key, change, moved, first, last, first_key, keys,
+    z, z_key, z_positive, statistics, by_key, change, coefficients, first, last, first_key, keys,
     stride, M, S, Q: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Minus eta times the gradient in the coefficients of queries first..last, all of one label.
 
-    `by_key` holds their scores, the keys', which begin at first_key, as rows.
+    `by_key` holds their scores with the keys as rows, which begin at first_key.
     """
     for i in range(first, last, BLOCK_N):
-        top = tl.load(vector_at(statistics + S.to(tl.int64), i, BLOCK_N))
-        pull = tl.load(vector_at(statistics + S.to(tl.int64) * 2, i, BLOCK_N))
-        push = tl.load(vector_at(statistics + S.to(tl.int64) * 3, i, BLOCK_N))
+        max_score = tl.load(vector_at(statistics + S.to(tl.int64), i, BLOCK_N))
+        negative_weight = tl.load(vector_at(statistics + S.to(tl.int64) * 2, i, BLOCK_N))
+        one_minus_p = tl.load(vector_at(statistics + S.to(tl.int64) * 3, i, BLOCK_N))
         for r in range(0, M, BLOCK_M):
             acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
             key = tl.load(tile_at(z_key, r, first_key, stride, BLOCK_M, BLOCK_K))
@@ -193,39 +200,40 @@ def change_queries(  # noqa: PLR0913  (inlined: no API)
                 ahead = tl.where(j < keys, j, 0)
                 next_key = tl.load(tile_at(z_key, r, first_key + ahead, stride, BLOCK_M, BLOCK_K))
                 next_s = tl.load(tile_at(by_key, ahead, i - first, last - first, BLOCK_K, BLOCK_N))
-                # Where there are keys their scores are not negative, nor is then the top; what is
-                # no key has the score 0, and its features are 0.
-                e = tl.exp(s - top[None, :])
+                # Scores of keys are not negative, so neither is the maximum; padding has score 0
+                # and features 0.
+                e = tl.exp(s - max_score[None, :])
                 acc = tl.dot(activation(key, Q), e, acc, input_precision=PRECISION)
                 key, s = next_key, next_s
             positive = tl.load(tile_at(z_positive, r, i, stride, BLOCK_M, BLOCK_N))
-            g = push[None, :] * activation(positive, Q) - pull[None, :] * acc
+            g = one_minus_p[None, :] * activation(positive, Q) - negative_weight[None, :] * acc
             x = tl.load(tile_at(z, r, i, stride, BLOCK_M, BLOCK_N))
             c = times_slope(g, x, Q)
             tl.store(tile_at(change, r, i, S, BLOCK_M, BLOCK_N), c)
-            coefficients = tile_at(moved, r, i, S, BLOCK_M, BLOCK_N)
-            tl.store(coefficients, tl.load(coefficients) + c)
+            at = tile_at(coefficients, r, i, S, BLOCK_M, BLOCK_N)
+            tl.store(at, tl.load(at) + c)
 
 
 @triton.jit
 def change_signal(  # noqa: PLR0913  (inlined: no API)
-    signal, signal_key, change, moved, missing_plus, missing_minus, M, Q: tl.constexpr,
+    signal, signal_key, change, coefficients, one_minus_p_plus, one_minus_p_minus, M,
+    Q: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """The same in the coefficient of mu, through the signal patch."""
-    up, down = tl.load(missing_plus), tl.load(missing_minus)
+    """Minus eta times the gradient in the coefficient of mu, through the signal patch."""
+    up, down = tl.load(one_minus_p_plus), tl.load(one_minus_p_minus)
     for r in range(0, M, BLOCK_M):
         s = tl.load(vector_at(signal, r, BLOCK_M))
         k = tl.load(vector_at(signal_key, r, BLOCK_M))
         gap = activation(k, Q) - activation(-k, Q)
         c = times_slope(gap * up, s, Q) + times_slope(gap * down, -s, Q)
         tl.store(vector_at(change, r, BLOCK_M), c)
-        coefficients = vector_at(moved, r, BLOCK_M)
-        tl.store(coefficients, tl.load(coefficients) + c)
+        at = vector_at(coefficients, r, BLOCK_M)
+        tl.store(at, tl.load(at) + c)
 
 
 @triton.jit
-def move(  # noqa: PLR0913  (inlined: no API)
+def update_preactivations(  # noqa: PLR0913  (inlined: no API)
     z, gram, along_mu, change, change_signal, beside, step, positives, negatives, slots, split,
     stride, M, S, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -265,11 +273,11 @@ def move(  # noqa: PLR0913  (inlined: no API)
 
 
 @triton.jit
-def move_signal(  # noqa: PLR0913  (inlined: no API)
+def update_signal(  # noqa: PLR0913  (inlined: no API)
     signal, along_mu, norm, change, change_signal, slots, M, S,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The same for <w_r, mu>."""
+    """Update <w_r, mu> by the changes of the coefficients."""
     for r in range(0, M, BLOCK_M):
         acc = tl.load(vector_at(change_signal, r, BLOCK_M)) * norm
         for j in range(0, slots, BLOCK_N):

@@ -1,8 +1,18 @@
-"""Losses of a batch, and training on samples, spread over processes by torch.distributed."""
+"""Data-parallel losses and training: one batch, or one run's samples, over a process group."""
 
-from mmcl_fast.distributed.functional import clip_loss as clip_loss
-from mmcl_fast.distributed.functional import siglip_loss as siglip_loss
-from mmcl_fast.distributed.modules import DistributedInfoNCELoss as DistributedInfoNCELoss
-from mmcl_fast.distributed.modules import DistributedNTXentLoss as DistributedNTXentLoss
-from mmcl_fast.distributed.modules import DistributedSigLIPLoss as DistributedSigLIPLoss
-from mmcl_fast.distributed.training import train as train
+from mmcl_fast.distributed.functional import clip_loss, siglip_loss
+from mmcl_fast.distributed.modules import (
+    DistributedInfoNCELoss,
+    DistributedNTXentLoss,
+    DistributedSigLIPLoss,
+)
+from mmcl_fast.distributed.training import train
+
+__all__ = [
+    "DistributedInfoNCELoss",
+    "DistributedNTXentLoss",
+    "DistributedSigLIPLoss",
+    "clip_loss",
+    "siglip_loss",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""One call of a distributed loss, from checked arguments to an autograd function."""
+"""The autograd function of the distributed losses."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed.exchange import TRIPS
+from mmcl_fast.distributed.exchange import EXCHANGES
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
-from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
 
 Mode = Literal["gather", "ring"]
 GradientScale = Literal["ddp", "sum"]
 
-_NUMBERS = ("temperature", "bias")
-_INPUTS = ("query", "key", *_NUMBERS)  # of the autograd function, in this order
+_SCALARS = ("temperature", "bias")
+_INPUTS = ("query", "key", *_SCALARS)  # of the autograd function, in this order
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is the same for forward and backward.
+    """Arguments of forward and backward.
 
     Attributes:
         local: The contrast of this rank's rows; its features are those of the forward pass.
-        wanted: Gradients that will be asked for.
-        members: Everyone.
-        mode: A key of `TRIPS`.
-        factor: Of the returned gradients, over those of the returned loss.
+        requested: Inputs whose gradient is needed.
+        members: The ranks.
+        mode: A key of `EXCHANGES`.
+        factor: Ratio of the returned gradients to those of the returned loss.
     """
 
     local: Contrast
-    wanted: Wanted
+    requested: Requested
     members: Members
     mode: Mode
     factor: float
 
     @property
     def weight(self) -> float:
-        """Of one row loss in the loss."""
+        """Weight of one row loss in the loss."""
         return 1.0 / self.members.total
 
 
-def wanted_of(local: Contrast) -> Wanted:
-    """The gradients that autograd will ask for."""
+def requested_of(local: Contrast) -> Requested:
+    """The gradients that autograd will request."""
     if not torch.is_grad_enabled():
-        return Wanted()
+        return Requested()
     inputs = {name: getattr(local, name) for name in _INPUTS}
-    return Wanted(**{name: x is not None and x.requires_grad for name, x in inputs.items()})
+    return Requested(**{name: x is not None and x.requires_grad for name, x in inputs.items()})
 
 
 def distributed_loss(call: Call) -> Tensor:
@@ -68,40 +68,40 @@ class _Distributed(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *inputs: Tensor | None) -> Tensor:
         local = _detached(call.local)
         with torch.autocast(local.query.device.type, enabled=False):
-            kept: tuple[Tensor | None, ...]
-            arguments = local, call.members, TRIPS[call.mode]
+            saved: tuple[Tensor | None, ...]
+            arguments = local, call.members, EXCHANGES[call.mode]
             if local.form == "sigmoid":
-                total, kept = sigmoid_pass(*arguments, call.wanted, call.weight)
+                loss_sum, saved = sigmoid_pass(*arguments, call.requested, call.weight)
             else:
-                total, kept = softmax_statistics(*arguments)
-            loss = call.members.shared_sum(total) * call.weight
+                loss_sum, saved = softmax_statistics(*arguments)
+            loss = call.members.shared_sum(loss_sum) * call.weight
         # Inputs too, so that autograd notices if they are changed before the backward pass.
-        ctx.save_for_backward(*inputs, *kept)
+        ctx.save_for_backward(*inputs, *saved)
         ctx.call = replace(call, local=local)
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        found = _Once.apply(ctx.call, upstream, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return None, *found
+        gradients = _OnceDifferentiable.apply(ctx.call, upstream, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return None, *gradients
 
 
-class _Once(torch.autograd.Function):
-    """The backward pass, which says so when it is differentiated."""
+class _OnceDifferentiable(torch.autograd.Function):
+    """The backward pass, which refuses to be differentiated."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, upstream: Tensor, *saved: Tensor) -> tuple[Any, ...]:
-        inputs, kept = saved[: len(_INPUTS)], saved[len(_INPUTS) :]
+        inputs, statistics = saved[: len(_INPUTS)], saved[len(_INPUTS) :]
         with torch.autocast(call.local.query.device.type, enabled=False):
             if call.local.form == "sigmoid":
-                found = Gradients(*kept)
+                gradients = Gradients(*statistics)
             else:
-                arguments = call.local, call.members, TRIPS[call.mode]
-                found = softmax_gradients(*arguments, call.wanted, call.weight, kept)
+                arguments = call.local, call.members, EXCHANGES[call.mode]
+                gradients = softmax_gradients(*arguments, call.requested, call.weight, statistics)
             scale = upstream * call.factor
             return tuple(
                 None if gradient is None else (gradient * scale).to(x.dtype)
-                for gradient, x in zip(_summed(call, found), inputs, strict=True)
+                for gradient, x in zip(_summed(call, gradients), inputs, strict=True)
             )
 
     @staticmethod
@@ -114,15 +114,15 @@ def _detached(contrast: Contrast) -> Contrast:
     return replace(contrast, **{k: x.detach() for k, x in features.items() if x is not None})
 
 
-def _summed(call: Call, found: Gradients) -> list[Tensor | None]:
-    """In the order of `_INPUTS`; numbers of all ranks together, an equal part of them for each."""
-    wanted = [name for name in _NUMBERS if getattr(call.wanted, name)]
-    parts: dict[str, Tensor | None] = {"query": found.query, "key": found.key}
-    if wanted:
-        shares = torch.stack([getattr(found, name).sum() for name in wanted])
+def _summed(call: Call, gradients: Gradients) -> list[Tensor | None]:
+    """In the order of `_INPUTS`; of scalars, 1 / size of the sum over ranks for each rank."""
+    requested = [name for name in _SCALARS if getattr(call.requested, name)]
+    parts: dict[str, Tensor | None] = {"query": gradients.query, "key": gradients.key}
+    if requested:
+        shares = torch.stack([getattr(gradients, name).sum() for name in requested])
         whole = call.members.shared_sum(shares) / call.members.size
-        parts |= dict(zip(wanted, whole.unbind(), strict=True))
-    return [parts.get(name) if getattr(call.wanted, name) else None for name in _INPUTS]
+        parts |= dict(zip(requested, whole.unbind(), strict=True))
+    return [parts.get(name) if getattr(call.requested, name) else None for name in _INPUTS]
 
 
-__all__ = ["Call", "GradientScale", "Mode", "distributed_loss", "wanted_of"]
+__all__ = ["Call", "GradientScale", "Mode", "distributed_loss", "requested_of"]

@@ -1,10 +1,10 @@
-"""How every rank's rows meet every other rank: gathered at once, or one after the other in a ring.
+"""All-to-all exchange of rows between ranks: by one gather, or one block at a time in a ring.
 
-A trip brings the payload of each rank, tensors with one row for each of its local rows, to all
-others, and brings what they made of it back to its home. Transfers are started before they are
-needed, so that the caller computes on its own rows meanwhile.
+An exchange sends the payload of each rank, tensors with one entry per local row, to all other
+ranks, and returns their results for these rows, merged. Transfers start before they are needed, so
+they overlap with computation on local rows.
 
-Memory: gathered, the payload of the whole batch, and results for it; in the ring the own payload,
+Memory: gathered, the payload of the whole batch, and results for it; in the ring the local payload,
 two of the largest rank's size, and three results of one rank. Results are merged in the order of
 ranks (in the ring: starting with the next one), so runs repeat bit for bit.
 """
@@ -21,25 +21,26 @@ from torch import Tensor
 from mmcl_fast.distributed.group import Members
 
 Payload = tuple[Tensor, ...]
-Visit = Callable[[Payload], Tensor | None]  # payload [rows, ..] of others to result [rows, ..]
+# From the payload [rows, ..] of another rank to its result [rows, ..].
+Visit = Callable[[Payload], Tensor | None]
 Merge = Callable[[Tensor, Tensor], Tensor]
 
 
-class Trip(Protocol):
-    """One meeting of all ranks; constructing it starts the first transfer."""
+class Exchange(Protocol):
+    """One exchange between all ranks; the constructor starts the first transfer."""
 
     def __init__(self, members: Members, payload: Payload) -> None:
-        """Start it with the own payload."""
+        """Start the transfer of the local payload."""
 
     def run(self, visit: Visit, merge: Merge) -> Tensor | None:
-        """Visit everyone else's payload; returns what all others made of the own one, merged.
+        """Visit the payloads of other ranks; returns their merged results for the local one.
 
-        None: there are no others, or no results.
+        None: there are no other ranks, or no results.
         """
 
 
-class GatherTrip:
-    """All payloads at once: two visits, of all ranks before this one and of all behind it."""
+class GatherExchange:
+    """All payloads at once, in two visits: of the ranks before this one, and of those after."""
 
     def __init__(self, members: Members, payload: Payload) -> None:
         self.members = members
@@ -58,14 +59,14 @@ class GatherTrip:
             self.gathered.append(whole)
 
     def run(self, visit: Visit, merge: Merge) -> Tensor | None:
-        """See `Trip`."""
+        """See `Exchange`."""
         for work in self.works:
             work.wait()
         rank, size = self.members.rank, self.members.size
         before = self._visited(slice(0, rank), visit)
         behind = self._visited(slice(rank + 1, size), visit)
         like = behind if before is None else before
-        return None if like is None else self._sent_home(before, behind, like, merge)
+        return None if like is None else self._returned(before, behind, like, merge)
 
     def _visited(self, ranks: slice, visit: Visit) -> Tensor | None:
         rows = self.members.rows[ranks]
@@ -81,24 +82,24 @@ class GatherTrip:
             )
         )
 
-    def _sent_home(
+    def _returned(
         self, before: Tensor | None, behind: Tensor | None, like: Tensor, merge: Merge
     ) -> Tensor | None:
         members = self.members
-        mine, others = members.rows[members.rank], list(members.rows)
-        others[members.rank] = 0
-        made = torch.cat([x for x in (before, behind) if x is not None])
-        back = [0 if rank == members.rank else mine for rank in range(members.size)]
-        home = like.new_empty(sum(back), *like.shape[1:])
-        dist.all_to_all_single(home, made, back, others, group=members.group)
+        local_rows, sent_rows = members.rows[members.rank], list(members.rows)
+        sent_rows[members.rank] = 0
+        sent = torch.cat([x for x in (before, behind) if x is not None])
+        received_rows = [0 if rank == members.rank else local_rows for rank in range(members.size)]
+        received = like.new_empty(sum(received_rows), *like.shape[1:])
+        dist.all_to_all_single(received, sent, received_rows, sent_rows, group=members.group)
         merged: Tensor | None = None
-        for part in home.split(mine):
+        for part in received.split(local_rows):
             merged = part if merged is None else merge(merged, part)
         return merged
 
 
-class RingTrip:
-    """From rank to next rank: a payload arrives while the one before it is being visited."""
+class RingExchange:
+    """From rank to next rank: a payload arrives while the previous one is being visited."""
 
     def __init__(self, members: Members, payload: Payload) -> None:
         self.members = members
@@ -114,28 +115,28 @@ class RingTrip:
             self._pass_on(1)
 
     def run(self, visit: Visit, merge: Merge) -> Tensor | None:
-        """See `Trip`."""
+        """See `Exchange`."""
         arriving: Tensor | None = None
         leaving: list[dist.Work] = []
         for step, payload in enumerate(self.payloads(), start=1):
-            made = visit(payload)
+            result = visit(payload)
             for work in leaving:
                 work.wait()
-            if made is None:
+            if result is None:
                 continue
             if arriving is not None:
-                made = merge(arriving, made)
-            made = made.contiguous()
-            arriving = made.new_empty(self._rows(step + 1), *made.shape[1:])
-            leaving = self._exchange((made,), (arriving,), tag=len(payload))
+                result = merge(arriving, result)
+            result = result.contiguous()
+            arriving = result.new_empty(self._rows(step + 1), *result.shape[1:])
+            leaving = self._exchange((result,), (arriving,), tag=len(payload))
         for work in leaving:
             work.wait()
         return arriving
 
     def payloads(self) -> Iterator[Payload]:
-        """Everyone else's, that of the rank before this one first.
+        """Those of the other ranks, from the previous rank backwards.
 
-        Each stays as it is until the next one is asked for.
+        A payload is valid until the next one is requested.
         """
         for step in range(1, self.members.size):
             for work in self.works:
@@ -146,12 +147,12 @@ class RingTrip:
             yield self.travelling
 
     def _rows(self, step: int) -> int:
-        """Of the payload that is here `step` steps after the start."""
+        """Rows of the payload on this rank after `step` steps."""
         return self.members.rows[(self.members.rank - step) % self.members.size]
 
     def _pass_on(self, step: int) -> None:
         rows, longest = self._rows(step), max(self.members.rows)
-        # Two by turns: one is visited and passed on while the other fills.
+        # Two buffers: one is visited and sent while the other one is received.
         if len(self.buffers) < 2:
             like = self.travelling
             self.buffers.append(tuple(x.new_empty(longest, *x.shape[1:]) for x in like))
@@ -167,12 +168,12 @@ class RingTrip:
                 (arriving, dist.irecv, self.last),
             )
             for k, x in enumerate(tensors)
-            if x.numel()  # of no rows nothing is sent, and both ends know how many there are
+            if x.numel()  # both ends know the number of rows, and skip empty messages
         ]
         works: list[dist.Work] = dist.batch_isend_irecv(operations) if operations else []
         return works
 
 
-TRIPS: dict[str, type[Trip]] = {"gather": GatherTrip, "ring": RingTrip}
+EXCHANGES: dict[str, type[Exchange]] = {"gather": GatherExchange, "ring": RingExchange}
 
-__all__ = ["TRIPS", "GatherTrip", "Merge", "Payload", "RingTrip", "Trip", "Visit"]
+__all__ = ["EXCHANGES", "Exchange", "GatherExchange", "Merge", "Payload", "RingExchange", "Visit"]

@@ -14,12 +14,20 @@ from mmcl_fast.distributed.autograd import (
     GradientScale,
     Mode,
     distributed_loss,
-    wanted_of,
+    requested_of,
 )
-from mmcl_fast.distributed.exchange import TRIPS
-from mmcl_fast.distributed.group import DTYPES, Card, Group, agree, alike, group_of, refuse
+from mmcl_fast.distributed.exchange import EXCHANGES
+from mmcl_fast.distributed.group import (
+    DTYPES,
+    CallSignature,
+    Group,
+    agree,
+    equal_members,
+    group_of,
+    report_refusal,
+)
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.dispatch import number
+from mmcl_fast.losses.dispatch import scalar
 from mmcl_fast.losses.validation import (
     check_bias,
     check_features,
@@ -40,8 +48,8 @@ class Setting(NamedTuple):
         group: The processes; None: the default group. Ranks are those inside the group.
         mode: "gather" | "ring".
         gradient: "ddp" | "sum".
-        equal_batches: A promise that every rank brings as many rows as this one, and that all else
-            that must agree does: nothing is exchanged to check it.
+        equal_batches: A promise that every rank has as many rows as this one, and equal arguments;
+            it is not checked.
     """
 
     group: Group | None = None
@@ -56,7 +64,7 @@ class Setting(NamedTuple):
             ValueError: It is not; the message lists them.
         """
         for name, value, known in (
-            ("mode", self.mode, tuple(TRIPS)),
+            ("mode", self.mode, tuple(EXCHANGES)),
             ("gradient", self.gradient, _SCALES),
         ):
             if value not in known:
@@ -86,10 +94,10 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
         return Contrast(
             query=query,
             key=key.detach() if stopped and not symmetric else key,
-            temperature=number(temperature, query),
-            # Said outright where there are labels: rows then keep their order.
+            temperature=scalar(temperature, query),
+            # Explicit with labels, so that rows keep their order.
             positive=None if pair is None else torch.arange(len(query), device=query.device),
-            labels=None if pair is None else (_plain(pair[0]), _plain(pair[1])),
+            labels=None if pair is None else (_sendable(pair[0]), _sendable(pair[1])),
             symmetric=symmetric,
             stopped=stopped,
         )
@@ -114,8 +122,8 @@ def siglip_across(
         return Contrast(
             query=query,
             key=key,
-            temperature=number(temperature, query),
-            bias=number(bias, query),
+            temperature=scalar(temperature, query),
+            bias=scalar(bias, query),
             form="sigmoid",
         )
 
@@ -134,7 +142,7 @@ def ntxent_across(
         return Contrast(
             query=both,
             key=None,
-            temperature=number(temperature, both),
+            temperature=scalar(temperature, both),
             positive=torch.arange(len(both), device=both.device).roll(len(first)),
             exclude_self=True,
         )
@@ -205,41 +213,41 @@ def siglip_loss(
 
 
 def _run(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    loss: Tensor = _together(setting, build)
+    loss: Tensor = _collective_loss(setting, build)
     return loss
 
 
-# What reads the others' cards is no graph: `torch.compile` leaves this call as it is.
+# Reading the signatures of other ranks cannot be traced: `torch.compile` runs this eagerly.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _together(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    """The loss of what `build` makes of checked arguments, once all ranks agree."""
+def _collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
+    """The loss of the contrast that `build` makes of checked arguments, if all ranks agree."""
     group = group_of(setting.group)
     try:
         setting.check()
         local = build()
     except (TypeError, ValueError):
-        if not setting.equal_batches:  # the others are waiting for this rank's card
-            refuse(group)
+        if not setting.equal_batches:  # the other ranks wait for this signature
+            report_refusal(group)
         raise
-    wanted = wanted_of(local)
-    members = alike(group, len(local.query))
+    requested = requested_of(local)
+    members = equal_members(group, len(local.query))
     if not setting.equal_batches:
-        card = Card(
+        signature = CallSignature(
             rows=len(local.query),
             features=local.query.shape[1],
             dtype=DTYPES.index(local.query.dtype),
             loss=_code(local),
-            mode=list(TRIPS).index(setting.mode),
+            mode=list(EXCHANGES).index(setting.mode),
             gradient=_SCALES.index(setting.gradient),
-            requires_grad=sum(wants << k for k, wants in enumerate(wanted)),
+            requires_grad=sum(needed << k for k, needed in enumerate(requested)),
         )
-        members = agree(group, card)
+        members = agree(group, signature)
     factor = float(members.size if setting.gradient == "ddp" else 1)
-    return distributed_loss(Call(local, wanted, members, setting.mode, factor))
+    return distributed_loss(Call(local, requested, members, setting.mode, factor))
 
 
 def _code(local: Contrast) -> int:
-    """Another number for another loss."""
+    """A number that differs between losses."""
     flags = local.symmetric, local.stopped, local.key is None, local.labels is not None
     return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
 
@@ -259,14 +267,14 @@ def _check_pairs(name: str, first: Tensor, other: str, second: Tensor) -> None:
 
 
 def _inverse(scale: float | Tensor) -> float | Tensor:
-    """The temperature of open_clip's scale; what is no number > 0 is left to its check."""
+    """The temperature 1 / scale of open_clip's scale; its own check refuses bad values."""
     if not isinstance(scale, Tensor) and not scale:
         return math.inf
     return 1.0 / scale
 
 
-def _plain(labels: Tensor) -> Tensor:
-    """In a dtype that every kind of process group can send."""
+def _sendable(labels: Tensor) -> Tensor:
+    """Labels in a dtype that every backend can send."""
     return labels.to(torch.float64 if labels.is_floating_point() else torch.int64)
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a distributed loss, and what all of them must agree on."""
+"""Process groups of a distributed loss, and agreement on its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Members:
     Attributes:
         group: The process group.
         rank: Of this process.
-        rows: Of each rank's local batch.
+        rows: Rows of each rank's local batch.
     """
 
     group: Group
@@ -28,7 +28,7 @@ class Members:
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """Number of ranks."""
         return len(self.rows)
 
     @property
@@ -37,14 +37,14 @@ class Members:
         return sum(self.rows)
 
     def shared_sum(self, x: Tensor) -> Tensor:
-        """Sum of everyone's `x`, added in the order of ranks: the same bits everywhere."""
+        """Sum of `x` over ranks, added in their order: the same bits on every rank."""
         parts = [torch.empty_like(x) for _ in self.rows]
         dist.all_gather(parts, x.contiguous(), group=self.group)
         return torch.stack(parts).sum(dim=0)
 
 
-class Card(NamedTuple):
-    """What one rank brings to a call, as numbers; 0 rows: its arguments were refused."""
+class CallSignature(NamedTuple):
+    """The arguments of one rank's call that must agree, as integers; 0 rows: they were refused."""
 
     rows: int
     features: int = 0
@@ -71,45 +71,45 @@ def group_of(group: Group | None) -> Group:
             "got no process group"
         )
     if group is None:
-        found = dist.group.WORLD
-        assert found is not None
-        return found
+        default = dist.group.WORLD
+        assert default is not None
+        return default
     if not isinstance(group, Group) or dist.get_rank(group) < 0:
         raise ValueError("group: expected a process group that this process is in, got another")
     return group
 
 
-def agree(group: Group, card: Card) -> Members:
-    """Everyone's rows, once all else on the cards is found to be the same.
+def agree(group: Group, signature: CallSignature) -> Members:
+    """The members and their rows, if the other fields agree on all ranks.
 
     Raises:
-        ValueError: Something differs, or was refused on some rank; raised on every rank alike.
+        ValueError: A field differs, or a rank refused its arguments; raised on every rank.
     """
-    table = _shown_around(group, card)
+    table = _gather_signatures(group, signature)
     refused = [rank for rank, other in enumerate(table) if not other.rows]
     if refused:
         raise ValueError(f"arguments: expected valid ones on every rank, refused on rank {refused}")
-    for k, name in enumerate(Card._fields[1:], start=1):
+    for k, name in enumerate(CallSignature._fields[1:], start=1):
         if len({other[k] for other in table}) > 1:
             values = [_shown(name, other[k]) for other in table]
             raise ValueError(f"{name}: expected the same on every rank, got {', '.join(values)}")
     return Members(group, dist.get_rank(group), tuple(other.rows for other in table))
 
 
-def refuse(group: Group) -> None:
-    """Take part in the others' `agree`, which then raises there."""
-    _shown_around(group, Card(rows=0))
+def report_refusal(group: Group) -> None:
+    """Take part in `agree` of the other ranks, which raises there."""
+    _gather_signatures(group, CallSignature(rows=0))
 
 
-def _shown_around(group: Group, card: Card) -> list[Card]:
-    mine = torch.tensor(card, dtype=torch.int64, device=_device(group))
-    cards = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(cards, mine, group=group)
-    return [Card(*card) for card in torch.stack(cards).tolist()]
+def _gather_signatures(group: Group, signature: CallSignature) -> list[CallSignature]:
+    local = torch.tensor(signature, dtype=torch.int64, device=_device(group))
+    signatures = [torch.empty_like(local) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(signatures, local, group=group)
+    return [CallSignature(*row) for row in torch.stack(signatures).tolist()]
 
 
-def alike(group: Group, rows: int) -> Members:
-    """Members that are known to bring `rows` rows each; nothing is exchanged."""
+def equal_members(group: Group, rows: int) -> Members:
+    """Members with `rows` rows each, without communication."""
     return Members(group, dist.get_rank(group), (rows,) * dist.get_world_size(group))
 
 
@@ -118,10 +118,19 @@ def _shown(name: str, value: int) -> str:
 
 
 def _device(group: Group) -> torch.device:
-    """Where numbers can be exchanged: a CPU if the group serves one, as nothing waits there."""
+    """Device for small exchanges: the CPU if the group has a backend for it, which is faster."""
     if "cpu" in dist.get_backend_config(group):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 
-__all__ = ["DTYPES", "Card", "Group", "Members", "agree", "alike", "group_of", "refuse"]
+__all__ = [
+    "DTYPES",
+    "CallSignature",
+    "Group",
+    "Members",
+    "agree",
+    "equal_members",
+    "group_of",
+    "report_refusal",
+]

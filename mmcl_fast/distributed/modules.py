@@ -18,14 +18,14 @@ from mmcl_fast.losses.validation import check_bias, check_options, check_tempera
 
 
 class _Distributed(nn.Module):
-    """What the losses share: numbers that may learn, and the setting."""
+    """Common parts of the losses: learnable scalars and the setting."""
 
-    def __init__(self, setting: Setting, **numbers: float | Tensor) -> None:
+    def __init__(self, setting: Setting, **scalars: float | Tensor) -> None:
         super().__init__()
         setting.check()
         self.setting = setting
-        self._met = False
-        for name, value in numbers.items():
+        self._is_checked = False
+        for name, value in scalars.items():
             check = check_bias if name == "bias" else check_temperature
             check(value, value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -34,8 +34,8 @@ class _Distributed(nn.Module):
                 setattr(self, name, value)
 
     def _setting(self) -> Setting:
-        """This call's: what is promised to be equal is checked the first time."""
-        return self.setting if self._met else self.setting._replace(equal_batches=False)
+        """The setting of this call: the first one checks the promise of equal batches."""
+        return self.setting if self._is_checked else self.setting._replace(equal_batches=False)
 
     def extra_repr(self) -> str:
         """The setting, for `repr`."""
@@ -44,10 +44,10 @@ class _Distributed(nn.Module):
 
 
 class DistributedInfoNCELoss(_Distributed):
-    """InfoNCE of a batch that is spread over the processes of a group.
+    """InfoNCE of a batch distributed over the processes of a group.
 
-    Each rank calls it with its own rows; row i of its key is the positive of row i of its query,
-    and the rows of everyone are negatives, as in `info_nce` of all rows in one process.
+    Each rank passes its own rows; row i of its key is the positive of row i of its query, and the
+    rows of all ranks are negatives, as in `info_nce` of all rows in one process.
 
     Value: every rank returns the mean over the whole batch, with the same bits. Batches may have
     different sizes, of at least one row; then this is not the mean of the ranks' means.
@@ -57,8 +57,8 @@ class DistributedInfoNCELoss(_Distributed):
         "ddp"   d/dx is W * dL/dx, and that of the temperature dL/dT on every rank. The average over
                 ranks that `DistributedDataParallel` takes of parameter gradients is then dL/d of
                 every parameter; a temperature outside of it needs no reduction.
-        "sum"   d/dx is dL/dx, and that of the temperature 1/W * dL/dT: sums over ranks are the
-                gradient, for whoever adds them up.
+        "sum"   d/dx is dL/dx, and that of the temperature 1/W * dL/dT: the sum over ranks is the
+                gradient.
 
     Either is multiplied by this rank's own upstream gradient. Forward and backward are collective
     calls: every rank makes both, in the same order. It can be differentiated once.
@@ -69,7 +69,7 @@ class DistributedInfoNCELoss(_Distributed):
         symmetric: As for `info_nce`, and so are negatives and stop_gradient.
         negatives: "all" | "other_label".
         stop_gradient: None | "key".
-        mode: "gather": every rank holds everyone's keys, and their gradient; fewer messages.
+        mode: "gather": every rank holds all keys, and their gradient; fewer messages.
             "ring": keys travel from rank to rank, and their gradient with them, while the block
             before is computed; memory O(n D) of this rank's n rows, whatever the number of ranks.
         gradient: "ddp" | "sum".
@@ -123,15 +123,15 @@ class DistributedInfoNCELoss(_Distributed):
             negatives=self.negatives,
             stop_gradient=self.stop_gradient,
         )
-        self._met = True
+        self._is_checked = True
         return loss
 
 
 class DistributedSigLIPLoss(_Distributed):
-    """`siglip` of a batch that is spread over the processes of a group.
+    """`siglip` of a batch distributed over the processes of a group.
 
     Contract, arguments and errors are those of `DistributedInfoNCELoss`; the bias is treated like
-    the temperature. Gradients are computed in the forward pass, so features travel once.
+    the temperature. Gradients are computed in the forward pass, so features are exchanged once.
     """
 
     temperature: float | Tensor
@@ -152,18 +152,18 @@ class DistributedSigLIPLoss(_Distributed):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
-        numbers = {"temperature": self.temperature, "bias": self.bias}
-        loss = siglip_across(self._setting(), query, key, **numbers)
-        self._met = True
+        scalars = {"temperature": self.temperature, "bias": self.bias}
+        loss = siglip_across(self._setting(), query, key, **scalars)
+        self._is_checked = True
         return loss
 
 
 class DistributedNTXentLoss(_Distributed):
-    """`nt_xent` of a batch that is spread over the processes of a group.
+    """`nt_xent` of a batch distributed over the processes of a group.
 
     Contract, arguments and errors are those of `DistributedInfoNCELoss`; the mean is over the two
-    views of every row. No gradient travels: each rank finds that of its own views, for which
-    statistics do.
+    views of every row. Statistics are exchanged, and no gradients: each rank computes that of its
+    own views.
     """
 
     temperature: float | Tensor
@@ -182,7 +182,7 @@ class DistributedNTXentLoss(_Distributed):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
         loss = ntxent_across(self._setting(), first, second, temperature=self.temperature)
-        self._met = True
+        self._is_checked = True
         return loss
 
 

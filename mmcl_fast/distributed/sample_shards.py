@@ -1,11 +1,12 @@
-"""What the processes of a group tell each other while they train one run.
+"""Data-parallel communication of one training run in a process group.
 
-Keys go round a ring (`exchange.RingTrip`): a process has its own, those in hand and those arriving.
-Everything else is a sum or the rows of everyone, put together in the order of ranks.
+Keys go round a ring (`exchange.RingExchange`): a process holds its own keys, the current ones and
+those arriving. All else is a sum over ranks, or all rows, in the order of ranks.
 
-What leaves a process, of W, with n_s samples in the next one: for the keys of a modality, W - 1
-messages of (n - n_s) m numbers in all; for a sum of k numbers 2 k (W - 1) / W on average, since
-each is added up in one process and sent from there to all; for everyone's rows, its own to each.
+Traffic that leaves one of W processes, with n_s samples on the next one: for the keys of a
+modality, W - 1 messages of (n - n_s) m elements in all; for a sum of k elements 2 k (W - 1) / W on
+average, as each is summed in one process and sent from there to all; for all rows, its own rows to
+each process.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmcl_fast.distributed.exchange import RingTrip
+from mmcl_fast.distributed.exchange import RingExchange
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 
-# Numbers of which everyone sends all to all: one message each, where the other way takes two.
+# Up to so many elements, a sum gathers them all on every rank: one message instead of two.
 _FEW = 512
 
 
@@ -29,7 +30,7 @@ class GroupPeers:
     """See `engines.data_parallel.Peers`.
 
     Args:
-        members: Everyone; their rows are their shares of the samples, in the order of ranks.
+        members: The ranks; their rows are their shares of the samples, in the order of ranks.
         labels: Of all samples, on the CPU.
     """
 
@@ -49,9 +50,9 @@ class GroupPeers:
         rank, size = self._members.rank, self._members.size
         samples = torch.arange(len(self._labels)) if batch is None else batch
         rows, splits = self._counts(samples), self._counts(samples[self._labels[samples] > 0])
-        trip = RingTrip(replace(self._members, rows=rows), (own.noise,))
+        ring = RingExchange(replace(self._members, rows=rows), (own.noise,))
         yield own
-        for step, (noise,) in enumerate(trip.payloads(), start=1):
+        for step, (noise,) in enumerate(ring.payloads(), start=1):
             yield Halves(noise, own.signal, splits[(rank - step) % size])
 
     def sum(self, x: Tensor) -> Tensor:
@@ -61,22 +62,22 @@ class GroupPeers:
             return members.shared_sum(x)
         whole = x.flatten()
         parts = whole.tensor_split(members.size)
-        mine, counts = parts[members.rank], [len(part) for part in parts]
-        found = whole.new_empty(members.size, len(mine))
+        local, counts = parts[members.rank], [len(part) for part in parts]
+        received = whole.new_empty(members.size, len(local))
         dist.all_to_all_single(
-            found.view(-1), whole, [len(mine)] * members.size, counts, group=members.group
+            received.view(-1), whole, [len(local)] * members.size, counts, group=members.group
         )
-        mine.copy_(found[0])
-        for other in found[1:]:
-            mine += other
+        local.copy_(received[0])
+        for part in received[1:]:
+            local += part
         self._spread(parts)
         return whole.view_as(x)
 
     def largest(self, x: Tensor) -> Tensor:
         """See `Peers.largest`."""
-        found = x.clone()
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._members.group)
-        return found
+        largest = x.clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._members.group)
+        return largest
 
     def rows(self, own: Tensor) -> Tensor:
         """See `Peers.rows`."""
@@ -87,12 +88,12 @@ class GroupPeers:
         return whole
 
     def _counts(self, samples: Tensor) -> tuple[int, ...]:
-        """How many of some samples each rank has."""
+        """The number of `samples` on each rank."""
         owners = torch.bucketize(samples, self._ends, right=True)
         return tuple(owners.bincount(minlength=self._members.size).tolist())
 
     def _spread(self, parts: Sequence[Tensor]) -> None:
-        """Fill in each rank's part from that rank; parts may have different sizes."""
+        """Broadcast each part from its rank; parts may have different sizes."""
         for rank, part in enumerate(parts):
             source = dist.get_global_rank(self._members.group, rank)
             dist.broadcast(part, source, group=self._members.group)

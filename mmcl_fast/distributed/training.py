@@ -1,15 +1,15 @@
 """One training run on the weights, its samples spread over the processes of a group.
 
 Each process holds, or draws when needed, the noise patches of its own samples, and all weights.
-Features travel round a ring, as keys of everyone's queries; gradients of the weights are added up.
-Every sum is taken in the order of ranks, or from the own rank downwards, so a run repeats bit for
-bit, and weights stay the same in every process, bit for bit.
+Features travel round a ring, as keys of all queries; gradients of the weights are summed. Every sum
+is in the order of ranks, or from the local rank downwards, so reruns are bit-identical, and weights
+are the same in every process, bit for bit.
 
 Cost of a step and process, n_r of n samples: 2 m d (3 n_r) + 2 n_r n m flop single-modal, twice the
-second term and 4 n_r multi-modal. For each modality W - 1 messages with (n - n_s) m numbers leave a
-process, n_s the next rank's samples, while it computes with the block before; and about 2 m d
-numbers of the gradient (`sample_shards`). Memory of a step: that of n_r samples alone, and twice
-the largest share's features; of evaluation and of the run's coefficients: n m numbers
+second term and 4 n_r multi-modal. For each modality W - 1 messages with (n - n_s) m elements leave
+a process, n_s the next rank's samples, while it computes with the previous block; and about 2 m d
+elements of the gradient (`sample_shards`). Memory of a step: that of n_r samples alone, and twice
+the largest share's features; of evaluation and of the run's coefficients: n m elements
 (`share_bytes`).
 """
 
@@ -45,15 +45,15 @@ def train(
     samples: Sequence[int] | None = None,
     on_epoch: Callback | None = None,
 ) -> Run:
-    """Train one run by all processes of a group together; a collective call.
+    """Train one run in all processes of a group; a collective call.
 
-    Equal to `mmcl_fast.train(cfg)` with engine primal but for rounding: sums are split.
+    Equal to `mmcl_fast.train(cfg)` with engine primal up to the rounding of split sums.
 
     Args:
         cfg: The same settings in every process; engine auto or primal, data explicit or streamed,
             all negatives.
         group: The processes; default: all.
-        samples: How many samples each rank has, >= 1 and n in all; default: as equal as can be.
+        samples: Number of samples on each rank, >= 1 and n in all; default: as equal as possible.
         on_epoch: As in `mmcl_fast.train`; called in this process.
 
     Returns: The same run in every process.
@@ -75,22 +75,22 @@ def train(
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))
     peers = GroupPeers(members, shared.labels)
-    mine = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
+    local = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
 
     def build(spec: Spec) -> Engine:
-        return PrimalEngine(Spec(spec.configs, [mine], spec.device), peers)
+        return PrimalEngine(Spec(spec.configs, [local], spec.device), peers)
 
     return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
 
 
 def _resolve(cfg: TrainConfig) -> TrainConfig:
-    """Settings as used; refuse what several processes cannot do."""
-    wanted = {
+    """The settings in use; refuses those without a form for several processes."""
+    supported = {
         "engine": (cfg.engine in ("auto", "primal"), "auto or primal"),
         "data": (cfg.data != "reduced", "explicit or streamed"),
         "negatives_per_sample": (cfg.negatives_per_sample is None, "None"),
     }
-    for name, (able, expected) in wanted.items():
+    for name, (able, expected) in supported.items():
         if not able:
             raise ConfigError(
                 f"{name}: expected {expected} in training by several processes, "
@@ -100,13 +100,13 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
 
 
 def _check_group(cfg: TrainConfig, group: Group) -> None:
-    """Keys are sent from process to process, which Gloo does with tensors of a CPU alone."""
+    """The group must be able to send tensors of the device; Gloo sends those of a CPU only."""
     backends = dict(part.split(":") for part in dist.get_backend_config(group).split(","))
-    found = backends.get(cfg.device, "none")
-    if found == "none" or (cfg.device == "cuda" and found == "gloo"):
+    backend = backends.get(cfg.device, "none")
+    if backend == "none" or (cfg.device == "cuda" and backend == "gloo"):
         raise ConfigError(
             "device: expected one whose tensors the group can send (gloo: cpu, nccl: cuda), got "
-            f"{cfg.device} with backend {found}"
+            f"{cfg.device} with backend {backend}"
         )
 
 
@@ -124,11 +124,11 @@ def _shares(cfg: TrainConfig, size: int, samples: Sequence[int] | None) -> list[
 
 
 def share_bytes(cfg: TrainConfig, shares: Sequence[int]) -> int:
-    """Memory of the process with the largest share, predicted.
+    """Predicted memory of the process with the largest share.
 
-    Its own part of the run, and the largest of: keys in hand and arriving beside what a sum takes;
-    everyone's embeddings under the head; everyone's coefficients, of which the run keeps two
-    copies and a third is on its way.
+    Its part of the run, and the largest of: current and arriving keys with the buffer of a sum; all
+    embeddings in the linear probe; all coefficients, of which the run keeps two copies and receives
+    a third.
     """
     n, m, sides, itemsize = cfg.n, cfg.m, 1 + cfg.is_multi, TORCH_DTYPES[cfg.dtype].itemsize
     largest = max(2, *shares)
@@ -141,9 +141,9 @@ def share_bytes(cfg: TrainConfig, shares: Sequence[int]) -> int:
     if len(shares) > 1:
         step = min(2, len(shares) - 1) * largest * m + m * max(cfg.columns, cfg.columns_b)
     end = 0 if cfg.optimizer == "adam" else max(2 * sides, sides + 1) * n * m
-    # The head works in float64, on eight times its features (measured at 8000 x 512).
-    head = 8 * n * m * torch.float64.itemsize if cfg.evaluate_every else 0
-    return own + max(max(step, end) * itemsize, head)
+    # The linear probe works in float64, on eight times its features (measured at 8000 x 512).
+    probe = 8 * n * m * torch.float64.itemsize if cfg.evaluate_every else 0
+    return own + max(max(step, end) * itemsize, probe)
 
 
 def _check_memory(cfg: TrainConfig, shares: Sequence[int]) -> None:
@@ -168,19 +168,19 @@ def _less_memory(cfg: TrainConfig) -> str:
 def _agree(
     group: Group, cfg: TrainConfig, shares: Sequence[int], problem: MmclError | None
 ) -> None:
-    """Refuse in every process what one refuses, and settings that differ."""
+    """Raise in every process if one refuses its settings, or settings differ."""
     text = json.dumps([cfg.to_dict(), list(shares)])
     digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-    found: list[tuple[int, str]] = [(0, "")] * dist.get_world_size(group)
-    dist.all_gather_object(found, (digest, str(problem or "")), group=group)
+    signatures: list[tuple[int, str]] = [(0, "")] * dist.get_world_size(group)
+    dist.all_gather_object(signatures, (digest, str(problem or "")), group=group)
     if problem is not None:
         raise problem
-    for rank, (_, message) in enumerate(found):
+    for rank, (_, message) in enumerate(signatures):
         if message:
             raise ConfigError(
                 f"arguments: expected valid ones on every rank, rank {rank}: {message}"
             )
-    differing = [rank for rank, (other, _) in enumerate(found) if other != found[0][0]]
+    differing = [rank for rank, (other, _) in enumerate(signatures) if other != signatures[0][0]]
     if differing:
         raise ConfigError(
             f"cfg, samples: expected the same on every rank, got others on rank {differing[0]} "
@@ -189,7 +189,7 @@ def _agree(
 
 
 def _held(cfg: TrainConfig, shared: SignalNoiseData, samples: range) -> SignalNoiseData:
-    """The data with the noise patches of some samples."""
+    """The data with the noise patches of `samples` in memory."""
     stream = partial(StreamedRows, cfg, device=torch.device("cpu"), samples=samples)
     fields = dict(vars(shared))
     fields["noise"] = _collected(stream("a"), cfg.columns, samples)

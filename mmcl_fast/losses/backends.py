@@ -17,33 +17,34 @@ from torch import Tensor
 
 from mmcl_fast.environment import triton_interpreted
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
-from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a backend must know to say whether it can run: N x M scores of D features."""
+    """Sizes, dtype and device of a problem, by which a backend can run it or not."""
 
     rows: int
     columns: int
     features: int
     dtype: torch.dtype
     device: torch.device
-    options: frozenset[str] = frozenset()  # fields of `Contrast` in use, and its form
 
 
 class Implementation(Protocol):
     """The functions of every backend's module; `mmcl_fast.losses.torch_backend` documents them."""
 
-    def contrast_forward(self, contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
-        """Row losses, with their gradients or the statistics that these take."""
+    def contrast_forward(
+        self, contrast: Contrast, requested: Requested, weight: float | None
+    ) -> Forward:
+        """Row losses, with their gradients or the statistics for them."""
 
     def contrast_backward(
         self,
         contrast: Contrast,
-        wanted: Wanted,
+        requested: Requested,
         statistics: tuple[Tensor, ...],
         upstream: Tensor,
     ) -> Gradients:
@@ -82,14 +83,12 @@ def _triton_why_not(problem: Problem) -> str | None:
         return f"expected dtype float16, bfloat16, float32, got {dtype}"
     if cpu and dtype == "bfloat16":  # Triton's interpreter multiplies the bits of bfloat16
         return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
-    if {"sigmoid", "symmetric"} <= problem.options:
-        return "expected one direction of the sigmoid loss, got symmetric"
     if (most := max(problem.rows, problem.columns)) > _TRITON_MAX_ROWS:
         return f"expected at most {_TRITON_MAX_ROWS} rows, got {most}"
     return None
 
 
-_TRITON_INSTALLED = find_spec("triton") is not None  # looked for, not imported
+_TRITON_INSTALLED = find_spec("triton") is not None  # does not import it
 # Kernels count rows in 32 bits, also to the end of the last of the ranges that they are cut into:
 # less than a tile past the last row for each of them, so less than 1057 * 256 < 2^24 together.
 _TRITON_MAX_ROWS = 2**31 - 2**24
@@ -98,8 +97,8 @@ _TRITON_MAX_ROWS = 2**31 - 2**24
 def _compute_capability(device: torch.device) -> tuple[int, int]:
     if torch.version.cuda is None:  # AMD's devices are called cuda as well
         return (0, 0)
-    found = torch.cuda.get_device_properties(device)  # which torch.compile knows as a constant
-    return found.major, found.minor
+    properties = torch.cuda.get_device_properties(device)  # a constant for torch.compile
+    return properties.major, properties.minor
 
 
 _ALL = (

@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Classes(NamedTuple):
-    """For each query, the sum of the keys of its label and their number.
+    """Sum and number of the keys with each query's label.
 
     Attributes:
-        total: [N, D], in the dtype of the keys.
+        key_sum: [N, D], in the dtype of the keys.
         size: [N], same dtype.
     """
 
-    total: Tensor
+    key_sum: Tensor
     size: Tensor
 
     @classmethod
@@ -27,13 +27,13 @@ class Classes(NamedTuple):
         changes = (ordered[1:] != ordered[:-1]).cumsum(0)
         rank = torch.cat([changes.new_zeros(min(1, len(both))), changes])
         codes = torch.empty_like(rank).scatter_(0, order, rank)
-        own, other = codes[: len(labels)], codes[len(labels) :]
+        query_codes, key_codes = codes[: len(labels)], codes[len(labels) :]
         sums = keys.new_zeros(len(both), keys.shape[1])
-        # Accumulating by index_put sums in a fixed order on every device; index_add does not.
-        sums = sums.index_put((other,), keys, accumulate=True)
+        # index_put sums in a fixed order on every device; index_add does not.
+        sums = sums.index_put((key_codes,), keys, accumulate=True)
         counts = keys.new_zeros(len(both))
-        counts = counts.index_put((other,), keys.new_ones(len(other)), accumulate=True)
-        return cls(sums[own], counts[own])
+        counts = counts.index_put((key_codes,), keys.new_ones(len(key_codes)), accumulate=True)
+        return cls(sums[query_codes], counts[query_codes])
 
 
 __all__ = ["Classes"]

@@ -1,4 +1,4 @@
-"""One contrastive problem: what a loss hands to an implementation, and what it gets back.
+"""One contrastive problem, and the results of its implementations.
 
 Every loss of `mmcl_fast.losses` is one of three forms of the row loss, over the scores
 s_ij = <q_i, k_j> / temperature and the negatives N(i):
@@ -25,14 +25,14 @@ class Contrast:
 
     The negatives N(i) are all rows of `key` but the positive's, if that is a row of `key`; row i,
     if `exclude_self`; and rows of the same label, if there are labels. The last `extra` rows are
-    negatives whatever their index and label. `hard` adds rows to one query each.
+    negatives of every query. `hard` has further negatives of single queries.
 
     Attributes:
         query: [N, D], any strides.
-        key: [M, D], same dtype and device. None: the query itself (M = N), whose two places then
-            share one gradient; only with `stopped`, or with `exclude_self` and without labels.
+        key: [M, D], same dtype and device. None: the query itself (M = N), with one gradient for
+            both arguments; only with `stopped`, or with `exclude_self` and without labels.
         temperature: 0-d, floating.
-        bias: 0-d, floating; "sigmoid" alone has it.
+        bias: 0-d, floating; "sigmoid" only.
         positive: [N], int64: the row of `key` that is the positive; with `key` None its own
             inverse. None: row i, unless `positive_key` is given.
         positive_key: [N, D] or None: the positives' features, which are then no rows of `key`.
@@ -40,9 +40,9 @@ class Contrast:
         labels: Of the queries [N] and of the keys [M - extra], or None.
         form: Of the row loss.
         symmetric: The loss is half the sum of both directions; M = N, row i is the positive of i.
-        stopped: Gradients flow to whichever tensor plays the query in a direction, and no other.
+        stopped: In each direction only the tensor that is the query has a gradient.
         exclude_self: Row i is no negative of query i.
-        extra: How many of the last keys are everyone's negatives.
+        extra: Number of keys, the last ones, that are negatives of every query.
     """
 
     query: Tensor
@@ -61,12 +61,12 @@ class Contrast:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What scores, sums and gradients are computed in."""
+        """The dtype of scores, sums and gradients."""
         return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
 
-class Wanted(NamedTuple):
-    """The inputs whose gradient is wanted."""
+class Requested(NamedTuple):
+    """Inputs whose gradient is needed."""
 
     query: bool = False
     key: bool = False
@@ -77,9 +77,9 @@ class Wanted(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """In `Contrast.dtype`; None where not wanted.
+    """Gradients of the inputs, in `Contrast.dtype`; None where not requested.
 
-    Those of temperature and bias are kept per row, so that rows can be weighted later.
+    Those of temperature and bias are one value per row, so that rows can be weighted later.
     """
 
     query: Tensor | None = None  # [N, D]
@@ -91,11 +91,11 @@ class Gradients(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What a forward pass leaves: `gradients`, or the `statistics` to find them with later."""
+    """Results of a forward pass: losses, and `gradients` or the `statistics` for them."""
 
     losses: Tensor  # [N], the mean of both directions if symmetric
     gradients: Gradients | None
     statistics: tuple[Tensor, ...]
 
 
-__all__ = ["Contrast", "Form", "Forward", "Gradients", "Wanted"]
+__all__ = ["Contrast", "Form", "Forward", "Gradients", "Requested"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.custom_op import Reduction
-from mmcl_fast.losses.dispatch import number, reduced, run
-from mmcl_fast.losses.label_smoothing import uniform_pull
+from mmcl_fast.losses.dispatch import reduced, run, scalar
+from mmcl_fast.losses.label_smoothing import smoothing_term
 from mmcl_fast.losses.validation import (
     check_labels,
     check_more_negatives,
@@ -126,13 +126,15 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     if stopped and not symmetric:
         key = key.detach()
         positive_key, hard_negatives = _detached(positive_key), _detached(hard_negatives)
-    own = same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
-    # The same rows are one side only where they also have the same labels as keys.
-    own = own and (pair is None or (stopped and pair[0] is pair[1]))
+    without_key = (
+        same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
+    )
+    # Queries and keys of the same rows may differ in their labels.
+    without_key = without_key and (pair is None or (stopped and pair[0] is pair[1]))
     contrast = Contrast(
         query=query,
-        key=None if own else key,
-        temperature=number(temperature, query),
+        key=None if without_key else key,
+        temperature=scalar(temperature, query),
         positive=positive,
         positive_key=positive_key,
         hard=hard_negatives,
@@ -144,7 +146,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     )
     loss = run(contrast, reduction, backend)
     if label_smoothing:
-        loss = loss + label_smoothing * reduced(uniform_pull(contrast), reduction)
+        loss = loss + label_smoothing * reduced(smoothing_term(contrast), reduction)
     return loss
 
 

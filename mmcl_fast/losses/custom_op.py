@@ -1,34 +1,34 @@
 """The losses as operations of torch: `mmcl_fast::contrast` and its backward pass.
 
-Both are opaque to `torch.compile`, which knows the shapes of their results. Which gradients are
-wanted is an argument, since an operation cannot ask whether its inputs require grad: a forward pass
-computes them at once where it can, and what nobody wants costs nothing.
+Both are opaque to `torch.compile`, which knows the shapes of their results. The requested gradients
+are an argument, as an operation cannot ask whether its inputs require grad: the forward pass
+computes them where it can, and others cost nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.losses.autograd import (
-    FIRST_NUMBER,
+    FIRST_SCALAR,
     eager_loss,
     evaluated,
-    is_watched,
+    needs_custom_op,
     refuse_twice,
     scaled,
     without_autocast,
 )
 from mmcl_fast.losses.backends import module_of
-from mmcl_fast.losses.contrast import Contrast, Form, Gradients, Wanted
+from mmcl_fast.losses.contrast import Contrast, Form, Gradients, Requested
 
 Reduction = Literal["none", "mean", "sum"]
 
 
 class _Arguments(NamedTuple):
-    """A contrast and how its loss is taken, as an operation has them: flat, no dataclass."""
+    """A contrast, reduction and backend as the flat arguments of a custom operation."""
 
     query: Tensor
     key: Tensor | None
@@ -46,15 +46,17 @@ class _Arguments(NamedTuple):
     extra: int
     reduction: str
     backend: str
-    wanted: list[int]  # as in `Wanted`, whose fields are the first six arguments
+    requested: list[int]  # as in `Requested`, whose fields are the first six arguments
 
     @classmethod
-    def of(cls, contrast: Contrast, want: Wanted, reduction: str, backend: str) -> _Arguments:
+    def of(
+        cls, contrast: Contrast, requests: Requested, reduction: str, backend: str
+    ) -> _Arguments:
         shared = {name: getattr(contrast, name) for name in cls._fields if hasattr(contrast, name)}
-        own, other = contrast.labels or (None, None)
-        wanted = [int(w) for w in want]
-        shared |= {"labels": own, "key_labels": other}
-        return cls(**shared, reduction=reduction, backend=backend, wanted=wanted)
+        labels, key_labels = contrast.labels or (None, None)
+        requested = [int(w) for w in requests]
+        shared |= {"labels": labels, "key_labels": key_labels}
+        return cls(**shared, reduction=reduction, backend=backend, requested=requested)
 
     def contrast(self) -> Contrast:
         labels = None
@@ -78,19 +80,33 @@ class _Arguments(NamedTuple):
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """What may have a gradient, as in `Wanted`."""
+        """The differentiable inputs, in the order of `Requested`."""
         return (
             self.query, self.key, self.positive_key, self.hard, self.temperature, self.bias
         )  # fmt: skip
 
     @property
-    def want(self) -> Wanted:
-        return Wanted(*map(bool, self.wanted))
+    def requests(self) -> Requested:
+        return Requested(*map(bool, self.requested))
 
     @property
     def deferred(self) -> bool:
-        """Whether a row's upstream reaches more than that row's gradient, so must come first."""
-        return _is_deferred(self, self.want, self.reduction)
+        """Whether gradients of several rows depend on one upstream value: computed in backward."""
+        return _is_deferred(self, self.requests, self.reduction)
+
+
+# Types of a torch operation's schema by those of `_Arguments`.
+_KINDS = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    str: "str",
+    bool: "bool",
+    int: "SymInt",
+    list[int]: "SymInt[]",
+}
+_SIGNATURE = ", ".join(
+    f"{_KINDS[kind]} {name}" for name, kind in get_type_hints(_Arguments).items()
+)
 
 
 def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
@@ -103,27 +119,27 @@ def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Ten
 
     Returns: A scalar, or [N] if `reduction` is "none", in `Contrast.dtype`.
     """
-    wanted = _wanted(contrast)
-    if not (is_watched(_tensors(contrast)) or _is_deferred(contrast, wanted, reduction)):
-        return eager_loss(contrast, wanted, reduction, backend)
-    arguments = _Arguments.of(contrast, wanted, reduction, backend)
+    requested = _requested(contrast)
+    if not (needs_custom_op(_tensors(contrast)) or _is_deferred(contrast, requested, reduction)):
+        return eager_loss(contrast, requested, reduction, backend)
+    arguments = _Arguments.of(contrast, requested, reduction, backend)
     results: tuple[Tensor, ...] = _ContrastFunction.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return results[0]
 
 
-def _is_deferred(contrast: Contrast | _Arguments, wanted: Wanted, reduction: str) -> bool:
-    two_sided = contrast.symmetric or contrast.key is None or wanted.key
-    return reduction == "none" and not contrast.stopped and two_sided and any(wanted)
+def _is_deferred(contrast: Contrast | _Arguments, requested: Requested, reduction: str) -> bool:
+    two_sided = contrast.symmetric or contrast.key is None or requested.key
+    return reduction == "none" and not contrast.stopped and two_sided and any(requested)
 
 
 def _tensors(contrast: Contrast) -> tuple[Tensor | None, ...]:
     further = contrast.labels or (None, None)
-    inputs = (getattr(contrast, name) for name in Wanted._fields)
+    inputs = (getattr(contrast, name) for name in Requested._fields)
     return (*inputs, contrast.positive, *further)
 
 
 def _distinct(arguments: _Arguments) -> list[Any]:
-    """No tensor twice, which a compiler refuses: views of what has been there."""
+    """The arguments with views for repeated tensors, which a compiler refuses."""
     seen: list[Any] = []
     for x in arguments:
         if isinstance(x, Tensor) and any(x is y for y in seen):
@@ -133,52 +149,38 @@ def _distinct(arguments: _Arguments) -> list[Any]:
     return seen
 
 
-def _wanted(contrast: Contrast) -> Wanted:
+def _requested(contrast: Contrast) -> Requested:
     if not torch.is_grad_enabled():
-        return Wanted()
-    inputs = (getattr(contrast, name) for name in Wanted._fields)
-    wanted = Wanted(*(x is not None and _requires_grad(x) for x in inputs))
+        return Requested()
+    inputs = (getattr(contrast, name) for name in Requested._fields)
+    requested = Requested(*(x is not None and _requires_grad(x) for x in inputs))
     if contrast.stopped and not contrast.symmetric:
-        wanted = wanted._replace(key=False, positive_key=False, hard=False)
-    return wanted
+        requested = requested._replace(key=False, positive_key=False, hard=False)
+    return requested
 
 
 def _requires_grad(x: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # a compiler cannot trace what follows, nor vmap of this
+    if torch.compiler.is_compiling():  # neither the code below nor vmap of this can be traced
         return x.requires_grad
-    # Inside `torch.vmap` a tensor says no, whatever the tensor says that it is a slice of.
+    # Inside `torch.vmap` a slice has requires_grad False, whatever its tensor has.
     while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.requires_grad
 
 
-@torch.library.custom_op("mmcl_fast::contrast", mutates_args=())
-def _forward(  # noqa: PLR0913 - an operation takes no dataclass
-    query: Tensor,
-    key: Tensor | None,
-    positive_key: Tensor | None,
-    hard: Tensor | None,
-    temperature: Tensor,
-    bias: Tensor | None,
-    positive: Tensor | None,
-    labels: Tensor | None,
-    key_labels: Tensor | None,
-    form: str,
-    symmetric: bool,  # noqa: FBT001 - given in the order of `_Arguments`
-    stopped: bool,  # noqa: FBT001
-    exclude_self: bool,  # noqa: FBT001
-    extra: int,
-    reduction: str,
-    backend: str,
-    wanted: list[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss; gradients as in `Gradients`, or else statistics; empty where there are none."""
-    given = _Arguments(**locals())
-    loss, done = evaluated(
-        given.contrast(), given.want, reduction, backend, deferred=given.deferred
+@torch.library.custom_op(
+    "mmcl_fast::contrast",
+    mutates_args=(),
+    schema=f"({_SIGNATURE}) -> ({', '.join(['Tensor'] * (len(Gradients._fields) + 2))})",
+)
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
+    """(loss, *gradients, statistics): gradients as in `Gradients`, or statistics; else empty."""
+    given = _Arguments(*arguments)
+    loss, result = evaluated(
+        given.contrast(), given.requests, given.reduction, given.backend, deferred=given.deferred
     )
-    statistics = torch.stack(done.statistics) if given.deferred else loss.new_empty(0)
-    return (loss, *_filled(done.gradients or Gradients(), loss), statistics)
+    statistics = torch.stack(result.statistics) if given.deferred else loss.new_empty(0)
+    return (loss, *_filled(result.gradients or Gradients(), loss), statistics)
 
 
 @_forward.register_fake
@@ -188,65 +190,48 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     like = given.query.new_empty((), dtype=given.contrast().dtype)
     loss = like.new_empty(n) if given.reduction == "none" else like
     statistics = like.new_empty(3 * sides, n) if given.deferred else like.new_empty(0)
-    wanted = Wanted() if given.deferred else given.want
-    return (loss, *_shaped(given, wanted, like), statistics)
+    requested = Requested() if given.deferred else given.requests
+    return (loss, *_shaped(given, requested, like), statistics)
 
 
-@torch.library.custom_op("mmcl_fast::contrast_backward", mutates_args=())
-def _backward(  # noqa: PLR0913 - as above
-    upstream: Tensor,
-    statistics: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    positive_key: Tensor | None,
-    hard: Tensor | None,
-    temperature: Tensor,
-    bias: Tensor | None,
-    positive: Tensor | None,
-    labels: Tensor | None,
-    key_labels: Tensor | None,
-    form: str,
-    symmetric: bool,  # noqa: FBT001
-    stopped: bool,  # noqa: FBT001
-    exclude_self: bool,  # noqa: FBT001
-    extra: int,
-    reduction: str,
-    backend: str,
-    wanted: list[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "mmcl_fast::contrast_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, Tensor statistics, {_SIGNATURE})"
+    f" -> ({', '.join(['Tensor'] * len(Gradients._fields))})",
+)
+def _backward(upstream: Tensor, statistics: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of sum_i upstream_i loss_i, as in `Gradients`; empty where there are none."""
-    names = locals()
-    given = _Arguments(**{name: names[name] for name in _Arguments._fields})
-    with without_autocast(query.device):
-        found = module_of(backend).contrast_backward(
-            given.contrast(), given.want, statistics.unbind(), upstream
+    given = _Arguments(*arguments)
+    with without_autocast(given.query.device):
+        gradients = module_of(given.backend).contrast_backward(
+            given.contrast(), given.requests, statistics.unbind(), upstream
         )
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _filled(found, statistics)
-    return gradients
+    return _filled(gradients, statistics)
 
 
 @_backward.register_fake
 def _(upstream: Tensor, statistics: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     given = _Arguments(*arguments)
-    return _shaped(given, given.want, statistics)
+    return _shaped(given, given.requests, statistics)
 
 
-def _filled(found: Gradients, like: Tensor) -> Any:
-    """Gradients with something empty for what is None, as an operation must return tensors."""
-    return tuple(like.new_empty(0) if x is None else x for x in found)
+def _filled(gradients: Gradients, like: Tensor) -> tuple[Tensor, ...]:
+    """Gradients with empty tensors for None, as an operation must return tensors."""
+    return tuple(like.new_empty(0) if x is None else x for x in gradients)
 
 
-def _shaped(given: _Arguments, wanted: Wanted, like: Tensor) -> tuple[Tensor, ...]:
+def _shaped(given: _Arguments, requested: Requested, like: Tensor) -> tuple[Tensor, ...]:
     """Empty tensors in the shapes of `Gradients`; those of temperature and bias are per row."""
     rows = given.query.shape[:1]
     return tuple(
-        like.new_empty(0 if not wants or x is None else x.shape if x.dim() else rows)
-        for x, wants in zip(given.inputs, wanted, strict=True)
+        like.new_empty(0 if not needed or x is None else x.shape if x.dim() else rows)
+        for x, needed in zip(given.inputs, requested, strict=True)
     )
 
 
-def _looped(operation: Any) -> Any:
-    """The rule of `torch.vmap` for an operation: one call after the other."""
+def _vmap_rule(operation: Any) -> Any:
+    """The vmap rule of an operation: one call per slice."""
 
     def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
         results = [
@@ -264,12 +249,12 @@ def _looped(operation: Any) -> Any:
     return rule
 
 
-_forward.register_vmap(_looped(_forward))
-_backward.register_vmap(_looped(_backward))
+_forward.register_vmap(_vmap_rule(_forward))
+_backward.register_vmap(_vmap_rule(_backward))
 
 
 class _ContrastFunction(torch.autograd.Function):
-    """Gradients of the forward pass times the upstream; the deferred ones by a second pass."""
+    """Gradients from the forward pass times the upstream; deferred ones by a second pass."""
 
     generate_vmap_rule = True
 
@@ -284,7 +269,7 @@ class _ContrastFunction(torch.autograd.Function):
         _, *gradients, statistics = output
         ctx.set_materialize_grads(False)
         ctx.dtypes = [None if x is None else x.dtype for x in given.inputs]
-        ctx.want, ctx.deferred = given.want, given.deferred
+        ctx.requests, ctx.deferred = given.requests, given.deferred
         if given.deferred:
             tensors = given[: _Arguments._fields.index("form")]
             ctx.save_for_backward(statistics, *tensors)
@@ -294,29 +279,33 @@ class _ContrastFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
-        unused = (None,) * (len(_Arguments._fields) - len(ctx.want))
-        # The saved gradients are outputs, so a penalty on the gradient comes back here. (A compiler
-        # traces this with all of them, and refuses to differentiate twice itself.)
+        unused = (None,) * (len(_Arguments._fields) - len(ctx.requests))
+        # The saved gradients are outputs, so their differentiation comes back here. (A compiler
+        # traces this with all outputs, and refuses second derivatives itself.)
         if any(x is not None for x in others) and not torch.compiler.is_compiling():
             refuse_twice()
         if upstream is None:
-            return (*(None for _ in ctx.want), *unused)
+            return (*(None for _ in ctx.requests), *unused)
         if ctx.deferred:
             statistics, *tensors = ctx.saved_tensors
-            again: Any = _backward if torch.compiler.is_compiling() else _Once.apply
-            found = again(upstream, statistics, *tensors, *ctx.options)
+            backward: Any = (
+                _backward if torch.compiler.is_compiling() else _OnceDifferentiable.apply
+            )
+            gradients = backward(upstream, statistics, *tensors, *ctx.options)
             upstream = upstream.new_ones(())
         else:
-            found = ctx.saved_tensors
-        results: list[Tensor | None] = [None] * len(ctx.want)
-        for k, (x, wants, dtype) in enumerate(zip(found, ctx.want, ctx.dtypes, strict=True)):
-            if wants:
-                results[k] = scaled(x, upstream, dtype, add=k >= FIRST_NUMBER)
+            gradients = ctx.saved_tensors
+        results: list[Tensor | None] = [None] * len(ctx.requests)
+        for k, (x, needed, dtype) in enumerate(
+            zip(gradients, ctx.requests, ctx.dtypes, strict=True)
+        ):
+            if needed:
+                results[k] = scaled(x, upstream, dtype, add=k >= FIRST_SCALAR)
         return (*results, *unused)
 
 
-class _Once(torch.autograd.Function):
-    """The backward pass as an operation that says so when it is differentiated."""
+class _OnceDifferentiable(torch.autograd.Function):
+    """The backward pass as an operation that refuses to be differentiated."""
 
     generate_vmap_rule = True
 

@@ -1,4 +1,4 @@
-"""From a contrast to its loss: the choice of a backend, and numbers as tensors."""
+"""The loss of a contrast: choice of the backend, scalars as tensors, reductions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmcl_fast.losses.custom_op import Reduction, contrast_loss
 
 
 def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
-    """The loss of a contrast on the backend asked for.
+    """The loss of a contrast on a backend.
 
     Args:
         contrast: The problem; arguments are taken as valid.
@@ -27,21 +27,12 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
         features=contrast.query.shape[1],
         dtype=contrast.query.dtype,
         device=contrast.query.device,
-        options=options(contrast),
     )
     return contrast_loss(contrast, reduction, choose(backend, problem).name)
 
 
-def options(contrast: Contrast) -> frozenset[str]:
-    """Names of the fields of `Contrast` that are in use, and the form of its loss."""
-    optional = ("bias", "positive", "positive_key", "hard", "labels")
-    flags = ("symmetric", "stopped", "exclude_self", "extra")
-    used = {name for name in optional if getattr(contrast, name) is not None}
-    return frozenset(used | {name for name in flags if getattr(contrast, name)} | {contrast.form})
-
-
-def number(x: float | Tensor, like: Tensor) -> Tensor:
-    """A temperature or bias as a 0-d tensor; of a number, in the dtype it is computed in."""
+def scalar(x: float | Tensor, like: Tensor) -> Tensor:
+    """A temperature or bias as a 0-d tensor, a scalar in the compute dtype of `like`."""
     if isinstance(x, Tensor):
         return x
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -49,10 +40,10 @@ def number(x: float | Tensor, like: Tensor) -> Tensor:
 
 
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
-    """Row losses [N] as their mean, their sum or themselves."""
+    """The mean or sum of row losses [N], or the losses."""
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-__all__ = ["number", "options", "reduced", "run"]
+__all__ = ["reduced", "run", "scalar"]

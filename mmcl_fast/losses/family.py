@@ -8,7 +8,7 @@ from torch import Tensor
 from mmcl_fast.losses.class_sums import Classes
 from mmcl_fast.losses.contrast import Contrast, Form
 from mmcl_fast.losses.custom_op import Reduction
-from mmcl_fast.losses.dispatch import number, reduced, run
+from mmcl_fast.losses.dispatch import reduced, run, scalar
 from mmcl_fast.losses.validation import (
     check_bias,
     check_features,
@@ -121,20 +121,20 @@ def sup_con(  # noqa: PLR0913 - two sides with their labels
     keys = query if key is None else key
     pair = check_labels(query, keys, labels, key_labels, negatives="other_label")
     assert pair is not None
-    # Sums in float64: without itself, a query's class must not keep the rounding of its own score.
+    # In float64: a class sum minus the query itself must not keep the rounding of its score.
     wide = keys.double()
     same = Classes.of(*pair, wide)
-    total, count = same.total, same.size
+    key_sum, count = same.key_sum, same.size
     if key is None or exclude_self:
-        mine = (pair[0][: len(keys)] == pair[1][: len(query)]).to(count.dtype)
-        mine = torch.nn.functional.pad(mine, (0, len(query) - len(mine)))
+        itself_counts = (pair[0][: len(keys)] == pair[1][: len(query)]).to(count.dtype)
+        itself_counts = torch.nn.functional.pad(itself_counts, (0, len(query) - len(itself_counts)))
         itself = torch.nn.functional.pad(wide, (0, 0, 0, len(query)))[: len(query)]
-        total, count = total - mine[:, None] * itself, count - mine
-    positive = total / count.clamp(min=1)[:, None]
+        key_sum, count = key_sum - itself_counts[:, None] * itself, count - itself_counts
+    positive = key_sum / count.clamp(min=1)[:, None]
     contrast = Contrast(
         query=query,
         key=key,
-        temperature=number(temperature, query),
+        temperature=scalar(temperature, query),
         positive_key=positive if query.dtype == torch.float64 else positive.float(),
         form="decoupled",
         exclude_self=key is None or exclude_self,
@@ -183,8 +183,8 @@ def siglip(
     contrast = Contrast(
         query=query,
         key=key,
-        temperature=number(temperature, query),
-        bias=number(bias, query),
+        temperature=scalar(temperature, query),
+        bias=scalar(bias, query),
         form="sigmoid",
     )
     return run(contrast, reduction, backend)
@@ -211,7 +211,7 @@ def _two_views(
     contrast = Contrast(
         query=both,
         key=None,
-        temperature=number(temperature, both),
+        temperature=scalar(temperature, both),
         positive=partner,
         form=form,
         exclude_self=True,

@@ -1,4 +1,4 @@
-"""What the losses accept. Every refusal names the argument, what was expected and what was got."""
+"""Checks of the losses' arguments; messages name the argument, the expected and the given value."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ CASES = [
          dtype=torch.bfloat16),
     Case("float16", "gradients travel in float32", rows=(40, 33, 50), d=24, dtype=torch.float16),
     Case("clip", "open_clip's arguments", loss="clip"),
-    Case("siglip", "one trip", loss="siglip"),
+    Case("siglip", "one ring", loss="siglip"),
     Case("siglip_pair", "ranks inside a group of two", loss="siglip", rows=(9, 4), group=PAIR),
     Case("siglip_frozen", "numbers and one tower learn", loss="siglip", frozen=("query",)),
     Case("siglip_sum", "upstream on kept gradients", loss="siglip", gradient="sum",

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from mmcl_fast.distributed.off_diagonal import (
-    foreign_gradients,
-    foreign_sigmoid,
-    foreign_statistics,
+    remote_gradients,
+    remote_sigmoid,
+    remote_statistics,
 )
-from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.contrast import Contrast, Requested
 from mmcl_fast.losses.torch_backend import score_blocks
 from tests.support.budget import assert_within_budget
 
@@ -73,7 +73,7 @@ def inputs(contrast: Contrast, dtype: torch.dtype) -> list[Tensor]:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_statistics(case: Case, symmetric: bool) -> None:
     contrast = replace(contrast_of(case), symmetric=symmetric)
-    rows, columns = foreign_statistics(contrast)
+    rows, columns = remote_statistics(contrast)
     assert (columns is not None) is symmetric
     exact, plain = (
         dense(contrast, *inputs(contrast, dtype)).detach()
@@ -98,13 +98,13 @@ def test_gradients(case: Case, symmetric: bool) -> None:
     contrast = replace(contrast_of(case), symmetric=symmetric)
     g = torch.Generator().manual_seed(4)
     weights = torch.rand(case.n, generator=g), torch.rand(case.m, generator=g)
-    sides = foreign_statistics(contrast)
+    sides = remote_statistics(contrast)
     pairs = [
         (top, torch.where(total > 0, weight / total, 0.0))
         for (top, total), weight in zip([s for s in sides if s], weights, strict=False)
     ]
-    wanted = Wanted(query=True, key=True, temperature=True)
-    found = foreign_gradients(contrast, wanted, pairs[0], pairs[1] if symmetric else None)
+    wanted = Requested(query=True, key=True, temperature=True)
+    found = remote_gradients(contrast, wanted, pairs[0], pairs[1] if symmetric else None)
     assert found.temperature is not None
     ours = {"query": found.query, "key": found.key, "temperature": found.temperature.sum()}
     others = []
@@ -125,8 +125,8 @@ def test_gradients(case: Case, symmetric: bool) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES if not c.classes], ids=lambda c: c.id)
 def test_sigmoid(case: Case) -> None:
     contrast = replace(contrast_of(case), symmetric=False, form="sigmoid", bias=torch.tensor(-1.5))
-    wanted = Wanted(query=True, key=True, temperature=True, bias=True)
-    losses, found = foreign_sigmoid(contrast, wanted, 0.3)
+    wanted = Requested(query=True, key=True, temperature=True, bias=True)
+    losses, found = remote_sigmoid(contrast, wanted, 0.3)
     assert found.temperature is not None
     assert found.bias is not None
     ours = {
@@ -144,7 +144,7 @@ def test_sigmoid(case: Case) -> None:
         others.append(dict(zip(ours, [value.detach(), *grads], strict=True)))
     terms = {"temperature": 0.3 * case.n * case.m / 0.2**2}
     assert_within_budget(ours, plain=others[0], exact=others[1], terms=terms)
-    alone, none = foreign_sigmoid(contrast, Wanted(), 0.3)
+    alone, none = remote_sigmoid(contrast, Requested(), 0.3)
     assert torch.equal(alone, losses)
     assert all(x is None for x in none)
 

@@ -13,7 +13,7 @@ from mmcl_fast.distributed.exchange import Merge, Payload, Visit
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
-from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.contrast import Contrast, Requested
 
 
 class Mirror:
@@ -41,13 +41,13 @@ def test_results_travel_in_float32(
     x, y = (normalize(torch.randn(40, 24, generator=g)).to(dtype) for _ in range(2))
     members = Members(None, 0, (40, 40))  # type: ignore[arg-type]
     local = Contrast(x, y, torch.tensor(0.2), symmetric=True)
-    wanted = Wanted(query=True, key=True)
+    requested = Requested(query=True, key=True)
     if form == "sigmoid":
         local = replace(local, form="sigmoid", symmetric=False, bias=torch.tensor(-1.0))
-        sigmoid_pass(local, members, Mirror, wanted, 1 / 80)
+        sigmoid_pass(local, members, Mirror, requested, 1 / 80)
     else:
         _, statistics = softmax_statistics(local, members, Mirror)
-        softmax_gradients(local, members, Mirror, wanted, 1 / 80, statistics)
+        softmax_gradients(local, members, Mirror, requested, 1 / 80, statistics)
     assert Mirror.results
     for result in Mirror.results:
         assert result.dtype == torch.float32

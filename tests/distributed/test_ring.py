@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.distributed import exchange
-from mmcl_fast.distributed.exchange import RingTrip
+from mmcl_fast.distributed.exchange import RingExchange
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.sample_shards import GroupPeers
 from mmcl_fast.engines.paper_loss.label_halves import Halves
@@ -53,7 +53,7 @@ def test_the_next_block_travels_while_this_one_is_visited(
     noted = Noted()
     monkeypatch.setattr(exchange, "dist", noted)
     members = Members(None, 0, tuple(range(3, 3 + size)))  # type: ignore[arg-type]
-    trip = RingTrip(members, (torch.zeros(3, 2),))
+    ring = RingExchange(members, (torch.zeros(3, 2),))
     noted.events.append("own block")
     seen = []
 
@@ -63,7 +63,7 @@ def test_the_next_block_travels_while_this_one_is_visited(
         noted.events.append("visit")
         return torch.zeros(len(payload[0]), 5)
 
-    home = trip.run(visit, torch.Tensor.add_)
+    home = ring.run(visit, torch.Tensor.add_)
     assert seen == list(members.rows[:0:-1])  # the last rank's block comes first
     assert (home is None) is (size == 1)
     if home is not None:
@@ -84,10 +84,10 @@ def test_the_next_block_travels_while_this_one_is_visited(
 def test_blocks_stand_in_two_buffers_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "dist", Noted())
     members = Members(None, 0, (2, 5, 0, 4, 3))  # type: ignore[arg-type]
-    trip = RingTrip(members, (torch.zeros(2, 3),))
-    blocks = [payload[0] for payload in trip.payloads()]
+    ring = RingExchange(members, (torch.zeros(2, 3),))
+    blocks = [payload[0] for payload in ring.payloads()]
     assert [len(x) for x in blocks] == [3, 4, 0, 5]
-    assert len(trip.buffers) == 2
+    assert len(ring.buffers) == 2
     homes = [x.untyped_storage().data_ptr() for x in blocks]
     assert homes[0] == homes[2] != homes[1] == homes[3]
     assert {x.untyped_storage().nbytes() for x in blocks} == {5 * 3 * 4}

@@ -1,7 +1,7 @@
 """Which binaries of the contrastive kernels are compiled for GPUs that are not here.
 
 bfloat16 stands for float16: same tiles, same instructions but for the conversion. Positives on the
-diagonal are the usual case; the option that takes most registers is a case of its own.
+diagonal are the usual case; the option that takes most registers is a case of its same_rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .aot import Case
 WIDTHS = {"bf16": (64, 128, 256), "fp32": (32, 64)}
 ITEMSIZE = {"bf16": 2, "fp32": 4}
 _OPTIONS = {"SIGMOID": False, "POSITIVE": "diagonal", "EXCLUDE_SELF": False}
-_STRIDES = frozenset({"D", "stride_qn", "stride_km", "stride_own", "stride_other"})
+_STRIDES = frozenset({"D", "stride_qn", "stride_km", "stride_row", "stride_column"})
 _LABELS = {"query_label_ptr": "*i64", "key_label_ptr": "*i64"}
 
 
@@ -47,13 +47,14 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
         tile = replace(tile, registers=registers)
     if options.get("POSITIVE") == "index":
         pointers = pointers | {"positive_ptr": "*i64"}
-        # Statistics of columns are those of a symmetric loss, which has its positives in place.
-        pointers = {name: x for name, x in pointers.items() if not name.startswith("column")}
+        if kernel == "contrast_statistics":
+            # A loss with statistics of columns is symmetric: its positives are on the diagonal.
+            pointers = {name: x for name, x in pointers.items() if not name.startswith("column")}
     if options.get("SIGMOID"):
         pointers = pointers | {"bias_ptr": "*fp32"}
         if kernel != "contrast_statistics":
-            pointers = pointers | {"sums_ptr": "*fp32"}
-        pointers = {n: x for n, x in pointers.items() if "factor" not in n and n != "shared_ptr"}
+            pointers = pointers | {"weight_sum_ptr": "*fp32"}
+        pointers = {n: x for n, x in pointers.items() if "factor" not in n and n != "reference_ptr"}
     sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": width}
     return _case(function, arch, pointers, _OPTIONS | constants | sizes | options, tile)
 
@@ -61,14 +62,14 @@ def dot_case(kernel: str, arch: str, element: str, width: int, **options: Any) -
 def memory_cases(arch: str) -> list[Case]:
     """The kernels that read products from memory."""
     tile = tile_for("contrast_scores", arch, 4, "any")
-    names = ("row_top", "row_total", "found", "column_top", "column_total")
+    names = ("row_max", "row_sum", "positive_score", "column_max", "column_sum")
     pointers = {f"{name}_ptr": "*fp32" for name in ("scores", "temperature", *names)}
     sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m}
     kernel = contrast_score_statistics._contrast_scores_kernel
     found = [_case(kernel, arch, pointers, _OPTIONS | sizes, tile, {"stride_n"})]
     for element, itemsize in ITEMSIZE.items():
         tile = tile_for("contrast_weights", arch, itemsize, "any")
-        names = ("scores", "temperature", "row_top", "row_scale", "column_top", "column_scale")
+        names = ("scores", "temperature", "row_max", "row_scale", "column_max", "column_scale")
         pointers = {f"{name}_ptr": "*fp32" for name in names} | {"weights_ptr": f"*{element}"}
         sizes = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m}
         kernel = weights._contrast_weights_kernel
@@ -77,30 +78,31 @@ def memory_cases(arch: str) -> list[Case]:
 
 
 def row_cases(arch: str) -> list[Case]:
-    """What is done once a row: statistics to losses and weights, sums to gradients."""
-    names = ("top", "total", "found", "other_top", "other_total", "losses", "terms")
+    """The kernels of one pass over rows: statistics to losses and weights, sums to gradients."""
+    names = ("max", "exp_sum", "positive_score", "column_max", "column_sum", "losses", "terms")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     sizes = {"BLOCK_P": contrast_row_losses._BLOCK_P, "BLOCK_N": contrast_row_losses._BLOCK_N}
-    kernel, tile = contrast_row_losses._contrast_settle_kernel, Tile(1, 4)
+    kernel, tile = contrast_row_losses._contrast_row_losses_kernel, Tile(1, 4)
     found = [
-        _case(kernel, arch, pointers, {"FORM": form, "OWN": own} | sizes, tile, {"N"})
-        for form, own in (("softmax", False), ("softmax", True), ("sigmoid", False))
+        _case(kernel, arch, pointers, {"FORM": form, "SAME_ROWS": same_rows} | sizes, tile, {"N"})
+        for form, same_rows in (("softmax", False), ("softmax", True), ("sigmoid", False))
     ]
     given = pointers | {"index_ptr": "*i64"}
     found += [
-        _case(kernel, arch, given, {"FORM": "softmax", "OWN": own} | sizes, tile, {"N"})
-        for own in (False, True)
+        _case(kernel, arch, given, {"FORM": "softmax", "SAME_ROWS": same_rows} | sizes, tile, {"N"})
+        for same_rows in (False, True)
     ]
-    names = ("sums", "part_top", "top", "scale", "pull", "more", "temperature", "out", "dots")
+    names = ("sums", "part_max", "max", "scale", "weight", "second_weight", "temperature")
+    names = (*names, "out", "dots")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
-    pointers |= {"own_ptr": "*bf16", "source_ptr": "*bf16"}
+    pointers |= {"features_ptr": "*bf16", "positive_ptr": "*bf16"}
     sizes = {
         "BLOCK_N": contrast_input_gradients._BLOCK_N,
         "BLOCK_D": contrast_input_gradients._BLOCK_D,
     }
-    shares = {"MUTUAL": False, "SHARE": 1.0, "PULL_SHARE": 1.0}
-    kernel = contrast_input_gradients._contrast_finish_kernel
-    aligned = _STRIDES | {"stride_source"}
+    shares = {"MUTUAL": False, "SHARE": 1.0, "POSITIVE_SHARE": 1.0}
+    kernel = contrast_input_gradients._contrast_input_gradients_kernel
+    aligned = _STRIDES | {"stride_features", "stride_positive"}
     found += [
         _case(kernel, arch, taken, shares | sizes, tile, aligned)
         for taken in (pointers, pointers | {"index_ptr": "*i64"})
@@ -109,33 +111,33 @@ def row_cases(arch: str) -> list[Case]:
 
 
 def _factor_cases(arch: str) -> list[Case]:
-    """What both sides of a gradient share, for factors of either size."""
-    names = [f"{side}_{x}" for side in ("own", "other") for x in ("top", "scale", "factor")]
-    pointers = {f"{name}_ptr": "*fp32" for name in (*names, "shared")}
+    """The factors of the common exponential, for both shifts."""
+    names = [f"{side}_{x}" for side in ("row", "column") for x in ("max", "scale", "factor")]
+    pointers = {f"{name}_ptr": "*fp32" for name in (*names, "reference")}
     kernel, block = contrast_gradient._contrast_factors_kernel, contrast_gradient._BLOCK
     return [
-        _case(kernel, arch, pointers, {"SHIFT": shift, "BLOCK": block}, Tile(1, 16), {"OWN"})
+        _case(kernel, arch, pointers, {"SHIFT": shift, "BLOCK": block}, Tile(1, 16), {"R"})
         for shift in (0.0, contrast_gradient.SHIFT_FP16.value)
     ]
 
 
 def _statistics(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    names = ("temperature", "row_top", "row_total", "found", "column_top", "column_total")
+    names = ("temperature", "row_max", "row_sum", "positive_score", "column_max", "column_sum")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     pointers |= {"query_ptr": element, "key_ptr": element}
     return contrast_statistics._contrast_statistics_kernel, pointers, {"TRIANGLE": False}
 
 
 def _gradient(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    names = ("temperature", "own_top", "own_scale", "other_top", "other_scale", "out")
-    names = (*names, "own_factor", "other_factor", "shared")
+    names = ("temperature", "row_max", "row_scale", "column_max", "column_scale", "out")
+    names = (*names, "row_factor", "column_factor", "reference")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
-    pointers |= {"own_ptr": element, "other_ptr": element}
-    return contrast_gradient._contrast_gradient_kernel, pointers, {"OWN_KEYS": False}
+    pointers |= {"row_ptr": element, "column_ptr": element}
+    return contrast_gradient._contrast_gradient_kernel, pointers, {"ROWS_ARE_KEYS": False}
 
 
 def _one_pass(element: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    names = ("temperature", "top", "total", "found", "mixture")
+    names = ("temperature", "max", "exp_sum", "positive_score", "weighted_keys")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     pointers |= {"query_ptr": element, "key_ptr": element}
     return contrast_one_pass._contrast_one_pass_kernel, pointers, {}
@@ -172,7 +174,7 @@ TENSOR_CASES = [
     *(dot_case(k, "sm_90", "bf16", 128) for k in DOTS),
     # Labels are one more 64-bit number a row and a column, where registers are scarcest.
     dot_case("contrast_one_pass", "sm_90", "bf16", 256, labels=True, POSITIVE="none"),
-    dot_case("contrast_gradient", "sm_90", "bf16", 256, labels=True, OWN_KEYS=True),
+    dot_case("contrast_gradient", "sm_90", "bf16", 256, labels=True, ROWS_ARE_KEYS=True),
     # The longest epilogue, and the loop that starts at the diagonal.
     dot_case("contrast_statistics", "sm_90", "bf16", 64, SIGMOID=True),
     dot_case("contrast_statistics", "sm_90", "bf16", 128, TRIANGLE=True),

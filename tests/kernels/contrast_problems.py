@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.contrast import Contrast, Gradients, Wanted
+from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
 from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
 from tests.support.budget import error
 from tests.support.dense_contrast import (
@@ -154,9 +154,9 @@ def to(contrast: Contrast, device: torch.device) -> Contrast:
     return replace(contrast, **moved)
 
 
-def all_wanted(contrast: Contrast) -> Wanted:
+def all_requested(contrast: Contrast) -> Requested:
     """Every input that there is, as far as gradients flow to it."""
-    return Wanted(*(getattr(contrast, name) is not None for name in FEATURES))
+    return Requested(*(getattr(contrast, name) is not None for name in FEATURES))
 
 
 def uniform(contrast: Contrast, weight: float) -> Tensor:
@@ -164,21 +164,21 @@ def uniform(contrast: Contrast, weight: float) -> Tensor:
     return torch.full((len(contrast.query),), weight, device=contrast.query.device)
 
 
-def at_once(contrast: Contrast, weight: float, wanted: Wanted | None = None) -> Results:
+def at_once(contrast: Contrast, weight: float, requested: Requested | None = None) -> Results:
     """Losses and gradients of the forward pass."""
-    done = contrast_forward(contrast, wanted or all_wanted(contrast), weight)
+    done = contrast_forward(contrast, requested or all_requested(contrast), weight)
     assert done.gradients is not None
     return {"losses": done.losses, **named(done.gradients)}
 
 
-def in_two(contrast: Contrast, upstream: Tensor, wanted: Wanted | None = None) -> Results:
+def in_two(contrast: Contrast, upstream: Tensor, requested: Requested | None = None) -> Results:
     """Losses of the forward pass, and the gradients of the backward pass."""
-    wanted = wanted or all_wanted(contrast)
-    done = contrast_forward(contrast, wanted, None)
+    requested = requested or all_requested(contrast)
+    done = contrast_forward(contrast, requested, None)
     assert done.gradients is None
     return {
         "losses": done.losses,
-        **named(contrast_backward(contrast, wanted, done.statistics, upstream)),
+        **named(contrast_backward(contrast, requested, done.statistics, upstream)),
     }
 
 
@@ -243,4 +243,4 @@ def _granted(
     }, terms
 
 
-__all__ = ["CASES", "CHUNKED", "FUSED", "Draw", "all_wanted", "assert_within_budget", "problem"]
+__all__ = ["CASES", "CHUNKED", "FUSED", "Draw", "all_requested", "assert_within_budget", "problem"]

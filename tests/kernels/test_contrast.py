@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmcl_fast.kernels import contrast_statistics
-from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.contrast import Contrast, Requested
 from mmcl_fast.losses.triton_backend import chunked, contrast_forward
 from tests.support.dense_contrast import FEATURES
 
@@ -17,7 +17,7 @@ from .contrast_problems import (
     CHUNKED,
     FUSED,
     Case,
-    all_wanted,
+    all_requested,
     assert_within_budget,
     at_once,
     in_two,
@@ -52,7 +52,7 @@ def test_float32(
     upstream = upstream_of(contrast, signed=True)
     assert_within_budget(in_two(contrast, upstream), contrast, upstream)
     # And without partial results: a program sees all keys of its rows, block after block.
-    monkeypatch.setattr(contrast_statistics, "WANTED_PROGRAMS", 1)
+    monkeypatch.setattr(contrast_statistics, "TARGET_PROGRAMS", 1)
     assert_within_budget(at_once(contrast, 0.25), contrast, uniform(contrast, 0.25))
 
 
@@ -71,10 +71,10 @@ def test_16_bits(name: str, dtype: torch.dtype, features: int, device: torch.dev
 @pytest.mark.parametrize("name", ["symmetric", "own", "hard"])
 def test_each_gradient_alone(name: str, features: int, device: torch.device) -> None:
     contrast = problem(name, features, torch.float32, device)
-    for field, there in zip(FEATURES, all_wanted(contrast), strict=True):
+    for field, there in zip(FEATURES, all_requested(contrast), strict=True):
         if not there:
             continue
-        alone = Wanted()._replace(**{field: True})
+        alone = Requested()._replace(**{field: True})
         for ours in (
             at_once(contrast, 1.0, alone),
             in_two(contrast, uniform(contrast, 1.0), alone),
@@ -89,8 +89,8 @@ def test_few_programs_and_many_chunks(
 ) -> None:
     # Few blocks of queries at a time, and programs that see all keys.
     monkeypatch.setattr(contrast_statistics, "MAX_BLOCKS", 1)
-    monkeypatch.setattr(contrast_statistics, "WANTED_PROGRAMS", 1)
-    monkeypatch.setattr(contrast_statistics, "SHORT_PROGRAMS", 1)
+    monkeypatch.setattr(contrast_statistics, "TARGET_PROGRAMS", 1)
+    monkeypatch.setattr(contrast_statistics, "MANY_PROGRAMS", 1)
     monkeypatch.setattr(chunked, "WORKSPACE", 1)
     monkeypatch.setattr(chunked, "MIN_ROWS", 29)
     for features in (FUSED, CHUNKED):
@@ -144,7 +144,7 @@ def test_nothing_wanted_costs_nothing(
                  "fused.contrast_one_pass_fwd"):  # fmt: skip
         monkeypatch.setattr(f"mmcl_fast.losses.triton_backend.{name}", refuse)
     contrast = problem("symmetric", features, torch.float32, device)
-    done = contrast_forward(contrast, Wanted(), 1.0)
+    done = contrast_forward(contrast, Requested(), 1.0)
     assert done.gradients is None
     assert_within_budget({"losses": done.losses}, contrast, uniform(contrast, 1.0))
 

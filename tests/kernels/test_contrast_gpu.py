@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmcl_fast import info_nce, reference
-from mmcl_fast.losses.contrast import Contrast, Wanted
+from mmcl_fast.losses.contrast import Contrast, Requested
 from mmcl_fast.losses.triton_backend import contrast_forward
 
 from .contrast_problems import UNIT, at_once, in_two, uniform
@@ -66,8 +66,8 @@ def test_rows_beyond_the_reach_of_32_bits() -> None:
     far.copy_(features(40, d, torch.float16))
     near = far.contiguous()
     t = torch.tensor(0.1, device=CUDA)
-    ours, want = (at_once(Contrast(x, x.clone(), t, symmetric=True), 1.0) for x in (far, near))
-    assert all(torch.equal(ours[name], want[name]) for name in want)
+    ours, requests = (at_once(Contrast(x, x.clone(), t, symmetric=True), 1.0) for x in (far, near))
+    assert all(torch.equal(ours[name], requests[name]) for name in requests)
 
 
 def test_more_rows_than_a_short_grid_axis_has() -> None:
@@ -105,11 +105,11 @@ def test_nothing_waits_for_the_device() -> None:
         labels=(torch.arange(300, device=CUDA) % 3,) * 2,
         symmetric=True,
     )
-    wanted = Wanted(query=True, key=True, temperature=True)
-    contrast_forward(contrast, wanted, 1.0)  # compiles
+    requested = Requested(query=True, key=True, temperature=True)
+    contrast_forward(contrast, requested, 1.0)  # compiles
     torch.cuda.set_sync_debug_mode("error")
     try:
-        contrast_forward(contrast, wanted, 1.0)
+        contrast_forward(contrast, requested, 1.0)
         in_two(contrast, uniform(contrast, 1.0))
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from triton.runtime.interpreter import GridExecutor
 
-from mmcl_fast.losses.contrast import Wanted
+from mmcl_fast.losses.contrast import Requested
 from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
 
 from .contrast_problems import CHUNKED, FUSED, problem, uniform
@@ -63,19 +63,19 @@ def test_losses_and_gradients(
     name: str, features: int, launches: int, operations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contrast = problem(name, features, torch.float32, torch.device("cpu"))
-    wanted = Wanted(query=True, key=name == "symmetric", temperature=True)
+    requested = Requested(query=True, key=name == "symmetric", temperature=True)
     with Count(monkeypatch) as count:
-        contrast_forward(contrast, wanted, 1.0)
+        contrast_forward(contrast, requested, 1.0)
     assert count.launches.total() <= launches, count.launches
     assert count.operations.total() <= operations, count.operations
 
 
 def test_rows_weighted_later(monkeypatch: pytest.MonkeyPatch) -> None:
     contrast = problem("symmetric", FUSED, torch.float32, torch.device("cpu"))
-    wanted = Wanted(query=True, key=True, temperature=True)
+    requested = Requested(query=True, key=True, temperature=True)
     upstream = uniform(contrast, 1.0)
-    statistics = contrast_forward(contrast, wanted, None).statistics
+    statistics = contrast_forward(contrast, requested, None).statistics
     with Count(monkeypatch) as count:
-        contrast_backward(contrast, wanted, statistics, upstream)
+        contrast_backward(contrast, requested, statistics, upstream)
     assert count.launches.total() <= 6, count.launches
     assert count.operations.total() <= 6, count.operations

@@ -151,17 +151,18 @@ CASES = [
         _case(
             arch,
             "row_gradients",
-            dict.fromkeys(("mixture", "scale", "miss", "out"), "*fp32") | {"positive": "*bf16"},
+            dict.fromkeys(("weighted_keys", "scale", "one_minus_p", "out"), "*fp32")
+            | {"positive": "*bf16"},
         ),
         _case(
             arch,
             "rectify",
-            {"z": "*bf16", "places": "*i64", "out": "*bf16", "largest": "*fp32"},
+            {"z": "*bf16", "index": "*i64", "out": "*bf16", "largest": "*fp32"},
         ),
         _case(
             arch,
             "unrectify",
-            {"g": "*fp32", "h": "*bf16", "places": "*i64", "out": "*bf16", "along": "*fp32"},
+            {"g": "*fp32", "h": "*bf16", "index": "*i64", "out": "*bf16", "along": "*fp32"},
             Q=1,
             stride_ad=1,
         ),

@@ -209,7 +209,7 @@ def test_the_longest_runs_begin_first(
 def test_inner_products_are_those_of_the_data(device: torch.device, modality: str) -> None:
     cfg = TrainConfig(**SMALL, modality=modality, device=device.type)
     configs = [cfg.replace(seed=s, d=d) for s, d in ((0, 80), (1, 80), (2, 33))]
-    engine = engine_of(configs, device)
+    engine = algorithm_for(configs, device)
     runs, n, m, S = engine._runs, cfg.n, cfg.m, engine._runs.layout.slots
     for r, c in enumerate(configs):
         x, slots = sample(c), engine._slots[r].cpu()
@@ -239,15 +239,15 @@ def test_inner_products_are_those_of_the_data(device: torch.device, modality: st
 def test_runs_of_a_launch_have_their_own_temperature_and_step(device: torch.device) -> None:
     base = TrainConfig(**SMALL, engine="triton", device=device.type)
     configs = [base, base.replace(tau=0.3, eta=0.01)]
-    both = engine_of(configs, device).train_epochs(0, 3)
+    both = algorithm_for(configs, device).train_epochs(0, 3)
     for r, cfg in enumerate(configs):
-        alone = engine_of([cfg], device).train_epochs(0, 3)
+        alone = algorithm_for([cfg], device).train_epochs(0, 3)
         for x, y in zip(vars(both).values(), vars(alone).values(), strict=True):
             assert torch.equal(x[r], y[0])
     assert not torch.equal(both.loss[0], both.loss[1])
 
 
-def engine_of(configs: list[TrainConfig], device: torch.device) -> TritonEngine:
+def algorithm_for(configs: list[TrainConfig], device: torch.device) -> TritonEngine:
     return TritonEngine(Spec(configs, [sample(cfg) for cfg in configs], device))
 
 
@@ -283,7 +283,7 @@ def test_a_pre_activation_of_exactly_zero_has_no_slope(device: torch.device) -> 
 def test_what_is_not_finite_shows_in_the_loss(
     device: torch.device, modality: str, name: str
 ) -> None:
-    engine = engine_of([TrainConfig(**SMALL, device=device.type, modality=modality)], device)
+    engine = algorithm_for([TrainConfig(**SMALL, device=device.type, modality=modality)], device)
     assert engine.loss(0).isfinite().all()
     engine.state()[name].view(-1)[0] = torch.nan
     assert not engine.loss(0).isfinite().any()
@@ -305,7 +305,7 @@ def test_without_the_other_label_there_is_nothing_to_learn(
 
 def test_a_measurement_changes_nothing(device: torch.device) -> None:
     cfg = TrainConfig(**SMALL, device=device.type, modality="multi")
-    engine = engine_of([cfg], device)
+    engine = algorithm_for([cfg], device)
     engine.train_epochs(0, 2)
     before = {name: x.clone() for name, x in engine.state().items()}
     loss, (signal, noise) = engine.loss(2), engine.signal_and_noise()
@@ -319,10 +319,10 @@ def test_a_measurement_changes_nothing(device: torch.device) -> None:
 
 def test_a_stretch_is_its_epochs_one_by_one_and_can_be_continued(device: torch.device) -> None:
     cfg = TrainConfig(**SMALL, device=device.type, modality="multi")
-    whole, stepped = engine_of([cfg], device), engine_of([cfg], device)
+    whole, stepped = algorithm_for([cfg], device), algorithm_for([cfg], device)
     loss = whole.train_epochs(0, 5).loss
     first = [stepped.train_epoch(t) for t in range(2)]
-    resumed = engine_of([cfg], device)
+    resumed = algorithm_for([cfg], device)
     resumed.load_state({name: x.clone() for name, x in stepped.state().items()})
     assert torch.equal(loss[0], torch.cat([*first, *(resumed.train_epoch(t) for t in (2, 3, 4))]))
     for name, x in whole.state().items():
@@ -366,7 +366,7 @@ def test_bad_input_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     use_tile(monkeypatch, Tile(64, 8, 64, 1, 16))
-    runs = engine_of([TrainConfig(**SMALL, device=device.type)], device)._runs
+    runs = algorithm_for([TrainConfig(**SMALL, device=device.type)], device)._runs
     options = {"q": 1, "precision": "ieee"}
     options |= {k: v for k, v in changes.items() if k in options}
     spoiled = {k: v(getattr(runs, k)) for k, v in changes.items() if k not in options}

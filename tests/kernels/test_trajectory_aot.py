@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     reason="this Triton carries no cuobjdump",
 )
 FLOATS = (
-    *("gram", "along_mu", "norm", "z", "signal", "moved", "moved_signal"),
+    *("gram", "along_mu", "norm", "z", "signal", "coefficients", "signal_coefficients"),
     *("scale", "weight", "work", "curves"),
 )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
+from mmcl_fast.kernels.two_sided_softmax import SoftmaxSums, two_sided_bwd, two_sided_fwd
 
 from . import aot, two_sided_softmax_aot
 
@@ -27,15 +27,17 @@ def scores_of(n: int, m: int, device: torch.device, size: float = 3.0) -> Tensor
     return (size * drawn).to(device)
 
 
-def assert_sums(found: Sums, scores: Tensor, factor: float, dim: int) -> None:
+def assert_sums(found: SoftmaxSums, scores: Tensor, factor: float, dim: int) -> None:
     """Tops are the largest scores as float32 has them, totals those of float64."""
     x = scores.double() * factor
-    assert torch.equal(found.top, (scores * factor).amax(dim))
+    assert torch.equal(found.max_score, (scores * factor).amax(dim))
     exact = torch.logsumexp(x * math.log(2.0), dim) / math.log(2.0)
     # A score's rounding changes 2^x by the same share of x; sums add a few roundings.
     budget = EPS * (x.abs().amax(dim) + 4)
-    assert ((found.top.double() + found.total.double().log2()) - exact).abs().le(budget).all()
-    assert (found.total >= 1).all()
+    assert (
+        ((found.max_score.double() + found.exp_sum.double().log2()) - exact).abs().le(budget).all()
+    )
+    assert (found.exp_sum >= 1).all()
 
 
 @pytest.mark.parametrize(("n", "m"), SIZES)
@@ -47,7 +49,7 @@ def test_statistics(n: int, m: int, device: torch.device) -> None:
     assert_sums(columns, scores, 1.7, 0)
     alone, none = two_sided_fwd(scores, scores.shape[1], 1.7, columns=False)
     assert none is None
-    assert torch.equal(alone.total, rows.total)
+    assert torch.equal(alone.exp_sum, rows.exp_sum)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e4, 1e30], ids=["all_equal", "huge", "far_apart"])
@@ -56,10 +58,10 @@ def test_scores_of_any_size(size: float, device: torch.device) -> None:
     rows, columns = two_sided_fwd(scores, scores.shape[1], -0.5, columns=True)
     assert columns is not None
     for found, dim in ((rows, 1), (columns, 0)):
-        assert found.total.isfinite().all()
-        assert torch.equal(found.top, (scores * -0.5).amax(dim))
+        assert found.exp_sum.isfinite().all()
+        assert torch.equal(found.max_score, (scores * -0.5).amax(dim))
         if not size:
-            assert (found.total == scores.shape[dim]).all()
+            assert (found.exp_sum == scores.shape[dim]).all()
         else:
             assert_sums(found, scores, -0.5, dim)
 
@@ -87,8 +89,8 @@ def test_weights_of_rows_alone_in_place(device: torch.device) -> None:
     scores = scores_of(70, 135, device)
     top, _ = two_sided_fwd(scores, scores.shape[1], 1.0, columns=False)
     apart = torch.empty_like(scores)
-    two_sided_bwd(scores, scores.shape[1], 1.0, (top.top, None), (apart, None))
-    two_sided_bwd(scores, scores.shape[1], 1.0, (top.top, None), (scores, None))
+    two_sided_bwd(scores, scores.shape[1], 1.0, (top.max_score, None), (apart, None))
+    two_sided_bwd(scores, scores.shape[1], 1.0, (top.max_score, None), (scores, None))
     assert torch.equal(scores, apart)
 
 
@@ -100,11 +102,11 @@ def test_padded_rows(device: torch.device) -> None:
     for dim, one, other in zip((1, 0), found, straight, strict=True):
         assert one is not None
         assert other is not None
-        assert torch.equal(one.top, other.top)
+        assert torch.equal(one.max_score, other.max_score)
         # Whole vectors are added in another order than numbers one by one.
-        assert (one.total - other.total).abs().le(8 * EPS * other.total).all()
+        assert (one.exp_sum - other.exp_sum).abs().le(8 * EPS * other.exp_sum).all()
         assert_sums(one, wide[:, :70], 1.0, dim)
-    tops = (straight[0].top, straight[1].top if straight[1] else None)
+    tops = (straight[0].max_score, straight[1].max_score if straight[1] else None)
     weights = torch.full((2, 40, 80), torch.nan, device=device)
     two_sided_bwd(wide, 70, 1.0, tops, (weights[0], weights[1]))
     assert (weights[:, :, 70:] == 0).all()

@@ -7,7 +7,7 @@ from mmcl_fast.kernels._tiles import ARCHS, tile_for
 
 from .aot import Case
 
-_SUMS = ("row_top", "row_total", "column_top", "column_total")
+_SUMS = ("row_max", "row_sum", "column_max", "column_sum")
 
 
 def _case(arch: str, name: str, pointers: dict[str, str]) -> Case:
@@ -31,7 +31,7 @@ CASES = [
         _case(
             arch,
             "weights",
-            {"row_top_ptr": "*fp32", "column_top_ptr": "*fp32"}
+            {"row_max_ptr": "*fp32", "column_max_ptr": "*fp32"}
             | {"row_weights_ptr": "*bf16", "column_weights_ptr": "*bf16"},
         ),
     )

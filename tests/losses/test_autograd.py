@@ -40,7 +40,7 @@ def test_same_numbers_as_the_operation(
     mode: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     direct = step(dtype, **MODES[mode])
-    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: True)
+    monkeypatch.setattr(custom_op, "needs_custom_op", lambda tensors: True)
     for mine, other in zip(direct, step(dtype, **MODES[mode]), strict=True):
         assert mine.dtype == other.dtype
         assert torch.equal(mine, other)
@@ -81,18 +81,18 @@ def test_a_dispatch_mode_sees_one_operation() -> None:
 
 def test_who_wants_operations() -> None:
     x = torch.zeros(2, 2)
-    assert not autograd.is_watched((x, None, torch.nn.Parameter(x)))
-    assert autograd.is_watched((x, x.as_subclass(Marked)))
+    assert not autograd.needs_custom_op((x, None, torch.nn.Parameter(x)))
+    assert autograd.needs_custom_op((x, x.as_subclass(Marked)))
     with Seen():
-        assert autograd.is_watched((x,))
+        assert autograd.needs_custom_op((x,))
     inside: list[bool] = []
-    torch.vmap(lambda row: inside.append(autograd.is_watched((row,))) or row)(x)  # type: ignore[func-returns-value]
+    torch.vmap(lambda row: inside.append(autograd.needs_custom_op((row,))) or row)(x)  # type: ignore[func-returns-value]
     assert inside == [True]
 
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_differentiating_twice_is_refused(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom_op, "is_watched", lambda tensors: watched)
+    monkeypatch.setattr(custom_op, "needs_custom_op", lambda tensors: watched)
     x = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
     b = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
     loss = siglip(x, x.detach(), bias=b)

@@ -334,5 +334,7 @@ def test_hard_negatives_are_chunked_by_their_own_size() -> None:
     contrast = Contrast(
         hard[:, 0], hard[:5, 0], torch.tensor(1.0), positive_key=hard[:, 1], hard=hard
     )
-    sizes = {block.stop - block.start for block in score_blocks.Work.of(contrast).blocks()}
+    sizes = {
+        block.stop - block.start for block in score_blocks.BlockedContrast.of(contrast).blocks()
+    }
     assert max(sizes) * 64 * 16 <= 2**20

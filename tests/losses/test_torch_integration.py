@@ -130,7 +130,7 @@ def arguments(**change: Any) -> tuple[Any, ...]:
     given |= {
         "query": features(), "key": features(seed=1), "temperature": torch.tensor(0.5).double(),
         "form": "softmax", "symmetric": False, "stopped": False, "exclude_self": False, "extra": 0,
-        "reduction": "mean", "backend": "torch", "wanted": [1, 1, 0, 0, 1, 0],
+        "reduction": "mean", "backend": "torch", "requested": [1, 1, 0, 0, 1, 0],
     }  # fmt: skip
     return tuple((given | change).values())
 
@@ -138,20 +138,20 @@ def arguments(**change: Any) -> tuple[Any, ...]:
 SAMPLES = {
     "mean": arguments(),
     "none": arguments(reduction="none"),
-    "forward": arguments(wanted=[0] * 6),
+    "forward": arguments(requested=[0] * 6),
     "symmetric": arguments(symmetric=True),
     "symmetric_none": arguments(symmetric=True, reduction="none"),
     "stopped": arguments(symmetric=True, stopped=True, labels=LABELS, key_labels=LABELS),
     "own": arguments(
-        key=None, positive=torch.arange(N).roll(5), exclude_self=True, wanted=[1, 0, 0, 0, 1, 0]
+        key=None, positive=torch.arange(N).roll(5), exclude_self=True, requested=[1, 0, 0, 0, 1, 0]
     ),
     "hard": arguments(
         hard=features(2 * N).view(N, 2, D),
         positive_key=features(seed=2),
-        wanted=[1] * 5 + [0],
+        requested=[1] * 5 + [0],
     ),
     "sigmoid": arguments(
-        form="sigmoid", bias=torch.tensor(-1.0).double(), wanted=[1, 1, 0, 0, 1, 1]
+        form="sigmoid", bias=torch.tensor(-1.0).double(), requested=[1, 1, 0, 0, 1, 1]
     ),
 }
 

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from mmcl_fast.losses.contrast import Contrast
 
-FEATURES = ("query", "key", "positive_key", "hard", "temperature", "bias")  # as in `Wanted`
+FEATURES = ("query", "key", "positive_key", "hard", "temperature", "bias")  # as in `Requested`
 Labels = tuple[Tensor, Tensor]
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmcl_fast.losses.torch_backend import softmax_passes
 from mmcl_fast.losses.torch_backend.matmul import product
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 
@@ -126,10 +126,10 @@ class Half:
     miss: Tensor
     pull: Tensor | None
 
-    def finish(self, side: Side) -> None:
+    def finish(self, side: RowStatistics) -> None:
         """Losses, and how far the positives are from 1."""
         self.losses.copy_(side.losses())
-        self.miss.copy_(side.pull())
+        self.miss.copy_(side.positive_weight())
 
 
 Dots = Callable[[Tensor, Tensor], Tensor]
@@ -271,7 +271,7 @@ class _Rows:
 
     def __init__(self, queries: Half, factor: float) -> None:
         self._queries, self._factor = queries, factor
-        self._side = Side.start("softmax", queries.matched * factor)
+        self._side = RowStatistics.start("softmax", queries.matched * factor)
         self._side.include_positive()
         if queries.pull is not None:
             queries.pull.zero_()
@@ -282,7 +282,7 @@ class _Rows:
         size = chunk_rows(len(features), len(keys))
         for start in range(0, len(features) if len(keys) else 0, size):
             part = slice(start, min(start + size, len(features)))
-            own, top = features[part], self._side.top[part].clone()
+            own, top = features[part], self._side.max_score[part].clone()
             scores = product(own * self._factor, keys)
             terms = None if pull is None else torch.empty_like(scores)
             shrink = self._side.merge(part, top, softmax_passes.softmax_rows(scores, top, terms))
@@ -305,13 +305,13 @@ class _Columns:
 
     def __init__(self, queries: Half, factor: float) -> None:
         self._queries = queries
-        self._side = Side.start("softmax", queries.matched * factor)
+        self._side = RowStatistics.start("softmax", queries.matched * factor)
         pull = queries.pull
         self._mixture = None if pull is None else pull.new_zeros(pull.T.shape)
 
     def add(self, keys: Tensor, scores: Tensor) -> None:
         """Some negatives [c, m] and their scores [c, queries], which are overwritten."""
-        top = self._side.top.clone()
+        top = self._side.max_score.clone()
         wanted = None if self._mixture is None else scores
         shrink = self._side.merge(
             slice(None), top, softmax_passes.softmax_columns(scores, top, wanted)

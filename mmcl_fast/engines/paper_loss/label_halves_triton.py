@@ -19,8 +19,8 @@ from torch import Tensor
 
 from mmcl_fast.engines.paper_loss.label_halves import Arithmetic, Half
 from mmcl_fast.kernels.row_passes import row_dots_fwd, row_gradients_fwd
-from mmcl_fast.kernels.two_sided_softmax import Sums, two_sided_bwd, two_sided_fwd
-from mmcl_fast.losses.torch_backend.row_statistics import Side
+from mmcl_fast.kernels.two_sided_softmax import SoftmaxSums, two_sided_bwd, two_sided_fwd
+from mmcl_fast.losses.torch_backend.row_statistics import RowStatistics
 from mmcl_fast.losses.torch_backend.softmax_passes import LOG2
 from mmcl_fast.losses.triton_backend.chunked import MIN_ROWS, add_product, padded, product
 
@@ -30,7 +30,9 @@ WORKSPACE = 2**28  # scores of a chunk: 1 GiB, and as much again for the weights
 def meet(left: Half, right: Half, scale: float) -> None:
     """See `Arithmetic.meet`."""
     factor = scale / LOG2
-    rows, columns = (Side.start("softmax", half.matched * factor) for half in (left, right))
+    rows, columns = (
+        RowStatistics.start("softmax", half.matched * factor) for half in (left, right)
+    )
     for side in (rows, columns):
         side.include_positive()
     count, held = len(left.features), len(right.features)
@@ -52,7 +54,9 @@ def meet(left: Half, right: Half, scale: float) -> None:
             continue
         of_rows = torch.empty_like(scores, dtype=own.dtype)
         of_columns = scores if own.dtype == scores.dtype else torch.empty_like(of_rows)
-        two_sided_bwd(scores, held, factor, (rows.top[part], columns.top), (of_rows, of_columns))
+        two_sided_bwd(
+            scores, held, factor, (rows.max_score[part], columns.max_score), (of_rows, of_columns)
+        )
         product(of_rows, keys, out=left.pull[part])
         if start:
             mixture[:held].mul_(shrink[:, None])
@@ -63,9 +67,9 @@ def meet(left: Half, right: Half, scale: float) -> None:
             row_gradients_fwd(mixed, half.positive, side.scale(), half.miss, out=half.pull)
 
 
-def _merge(side: Side, part: slice, found: Sums) -> Tensor:
-    top = torch.maximum(side.top[part], found.top)
-    return side.merge(part, top, found.total * torch.exp2(found.top - top))
+def _merge(side: RowStatistics, part: slice, found: SoftmaxSums) -> Tensor:
+    top = torch.maximum(side.max_score[part], found.max_score)
+    return side.merge(part, top, found.exp_sum * torch.exp2(found.max_score - top))
 
 
 TRITON = Arithmetic(dots=row_dots_fwd, meet=meet)

@@ -1,13 +1,22 @@
-"""The losses under the names and calls of other libraries: one import to replace, nothing else.
+"""Drop-in replacements for the losses of other libraries: same names, same signatures.
 
-Each module is named after the library whose call it has, and says where its result differs.
+Each module is named after the library that it replaces, and lists where its results differ.
 """
 
-from mmcl_fast.losses.compat.inf_cl import cal_inf_loss as cal_inf_loss
-from mmcl_fast.losses.compat.info_nce_pytorch import InfoNCE as InfoNCE
-from mmcl_fast.losses.compat.lightly import DCLLoss as DCLLoss
-from mmcl_fast.losses.compat.lightly import NTXentLoss as NTXentLoss
-from mmcl_fast.losses.compat.memeff import MemoryEfficientCLIPLoss as MemoryEfficientCLIPLoss
-from mmcl_fast.losses.compat.open_clip import ClipLoss as ClipLoss
-from mmcl_fast.losses.compat.open_clip import SigLipLoss as SigLipLoss
-from mmcl_fast.losses.compat.sup_contrast import SupConLoss as SupConLoss
+from mmcl_fast.losses.compat.inf_cl import cal_inf_loss
+from mmcl_fast.losses.compat.info_nce_pytorch import InfoNCE
+from mmcl_fast.losses.compat.lightly import DCLLoss, NTXentLoss
+from mmcl_fast.losses.compat.memeff import MemoryEfficientCLIPLoss
+from mmcl_fast.losses.compat.open_clip import ClipLoss, SigLipLoss
+from mmcl_fast.losses.compat.sup_contrast import SupConLoss
+
+__all__ = [
+    "ClipLoss",
+    "DCLLoss",
+    "InfoNCE",
+    "MemoryEfficientCLIPLoss",
+    "NTXentLoss",
+    "SigLipLoss",
+    "SupConLoss",
+    "cal_inf_loss",
+]

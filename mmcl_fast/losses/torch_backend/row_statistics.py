@@ -1,4 +1,4 @@
-"""Softmax statistics of one direction's queries, and the losses and weights that they give."""
+"""Softmax statistics of one direction's queries, their losses and weights."""
 
 from __future__ import annotations
 
@@ -13,96 +13,94 @@ from mmcl_fast.losses.torch_backend.softmax_passes import LOG2, masked
 
 @dataclass
 class RowStatistics:
-    """One entry for each query; scores in units of log 2.
+    """Running statistics over blocks of scores, [N] each; scores in units of log 2.
 
-    For the sigmoid form `top` is not used and `negatives` is the sum of log(1 + e^x) over them.
+    For the sigmoid form `max_score` is unused and `exp_sum` is the sum of log(1 + e^x).
 
     Attributes:
         form: Of the row loss.
-        positive: The positive's score.
-        top: The largest score so far.
-        negatives: Sum over negatives of 2^(score - top).
+        positive_score: Of each query's positive.
+        max_score: The largest score so far.
+        exp_sum: Sum over negatives of 2^(score - max_score).
     """
 
     form: Form
-    positive: Tensor
-    top: Tensor
-    negatives: Tensor
-
-    def saved(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a later pass needs."""
-        return self.positive, self.top, self.negatives
-
-    def losses(self) -> Tensor:
-        """Row losses."""
-        positive = self.positive * LOG2
-        if self.form == "sigmoid":
-            # Not softplus, which torch takes to be linear beyond 20.
-            return self.negatives - torch.nn.functional.logsigmoid(positive)
-        lead = (self.positive - self.top) * LOG2
-        if self.form == "softmax":
-            return torch.log1p(self.negatives + torch.expm1(lead)) - lead
-        # Masked rather than divided: a row without negatives has loss 0.
-        found = self.negatives != 0
-        safe = torch.where(found, self.negatives, 1.0)
-        return torch.where(found, torch.log(safe) - lead, 0.0)
-
-    def scale(self) -> Tensor:
-        """What 2^(score - top) is multiplied by to be -dL/ds of the positive's competitors."""
-        if self.form == "softmax":
-            return 1.0 / (self.negatives + torch.exp2(self.positive - self.top))
-        if self.form == "sigmoid":
-            return torch.ones_like(self.negatives)
-        return torch.where(self.negatives != 0, 1.0 / self.negatives, 0.0)
-
-    def pull(self) -> Tensor:
-        """-dL/ds of the positive."""
-        if self.form == "softmax":
-            return self.negatives * self.scale()
-        if self.form == "sigmoid":
-            return torch.sigmoid(-self.positive * LOG2)
-        # Not a constant: a NaN among the negatives must reach the gradient.
-        return self.negatives * self.scale()
-
-
-class Side(RowStatistics):
-    """Statistics while they grow, over the blocks of scores."""
+    positive_score: Tensor
+    max_score: Tensor
+    exp_sum: Tensor
 
     @classmethod
-    def start(cls, form: Form, positive: Tensor) -> Side:
-        """Before any score has been seen."""
-        # Above `masked`: a row that has met no negative yet must count none.
-        top = torch.full_like(positive, masked(positive.dtype) / 2)
-        return cls(form, positive, top, torch.zeros_like(positive))
+    def start(cls, form: Form, positive_score: Tensor) -> RowStatistics:
+        """Statistics of no scores."""
+        # Above `masked`: masked scores must add 0 to rows without negatives so far.
+        max_score = torch.full_like(positive_score, masked(positive_score.dtype) / 2)
+        return cls(form, positive_score, max_score, torch.zeros_like(positive_score))
 
     @classmethod
-    def of(cls, form: Form, statistics: tuple[Tensor, ...]) -> Side:
+    def of(cls, form: Form, statistics: tuple[Tensor, ...]) -> RowStatistics:
         """From `saved()`."""
         return cls(form, *statistics)
 
-    def merge(self, part: slice, top: Tensor, negatives: Tensor) -> Tensor:
-        """Add sums taken relative to `top`, which is no lower than the own top was.
+    def merge(self, part: slice, max_score: Tensor, exp_sum: Tensor) -> Tensor:
+        """Add sums relative to `max_score`, which is at least the present maximum.
 
-        Returns: By what sums relative to the old top had to be multiplied.
+        Returns: The factor of sums relative to the previous maximum.
         """
-        shrink = torch.exp2(self.top[part] - top)
-        self.negatives[part] = self.negatives[part] * shrink + negatives
-        self.top[part] = top
-        return shrink
+        rescale = torch.exp2(self.max_score[part] - max_score)
+        self.exp_sum[part] = self.exp_sum[part] * rescale + exp_sum
+        self.max_score[part] = max_score
+        return rescale
 
     def include_positive(self, part: slice = slice(None)) -> Tensor:
-        """Raise tops to the positives; returns by what older sums had to be multiplied.
+        """Raise maxima to the positives' scores (softmax form); returns the factor of earlier sums.
 
-        For the softmax form: of all terms, the positive's among them, the largest is then 1.
+        The largest term, that of the positive included, is then 1.
         """
         if self.form != "softmax":
-            return torch.ones_like(self.top[part])
-        raised = torch.maximum(self.top[part], self.positive[part])
-        return self.merge(part, raised, torch.zeros_like(raised))
+            return torch.ones_like(self.max_score[part])
+        new_max = torch.maximum(self.max_score[part], self.positive_score[part])
+        return self.merge(part, new_max, torch.zeros_like(new_max))
 
-    def rows(self, part: slice) -> Side:
+    def rows(self, part: slice) -> RowStatistics:
         """Some of the queries."""
-        return Side(self.form, self.positive[part], self.top[part], self.negatives[part])
+        return RowStatistics(
+            self.form, self.positive_score[part], self.max_score[part], self.exp_sum[part]
+        )
+
+    def saved(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The statistics for a later pass, see `of`."""
+        return self.positive_score, self.max_score, self.exp_sum
+
+    def losses(self) -> Tensor:
+        """Row losses."""
+        positive = self.positive_score * LOG2
+        if self.form == "sigmoid":
+            # Not softplus: torch makes it linear beyond 20.
+            return self.exp_sum - torch.nn.functional.logsigmoid(positive)
+        gap = (self.positive_score - self.max_score) * LOG2
+        if self.form == "softmax":
+            return torch.log1p(self.exp_sum + torch.expm1(gap)) - gap
+        # A row without negatives has loss 0.
+        has_negatives = self.exp_sum != 0
+        safe = torch.where(has_negatives, self.exp_sum, 1.0)
+        return torch.where(has_negatives, torch.log(safe) - gap, 0.0)
+
+    def scale(self) -> Tensor:
+        """The factor of 2^(score - max_score) in dL/ds of a negative."""
+        if self.form == "softmax":
+            return 1.0 / (self.exp_sum + torch.exp2(self.positive_score - self.max_score))
+        if self.form == "sigmoid":
+            return torch.ones_like(self.exp_sum)
+        return torch.where(self.exp_sum != 0, 1.0 / self.exp_sum, 0.0)
+
+    def positive_weight(self) -> Tensor:
+        """-dL/ds of the positive."""
+        if self.form == "softmax":
+            return self.exp_sum * self.scale()
+        if self.form == "sigmoid":
+            return torch.sigmoid(-self.positive_score * LOG2)
+        # Not the constant 1: a NaN among the negatives must reach the gradient.
+        return self.exp_sum * self.scale()
 
 
-__all__ = ["RowStatistics", "Side"]
+__all__ = ["RowStatistics"]

@@ -1,10 +1,10 @@
 """The scores of a contrast, block by block, in a workspace of fixed size.
 
-A block is some query rows against a contiguous range of keys. Which blocks there are depends on the
-problem alone:
+A block is a range of query rows and a contiguous range of keys. The blocks depend on the problem
+alone:
 
     plain     every query row against every key
-    own       query and key are the same rows: scores are symmetric, so only blocks on and above the
+    same rows query and key are the same rows: scores are symmetric, so only blocks on and above the
               diagonal are computed, and each serves its rows and its columns
     halves    two labels, negatives of the other label: rows sorted by label, only the two
               off-diagonal blocks; one of them alone where query and key are the same rows
@@ -30,11 +30,11 @@ Labels = tuple[Tensor, Tensor]
 _BLOCK = 2**20  # scores computed at a time: 4 MiB of float32
 _MIN_ROWS = 128  # below this a matrix product loses speed
 _EXACT_CODES = 2**24  # of float32
-_HELD = 2**22  # scores of a first sweep that are kept for the second: 16 MiB of float32
+_HELD = 2**22  # scores of the first sweep that are kept for the second: 16 MiB of float32
 
 
 def chunk_rows(n: int, m: int) -> int:
-    """Query rows handled at a time: a function of the sizes only, so results never vary."""
+    """Query rows at a time: a function of the sizes alone, so results do not vary."""
     return max(1, min(n, max(_MIN_ROWS, _BLOCK // max(m, 1))))
 
 
@@ -45,7 +45,7 @@ class Block(NamedTuple):
     stop: int
     left: int
     right: int
-    # Of an own contrast: on the diagonal, where each pair stands twice.
+    # On the diagonal of a contrast of the same rows: it holds both (i, j) and (j, i).
     square: bool = False
 
     @property
@@ -60,32 +60,32 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Scores in it."""
+        """Number of scores."""
         return (self.stop - self.start) * (self.right - self.left)
 
 
 @dataclass
-class Work:
-    """One contrast in the dtype it is computed in, and sorted by label where that saves work.
+class BlockedContrast:
+    """A contrast in its compute dtype, sorted by label where that saves blocked.
 
     Attributes:
         contrast: The problem.
         query: [N, D], contiguous.
-        key: [M, D], contiguous; `query` itself in an own contrast.
+        key: [M, D], contiguous; `query` itself without `Contrast.key`.
         temperature: 0-d.
-        own: Query and key are the same rows, and blocks make use of it.
-        codes: Labels as small numbers where blocks are masked by label.
+        same_rows: Query and key are the same rows, and blocks use the symmetry.
+        codes: Labels as small integers, where blocks are masked by label.
         order: Of the query rows and of the keys, if sorted by label.
-        split: How many queries and keys have the first of two labels, if sorted.
-        positive: [N], the positives' scores in units of log 2; of positives that are keys, known
-            once the block has been computed.
+        split: Numbers of queries and keys with the first of two labels, if sorted.
+        positive: [N], the positives' scores in units of log 2; where positives are keys, set when
+            their block is computed.
     """
 
     contrast: Contrast
     query: Tensor
     key: Tensor
     temperature: Tensor
-    own: bool
+    same_rows: bool
     codes: Labels | None = None
     order: Labels | None = None
     split: tuple[int, int] | None = None
@@ -93,7 +93,7 @@ class Work:
     transposed: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, contrast: Contrast) -> Work:
+    def of(cls, contrast: Contrast) -> BlockedContrast:
         """From a contrast whose tensors are on one device."""
         dtype = contrast.dtype
         temperature = contrast.temperature.to(dtype)
@@ -103,34 +103,34 @@ class Work:
         if codes is not None and _has_halves(contrast, codes):
             orders = codes[0].argsort(stable=True), codes[1].argsort(stable=True)
             split = int((codes[0] == 0).sum()), int((codes[1] == 0).sum())
-            # index_select: the brackets take longer on some processors.
-            query, own = query.index_select(0, orders[0]), contrast.key is None
-            key = query if own else key.index_select(0, orders[1])
-            return cls(contrast, query, key, temperature, own, None, orders, split)
+            # index_select: indexing by brackets is slower on some processors.
+            query, same_rows = query.index_select(0, orders[0]), contrast.key is None
+            key = query if same_rows else key.index_select(0, orders[1])
+            return cls(contrast, query, key, temperature, same_rows, None, orders, split)
         query = query.contiguous()
         key = query if contrast.key is None else key.contiguous()
-        own = contrast.key is None and not contrast.stopped
-        return cls(contrast, query, key, temperature, own, codes)
+        same_rows = contrast.key is None and not contrast.stopped
+        return cls(contrast, query, key, temperature, same_rows, codes)
 
     @cached_property
     def scaled(self) -> Tensor:
-        """The query, [N, D], such that its products with keys are scores in units of log 2."""
+        """The query, [N, D], scaled so that products with keys are scores in units of log 2."""
         return self.query / (self.temperature * LOG2)
 
     @cached_property
-    def warm(self) -> Tensor:
-        """The query over the temperature, [N, D]: what a key's gradient is mixed of."""
+    def query_over_temperature(self) -> Tensor:
+        """Query / temperature, [N, D], of which gradients of keys are weighted sums."""
         return self.query / self.temperature
 
     @cached_property
-    def warm_t(self) -> Tensor:
-        """The same as [D, N], contiguous."""
-        return self.warm.T.contiguous()
+    def query_over_temperature_t(self) -> Tensor:
+        """Query / temperature, [D, N], contiguous."""
+        return self.query_over_temperature.T.contiguous()
 
     def key_t(self, block: Block) -> Tensor:
         """The keys of a block as [D, columns]; contiguous where many blocks share them."""
         keys = self.key[block.columns]
-        if self.own and self.split is None:
+        if self.same_rows and self.split is None:
             return keys.T
         at = block.left, block.right
         if at not in self.transposed:
@@ -151,15 +151,15 @@ class Work:
 
     @cached_property
     def positive_rows(self) -> Tensor:
-        """The keys that are the positives, [N], where those are row i of the caller's keys."""
+        """Key of each query's positive, [N], where that is row i of the caller's keys."""
         rows = torch.arange(len(self.query), device=self.query.device)
         if self.order is None:
             return rows
-        return self.places[1].index_select(0, self.order[0])
+        return self.positions[1].index_select(0, self.order[0])
 
     @cached_property
-    def places(self) -> Labels:
-        """Where each of the caller's query rows and keys has gone, if sorted by label."""
+    def positions(self) -> Labels:
+        """Sorted position of each of the caller's query rows and keys."""
         assert self.order is not None
         return self.order[0].argsort(), self.order[1].argsort()
 
@@ -190,32 +190,32 @@ class Work:
         return x if self.order is None else x.index_select(0, self.order[0])
 
     def unsorted(self, x: Tensor, side: int = 0) -> Tensor:
-        """Rows in the caller's order again; `side` 1 for keys."""
-        return x if self.order is None else x.index_select(0, self.places[side])
+        """Rows in the order of the caller; `side` 1 for keys."""
+        return x if self.order is None else x.index_select(0, self.positions[side])
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks, in a fixed order; the rows of a plain or half block meet all their keys."""
+        """All blocks, in a fixed order; a plain or half block has all keys of its rows."""
         n, m = len(self.query), len(self.key)
         if self.split is None:
-            if self.own:
+            if self.same_rows:
                 yield from _triangle(n)
             else:
                 hard = self.contrast.hard
-                further = 0 if hard is None else hard.shape[1] * hard.shape[2]
-                yield from _stripes(Block(0, n, 0, m), further)
+                extra_elements = 0 if hard is None else hard.shape[1] * hard.shape[2]
+                yield from _stripes(Block(0, n, 0, m), extra_elements)
             return
-        first, other = self.split
-        yield from _stripes(Block(0, first, other, m))
-        if not self.own:
-            yield from _stripes(Block(first, n, 0, other))
+        rows, columns = self.split
+        yield from _stripes(Block(0, rows, columns, m))
+        if not self.same_rows:
+            yield from _stripes(Block(rows, n, 0, columns))
 
     def scores(self, block: Block, *, hold: bool = False) -> Tensor:
-        """Scores of a block, a new tensor: what is no negative is masked, positives are noted.
+        """Scores of a block, a new tensor: masks other pairs than negatives, sets `positive`.
 
         Args:
             block: One of `blocks()`.
-            hold: Keep it for the next time, as far as the budget for that goes; then the caller
-                may overwrite it the second time only.
+            hold: Keep the tensor for the second call, within a memory budget; the caller must then
+                not overwrite it before that.
         """
         if block in self.held:
             return self.held.pop(block)
@@ -231,84 +231,84 @@ class Work:
         return scores
 
     def _take_positives(self, scores: Tensor, block: Block) -> None:
-        # From the product, not a separate dot: equal rows then have exactly equal scores.
+        # From the product, not from a dot product: equal rows get exactly equal scores.
         if not self._positives_are_in_blocks:
             return
-        hidden = masked(scores.dtype)
+        no_negative = masked(scores.dtype)
         if self.contrast.positive is None:
             diagonal = self._diagonal(scores, block)
             self.positive[block.rows] = diagonal
-            diagonal.fill_(hidden)
+            diagonal.fill_(no_negative)
             return
         at = self.contrast.positive[block.rows]
-        if not self.own:
+        if not self.same_rows:
             at = at[:, None]
             self.positive[block.rows] = scores.gather(1, at).squeeze(1)
-            scores.scatter_(1, at, hidden)
+            scores.scatter_(1, at, no_negative)
             return
         row = torch.nonzero((at >= block.left) & (at < block.right)).squeeze(1)
         column = at[row] - block.left
-        found = scores[row, column]
-        self.positive[block.start + row] = found
-        self.positive[at[row]] = found  # the positive's positive is this row
-        scores[row, column] = hidden
+        positive = scores[row, column]
+        self.positive[block.start + row] = positive
+        self.positive[at[row]] = positive  # `Contrast.positive` is its own inverse
+        scores[row, column] = no_negative
 
     def _mask_labels(self, scores: Tensor, block: Block) -> None:
         if self.codes is None:
             return
         # Float comparison and add: a boolean mask costs more on a CPU (`python -m
         # bench.cpu.choices`).
-        own, other = self.codes
-        labelled = scores[:, : len(other)]
-        same = torch.eq(own[block.rows, None], other[None, :], out=torch.empty_like(labelled))
+        rows, columns = self.codes
+        labelled = scores[:, : len(columns)]
+        same = torch.eq(rows[block.rows, None], columns[None, :], out=torch.empty_like(labelled))
         labelled.add_(same, alpha=masked(scores.dtype))
 
     def _diagonal(self, scores: Tensor, block: Block) -> Tensor:
-        """The entries of a block that pair row i with key i; empty where it has none."""
+        """The entries (i, i) of a block, possibly none."""
         if block.left > block.start:
             return scores[:0, 0]
-        mine = len(self.key) - self.contrast.extra - block.left
-        return scores[:, :mine].diagonal(block.start - block.left)
+        regular = len(self.key) - self.contrast.extra - block.left
+        return scores[:, :regular].diagonal(block.start - block.left)
 
     def _hold(self, block: Block, scores: Tensor) -> None:
         self.held[block] = scores
-        # The second sweep goes backwards, so the latest blocks are wanted first.
+        # The second sweep goes backwards, so the latest blocks are needed first.
         while sum(b.size for b in self.held) > max(_HELD, block.size):
             del self.held[next(iter(self.held))]
 
 
-def label_codes(own: Tensor, other: Tensor, dtype: torch.dtype) -> Labels:
-    """Labels as 0, 1, 2, ..., in a float dtype as far as that is exact; no device sync."""
-    both = torch.cat([own, other])
+def label_codes(rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Labels:
+    """Labels as 0, 1, 2, ..., in `dtype` where that is exact; no wait for the device."""
+    both = torch.cat([rows, columns])
     ordered, order = both.sort()
     if len(both) > _EXACT_CODES:
         dtype = torch.int64  # slower to compare
     codes = torch.zeros(len(both), dtype=dtype, device=both.device)
     codes[order[1:]] = (ordered[1:] != ordered[:-1]).cumsum(0).to(dtype)
-    return codes[: len(own)], codes[len(own) :]
+    return codes[: len(rows)], codes[len(rows) :]
 
 
 def _has_halves(contrast: Contrast, codes: Labels) -> bool:
     """Whether all negatives lie in the off-diagonal blocks of two labels, unmasked."""
-    own, other = codes
-    n = len(own)
+    rows, columns = codes
+    n = len(rows)
     if contrast.query.device.type != "cpu":  # reading labels would wait for the device
         return False
-    if contrast.extra or contrast.hard is not None or not len(other):
+    if contrast.extra or contrast.hard is not None or not len(columns):
         return False
-    if float(max(own.max() if n else 0.0, other.max())) > 1:
+    if float(max(rows.max() if n else 0.0, columns.max())) > 1:
         return False
     if contrast.positive is not None:
         return False
-    # A positive that is a key, and row i itself, must be no negative for their label's sake.
-    harmless = contrast.positive_key is not None and not contrast.exclude_self
-    return harmless or torch.equal(own, other[:n])
+    # A positive that is a key, and row i itself, must be excluded by their label.
+    no_diagonal = contrast.positive_key is not None and not contrast.exclude_self
+    return no_diagonal or torch.equal(rows, columns[:n])
 
 
-def _stripes(whole: Block, further: int = 0) -> Iterator[Block]:
-    """A block cut into chunks of rows, which take `further` numbers each beside their scores."""
+def _stripes(whole: Block, extra_elements: int = 0) -> Iterator[Block]:
+    """A block in chunks of rows, with memory for `extra_elements` a row beside the scores."""
     n, m = whole.stop - whole.start, whole.right - whole.left
-    size = chunk_rows(n, m + further)
+    size = chunk_rows(n, m + extra_elements)
     for start in range(whole.start, whole.stop, size):
         yield whole._replace(start=start, stop=min(start + size, whole.stop))
 
@@ -322,4 +322,4 @@ def _triangle(n: int) -> Iterator[Block]:
             yield Block(start, stop, stop, n)
 
 
-__all__ = ["Block", "Labels", "Work", "chunk_rows", "label_codes"]
+__all__ = ["Block", "BlockedContrast", "Labels", "chunk_rows", "label_codes"]

@@ -1,4 +1,4 @@
-"""The contrastive losses on the kernels of `mmcl_fast.kernels`, and their only user here."""
+"""The contrastive losses on the Triton kernels of `mmcl_fast.kernels`."""
 
 from mmcl_fast.losses.triton_backend.contrastive import contrast_backward, contrast_forward
 

@@ -1,20 +1,20 @@
 """The contrastive losses by Triton kernels: row losses from statistics, gradients from weights.
 
 Numerics contract. Scores, sums and losses are float32; statistics are relative to each row's own
-maximum, so no temperature overflows, and the softmax loss is `(top - s_i+) + log1p(...)`, so a loss
+maximum, so no temperature overflows, and the softmax loss is `(max - s_i+) + log1p(...)`, so a loss
 near 0 keeps its relative accuracy. Gradients are float32 sums; for 16-bit features each negative's
 weight is rounded to their dtype first (`kernels/contrast_gradient.py` has the bound), the
 positives' are not. Autocast must be off. Deterministic: equal bits on every run.
 
 Cost in products of 2*N*M*D flop, fused / chunked:
 
-    losses alone                                       1 / 1   (own rows: 1/2 / 1)
+    losses alone                                       1 / 1   (same rows: 1/2 / 1)
     one way, or a stopped direction, query alone       2 / 2
     one way, both gradients                            4 / 3
     symmetric, both gradients                          5 / 4
-    own rows                                         2.5 / 3
+    same rows                                        2.5 / 3
 
-Chunked gradients that come with the losses take up to 1 less: the last scores are kept.
+Chunked gradients that come with the losses cost up to 1 less: the last scores are kept.
 """
 
 from __future__ import annotations
@@ -27,206 +27,228 @@ from torch import Tensor
 
 from mmcl_fast.kernels._tiles import arch_of, fused_features
 from mmcl_fast.kernels.contrast_common import FLOOR
-from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.contrast_row_losses import Settled, contrast_settle_fwd, restored
+from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_row_losses import RowLosses, contrast_row_losses_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import KERNEL, Partial
-from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Wanted
+from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
 from mmcl_fast.losses.triton_backend.chunked import Chunked
 from mmcl_fast.losses.triton_backend.fused import Fused
 from mmcl_fast.losses.triton_backend.hard_negatives import hard_statistics
 from mmcl_fast.losses.triton_backend.input_gradients import Factor, assembled
-from mmcl_fast.losses.triton_backend.problem import Engine, Settle, Sides, Sums, Work
+from mmcl_fast.losses.triton_backend.problem import (
+    Algorithm,
+    Finalize,
+    KernelInputs,
+    NegativeSums,
+    WeightPair,
+)
 
 
-def contrast_forward(contrast: Contrast, wanted: Wanted, weight: float | None) -> Forward:
-    """Row losses, and what their gradient takes.
+def contrast_forward(contrast: Contrast, requested: Requested, weight: float | None) -> Forward:
+    """Row losses, with their gradients or the statistics for them.
 
     Args:
         contrast: The problem; features of float16 | bfloat16 | float32, on CUDA (on the CPU in
             Triton's interpreter).
-        wanted: Inputs whose gradient is wanted, now or later.
+        requested: Inputs whose gradient is needed, now or later.
         weight: With a number, the gradients are those of `weight` times the sum of the losses.
-            None: rows will be weighted one by one, by `contrast_backward`.
+            None: `contrast_backward` will weight each row.
 
     Returns: Losses, and gradients (if `weight` is a number) or statistics.
 
     Numerics: See the module.
     """
-    contrast = _plain(contrast)
-    both = weight is not None and any(wanted)
-    if weight is not None and both and _directions_are_apart(contrast):
-        losses, gradients = _one_way(contrast, wanted, weight)
+    contrast = _one_direction(contrast)
+    both = weight is not None and any(requested)
+    if weight is not None and both and _has_one_term(contrast):
+        losses, gradients = _one_way(contrast, requested, weight)
         return Forward(losses, gradients, ())
-    work = Work.of(contrast)
-    engine = engine_of(work)
-    rows, columns = engine.statistics(work, columns=contrast.symmetric, keep=both)
-    settled = _settled(contrast, work, slice(None), rows, columns)
+    inputs = KernelInputs.of(contrast)
+    algorithm = algorithm_for(inputs)
+    rows, columns = algorithm.statistics(inputs, columns=contrast.symmetric, keep=both)
+    row_losses = _row_losses(contrast, inputs, slice(None), rows, columns)
     if weight is None or not both:
-        of_columns = () if settled.columns is None else settled.columns.saved
-        return Forward(settled.losses, None, (*settled.rows.saved, *of_columns))
+        of_columns = () if row_losses.columns is None else row_losses.columns.saved
+        return Forward(row_losses.losses, None, (*row_losses.rows.saved, *of_columns))
     factor = _share(contrast, weight), None
-    gradients = _gradients(contrast, wanted, (work, engine), settled, factor)
-    return Forward(settled.losses, gradients, ())
+    gradients = _gradients(contrast, requested, (inputs, algorithm), row_losses, factor)
+    return Forward(row_losses.losses, gradients, ())
 
 
 def contrast_backward(
-    contrast: Contrast, wanted: Wanted, statistics: tuple[Tensor, ...], upstream: Tensor
+    contrast: Contrast, requested: Requested, statistics: tuple[Tensor, ...], upstream: Tensor
 ) -> Gradients:
-    """Gradients of the losses, each weighted by its own number.
+    """Gradients of sum_i upstream_i loss_i.
 
     Args:
         contrast: As it was in the forward pass.
-        wanted: Inputs whose gradient is wanted.
+        requested: Inputs whose gradient is needed.
         statistics: Those of `contrast_forward`.
         upstream: [N], the weight of each loss.
 
     Numerics: See the module.
     """
-    contrast = _plain(contrast)
-    work = Work.of(contrast)
+    contrast = _one_direction(contrast)
+    inputs = KernelInputs.of(contrast)
     upstream = upstream.to(torch.float32)
     largest = upstream.abs().amax() if len(upstream) else upstream.new_ones(())
     largest = torch.where(largest == 0, 1.0, largest)
     # Kernels take weights within -1..1.
-    settled = restored(statistics, contrast.form, upstream / largest)
+    row_losses = restored(statistics, contrast.form, upstream / largest)
     factor = _share(contrast, 1.0), largest
-    return _gradients(contrast, wanted, (work, engine_of(work)), settled, factor)
+    return _gradients(contrast, requested, (inputs, algorithm_for(inputs)), row_losses, factor)
 
 
-def _plain(contrast: Contrast) -> Contrast:
-    """Of an own contrast both directions are the same: one is enough."""
+def _one_direction(contrast: Contrast) -> Contrast:
+    """Without `key` both directions are the same: one is enough."""
     return replace(contrast, symmetric=False) if contrast.key is None else contrast
 
 
-def _directions_are_apart(contrast: Contrast) -> bool:
-    """Whether no pair's weight takes the statistics of two rows."""
+def _has_one_term(contrast: Contrast) -> bool:
+    """Whether each pair's weight depends on the statistics of one row only."""
     return contrast.stopped or not (contrast.symmetric or contrast.key is None)
 
 
 def _share(contrast: Contrast, weight: float) -> float:
-    """Weight of each direction's losses."""
+    """Weight of one direction's losses."""
     return weight / 2 if contrast.symmetric else weight
 
 
-def _one_way(contrast: Contrast, wanted: Wanted, weight: float) -> tuple[Tensor, Gradients]:
-    """Losses and gradients at once."""
-    work = Work.of(contrast)
-    engine = engine_of(work)
-    query = wanted.query or wanted.temperature or wanted.bias
-    key = wanted.key and not contrast.stopped
-    settled, sums = engine.one_way(
-        work, partial(_settled, contrast, work), query=query, key=key
+def _one_way(contrast: Contrast, requested: Requested, weight: float) -> tuple[Tensor, Gradients]:
+    """Losses and gradients in one sweep over each direction."""
+    inputs = KernelInputs.of(contrast)
+    algorithm = algorithm_for(inputs)
+    query = requested.query or requested.temperature or requested.bias
+    key = requested.key and not contrast.stopped
+    row_losses, sums = algorithm.one_way(
+        inputs, partial(_row_losses, contrast, inputs), query=query, key=key
     )  # fmt: skip
     if contrast.symmetric:
-        other = work.mirrored()
-        wanted_key = wanted.key or wanted.temperature
-        mirrored, columns = engine.one_way(
-            other, partial(_settled, contrast, other), query=wanted_key, key=False
+        mirrored = inputs.mirrored()
+        key_requested = requested.key or requested.temperature
+        column_losses, columns = algorithm.one_way(
+            mirrored, partial(_row_losses, contrast, mirrored), query=key_requested, key=False
         )
-        losses = (settled.losses + mirrored.losses) / 2
-        settled = Settled(losses, settled.rows, mirrored.rows)
-        sums = sums._replace(key=columns.query, key_tops=columns.query_tops)
+        losses = (row_losses.losses + column_losses.losses) / 2
+        row_losses = RowLosses(losses, row_losses.rows, column_losses.rows)
+        sums = sums._replace(key=columns.query, key_max=columns.query_max)
     factor = _share(contrast, weight), None
-    return settled.losses, assembled(contrast, work, wanted, sums, settled, factor)
+    return row_losses.losses, assembled(contrast, inputs, requested, sums, row_losses, factor)
 
 
-def _settled(
-    contrast: Contrast, work: Work, part: slice, rows: Partial, columns: Partial | None = None
-) -> Settled:
-    """What partial results of some rows come to, with positives and hard negatives."""
+def _row_losses(
+    contrast: Contrast,
+    inputs: KernelInputs,
+    part: slice,
+    rows: Partial,
+    columns: Partial | None = None,
+) -> RowLosses:
+    """Losses of some rows, with their positives and hard negatives."""
     if contrast.positive_key is not None:
-        rows = rows._replace(found=work.paired_scores(contrast.positive_key, part)[None])
+        rows = rows._replace(positive_score=inputs.paired_scores(contrast.positive_key, part)[None])
     if contrast.hard is not None:
-        top, total = hard_statistics(work, contrast.hard, part)
+        max_score, exp_sum = hard_statistics(inputs, contrast.hard, part)
         rows = Partial(
-            torch.cat([rows.top, top[None]]), torch.cat([rows.total, total[None]]), rows.found
+            torch.cat([rows.max_score, max_score[None]]),
+            torch.cat([rows.exp_sum, exp_sum[None]]),
+            rows.positive_score,
         )
-    own = work.own and columns is not None
-    index = work.pairs.positive
-    return contrast_settle_fwd(
-        rows, columns, contrast.form, own=own, keys=len(work.key),
+    same_rows = inputs.same_rows and columns is not None
+    index = inputs.pairs.positive
+    return contrast_row_losses_fwd(
+        rows, columns, contrast.form, same_rows=same_rows, keys=len(inputs.key),
         index=index[part] if isinstance(index, Tensor) else None,
     )  # fmt: skip
 
 
 def _gradients(
     contrast: Contrast,
-    wanted: Wanted,
-    means: tuple[Work, Engine],
-    settled: Settled,
+    requested: Requested,
+    solver: tuple[KernelInputs, Algorithm],
+    row_losses: RowLosses,
     factor: Factor,
 ) -> Gradients:
-    """Gradients of the losses, each weighted by what its terms are."""
-    work = means[0]
-    row_side = Side(settled.rows.top, settled.rows.scale)
-    column_side = row_side if work.own else None
-    if settled.columns is not None:
-        column_side = Side(settled.columns.top, settled.columns.scale)
-    sums = _negatives(contrast, means, wanted, (row_side, column_side))
-    return assembled(contrast, work, wanted, sums, settled, factor)
+    """Gradients of the losses, with the weights in their terms."""
+    inputs = solver[0]
+    row_terms = WeightTerms(row_losses.rows.max_score, row_losses.rows.scale)
+    column_terms = row_terms if inputs.same_rows else None
+    if row_losses.columns is not None:
+        column_terms = WeightTerms(row_losses.columns.max_score, row_losses.columns.scale)
+    sums = _negatives(contrast, solver, requested, (row_terms, column_terms))
+    return assembled(contrast, inputs, requested, sums, row_losses, factor)
 
 
 def _negatives(
-    contrast: Contrast, means: tuple[Work, Engine], wanted: Wanted, sides: Sides
-) -> Sums:
-    """Weighted sums over negatives, for the inputs whose gradient takes them."""
-    work, engine = means
+    contrast: Contrast,
+    solver: tuple[KernelInputs, Algorithm],
+    requested: Requested,
+    sides: WeightPair,
+) -> NegativeSums:
+    """Weighted sums over negatives, for the requested gradients."""
+    inputs, algorithm = solver
     rows, columns = sides
-    query = wanted.query or wanted.temperature or wanted.bias
-    key = wanted.key and not contrast.stopped
+    query = requested.query or requested.temperature or requested.bias
+    key = requested.key and not contrast.stopped
     query_sides = key_sides = sides
     if contrast.stopped:
         query_sides, key_sides = (rows, None), (None, columns)
-        key = contrast.symmetric and (wanted.key or wanted.temperature)
-    return engine.gradient(
-        work, query_sides if query else None, key_sides if key else None, weights=wanted.bias
+        key = contrast.symmetric and (requested.key or requested.temperature)
+    return algorithm.gradient(
+        inputs, query_sides if query else None, key_sides if key else None, weights=requested.bias
     )
 
 
-def engine_of(work: Work) -> Engine:
-    """The engine of a contrast: a function of its sizes, dtype and device."""
-    if not len(work.query) or not len(work.key):
+def algorithm_for(inputs: KernelInputs) -> Algorithm:
+    """The algorithm for a contrast, by its sizes, dtype and device."""
+    if not len(inputs.query) or not len(inputs.key):
         return Empty()
-    arch = arch_of(KERNEL, work.query)
-    if work.query.shape[1] <= fused_features(arch, work.query.element_size()):
+    arch = arch_of(KERNEL, inputs.query)
+    if inputs.query.shape[1] <= fused_features(arch, inputs.query.element_size()):
         return Fused()
     return Chunked()
 
 
 @dataclass(frozen=True)
 class Empty:
-    """A contrast without queries or without keys: nothing to launch. See `Engine`."""
+    """A contrast without queries or without keys: nothing to launch. See `Algorithm`."""
 
     def statistics(
-        self, work: Work, *, columns: bool, keep: bool = False
+        self, inputs: KernelInputs, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
-        """See `Engine`."""
-        return _nothing(work, len(work.query)), _nothing(work, len(work.key)) if columns else None
+        """See `Algorithm`."""
+        return _empty_statistics(inputs, len(inputs.query)), _empty_statistics(
+            inputs, len(inputs.key)
+        ) if columns else None
 
     def one_way(
-        self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Settled, Sums]:
-        """See `Engine`."""
-        rows = settle(slice(None), _nothing(work, len(work.query)))
+        self, inputs: KernelInputs, finalize: Finalize, *, query: bool, key: bool
+    ) -> tuple[RowLosses, NegativeSums]:
+        """See `Algorithm`."""
+        rows = finalize(slice(None), _empty_statistics(inputs, len(inputs.query)))
         sides = (None, None)
         return rows, self.gradient(
-            work, sides if query else None, sides if key else None, weights=query
+            inputs, sides if query else None, sides if key else None, weights=query
         )
 
     def gradient(
-        self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
-    ) -> Sums:
-        """See `Engine`."""
-        zeros = work.query.new_zeros
-        return Sums(
-            None if query is None else zeros((1, *work.query.shape), dtype=torch.float32),
-            None if key is None else zeros((1, *work.key.shape), dtype=torch.float32),
-            zeros(len(work.query), dtype=torch.float32) if weights else None,
+        self,
+        inputs: KernelInputs,
+        query: WeightPair | None,
+        key: WeightPair | None,
+        *,
+        weights: bool,
+    ) -> NegativeSums:
+        """See `Algorithm`."""
+        zeros = inputs.query.new_zeros
+        return NegativeSums(
+            None if query is None else zeros((1, *inputs.query.shape), dtype=torch.float32),
+            None if key is None else zeros((1, *inputs.key.shape), dtype=torch.float32),
+            zeros(len(inputs.query), dtype=torch.float32) if weights else None,
         )
 
 
-def _nothing(work: Work, rows: int) -> Partial:
-    zeros = work.query.new_zeros(1, rows, dtype=torch.float32)
+def _empty_statistics(inputs: KernelInputs, rows: int) -> Partial:
+    zeros = inputs.query.new_zeros(1, rows, dtype=torch.float32)
     return Partial(torch.full_like(zeros, FLOOR.value), zeros, zeros)
 
 

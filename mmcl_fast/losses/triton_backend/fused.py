@@ -1,88 +1,106 @@
-"""Short features: scores live in registers only."""
+"""Contrasts of short features: scores stay in registers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from mmcl_fast.kernels.contrast_gradient import (
-    Shared,
-    Side,
+    SharedExponent,
+    WeightTerms,
     contrast_gradient_bwd,
-    shared_factors,
+    shared_exponent,
 )
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
-from mmcl_fast.kernels.contrast_row_losses import Settled
+from mmcl_fast.kernels.contrast_row_losses import RowLosses
 from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
-from mmcl_fast.losses.triton_backend.problem import Settle, Sides, Sums, Work
+from mmcl_fast.losses.triton_backend.problem import Finalize, KernelInputs, NegativeSums, WeightPair
 
 
 @dataclass(frozen=True)
 class Fused:
-    """See `Engine`.
+    """See `Algorithm`.
 
-    Cost in products of 2*N*M*D flop: statistics 1 (own 1/2), each gradient 2, a one-way loss with
-    the query's gradient 2.
+    Cost in products of 2*N*M*D flop: statistics 1 (same rows 1/2), each gradient 2, a one-way loss
+    with the gradient of the query 2.
     """
 
     def statistics(
-        self, work: Work, *, columns: bool, keep: bool = False
+        self, inputs: KernelInputs, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
-        """See `Engine`."""
-        found: tuple[Partial, Partial | None] = contrast_statistics_fwd(
-            work.query, work.key, work.pairs, columns=columns or work.own, triangle=work.own
+        """See `Algorithm`."""
+        statistics: tuple[Partial, Partial | None] = contrast_statistics_fwd(
+            inputs.query,
+            inputs.key,
+            inputs.pairs,
+            columns=columns or inputs.same_rows,
+            triangle=inputs.same_rows,
         )
-        return found
+        return statistics
 
     def one_way(
-        self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Settled, Sums]:
-        """See `Engine`."""
-        every = slice(None)
+        self, inputs: KernelInputs, finalize: Finalize, *, query: bool, key: bool
+    ) -> tuple[RowLosses, NegativeSums]:
+        """See `Algorithm`."""
+        all_rows = slice(None)
         if not query:
-            settled = settle(every, self.statistics(work, columns=False)[0])
-            sums = Sums()
+            row_losses = finalize(all_rows, self.statistics(inputs, columns=False)[0])
+            sums = NegativeSums()
         else:
-            top, total, found, mixture, weights = contrast_one_pass_fwd(
-                work.query, work.key, work.pairs
-            )
-            settled = settle(every, Partial(top, total, found))
-            if weights is None:
-                sums = Sums(mixture, query_tops=top)
+            result = contrast_one_pass_fwd(inputs.query, inputs.key, inputs.pairs)
+            partial = Partial(result.max_score, result.exp_sum, result.positive_score)
+            row_losses = finalize(all_rows, partial)
+            if result.weight_sum is None:
+                sums = NegativeSums(result.weighted_keys, query_max=result.max_score)
             else:
-                sums = Sums(mixture, None, weights.sum(dim=0))
+                weights = result.weight_sum.sum(dim=0)
+                sums = NegativeSums(result.weighted_keys, weights=weights)
         if key:
-            side = Side(settled.rows.top, settled.rows.scale)
-            sums = sums._replace(key=self.gradient(work, None, (side, None), weights=False).key)
-        return settled, sums
+            terms = WeightTerms(row_losses.rows.max_score, row_losses.rows.scale)
+            sums = sums._replace(key=self.gradient(inputs, None, (terms, None), weights=False).key)
+        return row_losses, sums
 
     def gradient(
-        self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
-    ) -> Sums:
-        """See `Engine`."""
-        found = Sums()
-        shared = _shared(work, query)
+        self,
+        inputs: KernelInputs,
+        query: WeightPair | None,
+        key: WeightPair | None,
+        *,
+        weights: bool,
+    ) -> NegativeSums:
+        """See `Algorithm`."""
+        sums = NegativeSums()
+        shared = _shared(inputs, query)
         if query is not None:
-            out, sums = contrast_gradient_bwd(
-                (work.query, work.key), work.pairs, *query, own_keys=False, shared=shared,
-                sums=weights,
-            )  # fmt: skip
-            found = Sums(out, None, sums)
+            out, weight_sum = contrast_gradient_bwd(
+                (inputs.query, inputs.key),
+                inputs.pairs,
+                *query,
+                rows_are_keys=False,
+                shared=shared,
+                weight_sum=weights,
+            )
+            sums = NegativeSums(out, weights=weight_sum)
         if key is not None:
             if key is not query:
-                shared = _shared(work, key)
-            shared = None if shared is None else shared.turned
+                shared = _shared(inputs, key)
+            shared = None if shared is None else shared.transposed
             out, _ = contrast_gradient_bwd(
-                (work.key, work.query), work.pairs, key[1], key[0], own_keys=True, shared=shared
+                (inputs.key, inputs.query),
+                inputs.pairs,
+                key[1],
+                key[0],
+                rows_are_keys=True,
+                shared=shared,
             )
-            found = found._replace(key=out)
-        return found
+            sums = sums._replace(key=out)
+        return sums
 
 
-def _shared(work: Work, sides: Sides | None) -> Shared | None:
-    """What one exponential for both sides takes, where both count."""
-    if sides is None or sides[0] is None or sides[1] is None or work.pairs.sigmoid:
+def _shared(inputs: KernelInputs, pair: WeightPair | None) -> SharedExponent | None:
+    """For one exponential a score, where both pair have a term."""
+    if pair is None or pair[0] is None or pair[1] is None or inputs.pairs.sigmoid:
         return None
-    return shared_factors(sides[0], sides[1], work.query.dtype)
+    return shared_exponent(pair[0], pair[1], inputs.query.dtype)
 
 
 __all__ = ["Fused"]

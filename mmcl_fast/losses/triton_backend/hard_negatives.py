@@ -1,4 +1,4 @@
-"""Negatives of one query each: no pair of them is shared, so plain torch reads them once."""
+"""Hard negatives, each of one query: torch reads them once, so they need no kernel."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.kernels.contrast_common import FLOOR, LOG2
-from mmcl_fast.kernels.contrast_row_losses import Terms
-from mmcl_fast.losses.triton_backend.problem import Work
+from mmcl_fast.kernels.contrast_row_losses import RowTerms
+from mmcl_fast.losses.triton_backend.problem import KernelInputs
 
 
-def hard_statistics(work: Work, hard: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """(top, total) [n] over the hard negatives [N, K, D] of some rows, as a kernel's partial."""
-    x = work.paired_scores(hard, rows)
-    if work.pairs.sigmoid:
-        total = torch.nn.functional.softplus(x * LOG2).sum(dim=1)
-        return torch.full_like(total, FLOOR.value), total
-    top = torch.cat([x, x.new_full((len(x), 1), FLOOR.value)], dim=1).amax(dim=1)
-    return top, torch.exp2(x - top[:, None]).sum(dim=1)
+def hard_statistics(inputs: KernelInputs, hard: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """(max_score, exp_sum), [n] each, over the hard negatives [N, K, D] of some rows."""
+    x = inputs.paired_scores(hard, rows)
+    if inputs.pairs.sigmoid:
+        exp_sum = torch.nn.functional.softplus(x * LOG2).sum(dim=1)
+        return torch.full_like(exp_sum, FLOOR.value), exp_sum
+    max_score = torch.cat([x, x.new_full((len(x), 1), FLOOR.value)], dim=1).amax(dim=1)
+    return max_score, torch.exp2(x - max_score[:, None]).sum(dim=1)
 
 
-def hard_weights(work: Work, hard: Tensor, rows: Terms) -> Tensor:
+def hard_weights(inputs: KernelInputs, hard: Tensor, rows: RowTerms) -> Tensor:
     """dL/ds of the hard negatives, [N, K]."""
-    x = work.paired_scores(hard, slice(None))
-    sigmoid = work.pairs.sigmoid
-    terms = torch.sigmoid(x * LOG2) if sigmoid else torch.exp2(x - rows.top[:, None])
+    x = inputs.paired_scores(hard, slice(None))
+    sigmoid = inputs.pairs.sigmoid
+    terms = torch.sigmoid(x * LOG2) if sigmoid else torch.exp2(x - rows.max_score[:, None])
     return terms.mul_(rows.scale[:, None])
 
 

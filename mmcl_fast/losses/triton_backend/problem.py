@@ -1,4 +1,4 @@
-"""What a way of computing works on, what it returns, and the parts of a contrast it leaves out."""
+"""Inputs and results of the algorithms, which handle negatives that are keys."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.kernels.contrast_common import LOG2, Pairs
-from mmcl_fast.kernels.contrast_gradient import Side
-from mmcl_fast.kernels.contrast_row_losses import Settled
+from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_row_losses import RowLosses
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.row_passes import row_dots_fwd
 from mmcl_fast.losses.contrast import Contrast
 
-Sides = tuple[Side | None, Side | None]  # of queries and of keys: whose terms count
-Settle = Callable[[slice, Partial], Settled]  # partial results of some query rows to the whole
+# Terms of the queries and of the keys; None: the weights have no such term.
+WeightPair = tuple[WeightTerms | None, WeightTerms | None]
+# From partial statistics of some query rows to their losses.
+Finalize = Callable[[slice, Partial], RowLosses]
 
 
 @dataclass(frozen=True)
-class Work:
-    """Features as the kernels take them, and the rest.
+class KernelInputs:
+    """A contrast in the layout of the kernels.
 
     Attributes:
         query: [N, D], stride 1 along D.
-        key: [M, D], stride 1 along D; `query` itself in an own contrast.
-        pairs: Negatives and units.
-        own: Query and key are the same rows, and both their gradients are added up: every pair
-            has two sides, and one product serves both.
+        key: [M, D], stride 1 along D; `query` itself without `Contrast.key`.
+        pairs: Negatives, temperature and bias.
+        same_rows: Query and key are the same rows, whose two gradients are added: each pair counts
+            for its row and its column, and one product serves both.
     """
 
     query: Tensor
     key: Tensor
     pairs: Pairs
-    own: bool
+    same_rows: bool
 
     @classmethod
-    def of(cls, contrast: Contrast) -> Work:
+    def of(cls, contrast: Contrast) -> KernelInputs:
         """From a contrast of at least one query and one key."""
         query = dense(contrast.query)
         key = query if contrast.key is None else dense(contrast.key)
@@ -46,12 +48,12 @@ class Work:
         if labels is not None:
             labels = labels[0].contiguous(), labels[1].contiguous()
         indexed = contrast.positive
-        in_keys = None if contrast.positive_key is not None else "diagonal"
+        default = None if contrast.positive_key is not None else "diagonal"
         bias = contrast.bias
         pairs = Pairs(
             temperature=contrast.temperature.to(query.device, torch.float32),
             bias=None if bias is None else bias.to(query.device, torch.float32),
-            positive=in_keys if indexed is None else indexed.contiguous(),
+            positive=default if indexed is None else indexed.contiguous(),
             labels=labels,
             exclude_self=contrast.exclude_self,
             extra=contrast.extra,
@@ -59,8 +61,8 @@ class Work:
         )
         return cls(query, key, pairs, contrast.key is None and not contrast.stopped)
 
-    def mirrored(self) -> Work:
-        """The other direction of a symmetric contrast: keys look for their queries."""
+    def mirrored(self) -> KernelInputs:
+        """The other direction of a symmetric contrast: query and key exchanged."""
         labels = self.pairs.labels
         if labels is not None:
             labels = labels[1], labels[0]
@@ -81,41 +83,46 @@ class Work:
         return self.scores(row_dots(query.float()[:, None], features))
 
 
-class Sums(NamedTuple):
+class NegativeSums(NamedTuple):
     """Weighted sums over negatives; float32, in parts to be added up."""
 
     query: Tensor | None = None  # [P, N, D]
     key: Tensor | None = None  # [P, M, D]
     weights: Tensor | None = None  # [N]
-    # [P, N], [P, M]: parts are mixtures with weights 2^(x - top), to be scaled.
-    query_tops: Tensor | None = None
-    key_tops: Tensor | None = None
+    # [P, N], [P, M]: the maxima of parts whose weights are 2^(x - maximum), without scale.
+    query_max: Tensor | None = None
+    key_max: Tensor | None = None
 
 
-class Engine(Protocol):
-    """A way of computing: `fused` for features that fit into registers, `chunked` for others."""
+class Algorithm(Protocol):
+    """`fused` for features that fit into registers, `chunked` for longer ones."""
 
     def statistics(
-        self, work: Work, *, columns: bool, keep: bool = False
+        self, inputs: KernelInputs, *, columns: bool, keep: bool = False
     ) -> tuple[Partial, Partial | None]:
-        """Partial statistics of rows and columns; of an own contrast both are of the rows.
+        """Partial statistics of rows and columns; with `same_rows` both are of the rows.
 
-        keep: `gradient` of the same engine and work follows, once.
+        keep: `gradient` will be called once with the same inputs, and may use kept scores.
         """
 
     def one_way(
-        self, work: Work, settle: Settle, *, query: bool, key: bool
-    ) -> tuple[Settled, Sums]:
-        """What `settle` makes of the rows, and sums weighted by them alone."""
+        self, inputs: KernelInputs, finalize: Finalize, *, query: bool, key: bool
+    ) -> tuple[RowLosses, NegativeSums]:
+        """Losses by `finalize`, and sums with the weights of the rows alone."""
 
     def gradient(
-        self, work: Work, query: Sides | None, key: Sides | None, *, weights: bool
-    ) -> Sums:
-        """Sums with the weights of given sides, for those that are not None."""
+        self,
+        inputs: KernelInputs,
+        query: WeightPair | None,
+        key: WeightPair | None,
+        *,
+        weights: bool,
+    ) -> NegativeSums:
+        """Weighted sums for query and key, each with its pair of terms; None: not requested."""
 
 
 def dense(x: Tensor) -> Tensor:
-    """`x`, or a copy, with neighbouring features neighbours in memory."""
+    """`x`, or a copy, with stride 1 along the last axis."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
@@ -124,4 +131,12 @@ def row_dots(a: Tensor, b: Tensor) -> Tensor:
     return torch.mul(a, b.float()).sum(dim=-1)
 
 
-__all__ = ["Engine", "Settle", "Sides", "Sums", "Work", "dense", "row_dots"]
+__all__ = [
+    "Algorithm",
+    "Finalize",
+    "KernelInputs",
+    "NegativeSums",
+    "WeightPair",
+    "dense",
+    "row_dots",
+]
