@@ -222,9 +222,8 @@ def run_and_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bench.run`: the arguments of `mmcl bench`."""
-    from mmcl_fast.cli.command_line import run as command
-
-    return command(["bench", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    return subprocess.call([sys.executable, "-m", "mmcl_fast.cli", "bench", *given])
 
 
 __all__ = ["Failure", "case", "main", "measure", "ratio_table", "ratios", "run", "run_and_report"]

@@ -1,4 +1,4 @@
-"""`mmcl plot`: curves, lines and heat maps from the store of a sweep."""
+"""`mmcl plot`: curves, lines and heatmaps from the store of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmcl_fast.sweep.store.reader import check_column, load
 from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
 from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
 
-PlotKind = Literal["curves", "lines", "heat"]
+PlotKind = Literal["curves", "lines", "heatmap"]
 KEYS = (*SETTINGS, *DERIVED_NAMES)
 FINALS = tuple(f"final_{name}" for name in CURVES)
 SHOWN = 5e-6  # relative: six digits, as values are shown, name a value
@@ -40,9 +40,9 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
 
     Args:
         store: Directory of the store.
-        kind: curves over epochs, lines over a setting, or a heat map of two.
-        x: Setting of the horizontal axis (lines, heat).
-        y: Setting of the vertical axis (heat).
+        kind: curves over epochs, lines over a setting, or a heatmap of two.
+        x: Setting of the horizontal axis (lines, heatmap).
+        y: Setting of the vertical axis (heatmap).
         value: What is drawn; default: the four curves, or final_ood_accuracy.
         hue: Setting that tells lines, or panels, apart.
         where: Conditions NAME=VALUE on the rows.
@@ -78,7 +78,7 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
 
 def _keys(kind: PlotKind, x: str | None, y: str | None, hue: str) -> list[str]:
     """Key columns in the order x, y, hue; refuse those a kind needs or does not take."""
-    axes = {"curves": 0, "lines": 1, "heat": 2}[kind]
+    axes = {"curves": 0, "lines": 1, "heatmap": 2}[kind]
     keys = []
     for k, (flag, name) in enumerate((("x", x), ("y", y))):
         if k < axes and name is None:

@@ -193,7 +193,15 @@ def _report(result: SweepResult) -> None:
         sys.stderr.write("mmcl: run the same command again to try the missing shards again\n")
 
 
-def command_line(arguments: Sequence[str]) -> list[str]:
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/N` as (i, N)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise ConfigError(f"shard: expected i/N, such as 3/10, got {text!r}")
+    return int(index), int(count)
+
+
+def job_command(arguments: Sequence[str]) -> list[str]:
     """The command that a Slurm job runs: this one, without what only the writer needs."""
     kept, skip = [], False
     for argument in arguments:
@@ -207,4 +215,4 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     return [*program, *kept] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *kept]
 
 
-__all__ = ["SlurmRequest", "command_line", "sweep_command"]
+__all__ = ["SlurmRequest", "job_command", "parse_shard", "sweep_command"]
