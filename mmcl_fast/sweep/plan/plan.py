@@ -35,8 +35,10 @@ class Plan:
         point_of: Index of each run's settings, [runs].
         seeds: seed, data_seed and init_seed of each run, [runs, 3].
         shard_of: The shard that computes each run, [runs].
-        axes: What was swept, for cubes and messages; an extended plan has those of all parts.
-        numerics: What decides the bits of each point's results (`numerics.py`), [points].
+        axes: The swept settings; an extended plan has those of the extension.
+        numerics: Identity of the arithmetic of each point (`numerics.py`), [points].
+        combination_of: Index of each run's combination of axis values, the last axis fastest,
+            [runs]; None in a plan file of version 0.1.0.
     """
 
     points: tuple[TrainConfig, ...]
@@ -45,6 +47,7 @@ class Plan:
     shard_of: npt.NDArray[np.int32]
     axes: tuple[Axis, ...]
     numerics: tuple[str, ...]
+    combination_of: npt.NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -160,7 +163,8 @@ def make_plan(
             value = combination.pop(name, default)
             table[k, :, column] = chosen if value is None else value
         point_of[k] = points.setdefault(settle(bare, combination), len(points))
-    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes)
+    combination_of = np.repeat(np.arange(count), seeds)
+    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of)
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -179,6 +183,7 @@ def assemble(
     point_of: npt.NDArray[np.int32],
     seeds: npt.NDArray[np.uint64],
     axes: tuple[Axis, ...],
+    combination_of: npt.NDArray[np.int64],
 ) -> Plan:
     """A plan of runs, cut into shards.
 
@@ -194,7 +199,8 @@ def assemble(
             f"{one} and {two} (of {len(same) + 1} or more)"
         )
     numerics = tuple(map(numerics_of, points))
-    return Plan(points, point_of, seeds, cut(points, point_of), axes, numerics)
+    shard_of = cut(points, point_of)
+    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of)
 
 
 _settings = attrgetter(*FIELD_NAMES)

@@ -59,13 +59,19 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
             numerics.append(how)
         renumbered[k] = index[cfg]
     point_of = renumbered[asked.point_of[new]]
+    combination_of = asked.combination_of
+    if combination_of is not None:
+        order = np.argsort(want)
+        stored_in_asked = order[np.searchsorted(want, have, sorter=order)]
+        combination_of = np.concatenate([combination_of[stored_in_asked], combination_of[new]])
     return Plan(
         tuple(points),
         np.concatenate([stored.point_of, point_of]),
         np.concatenate([stored.seeds, asked.seeds[new]]),
         np.concatenate([stored.shard_of, cut(points, point_of, stored.shards)]),
-        asked.axes,  # every run of the store is one of `asked`, so these place all of them
+        asked.axes,  # every stored run is one of `asked`, so it lies on these axes
         tuple(numerics),
+        combination_of,
     )
 
 

@@ -1,4 +1,7 @@
-"""Where the runs of a plan lie along its axes, read back from their resolved settings."""
+"""Axis positions of runs, reconstructed from their settings for plan files of version 0.1.0.
+
+Later plan files store them (`Plan.combination_of`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,17 @@ from mmcl_fast.sweep.plan.points import derived
 TOLERANCE = 1e-9  # of derived values, which come back from settings with a rounding
 OPEN = (None, "auto")  # values that a plan replaces by what they mean at each point
 OTHER, UNDEFINED = -1, -2  # in place of the number of a value: none of the axis; NaN
+
+
+def reconstruct_combinations(plan: Plan) -> npt.NDArray[np.int64]:
+    """`Plan.combination_of` of a plan without it, [runs].
+
+    Raises: DataError: a run is at none of an axis' values.
+    """
+    found = np.zeros(len(plan), np.int64)
+    for axis in plan.axes:
+        found = found * len(axis.rows) + position(axis, plan)
+    return found
 
 
 def position(axis: Axis, plan: Plan) -> npt.NDArray[np.int64]:
@@ -77,4 +91,4 @@ def _compatible(met: tuple[int, ...], rows: list[tuple[int, ...]], axis: Axis) -
     )
 
 
-__all__ = ["position"]
+__all__ = ["position", "reconstruct_combinations"]

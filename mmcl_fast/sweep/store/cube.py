@@ -14,7 +14,7 @@ import pyarrow as pa
 from mmcl_fast.errors import BackendUnavailableError, DataError
 from mmcl_fast.sweep.plan.axes import Value
 from mmcl_fast.sweep.plan.plan import Plan
-from mmcl_fast.sweep.store.axis_positions import position
+from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
 from mmcl_fast.sweep.store.plan_file import read_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.sweep.store.schema import CURVES
@@ -84,16 +84,17 @@ def _index(
     plan: Plan, seeds: npt.NDArray[np.uint64], runs: npt.NDArray[np.int64]
 ) -> tuple[tuple[npt.NDArray[np.int64], ...], tuple[int, ...]]:
     """The cell of each run, and the shape of the cube."""
-    index = [position(axis, plan)[runs] for axis in plan.axes]
-    index.append(np.searchsorted(seeds, plan.seeds[runs, 0]))
+    combination_of = plan.combination_of
+    if combination_of is None:
+        combination_of = reconstruct_combinations(plan)
     shape = (*(len(axis.rows) for axis in plan.axes), len(seeds))
-    cells = np.ravel_multi_index(tuple(index), shape)
+    cells = combination_of[runs] * len(seeds) + np.searchsorted(seeds, plan.seeds[runs, 0])
     if len(np.unique(cells)) < len(cells):
         raise DataError(
             "to_xarray: expected one run per combination and seed, got several; the plan's axes "
             "do not tell them apart: take load()"
         )
-    return tuple(index), shape
+    return np.unravel_index(cells, shape), shape
 
 
 def _labels(values: Sequence[Value]) -> list[Value]:

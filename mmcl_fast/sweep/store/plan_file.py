@@ -67,6 +67,8 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
     columns["shard"] = pa.array(plan.shard_of, pa.int32())
     columns["point"] = pa.array(plan.point_of, pa.int32())
     point_of = columns["point"]
+    if plan.combination_of is not None:
+        columns["combination"] = pa.array(plan.combination_of, pa.int64())
     columns["numerics"] = pa.array(plan.numerics).dictionary_encode().take(point_of)
     told = {
         "schema": SCHEMA,
@@ -180,6 +182,7 @@ def _plan(table: pa.Table, told: dict[str, Any]) -> Plan:
         table["shard"].to_numpy(),
         axes,
         tuple(numerics),
+        table["combination"].to_numpy() if "combination" in table.column_names else None,
     )
 
 
