@@ -134,6 +134,8 @@ def range_values(name: str, kind: str, numbers: Sequence[float]) -> list[Value]:
     return list(dict.fromkeys(round(v) for v in values))
 
 
+# NumPy's functions round otherwise, and its powers by instruction set, so that a stored plan would
+# be refused as another one.
 RANGE_KINDS: Mapping[str, Callable[[float, float, float], float]] = {
     "linspace": lambda a, b, f: a + (b - a) * f,
     # By powers of ten, which hits 1, 10, 100 exactly.
