@@ -139,12 +139,12 @@ def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "parts" / "notes").write_text("")
     assert run(["status", str(tmp_path)]) == 1, "every row is there, and a stranger"
     Store(tmp_path).part(1).write_bytes(b"x")
-    Store(tmp_path).put_away(2, 5, "SIGKILL")
+    Store(tmp_path).quarantine_shard(2, 5, "SIGKILL")
     Store(tmp_path).part(2).unlink()
     capsys.readouterr()
     assert run(["status", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "shards put away" in said.out
+    assert "quarantined shards" in said.out
     assert "mmcl: part-000001.parquet: expected a whole Parquet file" in said.err
     assert "mmcl: notes: expected a part of this store's plan" in said.err
     assert run(["status", str(tmp_path / "nowhere")]) == 2
