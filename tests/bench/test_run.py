@@ -68,7 +68,7 @@ def test_work_of_a_training_run() -> None:
     settings = {"n": 10, "d": 50, "m": 3, "epochs": 7}
     epoch = 2 * 3 * 11 * 21 + 2 * 2 * 50 * 6
     row = {"settings": {**settings, "modality": "single"}}
-    assert operations.train_work(row) == operations.Work(7 * epoch, 4 * 21 * 11)
+    assert operations.train_work(row) == operations.LeastWork(7 * epoch, 4 * 21 * 11)
     row = {"settings": {**settings, "modality": "multi"}}
     assert operations.train_work(row).flop == 7 * 2 * (2 * 3 * 11 * 11 + 2 * 2 * 50 * 6)
 
