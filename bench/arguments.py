@@ -1,4 +1,4 @@
-"""Arguments that every measuring module takes, so that `bench.run` can call all of them alike."""
+"""Command-line arguments shared by the benchmark modules, which `bench.run` calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .peers.registry import peer_argument
 
 
 def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser with what all modules share: where rows go, how much to measure, which peers.
+    """A parser with the shared arguments: output file, amount of work, peers.
 
     Args:
         module: Name in `bench`.
@@ -18,13 +18,15 @@ def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"bench.{module}", description=(doc or "").split("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to this file")
     much = parser.add_mutually_exclusive_group()
-    much.add_argument("--short", action="store_true", help="what mmcl bench measures")
-    much.add_argument("--quick", action="store_true", help="a trial: least sizes and repeats")
+    much.add_argument("--short", action="store_true", help="the sizes of mmcl bench")
+    much.add_argument(
+        "--quick", action="store_true", help="a trial: smallest sizes, fewest repeats"
+    )
     parser.add_argument(
         "--peers",
         type=peer_argument,
         metavar="A,B",
-        help="what to compare with; default: all that can run here",
+        help="peers to compare with; default: all that can run here",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""The table of operations: what is measured, by which module, against whom, and what checks it.
+"""The table of operations: name, module, peers and correctness check of each benchmark.
 
 A module's `main` takes --json FILE, --short and --quick, appends one row a variant, and returns 1
 without a timing if a value is wrong. A row has `op`, `variant`, `settings`, a time with quantiles
@@ -20,8 +20,8 @@ TIMES = ("cpu_ms", "cpu_ms_per_run", "wall_ms", "wall_ms_per_run")
 
 
 @dataclass(frozen=True)
-class Work:
-    """What an operation cannot do without: floating-point operations, and bytes read or written."""
+class LeastWork:
+    """Lower bound on the work of an operation: floating-point operations, bytes read or written."""
 
     flop: float
     least_bytes: float
@@ -32,12 +32,12 @@ class Operation:
     """One operation.
 
     Attributes:
-        name: What a user asks for.
+        name: Name on the command line.
         module: In this package.
-        inputs: What is given to it.
+        inputs: Inputs, in words.
         peers: Names in `peers.registry.PEERS`.
-        check: What must be right before anything is timed.
-        work: Of a row; None where no number is known.
+        check: Correctness check that precedes any timing.
+        work: Least work of a row; None where unknown.
     """
 
     name: str
@@ -45,22 +45,22 @@ class Operation:
     inputs: str
     peers: tuple[str, ...]
     check: str
-    work: Callable[[Row], Work | None]
+    work: Callable[[Row], LeastWork | None]
 
     def why_not(self) -> str | None:
         """Why it cannot be measured, or None."""
-        found = find_spec(f"{__package__}.{self.module}")
+        spec = find_spec(f"{__package__}.{self.module}")
         path = self.module.replace(".", "/")
-        return None if found else f"bench/{path}.py: not in this version"
+        return None if spec else f"bench/{path}.py: not in this version"
 
 
-def loss_work(row: Row) -> Work | None:
+def loss_work(row: Row) -> LeastWork | None:
     """Products of `bench.cpu.loss`; two feature matrices read and two gradients written."""
     s = row["settings"]
-    return Work(row["flop"], 4 * 4 * s["n"] * s["d"])
+    return LeastWork(row["flop"], 4 * 4 * s["n"] * s["d"])
 
 
-def train_work(row: Row) -> Work | None:
+def train_work(row: Row) -> LeastWork | None:
     """A run in coefficient space, per run: its products; inner products read once.
 
     Each epoch moves the pre-activations, 2 m (n + 1) views flop, and makes one pass of the loss
@@ -71,23 +71,23 @@ def train_work(row: Row) -> Work | None:
     cfg = TrainConfig(n=s["n"], d=s["d"], m=s["m"], modality=s.get("modality", "single"))
     sides, views = (2, cfg.n + 1) if cfg.is_multi else (1, 2 * cfg.n + 1)
     epoch = 2 * cfg.m * (cfg.n + 1) * views + 2 * 2 * (cfg.n**2 / 2) * 2 * cfg.m
-    return Work(s["epochs"] * sides * epoch, 4 * sides * views * (cfg.n + 1))
+    return LeastWork(s["epochs"] * sides * epoch, 4 * sides * views * (cfg.n + 1))
 
 
-def data_work(row: Row) -> Work | None:
+def data_work(row: Row) -> LeastWork | None:
     """Every value is written once; what a normal costs in flop depends on the method."""
     values = row["settings"].get("values")
-    return Work(0.0, 4.0 * values) if row["op"] == "normals" and values else None
+    return LeastWork(0.0, 4.0 * values) if row["op"] == "normals" and values else None
 
 
-def primal_work(row: Row) -> Work | None:
+def primal_work(row: Row) -> LeastWork | None:
     """Products of `bench.cpu.primal`; data read once, weights read and written."""
     s = row["settings"]
     sides = 2 if s["modality"] == "multi" else 1
-    return Work(row["flop"], 4.0 * sides * s["d"] * (s["n"] + 2 * s["m"]))
+    return LeastWork(row["flop"], 4.0 * sides * s["d"] * (s["n"] + 2 * s["m"]))
 
 
-def unknown_work(row: Row) -> Work | None:
+def unknown_work(row: Row) -> LeastWork | None:
     """No least work is stated."""
     del row
     return None
@@ -183,8 +183,12 @@ NAMES = tuple(dict.fromkeys(operation.name for operation in OPERATIONS))
 
 def median_ms(row: Row) -> float | None:
     """The median time of a row in milliseconds, or None where it has none."""
-    found = next((row[key] for key in TIMES if key in row), None)
-    return None if not isinstance(found, Mapping) or "p50" not in found else float(found["p50"])
+    quantiles = next((row[key] for key in TIMES if key in row), None)
+    return (
+        None
+        if not isinstance(quantiles, Mapping) or "p50" not in quantiles
+        else float(quantiles["p50"])
+    )
 
 
 def judged(row: Row, operation: Operation, ceiling: Row) -> dict[str, Any]:
@@ -194,16 +198,16 @@ def judged(row: Row, operation: Operation, ceiling: Row) -> dict[str, Any]:
     products, or of memory where that is longer, over the time that was taken.
     """
     work, ms = operation.work(row), median_ms(row)
-    found = dict(row)
+    judged_row = dict(row)
     if work is None or not ms:
-        return found
+        return judged_row
     least_s = max(
         work.flop / (ceiling["gflop_s"] * 1e9), work.least_bytes / (ceiling["gbyte_s"] * 1e9)
     )
-    found |= {"flop": work.flop, "least_bytes": work.least_bytes}
-    found["gflop_s"] = round(work.flop / ms / 1e6, 3)
-    found["of_ceiling"] = round(1e3 * least_s / ms, 4)
-    return found
+    judged_row |= {"flop": work.flop, "least_bytes": work.least_bytes}
+    judged_row["gflop_s"] = round(work.flop / ms / 1e6, 3)
+    judged_row["of_ceiling"] = round(1e3 * least_s / ms, 4)
+    return judged_row
 
 
-__all__ = ["NAMES", "OPERATIONS", "Operation", "Work", "judged", "median_ms"]
+__all__ = ["NAMES", "OPERATIONS", "LeastWork", "Operation", "judged", "median_ms"]

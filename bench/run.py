@@ -1,9 +1,8 @@
-"""Everything in one command: `mmcl bench`, or `python -m bench.run` in a checkout.
+"""All CPU benchmarks in one command: `mmcl bench`, or `python -m bench.run` in a checkout.
 
-Each operation of `operations.OPERATIONS` runs in a process of its own, which checks before it
-times. What they wrote is judged against the machine's measured ceilings, shown as one table of
-ratios, and appended to a file of JSON lines together with every peer's version or why it was
-skipped.
+Each operation of `operations.OPERATIONS` runs in a separate process, which checks results before
+timing. Its rows are related to the machine's measured ceilings, printed as one table of ratios, and
+appended to a JSON Lines file, with the version of every peer or the reason why it was skipped.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ Row = dict[str, Any]
 TOTAL_S = 290.0  # five minutes, less what it takes to start and to draw
 HIDDEN = ("outputs", "scaling", "ceiling", "sizes")  # operations that the table leaves to the file
 CEILING = "timing.ceiling"  # the module that measures the machine
-BOUNDS = ("memset",)  # variants that are neither ours nor a peer
+BOUNDS = ("memset",)  # variants that are neither this library's nor a peer's
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An operation without results: `red` if a value was wrong or its module failed."""
+    """An operation without results; `red` if a value was wrong or its module failed."""
 
     module: str
     reason: str
@@ -43,7 +42,7 @@ class Failure:
 def measure(
     module: str, arguments: Sequence[str], limit_s: float
 ) -> tuple[list[Row], Failure | None]:
-    """Rows of one module, run in a process of its own; or why there are none."""
+    """Rows of one module, run in a separate process, or its failure."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         command = [sys.executable, "-m", f"{__package__}.{module}", "--json", str(file), *arguments]
@@ -54,8 +53,8 @@ def measure(
         except subprocess.TimeoutExpired:
             return [], Failure(module, f"stopped after {limit_s:.0f} s, as time ran out", red=False)
         if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
-            return [], Failure(module, said[-1], red=True)
+            output = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+            return [], Failure(module, output[-1], red=True)
         return [json.loads(line) for line in file.read_text().splitlines()], None
 
 
@@ -66,7 +65,7 @@ def chosen_operations(names: Iterable[str]) -> list[Operation]:
 
 
 def peer_rows(asked: Sequence[str] | None, operations: Sequence[Operation]) -> list[Row]:
-    """One row a peer: its version, and why it is skipped, if it is."""
+    """One row per peer: its version, and the reason if it is skipped."""
     needed = {name for o in operations for name in o.peers}
     rows = []
     for name, peer in PEERS.items():
@@ -84,18 +83,18 @@ def run(
     quick: bool,
     on_start: Callable[[str, int], None] | None = None,
 ) -> tuple[list[Row], list[Failure]]:
-    """Measure; rows of every operation, judged, and what has none.
+    """Measure; return rows of every operation with their rates, and the failures.
 
     Args:
         names: Names of operations; none: all.
         peers: Names of peers; None: all that can run here.
         quick: A trial.
-        on_start: Told each module and how many are done, before it starts.
+        on_start: Called before each module, with its name and the number of finished ones.
     """
     end = time.monotonic() + TOTAL_S
     operations = chosen_operations(names)
-    tell = on_start or (lambda module, done: None)
-    tell(CEILING, 0)
+    notify = on_start or (lambda module, done: None)
+    notify(CEILING, 0)
     ceilings, failure = measure(CEILING, ["--quick"] if quick else [], TOTAL_S)
     if failure is not None:
         return [], [failure]
@@ -105,35 +104,35 @@ def run(
     rows.append(ceiling)
     failures = []
     for done, operation in enumerate(operations):
-        tell(operation.module, done + 1)
+        notify(operation.module, done + 1)
         if reason := operation.why_not():
             failures.append(Failure(operation.module, reason, red=False))
             continue
         arguments = ["--quick" if quick else "--short"]
         if peers is not None:
             arguments += ["--peers", ",".join(peers)]
-        found, failed = measure(operation.module, arguments, max(1.0, end - time.monotonic()))
-        rows += [judged(row, operation, ceiling) for row in found]
+        measured, failed = measure(operation.module, arguments, max(1.0, end - time.monotonic()))
+        rows += [judged(row, operation, ceiling) for row in measured]
         failures += [failed] if failed else []
-    # A row's own command names a temporary file.
-    said = ["mmcl", "bench", *names, *(["--peers", *peers] if peers is not None else [])]
-    command = shlex.join([*said, *(["--quick"] if quick else [])])
+    # The command that a row records names a temporary file.
+    words = ["mmcl", "bench", *names, *(["--peers", *peers] if peers is not None else [])]
+    command = shlex.join([*words, *(["--quick"] if quick else [])])
     return [{**row, "command": command} for row in rows], failures
 
 
 def ratios(row: Mapping[str, Any]) -> dict[str, float]:
-    """How often faster a row is than each peer, from its keys `times PEER` and `times_peer`."""
-    found = {}
+    """Speed-up of a row over each peer, from its keys `times PEER` and `times_peer`."""
+    times_faster = {}
     for key, value in row.items():
         if key.startswith(("times ", "times_")) and value is not None:
             peer = key[6:] if key[5] == " " else key[6:].replace("_", " ")
             if not row["variant"].startswith(peer):  # itself
-                found[peer] = float(value)
-    return found
+                times_faster[peer] = float(value)
+    return times_faster
 
 
 def case(row: Mapping[str, Any]) -> str:
-    """What was measured, in a few words: the settings in which rows of an operation differ."""
+    """Label of a row: the settings in which rows of its operation differ."""
     s = row["settings"]
     words = [str(s[k]) for k in ("loss", "modality") if k in s]
     words += [f"{k}={s[k]:,}" for k in ("n", "d", "m", "values") if k in s]
@@ -141,13 +140,13 @@ def case(row: Mapping[str, Any]) -> str:
 
 
 def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every ratio of ours to a peer, a line each, as text."""
+    """Text table with one line per speed-up over a peer."""
     lines = [("operation", "ours", "ms", "MiB", "ceiling", "times", "faster than")]
     before = None
     for row in rows:
-        found = ratios(row)
-        mine = peer_of(row["variant"]) is None and row["variant"] not in BOUNDS
-        if row["op"] in HIDDEN or not found or not mine:
+        ratios_of_row = ratios(row)
+        is_ours = peer_of(row["variant"]) is None and row["variant"] not in BOUNDS
+        if row["op"] in HIDDEN or not ratios_of_row or not is_ours:
             continue
         ms, peak, share = median_ms(row), row.get("peak_mib"), row.get("of_ceiling")
         what = case(row)
@@ -158,7 +157,7 @@ def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
             "" if peak is None else f"{peak:,.0f}",
             "" if share is None else f"{share:.0%}",
         )
-        for k, (name, times) in enumerate(found.items()):
+        for k, (name, times) in enumerate(ratios_of_row.items()):
             lines.append((*(first if k == 0 else ("",) * 5), f"{times:,.4g}", name))
         before = what
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -173,7 +172,7 @@ def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report(rows: Sequence[Row], failures: Sequence[Failure], seconds: float) -> None:
-    """Print the table, the peers and what has no result."""
+    """Print the table, the peers and the failures."""
     print(ratio_table(rows))
     peers = [row for row in rows if row["op"] == "peer"]
     used = [f"{row['variant']} {row['version']}" for row in peers if row["skipped"] is None]
@@ -207,7 +206,7 @@ def run_and_report(
         names: As in `run`.
         peers: As in `run`.
         quick: As in `run`.
-        json_file: JSON lines; what is there stays.
+        json_file: JSON Lines file to append to.
         picture: PNG; written if sizes were measured.
         on_start: As in `run`.
     """
@@ -222,9 +221,8 @@ def run_and_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bench.run`: the arguments of `mmcl bench`."""
-    from mmcl_fast.cli.command_line import run as command
-
-    return command(["bench", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    return subprocess.call([sys.executable, "-m", "mmcl_fast.cli", "bench", *given])
 
 
 __all__ = ["Failure", "case", "main", "measure", "ratio_table", "ratios", "run", "run_and_report"]

@@ -1,1 +1,1 @@
-"""What one operation takes on a CPU, beside its peers: one module each, called by `bench.run`."""
+"""CPU benchmarks, one module per operation, called by `bench.run`."""

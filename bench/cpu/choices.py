@@ -1,4 +1,4 @@
-"""What the code chose against what it might have done: the measurements behind its constants.
+"""Chosen implementations against their alternatives: the measurements behind constants.
 
 `python -m bench.cpu.choices [--json FILE] [--quick]`; where installed, `python -m
 mmcl_fast.bench.cpu.choices`. Comments beside the constants name this command instead of a number,
@@ -137,10 +137,10 @@ def masks() -> Calls:
     """Scores of one's own label hidden."""
     block, codes = randn(512, 2048), (torch.arange(2048) % 2).float()
     low, same = score_blocks.masked(block.dtype), torch.empty(512, 2048)
-    own = codes[:512, None]
+    row_codes = codes[:512, None]
     return {
-        "comparison and sum": lambda: block.add_(torch.eq(own, codes, out=same), alpha=low),
-        "boolean mask": lambda: block.masked_fill_(own == codes, low),
+        "comparison and sum": lambda: block.add_(torch.eq(row_codes, codes, out=same), alpha=low),
+        "boolean mask": lambda: block.masked_fill_(row_codes == codes, low),
     }
 
 
@@ -266,14 +266,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = record.environment()
     rows: list[dict[str, Any]] = []
     for choice in CHOICES:
-        found = compare(choice, QUICK_ROUNDS if args.quick else ROUNDS)
-        for row in found:
+        measured = compare(choice, QUICK_ROUNDS if args.quick else ROUNDS)
+        for row in measured:
             print(
                 f"{choice.name:36}{row['variant']:20}{row['cpu_ms']['p50']:10.3f} ms"
                 f"{row['times_ours']:10.2f}",
                 flush=True,
             )
-        rows += found
+        rows += measured
     if args.json:
         record.append(args.json, [{**row, **before} for row in rows])
     return 0

@@ -92,17 +92,17 @@ def wrong_data() -> list[str]:
     """What is not bit-equal to the oracle, or is not the Gram matrix of its own data."""
     shape = (1, 3, 5000)
     oracle = stream_numpy.standard_normal(1, "noise", shape, (0, 0, 0), epoch=0)
-    found = []
+    wrong = []
     for target in _native.targets():
         out = np.empty(shape, np.float32)
         ours(out, target)()
         if not np.array_equal(out, oracle):
-            found.append(f"normals of {target}")
+            wrong.append(f"normals of {target}")
     rows = normal(1, shape=(1, 20, 3000))[0].double()
     gram = streaming_gram(1, "noise", 20, 3000).double()
     if not torch.allclose(gram, rows @ rows.T, rtol=0, atol=1e-6 * 3000):
-        found.append(STREAMING)
-    return found
+        wrong.append(STREAMING)
+    return wrong
 
 
 def cpu_row(op: str, variant: str, samples: Sequence[float], settings: Mapping[str, Any]) -> Row:
@@ -127,17 +127,17 @@ def normals(values: int, rounds: int, peers: Sequence[str] | None) -> list[Row]:
     flat = out.reshape(-1)
     numpy_generator = np.random.Generator(np.random.PCG64(1))
     libraries = usable({"MKL": best_of_mkl, "randomgen": best_of_randomgen}, peers)
-    found = {kind: find(flat) for kind, find in libraries.items()}
+    fastest_of = {kind: find(flat) for kind, find in libraries.items()}
     variants: Variants = {
         MEMSET: lambda: ctypes.memset(out.ctypes.data, 0, out.nbytes),
         NUMPY: lambda: numpy_generator.standard_normal(dtype=np.float32, out=flat),
         TORCH: lambda: tensor.normal_(),
-        **{name: call for each in found.values() for name, call in each.items()},
+        **{name: call for each in fastest_of.values() for name, call in each.items()},
         **{target: ours(out, target) for target in fast_targets()},
     }
     seconds = interleaved(usable(variants, peers), rounds)
     compared = {"times_numpy": NUMPY, "times_torch": TORCH}
-    compared |= {f"times_{kind.lower()}": next(iter(each)) for kind, each in found.items()}
+    compared |= {f"times_{kind.lower()}": next(iter(each)) for kind, each in fastest_of.items()}
     compared = {key: name for key, name in compared.items() if name in seconds}
     rows = []
     for name, samples in seconds.items():

@@ -144,11 +144,11 @@ def make_inputs(case: Case, n: int, dtype: torch.dtype = torch.float32) -> list[
 
 def step(loss: Loss, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Forward and backward: the value and all gradients."""
-    wanted = [x for x in inputs if x.requires_grad]
+    requested = [x for x in inputs if x.requires_grad]
     value = loss(*inputs)
     return [
         value.detach(),
-        *torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True),
+        *torch.autograd.grad(value, requested, allow_unused=True, materialize_grads=True),
     ]
 
 
@@ -158,7 +158,7 @@ def wrong(case: Case, variants: Mapping[str, Loss]) -> list[str]:
         return []
     n = min(case.n, GATE_N)
     exact = step(next(iter(case.others.values())), make_inputs(case, n, torch.float64))
-    found = []
+    failures = []
     for name, loss in variants.items():
         got = step(loss, make_inputs(case, n))
         far = [
@@ -167,8 +167,8 @@ def wrong(case: Case, variants: Mapping[str, Loss]) -> list[str]:
             if float(b.abs().max()) > 0
         ]
         if not all(x < 2e-5 for x in far):
-            found.append(f"{name}: {max(far):.1e}")
-    return found
+            failures.append(f"{name}: {max(far):.1e}")
+    return failures
 
 
 __all__ = [

@@ -94,7 +94,7 @@ def core_seconds(clock: Callable[[], float] = time.process_time) -> Iterator[dic
 
 def differing(configs: Sequence[TrainConfig], runs: Sequence[Run]) -> list[str]:
     """Curves of a few runs that are not those of single runs, by run and name."""
-    found = []
+    differing = []
     for k in sorted({0, len(runs) // 2, len(runs) - 1}):
         alone = train(configs[k])
         for name in CURVES:
@@ -102,8 +102,8 @@ def differing(configs: Sequence[TrainConfig], runs: Sequence[Run]) -> list[str]:
             if not torch.equal(ours.isnan(), single.isnan()) or not torch.equal(
                 ours.nan_to_num(), single.nan_to_num()
             ):
-                found.append(f"run {k}: {name}")
-    return found
+                differing.append(f"run {k}: {name}")
+    return differing
 
 
 def measure(modality: str, runs: int, rounds: int) -> list[dict[str, Any]]:
@@ -111,16 +111,16 @@ def measure(modality: str, runs: int, rounds: int) -> list[dict[str, Any]]:
     base = PAPER.replace(modality=modality)
     configs = {name: make(base, runs) for name, make in WORKLOADS.items()}
     seconds = interleaved(
-        {name: lambda c=mine: train_many(c) for name, mine in configs.items()}, rounds
+        {name: lambda c=batch: train_many(c) for name, batch in configs.items()}, rounds
     )
     rows = []
-    for name, mine in configs.items():
+    for name, batch in configs.items():
         parts: dict[str, list[float]] = {part: [] for part in PARTS}
         shares = []
         for _ in range(rounds):
             begin = time.process_time()
             with core_seconds() as spent:
-                train_many(mine)
+                train_many(batch)
             whole = time.process_time() - begin
             shares.append(sum(spent.values()) / whole)
             for part, value in spent.items():
@@ -173,15 +173,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if wrong := differing(configs, train_many(configs)):
                 print(f"{modality}, {name}: not a single run's: {wrong}", file=sys.stderr)
                 return 1
-        found = measure(modality, runs, rounds)
+        measured = measure(modality, runs, rounds)
         if modality == "single" and usable({EAGER: None}, args.peers):
             eager = 1e3 * eager_s(eager_losses, PAPER.replace(data="explicit"), epochs=20)
-            found = [
+            measured = [
                 {**row, f"times {EAGER}": round(eager / row["cpu_ms_per_run"]["p50"], 2)}
-                for row in found
+                for row in measured
             ]
-        show(found)
-        rows += found
+        show(measured)
+        rows += measured
     print(f"\nload before {before['load_1min']}")
     if args.json:
         record.append(args.json, [{**row, **before} for row in rows])

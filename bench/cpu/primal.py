@@ -199,10 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     rows: list[dict[str, Any]] = []
     for cfg, weights in zip(settings, peaks, strict=True):
-        found = run_setting(cfg, 3 if args.short or args.quick else 9, weights, args.peers)
-        if found is None:
+        measured = run_setting(cfg, 3 if args.short or args.quick else 9, weights, args.peers)
+        if measured is None:
             return 1
-        rows += found
+        rows += measured
     print(f"\nload before {before['load_1min']}")
     if args.json:
         record.append(args.json, [{**row, **before} for row in rows])

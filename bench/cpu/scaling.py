@@ -1,4 +1,4 @@
-"""How time and memory grow with N and D of the loss, and with n, d and m of a training run.
+"""Growth of time and memory with N and D of the loss, and with n, d and m of a training run.
 
 `python -m bench.cpu.scaling [--json FILE] [--quick] [--peers A,B]`; where installed, `python -m
 mmcl_fast.bench.cpu.scaling`.
@@ -86,9 +86,9 @@ def train_wrong(cfg: TrainConfig) -> list[str]:
     few = cfg.replace(epochs=GATE_EPOCHS)
     exact, data = few.replace(dtype="float64"), sample(few)
     truth = engine_losses("reference", exact, [as_data(exact, data)])[0]
-    found = {NATIVE: engine_losses("native", few, [data])[0], EAGER: eager_losses(few, data)}
+    losses = {NATIVE: engine_losses("native", few, [data])[0], EAGER: eager_losses(few, data)}
     limit = GATE * float(truth[0])
-    return [k for k, got in found.items() if not float((got - truth).abs().max()) <= limit]
+    return [k for k, got in losses.items() if not float((got - truth).abs().max()) <= limit]
 
 
 def weigh(name: str, make: Callable[[int], Calls], value: int, small: int) -> float:

@@ -35,28 +35,30 @@ Variants = Mapping[str, Callable[[], object]]
 Row = dict[str, Any]
 
 
-def torch_terms(scores: Tensor, top: Tensor, total: Tensor, axis: int) -> Callable[[], object]:
+def torch_terms(
+    scores: Tensor, row_max: Tensor, row_sum: Tensor, axis: int
+) -> Callable[[], object]:
     """Maximum, difference, power, threshold and sum as passes of their own, nothing allocated."""
     out = torch.empty_like(scores)
-    tops = top.unsqueeze(axis)
+    tops = row_max.unsqueeze(axis)
 
     def run() -> None:
-        torch.amax(scores, dim=axis, out=top)
+        torch.amax(scores, dim=axis, out=row_max)
         torch.sub(scores, tops, out=out).exp2_()
         torch.threshold_(out, 2.0**-100, 0.0)
-        torch.sum(out, dim=axis, out=total)
+        torch.sum(out, dim=axis, out=row_sum)
 
     return run
 
 
-def torch_softplus(scores: Tensor, total: Tensor) -> Callable[[], object]:
+def torch_softplus(scores: Tensor, row_sum: Tensor) -> Callable[[], object]:
     """Sigmoids and row totals of log(1 + e^x), each by torch's own function."""
     sigmoid, terms = torch.empty_like(scores), torch.empty_like(scores)
 
     def run() -> None:
         torch.sigmoid(scores, out=sigmoid)
         torch.logaddexp(scores, scores.new_zeros(()), out=terms)
-        torch.sum(terms, dim=1, out=total)
+        torch.sum(terms, dim=1, out=row_sum)
 
     return run
 

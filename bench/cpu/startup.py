@@ -1,4 +1,4 @@
-"""How long a user waits: start of the command line, import, and the figure; wall time.
+"""Wall time of starting the command line, of the import, and of Figure 1.
 
 `python -m bench.cpu.startup [--json FILE] [--short | --quick]`; fresh processes, interleaved.
 """

@@ -112,7 +112,7 @@ def _fabricate(plan: sweep.Plan, folder: Path) -> int:
     store.prepare()
     write_plan(plan, folder)
     draw = np.random.default_rng(0)
-    told = provenance(1)
+    metadata = provenance(1)
     for shard in range(plan.shards):
         runs = plan.runs_of(shard)
         columns = setting_columns(plan, runs)
@@ -124,7 +124,7 @@ def _fabricate(plan: sweep.Plan, folder: Path) -> int:
             values = draw.random((len(runs), 21), np.float32)
             columns[name] = list_column(list(values), schema.field(name).type)
             columns[f"final_{name}"] = pa.array(values[:, -1].astype(float))
-        store.publish(plan, shard, Rows(pa.table(columns, schema), {}, 0.0), told)
+        store.publish(plan, shard, Rows(pa.table(columns, schema), {}, 0.0), metadata)
     return plan.shards
 
 

@@ -53,11 +53,11 @@ def setting(request):
 def test_small_run(setting, name, benchmark):
     """Every variant trains as float64 autograd does."""
     cfg, data, variants = setting
-    found = [v for v in variants if v.name == name]
-    if not found:
+    chosen = [v for v in variants if v.name == name]
+    if not chosen:
         pytest.skip("its library is not installed")
-    call = found[0].bind(data[: found[0].runs])
-    far = bench_train.distances(cfg, data, found)
+    call = chosen[0].bind(data[: chosen[0].runs])
+    far = bench_train.distances(cfg, data, chosen)
     assert bench_train.gate(far, first_loss=float(call().reshape(-1)[0])) == []
     benchmark(call)
 

@@ -143,13 +143,13 @@ def distances(
     """
     exact = cfg.replace(dtype="float64")
     truth = torch.cat([engine_losses("reference", exact, [as_data(exact, x)]) for x in data])
-    found = {}
+    distance_of = {}
     for v in variants:
         count = max(v.runs, least_runs or len(data))
         groups = [data[k : k + v.runs] for k in range(0, count, v.runs)]
         losses = torch.cat([v.bind(group)().reshape(-1, cfg.epochs) for group in groups])
-        found[v.name] = (losses.double() - truth[:count]).abs().amax(1).tolist()
-    return found
+        distance_of[v.name] = (losses.double() - truth[:count]).abs().amax(1).tolist()
+    return distance_of
 
 
 def gate(far: Mapping[str, Sequence[float]], first_loss: float) -> list[str]:
@@ -264,10 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = record.environment()
     rows: list[dict[str, Any]] = []
     for modality in ("single", "multi"):
-        found = run_setting(PAPER.replace(modality=modality), amount, args.peers)
-        if found is None:
+        measured = run_setting(PAPER.replace(modality=modality), amount, args.peers)
+        if measured is None:
             return 1
-        rows += found
+        rows += measured
     print(f"\npeak resident memory {peak_rss_mib():.0f} MiB; load before {before['load_1min']}")
     if args.json:
         record.append(args.json, [{**row, **before} for row in rows])

@@ -3,7 +3,7 @@
 `python -m bench.gpu [--out FILE] [--tune] [--even-if-red] [--only STEP ...]`, in a checkout, on a
 CUDA machine; at most 8 minutes, on 16 cores about 5; no network. Correctness comes first, in
 parallel processes, and so does the compilation of what is timed; then timings, one after another,
-with nothing beside them. Every step is a process with a time of its own: one that fails, crashes or
+with nothing beside them. Every step is a process with a time limit: one that fails, crashes or
 hangs is recorded and the others go on, but what a red gate or test vouches for is not timed, unless
 `--even-if-red` is given: rows and tables then name what was red. Rows are appended to FILE as they
 are found. The exit status is 0 only if every step succeeded, and 2 without a CUDA device.
@@ -33,12 +33,12 @@ def gpu() -> Row | None:
 
     if not torch.cuda.is_available():
         return None
-    found = torch.cuda.get_device_properties(0)
+    properties = torch.cuda.get_device_properties(0)
     return {
-        "gpu": found.name,
-        "capability": f"{found.major}.{found.minor}",
-        "multiprocessors": found.multi_processor_count,
-        "memory_gib": round(found.total_memory / 2**30, 1),
+        "gpu": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
         "cuda": torch.version.cuda,
         "driver": _driver(),
     }

@@ -48,8 +48,8 @@ def agree(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> bool:
     measured = ours.train_epochs(0, CHECKED)
     for epoch in range(CHECKED):
         signal, noise = plain.signal_and_noise()
-        wanted = {"loss": plain.train_epoch(epoch), "signal": signal, "noise": noise}
-        if not all(torch.equal(getattr(measured, k)[:, epoch], x) for k, x in wanted.items()):
+        expected = {"loss": plain.train_epoch(epoch), "signal": signal, "noise": noise}
+        if not all(torch.equal(getattr(measured, k)[:, epoch], x) for k, x in expected.items()):
             return False
     state = plain.state()
     return all(torch.equal(x, state[name]) for name, x in ours.state().items())
@@ -102,15 +102,15 @@ def _scan(report: Report, cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> 
     backend = import_module("jax").default_backend()
     if backend != "gpu":
         raise RuntimeError(f"JAX: expected a GPU backend, got {backend}")
-    found = _timed(report, scan, cfg, data)
+    timed = _timed(report, scan, cfg, data)
     for name in ("peak_mib", "enqueue_ms", "host_bound"):
-        found.pop(name, None)  # the call waits, and torch does not see the memory
-    return found
+        timed.pop(name, None)  # the call waits, and torch does not see the memory
+    return timed
 
 
 def _timed(report: Report, make: Make, cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Row:
-    found = report.timed(make(cfg, data), seconds=0.15, most=20)
-    return {**found, "epochs": cfg.epochs, "ms_per_epoch": found["ms"]["p50"] / cfg.epochs}
+    timed = report.timed(make(cfg, data), seconds=0.15, most=20)
+    return {**timed, "epochs": cfg.epochs, "ms_per_epoch": timed["ms"]["p50"] / cfg.epochs}
 
 
 def _attempt(

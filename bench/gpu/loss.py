@@ -1,4 +1,4 @@
-"""Steps of `bench.gpu` on the losses: gate, and timings beside others' ways."""
+"""Steps of `bench.gpu` on the losses: correctness gate, and timings against peers."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def inputs_of(case: Case, dtype: torch.dtype = BF16) -> list[Tensor]:
 
 def gradients(loss: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Forward and backward."""
-    wanted = [x for x in inputs if x.requires_grad]
-    return torch.autograd.grad(loss(*inputs), wanted)
+    requested = [x for x in inputs if x.requires_grad]
+    return torch.autograd.grad(loss(*inputs), requested)
 
 
 def gate_loss(report: Report) -> None:
@@ -94,10 +94,10 @@ def gate_loss(report: Report) -> None:
                 x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x
                 for x in ours
             ]
-            mine, dense = (VARIANTS[loss][name] for name in (OURS, DENSE))
-            value, truth = mine(*ours).item(), dense(*exact).item()
-            found = zip(gradients(mine, ours), gradients(dense, exact), strict=True)
-            far = max(distance(a, b) for a, b in found)
+            measured, dense = (VARIANTS[loss][name] for name in (OURS, DENSE))
+            value, truth = measured(*ours).item(), dense(*exact).item()
+            pairs = zip(gradients(measured, ours), gradients(dense, exact), strict=True)
+            far = max(distance(a, b) for a, b in pairs)
             off = abs(value / truth - 1)
             settings = {"loss": loss, "n": 2048 + 37, "d": d, "dtype": str(dtype).split(".")[1]}
             right = far < limit and off < 1e-4
@@ -108,7 +108,7 @@ def loss(report: Report) -> None:
     """Forward and backward, ours and peers; compiled peers last, which may take time to compile."""
     if report.once:  # the other variants have nothing to compile
         torch.cuda.set_per_process_memory_fraction(SHARE)
-        for case in report.mine(CASES):
+        for case in report.assigned(CASES):
             for name in (OURS, COMPILED) if case.peers else (OURS,):
                 _attempt(report, case, name)
         return

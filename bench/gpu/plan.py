@@ -1,4 +1,4 @@
-"""The steps of `bench.gpu`: what runs, for how long, and what vouches for what."""
+"""The steps of `bench.gpu`: order, time limits, and the checks that each depends on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Step:
         compiles: The timed step whose kernels it compiles; nothing depends on its success.
         part: Which part of it.
         optional: Runs only when asked for.
-        red: Of what vouches for it, what failed: it runs because it was told to.
+        red: Failed checks that it depends on; it runs by request.
     """
 
     name: str
@@ -73,13 +73,13 @@ TIMED = (
 
 def files_of_tests(root: Path) -> list[Path]:
     """Files with tests marked `gpu`: by the marker, or by the fixture `device` of the kernels."""
-    found = []
+    files = []
     for path in sorted((root / "tests").rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
         of_kernels = path.parent.name == "kernels" and re.search(r"\bdevice: torch\.device\b", text)
         if re.search(r"\bmark\.gpu\b", text) or of_kernels:
-            found.append(path.relative_to(root))
-    return found
+            files.append(path.relative_to(root))
+    return files
 
 
 def steps_of_tests(root: Path, shards: Mapping[str, int] = SHARDS) -> list[Step]:
@@ -124,7 +124,7 @@ def plan(steps: Sequence[Step], only: Sequence[str], *, tune: bool) -> list[Step
 
     Args:
         steps: All of them.
-        only: Names of those wanted, and what they need is run as well; empty: all.
+        only: Names of the requested steps, whose dependencies run too; empty: all.
         tune: Optional ones too.
 
     Raises: ValueError: A name is none of theirs.
@@ -133,12 +133,12 @@ def plan(steps: Sequence[Step], only: Sequence[str], *, tune: bool) -> list[Step
     for name in only:
         if name not in known:
             raise ValueError(f"only: expected one of {', '.join(known)}, got {name}")
-    wanted = set(only) or {step.name for step in steps if tune or not step.optional}
-    wanted |= {step.name for step in steps if step.compiles in wanted}
+    selected = set(only) or {step.name for step in steps if tune or not step.optional}
+    selected |= {step.name for step in steps if step.compiles in selected}
     for step in reversed(steps):  # needs stand before what needs them
-        if step.name in wanted:
-            wanted.update(needed(step, list(known)))
-    return [step for step in steps if step.name in wanted]
+        if step.name in selected:
+            selected.update(needed(step, list(known)))
+    return [step for step in steps if step.name in selected]
 
 
 __all__ = ["LIMIT_S", "SEQUENTIAL_S", "STEPS", "TIMED", "TOGETHER_S", "Step", "all_steps"]

@@ -67,10 +67,10 @@ def primal(report: Report) -> None:
         rate = report.attempt("primal_product", "product, bfloat16", {"size": 8192},
                               lambda: product_tflops(report)) or {}  # fmt: skip
     tflops = rate.get("tflops")
-    for modality in report.mine(MODALITIES):
+    for modality in report.assigned(MODALITIES):
         cfg = SIZE.replace(modality=modality)
         _attempt(report, cfg, OURS("bf16"), tflops, lambda c=cfg: _engine(c, sample(c), "bf16"))  # type: ignore[misc]
-    for modality in report.mine(MODALITIES):
+    for modality in report.assigned(MODALITIES):
         cfg = SIZE.replace(modality=modality, n=PEERS_N)
         data = sample(cfg)
         for name, make in variants(cfg, data).items():
@@ -83,14 +83,14 @@ def variants(
     cfg: TrainConfig, data: SignalNoiseData
 ) -> dict[str, Callable[[], Callable[[], Tensor]]]:
     """What is timed at the peers' size, by name: each makes its step, which returns the loss."""
-    found: dict[str, Callable[[], Callable[[], Tensor]]] = {}
+    variants: dict[str, Callable[[], Callable[[], Tensor]]] = {}
     for precision in LIMITS:
-        found[OURS(precision)] = partial(_engine, cfg, data, precision)
+        variants[OURS(precision)] = partial(_engine, cfg, data, precision)
     for name, compiles in ((EAGER, False), (COMPILED, True)):
         for low in (True, False):
             kind = "bf16 autocast" if low else "float32"
-            found[f"{name}, {kind}"] = partial(_autograd, cfg, data, compiles=compiles, low=low)
-    return found
+            variants[f"{name}, {kind}"] = partial(_autograd, cfg, data, compiles=compiles, low=low)
+    return variants
 
 
 def _engine(cfg: TrainConfig, data: SignalNoiseData, precision: str) -> Callable[[], Tensor]:
@@ -138,10 +138,10 @@ def _attempt(
     def measured() -> Row:
         step = make()
         first = float(step())
-        found = report.timed(step, seconds=0.8, most=12)
+        timed = report.timed(step, seconds=0.8, most=12)
         flop = necessary_flop(cfg)
-        rate = 1e-9 * flop / found["ms"]["p50"]
-        row = {**found, "first_loss": first, "flop": flop, "tflops": rate}
+        rate = 1e-9 * flop / timed["ms"]["p50"]
+        row = {**timed, "first_loss": first, "flop": flop, "tflops": rate}
         return row | ({"of_product_rate": rate / tflops} if tflops else {})
 
     settings = {"modality": cfg.modality, "n": cfg.n, "d": cfg.d, "m": cfg.m}

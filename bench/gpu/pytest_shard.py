@@ -14,9 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep this part's tests."""
     part, parts = (int(x) for x in config.getoption("--shard").split("/"))
-    kept = items[part - 1 :: parts]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    selected = items[part - 1 :: parts]
+    config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+    items[:] = selected
 
 
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems"]

@@ -1,6 +1,6 @@
 """Runs the steps of `bench.gpu`: first what may run together, then timings with nothing beside.
 
-Every step is a process with a time of its own. What one measures it appends itself to the results,
+Every step is a process with a time limit. It appends its measurements to the results itself,
 row by row, so a run that is ended leaves what it has measured.
 """
 
@@ -64,15 +64,15 @@ def run_all(
         return run(replace(step, red=tuple(red)), left)
 
     for together, group in groupby(steps, lambda step: step.together):
-        mine = list(group)
+        batch = list(group)
         if not together:
-            for step in mine:
+            for step in batch:
                 status[step.name] = left_to(step, begin + limit)
             continue
-        until = min(begin + limit, clock() + max(step.seconds for step in mine))
+        until = min(begin + limit, clock() + max(step.seconds for step in batch))
         with ThreadPoolExecutor(workers or _workers()) as pool:
-            found = pool.map(left_to, mine, [until] * len(mine))
-            status |= dict(zip([step.name for step in mine], found, strict=True))
+            statuses = pool.map(left_to, batch, [until] * len(batch))
+            status |= dict(zip([step.name for step in batch], statuses, strict=True))
     return status
 
 
@@ -175,11 +175,11 @@ def is_built() -> bool:
     """Whether this interpreter imports the extension of this checkout, newer than its sources."""
     code = "import mmcl_fast.kernels, mmcl_fast._native as n; print(n.__file__)"
     status, output = run_process(("-c", code), 60)
-    found = Path(output.strip().splitlines()[-1]) if status == 0 and output.strip() else None
-    if found is None or not found.is_relative_to(record.ROOT):
+    extension = Path(output.strip().splitlines()[-1]) if status == 0 and output.strip() else None
+    if extension is None or not extension.is_relative_to(record.ROOT):
         return False
     sources = [record.ROOT / "setup.py", *(record.ROOT / "csrc").rglob("*.[hc]*")]
-    return found.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
+    return extension.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
 
 
 def rows_of(path: Path, begin: int = 0) -> Iterator[Row]:

@@ -28,8 +28,8 @@ def product(report: Report) -> None:
     def copied() -> Row:
         here = torch.randn(1 << 30, device=CUDA)
         there = torch.empty_like(here)
-        found = report.timed(lambda: there.copy_(here), seconds=0.5)
-        return {**found, "gb_per_s": 2e-6 * here.nbytes / found["ms"]["p50"]}
+        timed = report.timed(lambda: there.copy_(here), seconds=0.5)
+        return {**timed, "gb_per_s": 2e-6 * here.nbytes / timed["ms"]["p50"]}
 
     report.attempt("product", "copy", {"bytes": 1 << 32}, copied)
 
@@ -46,8 +46,8 @@ def data(report: Report) -> None:
     ):
 
         def measured(call: Callable[[], object] = call) -> Row:
-            found = report.timed(call, seconds=0.7)
-            return {**found, "gnumbers_per_s": 1e-6 * out.numel() / found["ms"]["p50"]}
+            timed = report.timed(call, seconds=0.7)
+            return {**timed, "gnumbers_per_s": 1e-6 * out.numel() / timed["ms"]["p50"]}
 
         report.attempt("data", name, {"numbers": out.numel()}, measured)
 

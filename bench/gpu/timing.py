@@ -1,4 +1,4 @@
-"""How a step of `bench.gpu.steps` is timed and written down.
+"""Timing and recording of a step of `bench.gpu.steps`.
 
 Times are of CUDA events, medians with the L2 cache flushed before each repeat; beside them stands
 the host's time to issue a step, because where that is not shorter, the host is measured and not the
@@ -57,7 +57,7 @@ class Report:
         """Whether everything is called once, to compile it."""
         return self._once is not None
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
+    def assigned(self, items: Sequence[T]) -> Sequence[T]:
         """All of the cases, or this part's."""
         part, parts = self._once or (1, 1)
         return items[part - 1 :: parts]
@@ -87,22 +87,22 @@ class Report:
             call: Not begun with fewer than
             spare: seconds left.
         """
-        found, reason = None, "no time was left"
+        result, reason = None, "no time was left"
         if time.monotonic() + spare < self._until:
             try:
-                found = call()
+                result = call()
             except Exception as error:  # noqa: BLE001  a peer may fail in any way
                 first = record.pathless(str(error).strip().split("\n")[0])
                 reason = f"{type(error).__name__}: {first[:REASON]}"
-        if found is None:
+        if result is None:
             print(f"{op}, {variant}, {settings}: {reason}")
             self.add(op, variant, settings, skipped=reason)
         else:
-            self.add(op, variant, settings, **found)
+            self.add(op, variant, settings, **result)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return found
+        return result
 
     def timed(self, call: Callable[[], object], *, seconds: float = 1.0, most: int = 50) -> Row:
         """Quantiles of the time, the host's time to issue it, memory above what was there.
@@ -174,17 +174,17 @@ def rows_like(n: int, d: int, dtype: torch.dtype, seed: int) -> Tensor:
     return torch.nn.functional.normalize(drawn, dim=1).to(dtype)
 
 
-def distance(found: Tensor, exact: Tensor) -> float:
+def distance(value: Tensor, exact: Tensor) -> float:
     """Relative to the size of the exact one; NaN stays NaN."""
-    return float((found.double() - exact.double()).norm() / exact.double().norm())
+    return float((value.double() - exact.double()).norm() / exact.double().norm())
 
 
 def product_tflops(report: Report, dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> Row:
     """Rate of a dense product of random factors; float32 is never rounded to TF32."""
     torch.set_float32_matmul_precision("highest")
     a, b = (rows_like(size, size, dtype, seed) for seed in (0, 1))
-    found = report.timed(lambda: a @ b, seconds=0.7)
-    return {**found, "tflops": 2e-9 * size**3 / found["ms"]["p50"]}
+    timed = report.timed(lambda: a @ b, seconds=0.7)
+    return {**timed, "tflops": 2e-9 * size**3 / timed["ms"]["p50"]}
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Steps of `bench.gpu` on whole runs: gate, and timings beside others' ways."""
+"""Steps of `bench.gpu` on whole runs: correctness gate, and timings against peers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gate_trajectory(report: Report) -> None:
 
 def trajectory(report: Report) -> None:
     """Runs a second of the paper's size, ours by precision, from end to end, and of peers."""
-    both = {m: PAPER.replace(modality=m) for m in report.mine(("single", "multi"))}
+    both = {m: PAPER.replace(modality=m) for m in report.assigned(("single", "multi"))}
     data = {m: samples(cfg, RUNS) for m, cfg in both.items()}
 
     def attempt(variant: str, modality: str, runs: int, call: Callable[[], Row]) -> None:
@@ -103,8 +103,8 @@ def launches(
 
 
 def _rate(report: Report, train: Callable[[], Tensor], runs: int, epochs: int) -> Row:
-    found = report.timed(train, seconds=1.0, most=8)
-    return {**found, "epochs": epochs, "runs_per_s": 1e3 * runs / found["ms"]["p50"]}
+    timed = report.timed(train, seconds=1.0, most=8)
+    return {**timed, "epochs": epochs, "runs_per_s": 1e3 * runs / timed["ms"]["p50"]}
 
 
 def _peer(
@@ -114,11 +114,11 @@ def _peer(
     data: Sequence[SignalNoiseData],
 ) -> Row:
     train = make(cfg, data)
-    found = _rate(report, train, len(data), cfg.epochs)
+    timed = _rate(report, train, len(data), cfg.epochs)
     if make in (_jax, _jax_tf32):  # the call waits, and torch does not see the memory
         for name in ("peak_mib", "enqueue_ms", "host_bound"):
-            found.pop(name, None)
-    return found
+            timed.pop(name, None)
+    return timed
 
 
 def _whole(report: Report, cfg: TrainConfig) -> Row:
@@ -145,8 +145,8 @@ def moved(data: SignalNoiseData) -> SignalNoiseData:
 
 
 def _eager(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
-    mine = moved(data[0])
-    return lambda: training.eager_losses(cfg, mine)
+    run_data = moved(data[0])
+    return lambda: training.eager_losses(cfg, run_data)
 
 
 def _vmapped(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
@@ -155,12 +155,12 @@ def _vmapped(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], 
     of_runs = torch.func.vmap(torch.func.grad_and_value(_loss(cfg)))
 
     def losses() -> Tensor:
-        weights, found = start, []
+        weights, losses = start, []
         for _ in range(cfg.epochs):
             gradients, values = of_runs(weights, fields)
             weights = [w - cfg.eta * g for w, g in zip(weights, gradients, strict=True)]
-            found.append(values)
-        return torch.stack(found, dim=1)
+            losses.append(values)
+        return torch.stack(losses, dim=1)
 
     return losses
 

@@ -32,14 +32,16 @@ PRODUCT_SIZES = ((100, 100, 2000), (50, 100, 151))  # rows, rows of the other fa
 
 def tune(report: Report) -> None:
     """Times of other tiles, to be entered into `kernels/_tiles.py` by hand."""
-    for sizes, numbers in report.mine(list(product(PRODUCT_SIZES, PRODUCTS))):
-        tile = Tile(*numbers)
+    for sizes, parameters in report.assigned(list(product(PRODUCT_SIZES, PRODUCTS))):
+        tile = Tile(*parameters)
         settings = {"tile": vars(tile), "sizes": sizes}
         report.attempt("tune", "row_products", settings,
                        lambda t=tile, s=sizes: _products(report, t, s))  # type: ignore[misc]  # fmt: skip
     data = samples(PAPER, TUNED_RUNS)
-    for precision, numbers in report.mine([(p, x) for p in TRAJECTORY for x in TRAJECTORY[p]]):
-        tile = Tile(*numbers)
+    for precision, parameters in report.assigned(
+        [(p, x) for p in TRAJECTORY for x in TRAJECTORY[p]]
+    ):
+        tile = Tile(*parameters)
         trajectory.tile_for = lambda *key, tile=tile: tile
         settings = {"tile": vars(tile), "precision": precision}
         report.attempt("tune", "trajectory", settings,
@@ -53,10 +55,10 @@ def _products(report: Report, tile: Tile, sizes: tuple[int, int, int]) -> Row:
     a = torch.randn(TUNED_RUNS, count_i, d, device=CUDA)
     b = torch.randn(TUNED_RUNS, count_j, d, device=CUDA)
     out = a.new_empty(TUNED_RUNS, count_i, count_j)
-    found = report.timed(lambda: inner_products.row_products_fwd(a, b, out=out), seconds=0.3)
+    timed = report.timed(lambda: inner_products.row_products_fwd(a, b, out=out), seconds=0.3)
     exact = a[-1].double() @ b[-1].double().mT
     error = float((out[-1] - exact).abs().max() / d**0.5)
-    return {**found, "error": error, "tflops": 2e-9 * out.numel() * d / found["ms"]["p50"]}
+    return {**timed, "error": error, "tflops": 2e-9 * out.numel() * d / timed["ms"]["p50"]}
 
 
 __all__ = ["tune"]

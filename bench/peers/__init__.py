@@ -1,1 +1,1 @@
-"""What is measured against: other ways to train and other libraries' losses."""
+"""Peers: other implementations of training, and losses of other libraries."""

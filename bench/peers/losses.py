@@ -1,8 +1,8 @@
-"""Contrastive losses as others write them: dense autograd, chunked cross-entropy, other libraries.
+"""Peer implementations of contrastive losses: dense autograd, chunked, other libraries.
 
 Every function takes features whose similarity is divided by `T`, and returns a scalar that autograd
 differentiates. `dense_clip` is the form of open_clip's `ClipLoss` on one device: both score
-matrices, each from a product of its own.
+matrices, each from a separate product.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def linear_one_way(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
 def masked_direction(x: Tensor, y: Tensor, positive: Tensor, same: Tensor) -> Tensor:
     """Paper, one direction: keys of the same label masked, gradient to the query alone."""
     pool = (x @ y.detach().T / T).masked_fill(same, -torch.inf)
-    own = (x * positive.detach()).sum(1) / T
-    return (torch.logaddexp(pool.logsumexp(1), own) - own).mean()
+    positive_score = (x * positive.detach()).sum(1) / T
+    return (torch.logaddexp(pool.logsumexp(1), positive_score) - positive_score).mean()
 
 
 def masked_single(x: Tensor, y: Tensor, positive: Tensor, same: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ def _load() -> ctypes.CDLL:
         files = importlib.metadata.files("mkl") or []
     except importlib.metadata.PackageNotFoundError:
         raise MklMissingError("mkl is not installed (pip install mkl)") from None
-    found = [f for f in files if f.name.startswith("libmkl_rt.so")]
-    if not found:
+    libraries = [f for f in files if f.name.startswith("libmkl_rt.so")]
+    if not libraries:
         raise MklMissingError("the installed mkl has no libmkl_rt.so")
-    library = ctypes.CDLL(str(found[0].locate()))
+    library = ctypes.CDLL(str(libraries[0].locate()))
     library.MKL_Set_Threading_Layer(1)  # sequential
     return library
 

@@ -1,4 +1,4 @@
-"""What the benchmarks compare with: who can be timed here, at which version, and why others cannot.
+"""The table of peers: version of each, and the reason where one cannot be timed here.
 
 A peer is known by the name that `--peers` takes; its variants are rows of results. Libraries that
 ask for torchvision, of which there is no build for every torch, are to be installed alone and are
@@ -27,8 +27,8 @@ def _always() -> str | None:
 
 
 def _no_compiler() -> str | None:
-    found = [c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)]
-    return None if found else "torch.compile needs a C++ compiler (g++ or clang++), found none"
+    compilers = [c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)]
+    return None if compilers else "torch.compile needs a C++ compiler (g++ or clang++), found none"
 
 
 def _no_chunked_loss() -> str | None:
@@ -138,12 +138,12 @@ def usable(variants: Mapping[str, T], asked: Iterable[str] | None = None) -> dic
         asked: Names of peers; None: all.
     """
     chosen = {**PEERS} if asked is None else {name: PEERS[name] for name in asked}
-    kept = {}
+    selected = {}
     for name, what in variants.items():
         peer = peer_of(name)
         if peer is None or (peer.name in chosen and peer.why_not() is None):
-            kept[name] = what
-    return kept
+            selected[name] = what
+    return selected
 
 
 def peer_argument(text: str) -> list[str]:

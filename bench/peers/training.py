@@ -1,4 +1,4 @@
-"""Training in weight space as others would write it: eager PyTorch, and JAX jit + lax.scan.
+"""Peer implementations of training in weight space: eager PyTorch, JAX jit + lax.scan.
 
 `textbook_losses` puts the paper's equations into PyTorch as they stand, signal patches as n rows.
 The other two are written to be hard to beat without leaving weight space: the signal is one vector,

@@ -247,11 +247,11 @@ def sweep_table() -> str:
 def startup_table() -> str:
     """What a user waits for."""
     rows = last_run("startup")
-    found = {row["variant"]: row["wall_ms"] for row in rows}
+    wall_ms = {row["variant"]: row["wall_ms"] for row in rows}
     lines = []
     for name, title in STARTUP.items():
-        digits = 1 if found[name]["p50"] > 1e4 else 2
-        cells = (f"{found[name][q] / 1e3:.{digits}f}" for q in ("p50", "p20", "p80"))
+        digits = 1 if wall_ms[name]["p50"] > 1e4 else 2
+        cells = (f"{wall_ms[name][q] / 1e3:.{digits}f}" for q in ("p50", "p20", "p80"))
         lines.append([title, *cells])
     head = ["wall time, s", "median", "20 %", "80 %"]
     return "\n\n".join((table(head, lines), source(rows[0], f"{rows[0]['cores']} CPUs")))

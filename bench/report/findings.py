@@ -25,11 +25,11 @@ PANELS = {
 
 def figure1_table() -> str:
     """Final values of Figure 1 beside what the paper prints."""
-    found = json.loads((RESULTS / "figure1.json").read_text())
-    epochs, count = found["epochs"][-1], len(found["config"]["seeds"])
+    results = json.loads((RESULTS / "figure1.json").read_text())
+    epochs, count = results["epochs"][-1], len(results["config"]["seeds"])
     head = f"after {epochs} epochs, {count} seeds, mean ± s.d."
     lines = (
-        [title, *(_cell(found[m][name], name) for m in ("single", "multi")), claim]
+        [title, *(_cell(results[m][name], name) for m in ("single", "multi")), claim]
         for name, (title, claim) in PANELS.items()
     )
     return table([head, "single-modal", "multi-modal", "the paper prints"], lines)
@@ -42,13 +42,13 @@ def _cell(curve: Mapping[str, Any], name: str) -> str:
 
 def claims_table() -> str:
     """Rows of docs/claims.md that Figure 1 decides."""
-    found = json.loads((RESULTS / "figure1.json").read_text())
+    results = json.loads((RESULTS / "figure1.json").read_text())
 
     def last(modality: str, name: str) -> float:
-        return float(found[modality][name]["mean"][-1])
+        return float(results[modality][name]["mean"][-1])
 
     def both(name: str) -> str:
-        cells = (_cell(found[m][name], "") for m in ("single", "multi"))
+        cells = (_cell(results[m][name], "") for m in ("single", "multi"))
         return "single {}, multi {}".format(*cells)
 
     loss = max(last(m, "loss") for m in ("single", "multi"))
@@ -91,22 +91,22 @@ def _table1_row(sets: Mapping[str, Any], digits: int) -> list[str]:
 
 def table1_table() -> str:
     """Every arm and readout of Table 1."""
-    found = json.loads((RESULTS / "table1.json").read_text())
+    results = json.loads((RESULTS / "table1.json").read_text())
     lines = [
-        [title, readout_name(readout, found["config"]), *_table1_row(sets, 1)]
+        [title, readout_name(readout, results["config"]), *_table1_row(sets, 1)]
         for arm, title in ARM_NAMES.items()
-        if arm in found
-        for readout, sets in found[arm].items()
+        if arm in results
+        for readout, sets in results[arm].items()
     ]
-    count = len(found["config"]["seeds"])
+    count = len(results["config"]["seeds"])
     text = f"Percent, {count} seeds, mean ± s.d. (`bench/results/table1.json`):"
     return "\n\n".join((text, table(["arm", "readout", "train", "ID", "Rand", "Rev"], lines)))
 
 
 def table1_claims() -> str:
     """Rows of docs/claims.md that Table 1 decides."""
-    found = json.loads((RESULTS / "table1.json").read_text())
-    multi, single = found["multi"]["zero_shot"], found["single"]["probe"]
+    results = json.loads((RESULTS / "table1.json").read_text())
+    multi, single = results["multi"]["zero_shot"], results["single"]["probe"]
 
     def cell(sets: Mapping[str, Any], kind: str) -> str:
         return f"{sets[kind]['mean']:.1f} ± {sets[kind]['sd']:.1f}"
@@ -182,19 +182,21 @@ def phase_table() -> str:
             if row["settings"]["plane"] != plane or row["op"] != "phase":
                 continue
             columns = zip(row["x"], row["measured"], row["predicted"], strict=True)
-            found = [
+            crossings = [
                 (x, *(_n_snr2(plane, x, y) for y in (measured, predicted)))
                 for x, measured, predicted in columns
                 if x >= least and None not in (measured, predicted)
             ]
-            offsets = [measured / predicted for _, measured, predicted in found]
-            products = [x * measured for x, measured, _ in found] if plane == "cmu-nsnr2" else []
-            xs = [x for x, *_ in found]
+            offsets = [measured / predicted for _, measured, predicted in crossings]
+            products = (
+                [x * measured for x, measured, _ in crossings] if plane == "cmu-nsnr2" else []
+            )
+            xs = [x for x, *_ in crossings]
             lines.append(
                 [
                     f"{axis} = {min(xs):,.4g} to {max(xs):,.4g}",
                     row["variant"],
-                    _range([measured for _, measured, _ in found]),
+                    _range([measured for _, measured, _ in crossings]),
                     _range(products) if products and row["variant"] == "multi" else MISSING,
                     f"{median(offsets):.2f} ({_range(offsets)})",
                     str(row["left_out"]),

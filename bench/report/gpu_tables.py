@@ -24,10 +24,10 @@ Row = dict[str, Any]
 def last_rows(op: str) -> tuple[list[Row], str]:
     """Rows of an operation in the latest run that has any, or none and a sentence why."""
     rows = list(rows_of(GPU))
-    mine = [row for row in rows if row["op"] == op]
-    if mine:
-        last = max(row["date"] for row in mine)
-        return [row for row in mine if row["date"] == last], ""
+    of_op = [row for row in rows if row["op"] == op]
+    if of_op:
+        last = max(row["date"] for row in of_op)
+        return [row for row in of_op if row["date"] == last], ""
     steps = [row for row in rows if row["op"] == "step" and row["variant"] == op]
     if not steps:
         return [], wrap(f"Nothing has been measured on a GPU yet; `{COMMAND}` does it.")
@@ -69,10 +69,10 @@ def ratio(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks mean, and once for each reason what was not measured."""
-    found = not_measured(rows)
+    notes = not_measured(rows)
     if red := dict.fromkeys(name for row in rows for name in row.get("red", ())):
-        found.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
-    return [wrap(text.replace("|", "/").replace("..", ".")) for text in found]
+        notes.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
+    return [wrap(text.replace("|", "/").replace("..", ".")) for text in notes]
 
 
 def not_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -110,12 +110,12 @@ def page(
 
 def sides(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """Rows by variant and size, and in it by modality."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    by_size: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         settings = row["settings"]
         size = settings.get("runs") or settings["n"]
-        found.setdefault((row["variant"], size), {})[settings["modality"]] = row
-    return found
+        by_size.setdefault((row["variant"], size), {})[settings["modality"]] = row
+    return by_size
 
 
 def gpu_trajectory() -> str:
@@ -153,7 +153,7 @@ def gpu_trajectory() -> str:
 def _best_peer(rows: Sequence[Row], variant: str, modality: str) -> float | None:
     """Runs a second of the quickest peer of no lower precision than a variant."""
     low = "tf32"
-    found = [
+    candidates = [
         row["runs_per_s"]
         for row in rows
         if not row["variant"].startswith(("triton", "train_many"))
@@ -161,7 +161,7 @@ def _best_peer(rows: Sequence[Row], variant: str, modality: str) -> float | None
         and "runs_per_s" in row
         and (variant.endswith(low) or not row["variant"].endswith(low))
     ]
-    return max(found, default=None)
+    return max(candidates, default=None)
 
 
 def gpu_gram() -> str:
@@ -205,15 +205,15 @@ def gpu_primal() -> str:
         return why
     products = beside(rows, "primal_product")
     rate = next((row["tflops"] for row in products if "tflops" in row), None)
-    found = sides(rows)
+    by_variant = sides(rows)
     lines = []
-    for (variant, n), by_modality in found.items():
+    for (variant, n), by_modality in by_variant.items():
         cells = [variant, f"{n:,}"]
         for modality in ("single", "multi"):
             row = by_modality.get(modality, {})
             peers = [
                 other[modality]["ms"]["p50"]
-                for (name, size), other in found.items()
+                for (name, size), other in by_variant.items()
                 if size == n and not name.startswith("primal") and "ms" in other.get(modality, {})
             ]
             fastest = {"ms": {"p50": min(peers)}} if peers else {}

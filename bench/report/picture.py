@@ -38,9 +38,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
         figure = Figure(figsize=(13, 5.2), layout="constrained")
         panels = figure.subplots(2, len(AXES))
         for k, (axis, label) in enumerate(AXES.items()):
-            mine = [row for row in points if row["settings"]["axis"] == axis]
-            for name in dict.fromkeys(row["variant"] for row in mine):
-                line = [row for row in mine if row["variant"] == name]
+            of_axis = [row for row in points if row["settings"]["axis"] == axis]
+            for name in dict.fromkeys(row["variant"] for row in of_axis):
+                line = [row for row in of_axis if row["variant"] == name]
                 x = [row["settings"]["value"] for row in line]
                 style = looks[name] | {"ms": 4, "label": name}
                 panels[0, k].loglog(x, [median_ms(row) for row in line], **style)
@@ -48,12 +48,12 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
                 panels[1, k].loglog(x, memory, **style)
             panels[0, k].set(title=label)
             panels[1, k].set(xlabel=axis)
-            sizes = sorted({row["settings"]["value"] for row in mine})
+            sizes = sorted({row["settings"]["value"] for row in of_axis})
             for panel in panels[:, k]:
                 panel.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
                 panel.minorticks_off()
                 _label_heights(panel)
-            if mine:
+            if of_axis:
                 panels[0, k].legend(fontsize=7)
         panels[0, 0].set(ylabel="ms, one thread")
         panels[1, 0].set(ylabel="peak MiB, inputs counted")

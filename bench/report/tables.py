@@ -16,11 +16,11 @@ MISSING = "–"  # a peer that was not installed
 def latest(path: Path, *ops: str) -> list[dict[str, Any]]:
     """Rows of the latest run of these operations in a results file, in their order."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    mine = [row for row in rows if row["op"] in ops]
-    if not mine:
+    of_ops = [row for row in rows if row["op"] in ops]
+    if not of_ops:
         raise ValueError(f"{path.name}: expected rows of op {' or '.join(ops)}, got none")
-    last = max(row["date"] for row in mine)
-    return [row for row in mine if row["date"] == last]
+    last = max(row["date"] for row in of_ops)
+    return [row for row in of_ops if row["date"] == last]
 
 
 def source(row: Mapping[str, Any], threads: str = "one thread") -> str:

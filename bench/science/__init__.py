@@ -1,1 +1,1 @@
-"""Accuracies, not time: other readings of the paper, and where accuracy rises."""
+"""Accuracies, not time: other interpretations of the paper, and thresholds of accuracy."""

@@ -1,4 +1,4 @@
-"""Figure 1 under other readings of what the paper does not state.
+"""Figure 1 under other interpretations of settings that the paper does not state.
 
 `python -m bench.science.readings [--json FILE] [--quick]`; where installed, `python -m
 mmcl_fast.bench.science.readings`. Findings, not time: `docs/claims.md` shows the rows. One change
@@ -61,21 +61,21 @@ def accuracy_of_other_head(run: Run) -> float:
 
 def readings(base: TrainConfig, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """All rows."""
-    found: dict[str, dict[str, Values]] = {name: {} for name in (*READINGS, OTHER_HEAD)}
+    results: dict[str, dict[str, Values]] = {name: {} for name in (*READINGS, OTHER_HEAD)}
     for modality in MODALITIES:
         for name, changes in READINGS.items():
             cfg = base.replace(modality=modality, evaluate_every=base.epochs, **changes)
             runs = train_many([cfg.replace(seed=s) for s in seeds])
-            found[name][modality] = {
+            results[name][modality] = {
                 curve: summary([float(getattr(run, curve)[-1]) for run in runs]) for curve in CURVES
             }
             if name == CHOSEN:
                 shares = [accuracy_of_other_head(run) for run in runs]
-                found[OTHER_HEAD][modality] = {"ood_accuracy": summary(shares)}
+                results[OTHER_HEAD][modality] = {"ood_accuracy": summary(shares)}
     settings = {"seeds": len(seeds), "epochs": base.epochs}
     return [
         {"op": "readings", "variant": name, "settings": settings | READINGS.get(name, {}), **values}
-        for name, values in found.items()
+        for name, values in results.items()
     ]
 
 

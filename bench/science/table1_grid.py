@@ -1,4 +1,4 @@
-"""How Table 1's answer moves with views, readout, loss and reading of the protocol.
+"""Sensitivity of Table 1 to views, readout, loss and interpretation of the protocol.
 
 One change from the defaults per row, one seed, 10000 training images (half of the table's, so that
 it is affordable): `python -m bench.science.table1_grid --data DIR [--json FILE]` prints the
@@ -66,20 +66,22 @@ def accuracies(digits: Digits, name: ArmName, cfg: Table1Config, seed: int) -> A
     if cfg.colours.tied == "first_two":
         tied = labels["rev"] < 2
         features["rev"], labels["rev"] = features["rev"][tied], labels["rev"][tied]
-    found: Accuracies = {}
+    accuracy_of: Accuracies = {}
     for title, l2 in PENALTIES.items():
         inputs, targets = features["train"], labels["train"]
         probe = fit_probe(inputs, targets, l2=l2, iterations=cfg.probe_iterations)
-        found[title] = percent_right({k: probe.predict(v) for k, v in features.items()}, labels)
+        accuracy_of[title] = percent_right(
+            {k: probe.predict(v) for k, v in features.items()}, labels
+        )
     with torch.no_grad():
         scores = {kind: arm.scores(values) for kind, values in features.items()}
-    own = {kind: values.argmax(1) for kind, values in scores.items() if values is not None}
-    return found | ({ZERO_SHOT: percent_right(own, labels)} if own else {})
+    predictions = {kind: values.argmax(1) for kind, values in scores.items() if values is not None}
+    return accuracy_of | ({ZERO_SHOT: percent_right(predictions, labels)} if predictions else {})
 
 
-def cell(found: dict[str, float]) -> str:
+def cell(accuracy_of: dict[str, float]) -> str:
     """Training and reversed test accuracy."""
-    return f"{found['train']:.1f} / {found['rev']:.1f}"
+    return f"{accuracy_of['train']:.1f} / {accuracy_of['rev']:.1f}"
 
 
 Job = tuple[ArmName, tuple[tuple[str, Any], ...]]
@@ -140,9 +142,9 @@ def main() -> None:
 
     def work(job: Job) -> Accuracies:
         name, changes = job
-        found = accuracies(digits, name, base.replace(**dict(changes)), options.seed)
-        sys.stderr.write(f"{name} {dict(changes)}: {found}\n")
-        return found
+        results = accuracies(digits, name, base.replace(**dict(changes)), options.seed)
+        sys.stderr.write(f"{name} {dict(changes)}: {results}\n")
+        return results
 
     results: dict[Job, Accuracies] = {}
     with ThreadPoolExecutor(options.threads, "grid", torch.set_num_threads, (1,)) as pool:
@@ -157,7 +159,9 @@ def main() -> None:
             for name, changes in results
         )
         pairs = zip(rows, results.values(), strict=True)
-        record.append(options.json, [{**row, "accuracy": found, **before} for row, found in pairs])
+        record.append(
+            options.json, [{**row, "accuracy": accuracy, **before} for row, accuracy in pairs]
+        )
 
 
 if __name__ == "__main__":

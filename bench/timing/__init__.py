@@ -1,1 +1,1 @@
-"""Time, memory, and what the machine could do."""
+"""Measurement of time, memory and the machine's ceilings."""

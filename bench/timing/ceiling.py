@@ -1,4 +1,4 @@
-"""What this machine can do at most, for judging the rest: matrix products and memory.
+"""Ceilings of this machine: measured rates of matrix products and of memory.
 
 `python -m bench.timing.ceiling [--json FILE]`; where installed, `python -m
 mmcl_fast.bench.timing.ceiling`. One thread, CPU time.

@@ -26,15 +26,15 @@ def in_fork(measure: Callable[[], Sequence[float]]) -> list[float]:
         _tell(measure, there)
     os.close(there)
     with os.fdopen(here, "rb") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    if not said:
+    if not output:
         raise RuntimeError("memory: expected numbers, got a process that failed")
-    return [float(word) for word in said.split()]
+    return [float(word) for word in output.split()]
 
 
 def _tell(measure: Callable[[], Sequence[float]], pipe: int) -> None:
-    """In the fork: tell the numbers and end at once, without this process's exit handlers."""
+    """In the fork: write the numbers and exit at once, without this process's exit handlers."""
     try:
         os.write(pipe, " ".join(map(repr, measure())).encode())
     except Exception:  # noqa: BLE001 - the parent raises for it
@@ -47,19 +47,19 @@ def _tell(measure: Callable[[], Sequence[float]], pipe: int) -> None:
 def saved_mib(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> float:
     """What autograd keeps between forward and backward, inputs not counted."""
     known = {x.untyped_storage().data_ptr() for x in inputs}
-    kept: dict[int, int] = {}
+    bytes_of: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+            bytes_of[storage.data_ptr()] = storage.nbytes()
         return x
 
     with saved_tensors_hooks(keep, lambda x: x):
         value = loss(*inputs)
-    total = sum(kept.values())
+    saved_bytes = sum(bytes_of.values())
     value.backward()
-    return total / 2**20
+    return saved_bytes / 2**20
 
 
 __all__ = ["in_fork", "saved_mib"]

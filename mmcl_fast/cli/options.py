@@ -1,15 +1,15 @@
-"""Options of every command: fields of frozen dataclasses; torch loads when a command runs."""
+"""Options of every command: fields of frozen dataclasses. torch loads when a command runs."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass
-from importlib import import_module
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
-import tyro
-
+from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.names import PlaneName
@@ -20,18 +20,26 @@ MAX_THREADS = 4096
 SPEC_SUFFIX = ".toml"
 
 
+class Command(Protocol):
+    """A command with its options."""
+
+    def run(self) -> int:
+        """Run the command and return its exit status."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure1:
-    """Reproduce the paper's Figure 1: leaves figure1.png, figure1.pdf, figure1.json."""
+    """Reproduce the paper's Figure 1: writes figure1.png, figure1.pdf, figure1.json."""
 
     seeds: int = 10
     """Number of seeds (data and weights), from --first-seed upwards. At least 1."""
     out: Path = Path()
     """Directory of the results."""
     engine: EngineName = "auto"
-    """How to train: coefficient space, weights, autograd, or the cheapest that is exact."""
+    """Training engine; auto takes the cheapest that is exact."""
     device: Device = "auto"
-    """Where to train; auto takes CUDA when there is one."""
+    """Training device; auto takes CUDA where there is one."""
     dtype: DType = "float32"
     """Floating-point type."""
     epochs: int = 200
@@ -39,10 +47,13 @@ class Figure1:
     first_seed: int = 0
     """First seed."""
     threads: int | None = None
-    """Processor threads; the curves do not depend on it. Default: torch's choice."""
+    """CPU threads; the curves do not depend on them. Default: torch's choice."""
 
     def run(self) -> int:
-        """Do it."""
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.figure1 import figure1_command
+
+        _set_threads("threads", self.threads)
         cfg = PRESETS["figure1"].replace(
             engine=self.engine,
             device=self.device,
@@ -50,59 +61,75 @@ class Figure1:
             epochs=self.epochs,
             seed=self.first_seed,
         )
-        return _command("figure1", self.threads)(cfg, self.seeds, self.out)  # type: ignore[no-any-return]
+        return figure1_command(cfg, self.seeds, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one run, any setting: leaves run.json, curves.npz, curves.png, weights.safetensors."""
+    """Train one run: writes run.json, curves.npz, curves.png, weights.safetensors."""
 
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     preset: str = "figure1"
-    """Settings to start from: figure1 or figure1-multi; other flags change them."""
+    """Settings that the other flags change: figure1 or figure1-multi."""
     out: Path = Path("run")
     """Directory of the results."""
     checkpoint_every: int = 0
-    """Epochs between checkpoints; the same command continues from the last one. 0: none."""
+    """Epochs between checkpoints; re-running the same command resumes from the last. 0: none."""
     threads: int | None = None
-    """Processor threads; from 1 GFLOP an epoch on, curves depend on it by rounding."""
+    """CPU threads; above 1 GFLOP an epoch, curves depend on them by rounding."""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """Settings of the run."""
+
+    @staticmethod
+    def base(given: Mapping[str, Any]) -> TrainConfig:
+        """The preset on the command line."""
+        preset = given.get("preset", "figure1")
+        if preset not in PRESETS:
+            raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        return PRESETS[preset]
 
     def run(self) -> int:
-        """Do it."""
-        return _command("train", self.threads)(self.config, self.out, self.checkpoint_every)  # type: ignore[no-any-return]
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.train import train_command
+
+        _set_threads("threads", self.threads)
+        return train_command(self.config, self.out, self.checkpoint_every)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table1:
-    """Reproduce the paper's Table 1 on MNIST: leaves table1.json, table1.md, table1.png."""
+    """Reproduce the paper's Table 1 on MNIST: writes table1.json, table1.md, table1.png."""
 
-    config: tyro.conf.OmitArgPrefixes[Table1Config] = field(default_factory=Table1Config)
     data: Path
     """Directory of the four MNIST files, gzipped or unpacked."""
     seeds: int | None = None
     """Number of seeds (data, weights, views), from --first-seed upwards. Default: 3; quick: 1."""
     out: Path = Path()
-    """Directory of the results; an interrupted run in it is continued."""
+    """Directory of the results; re-running the same command resumes an interrupted run."""
     quick: bool = False
-    """A look in under a minute: 6000 images, 3 epochs, arms multi and single, one seed."""
+    """A trial in under a minute: 6000 images, 3 epochs, arms multi and single, one seed."""
     download: bool = False
-    """First fetch the files that are missing into --data, with checksums."""
+    """Download files that are absent from --data, verified by checksum."""
     arms: tuple[ArmName, ...] = ARMS
-    """What to train. The paper's two: multi, single. More views, and two controls: the others."""
+    """Arms to train: the paper's multi and single; SimCLR's full augmentations; two controls."""
     checksums: Literal["mnist", "none"] = "mnist"
-    """Take the genuine MNIST files only, or any of their format (Fashion-MNIST)."""
+    """Require the genuine MNIST files, or accept any of their format (Fashion-MNIST)."""
     device: Device = "auto"
-    """Where to train; auto takes CUDA when there is one."""
+    """Training device; auto takes CUDA where there is one."""
     first_seed: int = 0
     """First seed."""
-    threads: int | None = None
-    """Jobs side by side, one thread each; the numbers do not depend on it. Default: all cores."""
+    workers: int | None = None
+    """Jobs side by side, one thread each; results do not depend on it. Default: one per core."""
+    config: Table1Config = field(default_factory=Table1Config)
+    """Settings of the experiment."""
 
     def run(self) -> int:
-        """Do it."""
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.table1 import table1_command
+
+        _set_threads("workers", self.workers)
         count = self.seeds if self.seeds is not None else (1 if self.quick else 3)
         fewer = self.quick and self.arms == ARMS
-        status: int = _command("table1", self.threads)(
+        return table1_command(
             quick(self.config) if self.quick else self.config,
             range(self.first_seed, self.first_seed + count),
             ARMS[:2] if fewer else self.arms,
@@ -112,20 +139,18 @@ class Table1:
             download=self.download,
             device=self.device,
         )
-        return status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Run a grid of settings times seeds; the same command goes on where it was stopped."""
+    """Run a grid of settings times seeds; re-running the same command resumes."""
 
-    spec: tyro.conf.Positional[Path | None] = None
-    """TOML file of the sweep: seeds, [base], [grid], [zip]; flags go before it."""
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
-    grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    spec: Path | None = field(default=None, metadata=POSITIONAL)
+    """TOML file of the sweep: seeds, [base], [grid], [zip]. Flags override it."""
+    grid: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
     """An axis: m=16,64,256, snr=linspace(0.05,0.5,10), n=geomspace(10,1000,5), modality=both."""
-    zip: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An axis that moves together with the other --zip axes."""
+    zip: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """An axis that varies jointly with the other --zip axes."""
     seeds: int | None = None
     """Seeds of each combination, from --first-seed upwards. Default: 1."""
     first_seed: int | None = None
@@ -139,93 +164,116 @@ class Sweep:
     workers: int | None = None
     """Runs side by side, one thread each. Default: one per core, or per GPU."""
     shard: str | None = None
-    """i/N: compute the i-th of N parts only (1 <= i <= N), for arrays of jobs."""
+    """i/N: compute only the i-th of N parts of the shards (1 <= i <= N), for job arrays."""
     extend: bool = False
-    """Add runs to the plan of the store; what is there stays."""
+    """Add runs to the stored plan; existing rows stay."""
     allow_other_engine: bool = False
-    """Go on where the plan's engine or processor is not to be had; computed_on marks the rows."""
+    """Resume where the plan's engine or processor is unavailable; computed_on marks the rows."""
     retry_failed: bool = False
-    """Also compute shards with failed rows again."""
-    max_deaths: int = 5
-    """Workers a shard may cost before it is put away."""
+    """Recompute shards with failed rows."""
+    max_worker_failures: int = 5
+    """Worker deaths after which a shard is quarantined."""
     dry_run: bool = False
-    """Only say how many runs, hours and bytes it would be."""
+    """Print the number of runs, core-hours and bytes, and compute nothing."""
     slurm: int | None = None
     """Write sweep.sbatch for an array of this many jobs instead; --workers: cores of each."""
-    sbatch: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    sbatch: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
     """A further #SBATCH option of that script, such as --sbatch=--partition=cpu."""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """Settings of every run, unless an axis sets them."""
+
+    @staticmethod
+    def base(given: Mapping[str, Any]) -> TrainConfig:
+        """[base] of the TOML file on the command line."""
+        spec: Path | None = given.get("spec")
+        if spec is None:
+            return TrainConfig()
+        if spec.suffix != SPEC_SUFFIX:
+            raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(spec)!r}")
+        from mmcl_fast.sweep.plan.spec_file import read_spec
+
+        return read_spec(spec).base
 
     def run(self) -> int:
-        """Do it."""
-        if self.spec is not None and self.spec.suffix != SPEC_SUFFIX:
-            raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(self.spec)!r}")
-        part = None if self.shard is None else _part(self.shard)
-        run = _command("sweep", None)
-        home = import_module("mmcl_fast.cli.commands.sweep")
-        sweep = import_module("mmcl_fast.sweep")
-        spec = sweep.Spec(self.config) if self.spec is None else sweep.read_spec(self.spec)
-        request = None
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.sweep import (
+            SlurmRequest,
+            job_command,
+            parse_shard,
+            sweep_command,
+        )
+        from mmcl_fast.sweep import Policy, Spec, read_spec
+
+        if self.max_worker_failures < 1:
+            raise ConfigError(
+                f"max_worker_failures: expected an integer >= 1, got {self.max_worker_failures}"
+            )
+        slurm = None
         if self.slurm is not None:
-            request = home.SlurmRequest(self.slurm, self.sbatch, home.command_line(sys.argv[1:]))
-        return run(  # type: ignore[no-any-return]
+            slurm = SlurmRequest(self.slurm, self.sbatch, job_command(sys.argv[1:]))
+        return sweep_command(
             self.config,
-            spec,
+            Spec(self.config) if self.spec is None else read_spec(self.spec),
             grid=self.grid,
             zipped=self.zip,
             seeds=self.seeds,
             first_seed=self.first_seed,
             out=self.out,
-            policy=sweep.Policy(
+            policy=Policy(
                 executor=self.executor,
                 address=self.address,
                 workers=self.workers,
-                part=part,
+                part=None if self.shard is None else parse_shard(self.shard),
                 extend=self.extend,
                 any_engine=self.allow_other_engine,
                 retry_failed=self.retry_failed,
-                max_deaths=self.max_deaths,
+                max_deaths=self.max_worker_failures,
             ),
             dry_run=self.dry_run,
-            slurm=request,
+            slurm=slurm,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a sweep is, from its store alone, while it runs or afterwards."""
+    """Print the progress of a sweep from its store, during or after it."""
 
-    store: tyro.conf.Positional[Path]
+    store: Path = field(metadata=POSITIONAL)
     """Directory of the store."""
 
     def run(self) -> int:
-        """Do it."""
-        return _command("status", None)(self.store)  # type: ignore[no-any-return]
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.status import status_command
+
+        return status_command(self.store)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Draw the rows of a sweep: curves over epochs, lines over a setting, a heat map of two."""
+    """Plot the rows of a sweep: curves over epochs, lines over a setting, a heatmap of two."""
 
-    store: tyro.conf.Positional[Path]
+    store: Path = field(metadata=POSITIONAL)
     """Directory of the store."""
-    kind: Literal["curves", "lines", "heat"] = "curves"
-    """Curves over epochs, lines over --x, or a map over --x and --y; bands: 1 s.d. over seeds."""
+    kind: Literal["curves", "lines", "heatmap"] = "curves"
+    """Curves over epochs, lines over --x, or a heatmap over --x and --y; bands: 1 s.d."""
     x: str | None = None
     """Horizontal axis: a setting, or snr, n_snr2, c_mu, noise_rate, noise_start."""
     y: str | None = None
-    """Vertical axis of a map: as --x."""
+    """Vertical axis of a heatmap: as --x."""
     value: str | None = None
     """Loss, ood_accuracy, signal or noise; final_... of it. Default: all, or final_ood_accuracy."""
     hue: str = "modality"
-    """What tells lines, or maps, apart: as --x."""
-    where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Rows to draw: m=16. What varies and is no axis must be fixed so; nothing is averaged over."""
+    """Setting that distinguishes the lines, or the panels of a heatmap: as --x."""
+    where: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """Filter of the rows: m=16. A setting that varies and is no axis needs one."""
     out: Path
-    """The picture, .png or .pdf."""
+    """Output file, .png or .pdf."""
 
     def run(self) -> int:
-        """Do it."""
-        return _command("plot", None)(  # type: ignore[no-any-return]
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.plot import plot_command
+
+        return plot_command(
             self.store,
             self.kind,
             x=self.x,
@@ -239,7 +287,7 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Map OOD accuracy of both modalities with the theory's boundaries; run again = resume."""
+    """Map OOD accuracy of both modalities with the theory's boundaries; re-running resumes."""
 
     plane: PlaneName = "cmu-nsnr2"
     """Axes: n and SNR, C_mu and n SNR^2, d and n SNR^2, or m and n SNR^2."""
@@ -248,7 +296,7 @@ class Phase:
     points: int = 16
     """Values of each axis. 3 to 512."""
     epochs: int = 200
-    """Epochs of training; accuracy is taken at their end. At least 1."""
+    """Epochs of training; accuracy is evaluated after the last. At least 1."""
     first_seed: int = 0
     """First seed."""
     workers: int | None = None
@@ -257,8 +305,10 @@ class Phase:
     """Directory of the results: phase.png, phase.pdf, phase.json, store."""
 
     def run(self) -> int:
-        """Do it."""
-        return _command("phase", None)(  # type: ignore[no-any-return]
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.phase import phase_command
+
+        return phase_command(
             self.plane,
             seeds=range(self.first_seed, self.first_seed + self.seeds),
             points=self.points,
@@ -270,10 +320,10 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Theory:
-    """Check the paper's lemmas and theorems on runs: leaves theory.json, theory.md, theory.png."""
+    """Check the paper's lemmas and theorems on runs: writes theory.json, theory.md, theory.png."""
 
     checks: tuple[CheckName, ...] = CHECK_NAMES
-    """What to check: growth rates, T1, sizes at T1, signs, the threshold C_mu, the test error."""
+    """Checks: growth rates, T1, sizes at T1, signs, the threshold C_mu, the test error."""
     seeds: int = 10
     """Number of seeds (data and weights), from --first-seed upwards. At least 2."""
     out: Path = Path()
@@ -281,85 +331,84 @@ class Theory:
     first_seed: int = 0
     """First seed."""
     threads: int = 1
-    """Processor threads; the numbers do not depend on it. Runs this short gain little by more."""
+    """CPU threads; results do not depend on them, and runs this short gain little."""
 
     def run(self) -> int:
-        """Do it."""
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.theory import theory_command
+
+        _set_threads("threads", self.threads)
         seeds = range(self.first_seed, self.first_seed + self.seeds)
-        return _command("theory", self.threads)(self.checks, seeds, self.out)  # type: ignore[no-any-return]
+        return theory_command(self.checks, seeds, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure this library against PyTorch and other peers: leaves bench.jsonl, bench.png."""
+    """Measure this library against PyTorch and other peers: writes bench.jsonl, bench.png."""
 
-    operations: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to measure: loss, train, data, sweep, primal, sizes, startup. Default: all."""
+    operations: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
+    """Operations: loss, train, data, sweep, primal, sizes, startup. Default: all."""
     peers: tuple[str, ...] | None = None
-    """What to compare with. Default: all that are installed; the others are named with a reason."""
+    """Peers to compare with. Default: all that are installed; others are skipped with a reason."""
     json: Path | None = None
-    """File to which one JSON object a measurement is appended. Default: bench.jsonl in --out."""
+    """JSON Lines file to append the measurements to. Default: bench.jsonl in --out."""
     out: Path = Path()
     """Directory of the results."""
     quick: bool = False
-    """A trial: least sizes and repeats."""
+    """A trial with the smallest sizes and fewest repeats."""
 
     def run(self) -> int:
-        """Do it."""
-        status: int = _command("bench", None)(
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.bench import bench_command
+
+        return bench_command(
             self.operations, self.peers, json_file=self.json, out=self.out, quick=self.quick
         )
-        return status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Versions, devices, and what can run here and why the rest cannot."""
+    """Print versions, devices, and the engines and backends that can run here."""
 
     def run(self) -> int:
-        """Do it."""
-        return _command("info", None)()  # type: ignore[no-any-return]
+        """Run the command and return its exit status."""
+        from mmcl_fast.cli.commands.info import info_command
+
+        return info_command()
 
 
-COMMANDS = {
-    "figure1": Figure1,
-    "table1": Table1,
-    "train": Train,
-    "sweep": Sweep,
-    "status": Status,
-    "plot": Plot,
-    "phase": Phase,
-    "theory": Theory,
-    "bench": Bench,
-    "info": Info,
-}
+COMMANDS: MappingProxyType[str, type[Command]] = MappingProxyType(
+    {
+        "figure1": Figure1,
+        "table1": Table1,
+        "train": Train,
+        "sweep": Sweep,
+        "status": Status,
+        "plot": Plot,
+        "phase": Phase,
+        "theory": Theory,
+        "bench": Bench,
+        "info": Info,
+    }
+)
+RENAMED = MappingProxyType(
+    {
+        ("sweep", "--max-deaths"): "--max-worker-failures",
+        ("table1", "--threads"): "--workers",
+    }
+)
+"""Former flags of commands, which are refused, and their present names."""
 
 
-def flags_of(kind: Any) -> list[str]:
-    """Every flag of a command: fields of its dataclass, and of fields that are dataclasses."""
-    found: list[str] = []
-    hints = get_type_hints(kind)
-    for f in fields(kind):
-        inner = hints[f.name]
-        found += flags_of(inner) if is_dataclass(inner) else [f"--{f.name.replace('_', '-')}"]
-    return found
+def _set_threads(option: str, count: int | None) -> None:
+    """Limit torch's threads to `count`, which the user gave as `option`."""
+    if count is None:
+        return
+    if not 1 <= count <= MAX_THREADS:
+        raise ConfigError(f"{option}: expected an integer in 1 .. {MAX_THREADS}, got {count}")
+    import torch
+
+    torch.set_num_threads(count)
 
 
-def _part(text: str) -> tuple[int, int]:
-    """`i/N` as numbers."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise ConfigError(f"shard: expected i/N, such as 3/10, got {text!r}")
-    return int(index), int(count)
-
-
-def _command(name: str, threads: int | None) -> Any:
-    module = import_module(f"mmcl_fast.cli.commands.{name}")
-    if threads is not None:
-        if not 1 <= threads <= MAX_THREADS:
-            raise ConfigError(f"threads: expected an integer in 1 .. {MAX_THREADS}, got {threads}")
-        import_module("torch").set_num_threads(threads)
-    return getattr(module, f"{name}_command")
-
-
-__all__ = ["COMMANDS", "SPEC_SUFFIX", "Sweep", "Train", "flags_of"]
+__all__ = ["COMMANDS", "RENAMED", "Command"]

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress displays: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ LINE_EVERY_S = 30.0
 
 
 class Progress(Protocol):
-    """Tells a person how far the work is."""
+    """A progress display."""
 
     def advance(self, label: str, done: float) -> None:
-        """Set what is being done, and how many units are done."""
+        """Set the label of the current work and the number of finished units."""
         ...
 
 
 class _Lines:
-    """A plain line now and then, for logs."""
+    """A plain line every `LINE_EVERY_S` seconds, for logs."""
 
     def __init__(self, total: float, unit: str) -> None:
         self._total, self._unit = total, unit
-        self._start = self._said = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._before: float | None = None
 
     def advance(self, label: str, done: float) -> None:
         now = time.monotonic()
         if self._before is None:
-            # Resumed work starts with what was done before, which says nothing of the rate.
+            # Units finished before a resume do not count towards the rate.
             self._before, self._start = done, now
-        if now - self._said < LINE_EVERY_S:
+        if now - self._last_line < LINE_EVERY_S:
             return
-        self._said = now
+        self._last_line = now
         rate = (done - self._before) / (now - self._start) if now > self._start else 0.0
         left = (self._total - done) / rate if rate > 0 else float("inf")
         sys.stderr.write(
@@ -48,8 +48,8 @@ def progress(total: float, unit: str) -> Iterator[Progress]:
     """A progress display of `total` units on standard error.
 
     Args:
-        total: Units of work in all.
-        unit: What a unit is called, in the plural.
+        total: Units of work.
+        unit: Name of a unit, in the plural.
     """
     if not sys.stderr.isatty():
         yield _Lines(total, unit)

@@ -85,7 +85,7 @@ def run_figure1(
     runs: dict[str, list[Run]] = {}
     done = 0
 
-    def tell(info: EpochInfo) -> None:
+    def report(info: EpochInfo) -> None:
         nonlocal done
         done += len(info.loss)
         if on_progress:
@@ -93,7 +93,7 @@ def run_figure1(
 
     for modality in MODALITIES:
         cfg = base.replace(modality=modality)
-        runs[modality] = train_many([cfg.replace(seed=s) for s in seeds], on_epoch=tell)
+        runs[modality] = train_many([cfg.replace(seed=s) for s in seeds], on_epoch=report)
     return Figure1(base, tuple(seeds), runs, {m: _t1(base, m) for m in MODALITIES})
 
 

@@ -71,7 +71,7 @@ class Scaled:
         return self.noise_start / math.sqrt(self.d)
 
     def config(self, **changes: Any) -> TrainConfig:
-        """The settings of a run: reduced data, sigma_xi = 1, fields changed as told.
+        """The settings of a run: reduced data, sigma_xi = 1, with `changes` applied.
 
         Raises: ConfigError: n, d or m is not whole, or a setting is out of range.
         """

@@ -1,9 +1,9 @@
-"""Sweeps: a grid of settings times seeds, computed in shards, kept in Parquet, never lost.
+"""Sweeps: a grid of settings times seeds, computed in shards and stored as Parquet.
 
 plan = sweep.make_plan(TrainConfig(data="reduced"), grid={"m": [16, 64], "modality": ["both"]},
                        seeds=100)
-sweep.run_sweep(plan, "store")       # killed at any moment, the same call goes on
-table = sweep.load("store")          # pyarrow, one row a run
+sweep.run_sweep(plan, "store")       # after an interruption, the same call resumes
+table = sweep.load("store")          # pyarrow, one row per run
 cube = sweep.to_xarray("store")      # one dimension per swept setting
 """
 

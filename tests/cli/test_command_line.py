@@ -13,6 +13,9 @@ import pytest
 from safetensors.torch import load_file
 
 from mmcl_fast.cli.command_line import run
+from mmcl_fast.cli.options import COMMANDS, Sweep, Table1, Train
+from mmcl_fast.cli.parser import build, parse
+from mmcl_fast.config import PRESETS
 
 QUICK = ["--epochs", "6"]
 
@@ -159,7 +162,12 @@ MISTAKES = [
         ["figure2"],
         "figure2: expected a command: figure1, table1, train, sweep, status, plot, phase, theory,",
     ),
-    ([], ""),
+    ([], "mmcl: expected a command: figure1,"),
+    (["train", "--n"], "--n: expected one argument"),
+    (["train", "stray"], "stray: expected an option of mmcl train"),
+    (["train", "--dtype", "float16"], "--dtype: expected one of float32, float64, got 'float16'"),
+    (["train", "--eta", "x"], "--eta: expected a number, got 'x'"),
+    (["status"], "store: expected PATH, got none"),
 ]
 
 
@@ -210,6 +218,30 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().out
     for name in FIELD_NAMES:
         assert f"--{name.replace('_', '-')}" in said
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, None])
+def test_help_reads_as_prose(command: str | None, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run([*filter(None, [command]), "--help"])
+    assert not stop.value.code
+    said = " ".join(capsys.readouterr().out.split())
+    for leftover in ("None", "MISSING", "frozen", "Raises:", "`"):
+        assert leftover not in said
+    assert command is not None or all(name in said for name in COMMANDS)
+
+
+def test_flags_change_the_settings_of_a_preset() -> None:
+    typed = ["--preset", "figure1-multi", "--mu_norm=2", "--tau", "none", "--momentum", "None"]
+    train = build(Train, parse("train", Train, typed))
+    assert train.config == PRESETS["figure1-multi"].replace(mu_norm=2.0)
+    typed = ["--data", "x", "--flip", "0.5", "--epochs", "2", "--arms", "multi", "single"]
+    table = build(Table1, parse("table1", Table1, typed))
+    assert (table.config.views.flip, table.config.epochs) == (0.5, 2)
+    assert table.arms == ("multi", "single")
+    typed = ["--grid", "m=1", "--out", "x", "--grid", "n=2", "--sbatch=--partition=cpu"]
+    sweep = build(Sweep, parse("sweep", Sweep, typed))
+    assert (sweep.grid, sweep.zip, sweep.sbatch) == (("m=1", "n=2"), (), ("--partition=cpu",))
 
 
 def test_progress_on_a_terminal(tmp_path: Path) -> None:

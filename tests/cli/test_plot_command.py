@@ -130,7 +130,7 @@ def test_a_value_is_named_by_six_digits(tmp_path: Path, drawn, capsys) -> None:
 
 
 def test_heat(store: Path, tmp_path: Path, drawn) -> None:
-    flags = ["--kind", "heat", "--x", "m", "--y", "n_snr2", "--value", "final_noise"]
+    flags = ["--kind", "heatmap", "--x", "m", "--y", "n_snr2", "--value", "final_noise"]
     assert mmcl(["plot", str(store), *flags, "--out", str(tmp_path / "x.png")]) == 0
     figure = drawn[0]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["single-modal", "multi-modal"]
@@ -149,7 +149,7 @@ def test_heat(store: Path, tmp_path: Path, drawn) -> None:
 
 MISTAKES = [
     (["--kind", "lines"], "x: expected a setting with --kind lines, got none"),
-    (["--kind", "heat", "--x", "m"], "y: expected a setting with --kind heat, got none"),
+    (["--kind", "heatmap", "--x", "m"], "y: expected a setting with --kind heatmap, got none"),
     (["--x", "m"], "x: expected none with --kind curves, got m"),
     (["--kind", "lines", "--x", "mm"], "mm: unknown column; did you mean m?"),
     (["--kind", "lines", "--x", "n_snr"], "n_snr: unknown column; did you mean n_snr2?"),
@@ -167,6 +167,7 @@ MISTAKES = [
     (["--where", "m=7"], "where: expected a value of m in the store (2, 3), got 7"),
     (["--where", "m=x"], "where: expected a number for m, got 'x'"),
     (["--where", "modality=both"], "where: expected a value of modality in the store (multi, sin"),
+    (["--kind", "heat"], "--kind: expected one of curves, lines, heatmap, got 'heat' (did you"),
     (["--out", "x.jpg"], "out: expected a file ending in .png or .pdf, got 'x.jpg'"),
 ]
 
@@ -209,7 +210,7 @@ def test_diverged_runs_are_said_and_hatched(tmp_path: Path, drawn, capsys) -> No
     base = BASE.replace(q=4, m=2, sigma_0=1.0)
     plan = sweep.make_plan(base, grid={"eta": [1e-6, 1e10], "n_snr2": [0.5, 1.0]}, seeds=2)
     sweep.run_sweep(plan, out, policy=sweep.Policy(workers=1))
-    flags = ["--kind", "heat", "--x", "eta", "--y", "n_snr2", "--value", "final_loss"]
+    flags = ["--kind", "heatmap", "--x", "eta", "--y", "n_snr2", "--value", "final_loss"]
     assert mmcl(["plot", str(out), *flags, "--out", str(tmp_path / "x.png")]) == 0
     assert "mmcl: 4 diverged or failed runs are left out" in capsys.readouterr().err
     told = " ".join(drawn[0].get_supxlabel().split())

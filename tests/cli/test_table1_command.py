@@ -48,7 +48,7 @@ def test_an_interrupted_command_continues(
     folder: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     line = ["table1", "--data", str(folder), "--out", str(tmp_path / "a"), "--seeds", "1", *SMALL]
-    line += ["--threads", "1", "--arms", "supervised", "multi"]
+    line += ["--workers", "1", "--arms", "supervised", "multi"]
     real = experiment.run_job
     ran = []
 
@@ -97,14 +97,16 @@ def test_mistakes_are_one_line_and_status_2(folder: Path, tmp_path: Path, capsys
     for rest, message in (
         ([*data, "--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
         ([*data, "--arms", "multi", "multi"], "arms: expected at least one arm, each once"),
-        ([*data, "--arms", "clip"], "invalid choice 'clip' for argument '--arms'"),
+        ([*data, "--arms", "clip"], "--arms: expected one of multi, single, single_full, two_head"),
         ([*data, "--noise", "1"], "--noise: expected an option of mmcl table1"),
+        ([*data, "--threads", "2"], "--threads: renamed, expected --workers"),
+        ([*data, "--workers", "0"], "workers: expected an integer in 1 .. 4096, got 0"),
         ([*data, "--epochs", "0"], "epochs: expected an integer in 1 .. "),
         ([*data, "--colour-noise", "1.5"], "colour_noise: expected a number in [0, 1], got 1.5"),
         ([*data, "--images", "601", "--checksums", "none"], "at most the 600 training images"),
         ([*data], "expected the content of train-images-idx3-ubyte.gz with MD5 6bbc9ace"),
         (["--data", str(tmp_path)], "data: expected train-images-idx3-ubyte.gz, train-labels"),
-        ([], "--data"),
+        ([], "--data: expected PATH, got none"),
     ):
         assert run(["table1", *rest, *out]) == 2, message
         error = capsys.readouterr().err

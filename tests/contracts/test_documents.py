@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmcl_fast.cli.options import COMMANDS, flags_of
+from mmcl_fast.cli.options import COMMANDS
+from mmcl_fast.cli.parser import flags_of
 from mmcl_fast.config import FIELD_NAMES
 
 ROOT = Path(__file__).parents[2]

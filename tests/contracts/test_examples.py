@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mmcl_fast.cli.options import COMMANDS, flags_of
+from mmcl_fast.cli.options import COMMANDS
+from mmcl_fast.cli.parser import flags_of
 from tests.support.peers import peer
 
 ROOT = Path(__file__).parents[2]

@@ -83,18 +83,19 @@ ARROWS: dict[str, set[str]] = {
         "theory", "training",
     },
     "cli": {
-        "__init__", "config", "errors", "experiments.phase.names", "experiments.table1.protocol",
-        "experiments.theory_checks.names",
+        "__init__", "cli.commands", "config", "errors", "experiments.phase.names",
+        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep", "sweep.plan",
     },
+    "cli.progress": set(),
     "cli.commands": {
-        "_native", "bench", "bench.peers", "bench.run", "cli", "config", "data.mnist",
+        "_native", "bench", "bench.peers", "bench.run", "cli.progress", "config", "data.mnist",
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
         "plotting", "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
     "bench": {"bench.peers", "config"},
-    "bench.run": {"bench", "bench.peers", "bench.report", "cli"},
+    "bench.run": {"bench", "bench.peers", "bench.report"},
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
         "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",

@@ -139,12 +139,12 @@ def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "parts" / "notes").write_text("")
     assert run(["status", str(tmp_path)]) == 1, "every row is there, and a stranger"
     Store(tmp_path).part(1).write_bytes(b"x")
-    Store(tmp_path).put_away(2, 5, "SIGKILL")
+    Store(tmp_path).quarantine_shard(2, 5, "SIGKILL")
     Store(tmp_path).part(2).unlink()
     capsys.readouterr()
     assert run(["status", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "shards put away" in said.out
+    assert "quarantined shards" in said.out
     assert "mmcl: part-000001.parquet: expected a whole Parquet file" in said.err
     assert "mmcl: notes: expected a part of this store's plan" in said.err
     assert run(["status", str(tmp_path / "nowhere")]) == 2
@@ -193,7 +193,9 @@ MISTAKES = [
     (["--shard", "x"], "shard: expected i/N, such as 3/10, got 'x'"),
     (["--workers", "0"], "workers: expected an integer >= 1, got 0"),
     (["--address", "127.0.0.1:6379"], "address: expected executor ray, got local"),
-    (["--max-deaths", "0"], "max_deaths: expected an integer >= 1, got 0"),
+    (["--max-worker-failures", "0"], "max_worker_failures: expected an integer >= 1, got 0"),
+    (["--max-deaths", "3"], "--max-deaths: renamed, expected --max-worker-failures"),
+    (["--max-deaths=3"], "--max-deaths: renamed, expected --max-worker-failures"),
     (["--slurm", "0"], "slurm: expected an integer >= 1, got 0"),
     (["--seed=-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),
     (["sweep.txt"], "spec: expected a file named *.toml, got 'sweep.txt'"),

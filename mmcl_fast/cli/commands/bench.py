@@ -1,4 +1,4 @@
-"""`mmcl bench`: this library against reference PyTorch and the peers that are installed."""
+"""`mmcl bench`: this library against reference PyTorch and the installed peers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def bench_command(
     out: Path,
     quick: bool,
 ) -> int:
-    """Measure; leave bench.jsonl and bench.png in `out`, print every ratio in one table.
+    """Measure; write bench.jsonl and bench.png to `out`, and print every ratio in one table.
 
     Args:
-        operations: Names of operations; none: all.
+        operations: Names of operations; empty: all.
         peers: Names of peers; None: all that can run here.
         json_file: JSON lines to append to; None: bench.jsonl in `out`.
-        out: Directory of the results, made if missing.
-        quick: A trial of least sizes.
+        out: Directory of the results, created if absent.
+        quick: Use the smallest sizes.
 
-    Returns: Exit status: 0, or 1 if a value was wrong, of which nothing is timed then.
+    Returns: Exit status: 0, or 1 if a value was wrong; its operation is then not timed.
     """
     known = {operation.name for operation in OPERATIONS}
     for name in operations:

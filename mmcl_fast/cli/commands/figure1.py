@@ -1,4 +1,4 @@
-"""`mmcl figure1`: train both modalities over seeds, draw the four panels, print the claims."""
+"""`mmcl figure1`: train both modalities over seeds, plot the four panels, print the claims."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mmcl_fast.training.resolve import resolve
 
 
 def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
-    """Run the experiment; leave figure1.png, figure1.pdf and figure1.json in `out`.
+    """Run the experiment; write figure1.png, figure1.pdf and figure1.json to `out`.
 
     Args:
         cfg: Settings of the runs.
         seeds: Number of seeds, cfg.seed upwards, >= 1.
-        out: Directory of the results, made if missing.
+        out: Directory of the results, created if absent.
 
     Returns: Exit status: 0, or 1 if a run diverged.
     """
@@ -40,31 +40,31 @@ def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
             check_drawable(cfg.replace(modality=modality, seed=seed))
     prepare_directory(out)
     started = time.monotonic()
-    total = len(MODALITIES) * seeds * (cfg.epochs + 1)
-    with progress(total, "run-epochs") as shown:
+    run_epochs = len(MODALITIES) * seeds * (cfg.epochs + 1)
+    with progress(run_epochs, "run-epochs") as shown:
         result = run_figure1(
             cfg, chosen, lambda modality, done: shown.advance(f"{modality}-modal", done)
         )
-    found = result.to_json()
-    text = json.dumps(found, allow_nan=False)
+    results = result.to_json()
+    text = json.dumps(results, allow_nan=False)
     write_atomically(out / "figure1.json", lambda path: path.write_text(text))
     picture = curves.figure1(result)
     curves.save(picture, out / "figure1.png")
     curves.save(picture, out / "figure1.pdf")
-    _report(found, time.monotonic() - started)
+    _report(results, time.monotonic() - started)
     sys.stdout.write(f"wrote figure1.png, figure1.pdf, figure1.json in {out}\n")
     diverged = [r for runs in result.runs.values() for r in runs if r.status == "diverged"]
     for run in diverged:
-        who = f"{run.config.modality}-modal, seed {run.config.seed}"
-        sys.stderr.write(f"mmcl: diverged: {who}: {run.cause}\n")
+        name = f"{run.config.modality}-modal, seed {run.config.seed}"
+        sys.stderr.write(f"mmcl: diverged: {name}: {run.cause}\n")
     return 1 if diverged else 0
 
 
-def _report(found: dict[str, Any], seconds: float) -> None:
+def _report(results: dict[str, Any], seconds: float) -> None:
     """Print the final values of `figure1.json` beside the paper's claims."""
-    config = found["config"]
+    config = results["config"]
     table = Table(
-        title=f"Figure 1 after {found['epochs'][-1]} epochs, {len(config['seeds'])} seeds, "
+        title=f"Figure 1 after {results['epochs'][-1]} epochs, {len(config['seeds'])} seeds, "
         f"engine {config['engine']}, {seconds:.1f} s"
     )
     for heading in ("", "single-modal", "multi-modal", "paper"):
@@ -72,7 +72,7 @@ def _report(found: dict[str, Any], seconds: float) -> None:
     for name, claim in PAPER_CLAIMS.items():
         cells = []
         for modality in MODALITIES:
-            curve = found[modality][name]
+            curve = results[modality][name]
             text = f"{_shown(curve['mean'][-1])} ± {_shown(curve['sd'][-1])}"
             start = f"{_shown(curve['mean'][0], 2)} → " if name == "loss" else ""
             cells.append(start + text)

@@ -1,4 +1,4 @@
-"""`mmcl info`: versions, devices, and which engines and backends can run here and why not."""
+"""`mmcl info`: versions, devices, and the engines and backends that can run here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
 
 
 def info_command() -> int:
-    """Print what this installation can do."""
+    """Print the capabilities of this installation."""
     console = Console(highlight=False)
     device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     table = Table(title="environment", show_header=False)
@@ -34,9 +34,9 @@ def info_command() -> int:
     for heading in ("engine", "plain gradient descent", "minibatch SGD", "Adam"):
         engines.add_column(heading)
     here = TrainConfig(device=device)
-    asked = (here, here.replace(optimizer="sgd", batch_size=10), here.replace(optimizer="adam"))
+    configs = (here, here.replace(optimizer="sgd", batch_size=10), here.replace(optimizer="adam"))
     for name, kind in ENGINES.items():
-        engines.add_row(name, *[kind.why_not(cfg) or "yes" for cfg in asked])
+        engines.add_row(name, *[kind.why_not(cfg) or "yes" for cfg in configs])
     console.print(engines)
     losses = Table(title=f"loss backends on {device}")
     for heading in ("backend", "can run"):

@@ -21,7 +21,7 @@ from mmcl_fast.plotting import curves, phase
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
 from mmcl_fast.sweep.execute.worker_pool import Done, Event
 
-MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be drawn linearly
+MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be plotted linearly
 INCOMPLETE = 1
 
 
@@ -34,17 +34,17 @@ def phase_command(
     workers: int | None,
     out: Path,
 ) -> int:
-    """Compute a plane and draw it; leave phase.png, phase.pdf, phase.json and store in `out`.
+    """Compute a plane and plot it; write phase.png, phase.pdf, phase.json and store to `out`.
 
-    The same command continues an interrupted one.
+    Re-running the same command resumes.
 
     Args:
-        plane: Which plane.
+        plane: Name of the plane.
         seeds: Seeds of each cell, at least one.
         points: Values of each axis.
         epochs: Epochs of training, at least one.
         workers: Processes; default: one per core.
-        out: Directory of the results, made if missing.
+        out: Directory of the results, created if absent.
 
     Returns: Exit status: 0, or 1 if rows failed or are missing.
     """
@@ -69,7 +69,7 @@ def phase_command(
             seeds=seeds,
             epochs=epochs,
             workers=workers,
-            told=_Teller(shown),
+            told=_ProgressOfEvents(shown),
         )
     text = json.dumps(result.to_json(), allow_nan=False)
     write_atomically(out / "phase.json", lambda path: path.write_text(text))
@@ -81,8 +81,8 @@ def phase_command(
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
 
 
-class _Teller:
-    """Runs done, for the progress display."""
+class _ProgressOfEvents:
+    """Callback of `run_sweep` that updates a progress display."""
 
     def __init__(self, shown: Progress) -> None:
         self._shown, self._done = shown, 0
@@ -106,20 +106,14 @@ def _report(result: Phase, swept: SweepResult) -> None:
     table.add_row("least accuracy", *(f"{np.nanmin(m.mean):.3f}" for m in maps))
     table.add_row("largest accuracy", *(f"{np.nanmax(m.mean):.3f}" for m in maps))
     table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
-    table.add_row(
-        "its range over the plane",
-        *(
-            f"{m.offsets.min():.2f} .. {m.offsets.max():.2f}" if len(m.offsets) else "-"
-            for m in maps
-        ),
-    )
+    table.add_row("its range over the plane", *(_range(m.offsets) for m in maps))
     Console(markup=False).print(table)
     if result.left_out:
         sys.stderr.write(f"mmcl: {result.left_out} diverged or failed runs are left out\n")
 
 
 def _median(offsets: Floats) -> str:
-    return f"{np.median(offsets):.2f} ({len(offsets)} places)" if len(offsets) else "-"
+    return f"{np.median(offsets):.2f} ({len(offsets)} points)" if len(offsets) else "-"
 
 
 def _range(offsets: Floats) -> str:

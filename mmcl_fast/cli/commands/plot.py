@@ -1,4 +1,4 @@
-"""`mmcl plot`: curves, lines and heat maps from the store of a sweep."""
+"""`mmcl plot`: curves, lines and heatmaps from the store of a sweep."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mmcl_fast.sweep.store.reader import check_column, load
 from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
 from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
 
-PlotKind = Literal["curves", "lines", "heat"]
+PlotKind = Literal["curves", "lines", "heatmap"]
 KEYS = (*SETTINGS, *DERIVED_NAMES)
 FINALS = tuple(f"final_{name}" for name in CURVES)
-SHOWN = 5e-6  # relative: six digits, as values are shown, name a value
+SHOWN = 5e-6  # relative; a value is identified by the six digits that messages show
 SUFFIXES = (".png", ".pdf")
 
 
@@ -37,17 +37,17 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
     where: Sequence[str],
     out: Path,
 ) -> int:
-    """Draw a store's rows into a file.
+    """Plot the rows of a store.
 
     Args:
         store: Directory of the store.
-        kind: curves over epochs, lines over a setting, or a heat map of two.
-        x: Setting of the horizontal axis (lines, heat).
-        y: Setting of the vertical axis (heat).
-        value: What is drawn; default: the four curves, or final_ood_accuracy.
-        hue: Setting that tells lines, or panels, apart.
+        kind: curves over epochs, lines over a setting, or a heatmap of two.
+        x: Setting of the horizontal axis (lines, heatmap).
+        y: Setting of the vertical axis (heatmap).
+        value: Plotted quantity; default: the four curves, or final_ood_accuracy.
+        hue: Setting that distinguishes lines, or panels.
         where: Conditions NAME=VALUE on the rows.
-        out: The picture, .png or .pdf.
+        out: Output file, .png or .pdf.
 
     Returns: Exit status 0.
     """
@@ -60,15 +60,15 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
     table = _filtered(load(store, needed), conditions)
     for flag, name in zip(("x", "y"), keys[:-1], strict=False):
         _check_numbers(table, flag, name)
-    found = {name: over_seeds(table, keys, name) for name in values}
-    for name, cells in found.items():
+    cells_of = {name: over_seeds(table, keys, name) for name in values}
+    for name, cells in cells_of.items():
         if not np.isfinite(cells.mean).any():
             raise ConfigError(f"{name}: expected a value somewhere, got none (never evaluated?)")
     prepare_directory(out.parent)
-    one = next(iter(found.values()))
+    one = next(iter(cells_of.values()))
     fixed = settings_caption(_fixed(table, keys))
     if kind == "curves":
-        figure = sweep.sweep_curves(found, hue, fixed)
+        figure = sweep.sweep_curves(cells_of, hue, fixed)
     elif kind == "lines":
         figure = sweep.sweep_lines(one, keys[0], hue, values[0], fixed)
     else:
@@ -89,8 +89,8 @@ def _fixed(table: pa.Table, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _keys(kind: PlotKind, x: str | None, y: str | None, hue: str) -> list[str]:
-    """Key columns in the order x, y, hue; refuse those a kind needs or does not take."""
-    axes = {"curves": 0, "lines": 1, "heat": 2}[kind]
+    """Key columns in the order x, y, hue; raises if a kind lacks one, or does not take one."""
+    axes = {"curves": 0, "lines": 1, "heatmap": 2}[kind]
     keys = []
     for k, (flag, name) in enumerate((("x", x), ("y", y))):
         if k < axes and name is None:
@@ -123,19 +123,19 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table:
-    """Rows that meet every condition; numbers are compared to six digits."""
+    """Rows that meet every condition; numbers match to six digits."""
     for name, text in conditions:
         column = table[name]
         if pa.types.is_string(column.type):
-            kept = pc.equal(column, text)
+            matches = pc.equal(column, text)
         else:
             try:
                 number = float(text)
             except ValueError:
                 raise ConfigError(f"where: expected a number for {name}, got {text!r}") from None
             given = column.to_numpy().astype(float)
-            kept = pa.array(np.isclose(given, number, rtol=SHOWN, atol=0.0))
-        chosen = table.filter(kept)
+            matches = pa.array(np.isclose(given, number, rtol=SHOWN, atol=0.0))
+        chosen = table.filter(matches)
         if not len(chosen):
             values = sorted(set(column.drop_null().to_pylist()))
             there = ", ".join(dict.fromkeys(_shown(v) for v in values))
@@ -151,7 +151,7 @@ def _shown(value: float | str) -> str:
 
 
 def _check_numbers(table: pa.Table, flag: str, name: str) -> None:
-    """Refuse an axis of words, or one that is not set everywhere."""
+    """Raise ConfigError for an axis that is not a number in every row."""
     if pa.types.is_string(table[name].type):
         raise ConfigError(f"{flag}: expected a setting with numbers, got {name}")
     if table[name].null_count:

@@ -1,4 +1,4 @@
-"""`mmcl status`: how far a sweep is, from its store alone."""
+"""`mmcl status`: progress of a sweep, from its store alone."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from mmcl_fast.sweep.store.status import Status, read_status
 
 
 def status_command(store: Path) -> int:
-    """Print a store's status.
+    """Print the status of a store.
 
-    Returns: Exit status: 0 if every row is there and none failed, else 1.
+    Returns: Exit status: 0 if every row is present and none failed, else 1.
     """
-    found = read_status(store)
+    status = read_status(store)
     table = Table(title=str(store), show_header=False)
-    for name, value in _lines(found):
+    for name, value in _lines(status):
         table.add_row(name, value)
     Console().print(table)
-    for reason in found.bad.values():
+    for reason in status.bad.values():
         sys.stderr.write(f"mmcl: {reason}\n")
-    whole = found.done == found.runs and not found.bad and not found.counts.get("failed")
-    return 0 if whole else 1
+    complete = status.done == status.runs and not status.bad and not status.counts.get("failed")
+    return 0 if complete else 1
 
 
-def _lines(found: Status) -> list[tuple[str, str]]:
+def _lines(status: Status) -> list[tuple[str, str]]:
     lines = [
-        ("runs", f"{found.done} of {found.runs} ({found.done / found.runs:.1%})"),
-        ("shards", f"{found.parts} of {found.shards}"),
+        ("runs", f"{status.done} of {status.runs} ({status.done / status.runs:.1%})"),
+        ("shards", f"{status.parts} of {status.shards}"),
     ]
-    lines += [(name, f"{count}") for name, count in sorted(found.counts.items())]
-    if found.retried:
-        lines.append(("retried after a worker's death", f"{found.retried}"))
-    if found.put_away:
-        lines.append(("shards put away", ", ".join(map(str, found.put_away))))
-    if found.rate is not None:
-        lines.append(("rate, last ten minutes of work", f"{found.rate:.1f} runs/s"))
-        if found.done < found.runs and found.seconds_left is not None:
-            lines.append(("time left at that rate", _duration(found.seconds_left)))
-    lines.append(("core time in training", _duration(found.busy_seconds)))
-    lines += [("computed on", machine) for machine in found.machines]
+    lines += [(name, f"{count}") for name, count in sorted(status.counts.items())]
+    if status.retried:
+        lines.append(("retried after a worker's death", f"{status.retried}"))
+    if status.put_away:
+        lines.append(("quarantined shards", ", ".join(map(str, status.put_away))))
+    if status.rate is not None:
+        lines.append(("rate, last ten minutes of work", f"{status.rate:.1f} runs/s"))
+        if status.done < status.runs and status.seconds_left is not None:
+            lines.append(("time left at that rate", _duration(status.seconds_left)))
+    lines.append(("core time in training", _duration(status.busy_seconds)))
+    lines += [("computed on", machine) for machine in status.machines]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`mmcl sweep`: plan a grid of runs, compute what the store does not have, say what came out."""
+"""`mmcl sweep`: plan a grid of runs, compute those absent from the store, print a summary."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from mmcl_fast.sweep.execute.runner import (
     disk_bytes,
     run_sweep,
 )
-from mmcl_fast.sweep.execute.slurm import Array, write_script
-from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, PutAway
+from mmcl_fast.sweep.execute.slurm import JobArray, write_script
+from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
 from mmcl_fast.sweep.plan.axes import Value, parse_axis
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.plan.shards import run_seconds
 from mmcl_fast.sweep.plan.spec_file import Spec
 
 INCOMPLETE = 1
-WRITERS_OWN = ("--slurm", "--sbatch", "--workers", "--shard")  # the script sets the last two
+# Not passed to jobs; the script sets the last two.
+SCRIPT_FLAGS = ("--slurm", "--sbatch", "--workers", "--shard")
 
 
 @dataclass(frozen=True)
 class SlurmRequest:
-    """A script that is to be written instead of computing.
+    """A request to write a script instead of computing.
 
     Attributes:
         jobs: Jobs of the array.
         options: Further `#SBATCH` options.
-        command: The command line that each job runs.
+        command: The command line of each job.
     """
 
     jobs: int
@@ -63,21 +64,21 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
     dry_run: bool,
     slurm: SlurmRequest | None,
 ) -> int:
-    """Run a sweep, or only plan it.
+    """Run a sweep, or only plan it, or write a Slurm script.
 
     Args:
-        base: Settings of everything that is not swept.
-        spec: What a file says; flags go before it.
+        base: Settings that no axis sets.
+        spec: The sweep of a file, which the other arguments override.
         grid: Axes `name=values`.
-        zipped: Axes that move together.
-        seeds: Seeds per combination.
-        first_seed: The first of them.
+        zipped: Axes that vary jointly.
+        seeds: Number of seeds per combination.
+        first_seed: The first seed.
         out: Directory of the store.
-        policy: How to run it.
-        dry_run: Say what would be done, and stop.
-        slurm: Write a script for this many jobs, and stop.
+        policy: How to execute it.
+        dry_run: Print the plan's size, and stop.
+        slurm: Write a script, and stop.
 
-    Returns: Exit status: 0, or 1 if rows failed or are missing.
+    Returns: Exit status: 0, or 1 if rows failed or are absent.
     """
     plan = make_plan(
         base,
@@ -91,22 +92,22 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
         return 0
     if slurm is not None:
         return _script(plan, out, policy, slurm)
-    mine = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
-    with progress(mine, "runs") as shown:
-        result = run_sweep(plan, out, policy=policy, told=_Teller(shown))
+    assigned = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
+    with progress(assigned, "runs") as shown:
+        result = run_sweep(plan, out, policy=policy, told=_ProgressOfEvents(shown))
     _report(result)
-    missing = bool(result.put_away) or result.counts.get("failed", 0) > 0
-    return INCOMPLETE if missing else 0
+    incomplete = bool(result.put_away) or result.counts.get("failed", 0) > 0
+    return INCOMPLETE if incomplete else 0
 
 
 def _axes(kind: str, texts: Sequence[str]) -> dict[str, list[Value]]:
-    found: dict[str, list[Value]] = {}
+    axes: dict[str, list[Value]] = {}
     for text in texts:
         name, values = parse_axis(text)
-        if name in found:
+        if name in axes:
             raise ConfigError(f"{kind}: expected {name} once, got it twice")
-        found[name] = values
-    return found
+        axes[name] = values
+    return axes
 
 
 def _described(plan: Plan) -> str:
@@ -130,7 +131,7 @@ def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int
     prepare_directory(out)
     seconds = _core_seconds(plan)
     cores = policy.workers or 1
-    array = Array(
+    array = JobArray(
         jobs=min(request.jobs, plan.shards),
         cores=cores,
         seconds=seconds / min(request.jobs, plan.shards) / cores,
@@ -141,8 +142,8 @@ def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int
     return 0
 
 
-class _Teller:
-    """Progress of a sweep, in the words of a person."""
+class _ProgressOfEvents:
+    """Callback of `run_sweep` that updates a progress display."""
 
     def __init__(self, shown: Progress) -> None:
         self._shown, self._done = shown, 0
@@ -160,15 +161,15 @@ class _Teller:
         elif isinstance(event, Died):
             self._counts["retried"] += 1
         else:
-            _say_put_away(event)
-        told = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
-        self._shown.advance(told or "sweep", self._done)
+            _report_quarantined(event)
+        counts = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
+        self._shown.advance(counts or "sweep", self._done)
 
 
-def _say_put_away(event: PutAway) -> None:
+def _report_quarantined(event: Quarantined) -> None:
     sys.stderr.write(
-        f"mmcl: shard {event.shard} put away after {event.deaths} workers died of it "
-        f"({event.reason}); the others go on\n"
+        f"mmcl: shard {event.shard} quarantined after {event.deaths} worker deaths "
+        f"({event.reason}); the other shards continue\n"
     )
 
 
@@ -179,32 +180,40 @@ def _report(result: SweepResult) -> None:
         if count := result.counts.get(status, 0):
             table.add_row(status, f"{count}")
     if result.put_away:
-        table.add_row("shards put away", ", ".join(map(str, result.put_away)))
+        table.add_row("quarantined shards", ", ".join(map(str, result.put_away)))
     if result.computed:
         rate = result.computed / result.seconds
         share = result.busy / (result.seconds * result.workers)
         table.add_row("computed now", f"{result.computed} in {result.seconds:.1f} s")
         table.add_row("rate", f"{rate:.0f} runs/s, {result.workers} workers")
-        table.add_row("of their time in training", f"{share:.0%}")
+        table.add_row("share of worker time in training", f"{share:.0%}")
     Console().print(table)
     if result.counts.get("failed"):
         sys.stderr.write(f"mmcl: tracebacks of failed runs: {result.store / 'failures'}\n")
     if result.put_away:
-        sys.stderr.write("mmcl: run the same command again to try the missing shards again\n")
+        sys.stderr.write("mmcl: re-run the same command to retry the quarantined shards\n")
 
 
-def command_line(arguments: Sequence[str]) -> list[str]:
-    """The command that a Slurm job runs: this one, without what only the writer needs."""
-    kept, skip = [], False
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/N` as (i, N)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise ConfigError(f"shard: expected i/N, such as 3/10, got {text!r}")
+    return int(index), int(count)
+
+
+def job_command(arguments: Sequence[str]) -> list[str]:
+    """The command line of a Slurm job: this one, without the flags of the script."""
+    passed, skip = [], False
     for argument in arguments:
         if skip:
             skip = False
-        elif argument in WRITERS_OWN:
+        elif argument in SCRIPT_FLAGS:
             skip = True
-        elif argument.partition("=")[0] not in WRITERS_OWN:
-            kept.append(argument)
+        elif argument.partition("=")[0] not in SCRIPT_FLAGS:
+            passed.append(argument)
     program = [sys.executable, "-m", "mmcl_fast.cli"]
-    return [*program, *kept] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *kept]
+    return [*program, *passed] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *passed]
 
 
-__all__ = ["SlurmRequest", "command_line", "sweep_command"]
+__all__ = ["SlurmRequest", "job_command", "parse_shard", "sweep_command"]

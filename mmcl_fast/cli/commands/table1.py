@@ -1,4 +1,4 @@
-"""`mmcl table1`: ColoredMNIST, every arm over seeds, the paper's numbers beside ours."""
+"""`mmcl table1`: ColoredMNIST, every arm over seeds, beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def table1_command(  # noqa: PLR0913 - one argument per group of flags
     download: bool,
     device: Device,
 ) -> int:
-    """Run the experiment; leave table1.json, table1.md and table1.png in `out`.
+    """Run the experiment; write table1.json, table1.md and table1.png to `out`.
 
     Args:
         cfg: Settings.
         seeds: Seeds, at least one.
         arms: Arms, at least one, each once.
         folder: Holds the MNIST files.
-        out: Directory of the results, made if missing.
-        checksums: Whether the files must be the genuine ones.
-        download: Fetch the files that are missing first.
+        out: Directory of the results, created if absent.
+        checksums: Whether to require the genuine files.
+        download: Download absent files first.
         device: Where to train; auto takes CUDA when there is one.
 
     Returns: Exit status 0.
@@ -68,20 +68,20 @@ def table1_command(  # noqa: PLR0913 - one argument per group of flags
     if download:
         _download(folder)
     digits = load_digits(folder, checksums)
-    make_sets(digits, cfg, seeds[0])  # refuses settings that the files cannot meet
-    # A device rounds in its own way, so a table is not finished on another.
+    make_sets(digits, cfg, seeds[0])  # raises on settings that the files cannot meet
+    # Devices round differently, so a table is not resumed on another one.
     settings = cfg.to_dict() | {"device": chosen, "md5": digits.md5}
     partial = PartialResults(out / PARTIAL, settings)
     started = time.monotonic()
     table = _run(digits, cfg, seeds, arms, chosen, partial)
-    found = to_json(table)
-    text, page = json.dumps(found, allow_nan=False), to_markdown(table, found)
+    results = to_json(table)
+    text, page = json.dumps(results, allow_nan=False), to_markdown(table, results)
     write_atomically(out / "table1.json", lambda path: path.write_text(text))
     write_atomically(out / "table1.md", lambda path: path.write_text(page))
-    picture = table1.table1(table, found, make_sets(digits, cfg, seeds[0]))
+    picture = table1.table1(table, results, make_sets(digits, cfg, seeds[0]))
     curves.save(picture, out / "table1.png")
     partial.remove()
-    _report(found, time.monotonic() - started)
+    _report(results, time.monotonic() - started)
     sys.stdout.write(f"wrote table1.json, table1.md, table1.png in {out}\n")
     return 0
 
@@ -95,15 +95,15 @@ def _device(device: Device) -> str:
 
 
 def _download(folder: Path) -> None:
-    said: set[str] = set()
+    reported: set[str] = set()
 
-    def tell(name: str, size: int) -> None:
+    def report_once(name: str, size: int) -> None:
         del size
-        if name not in said:
-            said.add(name)
+        if name not in reported:
+            reported.add(name)
             sys.stderr.write(f"downloading {name}\n")
 
-    fetch_digits(folder, on_bytes=tell)
+    fetch_digits(folder, on_bytes=report_once)
 
 
 def _run(
@@ -133,18 +133,18 @@ def _run(
 def _counting(advance: Callable[[str, float], None]) -> Callable[[ArmName, int], None]:
     lock, done = threading.Lock(), 0
 
-    def tell(arm: ArmName, seed: int) -> None:
+    def count(arm: ArmName, seed: int) -> None:
         nonlocal done
         with lock:
             done += 1
             advance(f"{arm}, seed {seed}", done)
 
-    return tell
+    return count
 
 
-def _report(found: dict[str, Any], seconds: float) -> None:
+def _report(results: dict[str, Any], seconds: float) -> None:
     """Print each arm's main readout beside the paper's numbers."""
-    config, environment = found["config"], found["environment"]
+    config, environment = results["config"], results["environment"]
     table = Table(
         title=f"Table 1: ColoredMNIST, accuracy in %, {len(config['seeds'])} seeds, "
         f"{environment['device']}, {seconds:.0f} s",
@@ -153,7 +153,7 @@ def _report(found: dict[str, Any], seconds: float) -> None:
     for heading in ("", *SETS, "paper"):
         table.add_column(heading)
     for arm in config["arms"]:
-        sets = found[arm][MAIN_READOUT[arm]]
+        sets = results[arm][MAIN_READOUT[arm]]
         cells = [f"{sets[kind]['mean']:.1f}" for kind in SETS]
         if len(config["seeds"]) > 1:
             cells = [f"{c}±{sets[k]['sd']:.1f}" for c, k in zip(cells, SETS, strict=True)]
@@ -161,7 +161,7 @@ def _report(found: dict[str, Any], seconds: float) -> None:
         table.add_row(SHORT_NAMES[arm], *cells, paper)
     Console().print(table)
     sys.stdout.write(
-        "paper: train, rev; every readout is in table1.md; what is inferred: docs/table1.md\n"
+        "paper: train, rev; every readout is in table1.md; inferred settings: docs/table1.md\n"
     )
 
 

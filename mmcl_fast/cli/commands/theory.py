@@ -1,4 +1,4 @@
-"""`mmcl theory`: the paper's statements against runs, with a verdict each."""
+"""`mmcl theory`: the paper's statements against runs, with one verdict each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mmcl_fast.plotting import curves, theory
 
 
 def theory_command(checks: Sequence[CheckName], seeds: range, out: Path) -> int:
-    """Run the checks; leave theory.json, theory.md and theory.png in `out`.
+    """Run the checks; write theory.json, theory.md and theory.png to `out`.
 
     Args:
-        checks: Which, at least one, each once.
+        checks: Names, at least one, each once.
         seeds: Seeds of data and weights, at least two: a verdict needs a spread.
-        out: Directory of the results, made if missing.
+        out: Directory of the results, created if absent.
 
     Returns: Exit status 0, whatever the verdicts.
     """

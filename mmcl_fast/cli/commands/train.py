@@ -1,4 +1,4 @@
-"""`mmcl train`: one run with any setting."""
+"""`mmcl train`: one run of any settings."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ WEIGHTS = "weights.safetensors"
 
 
 def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
-    """Train; leave run.json, curves.npz, curves.png and weights.safetensors in `out`.
+    """Train; write run.json, curves.npz, curves.png and weights.safetensors to `out`.
 
     Args:
         cfg: Settings of the run.
-        out: Directory of the results, made if missing.
-        checkpoint_every: Epochs between checkpoints; 0: none. The same command continues from one.
+        out: Directory of the results, created if absent.
+        checkpoint_every: Epochs between checkpoints, from which a re-run resumes; 0: none.
 
-    Returns: Exit status: 0, or 1 if the run diverged (the curves so far are kept).
+    Returns: Exit status: 0, or 1 if the run diverged (its curves up to there are written).
     """
     if checkpoint_every < 0:
         raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
     resolve(cfg)
     check_drawable(cfg)
     prepare_directory(out)
-    where = out / CHECKPOINT if checkpoint_every else None
+    checkpoint = out / CHECKPOINT if checkpoint_every else None
     with progress(cfg.epochs, "epochs") as shown:
         run = train(
             cfg,
             on_epoch=lambda info: shown.advance("training", info.epoch),
-            checkpoint=where,
+            checkpoint=checkpoint,
             checkpoint_every=checkpoint_every or 1,
         )
     _report(run, _write(run, out), out)
-    if where:
-        where.unlink(missing_ok=True)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return 0 if run.status == "finished" else 1
 
 
 def _write(run: Run, out: Path) -> list[str]:
-    """Write the results and return their names; weights of an earlier run do not stay behind."""
+    """Write the results and return their names; remove the weights of an earlier run."""
     summary = {
         "config": run.config.to_dict(),
         "status": run.status,
@@ -91,7 +91,7 @@ def _report(run: Run, names: list[str], out: Path) -> None:
     sys.stdout.write(f"{cfg.modality}-modal, engine {cfg.engine}: {values}\n")
     sys.stdout.write(f"wrote {', '.join(names)} in {out}\n")
     if cfg.data == "reduced":
-        sys.stdout.write("no weights: reduced data have none in R^d\n")
+        sys.stdout.write("no weights: with reduced data they have no coordinates in R^d\n")
     if run.cause:
         sys.stderr.write(f"mmcl: diverged: {run.cause}\n")
 

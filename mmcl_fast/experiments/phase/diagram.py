@@ -24,7 +24,7 @@ from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
 HALF_WAY = 0.75  # between chance and 1
 SWEPT = ("n", "d", "m", "mu_norm", "mu_b_norm", "nu_norm", "sigma_0", "tau", "eta")
 VALUE = "final_ood_accuracy"
-SAME = 1e-9  # relative: derived columns are computed back from what they set
+SAME = 1e-9  # relative, of derived columns, which are recomputed from settings
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Map:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase diagram's numbers.
+    """Results of a phase diagram.
 
     Attributes:
         name: Of the plane.
-        plane: Its axes and what is fixed.
+        plane: Its axes and fixed settings.
         xs: Values of the horizontal axis.
         ys: Values of the vertical axis.
         seeds: Seeds of each cell.
@@ -75,7 +75,7 @@ class Phase:
     left_out: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite is None."""
+        """Plain values; None where one is not finite."""
         checks = {
             m: [
                 [
@@ -96,13 +96,13 @@ class Phase:
             "left_out": self.left_out,
             **{
                 m: {
-                    "mean": _plain(found.mean),
-                    "sd": _plain(found.sd),
-                    "boundary_measured": _plain(found.measured),
-                    "boundary_t1": _plain(found.predicted),
+                    "mean": _plain(one.mean),
+                    "sd": _plain(one.sd),
+                    "boundary_measured": _plain(one.measured),
+                    "boundary_t1": _plain(one.predicted),
                     "assumption_4_1_fails": checks[m],
                 }
-                for m, found in self.maps.items()
+                for m, one in self.maps.items()
             },
             "environment": environment(),
         }
@@ -139,11 +139,11 @@ def run_phase(
     workers: int | None = None,
     told: Callable[[Start | Event], None] | None = None,
 ) -> tuple[Phase, SweepResult]:
-    """Compute what a store lacks of a plane, and read the diagram from the store.
+    """Compute the runs of a plane that a store lacks, and read the diagram from the store.
 
     Args:
         name: Of the plane.
-        store: Directory of the store; of another plan, it is refused.
+        store: Directory of the store; ConfigError if it holds another plan.
         points: Values of each axis, >= 2.
         seeds: Seeds of each cell.
         epochs: Epochs of training.
@@ -166,8 +166,11 @@ def _map(plane: Plane, cells: Cells, xs: list[float], ys: list[float], modality:
     mean = np.full((len(ys), len(xs)), np.nan)
     sd = mean.copy()
     for k in cells.where(modality=modality):
-        place = _place(ys, cells.keys[plane.y.name][k]), _place(xs, cells.keys[plane.x.name][k])
-        mean[place], sd[place] = cells.mean[k], cells.sd[k]
+        cell = (
+            _index_of(ys, cells.keys[plane.y.name][k]),
+            _index_of(xs, cells.keys[plane.x.name][k]),
+        )
+        mean[cell], sd[cell] = cells.mean[k], cells.sd[k]
     ratios, _ = overlay(plane, xs, ys, modality)
     return Map(mean, sd, boundary(ys, mean, HALF_WAY), boundary(ys, ratios, 0.0))
 
@@ -180,10 +183,10 @@ def boundary(ys: Sequence[float], values: Floats, level: float) -> Floats:
     return np.exp([first_crossing(np.log(ys).tolist(), column, level) for column in values.T])
 
 
-def _place(values: list[float], value: float) -> int:
-    place = int(np.argmin(np.abs(np.log(values) - math.log(value))))
-    assert math.isclose(values[place], value, rel_tol=SAME), (values[place], value)
-    return place
+def _index_of(values: list[float], value: float) -> int:
+    index = int(np.argmin(np.abs(np.log(values) - math.log(value))))
+    assert math.isclose(values[index], value, rel_tol=SAME), (values[index], value)
+    return index
 
 
 def _plain(values: Floats) -> Any:

@@ -1,7 +1,7 @@
-"""Planes of the phase diagrams, and what the theory draws on them.
+"""Planes of the phase diagrams, and the theory's predictions on them.
 
 Between the cells of a plane the growth rate and the initial scale of the noise stay fixed
-(`experiments.scaling`), so a cell differs from the next in what its axes say and in nothing else.
+(`experiments.scaling`), so neighbouring cells differ in the settings of the axes alone.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ class Range:
     high: float
 
     def values(self, points: int) -> list[float]:
-        """About this many values from end to end; whole numbers are not repeated."""
-        found: list[float] = np.geomspace(self.low, self.high, points).tolist()
+        """At most `points` values from low to high; integers are not repeated."""
+        values: list[float] = np.geomspace(self.low, self.high, points).tolist()
         if self.name in WHOLE:
-            return [float(v) for v in dict.fromkeys(round(v) for v in found)]
-        return found
+            return [float(v) for v in dict.fromkeys(round(v) for v in values)]
+        return values
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Two axes and what is fixed."""
+    """Two axes and the fixed settings."""
 
     x: Range
     y: Range
     base: Scaled = BASE
 
     def at(self, x: float, y: float) -> Scaled:
-        """The settings at a place, whole or not."""
+        """Settings at a point of the plane; sizes need not be integers."""
         given = {self.x.name: x, self.y.name: y}
         point = replace(self.base, **{k: v for k, v in given.items() if k != "snr"})
         return replace(point, n_snr2=point.n * given["snr"] ** 2) if "snr" in given else point
 
     def cell(self, x: float, y: float) -> TrainConfig:
-        """The settings of the runs of a cell, whose sizes are whole."""
+        """Settings of the runs of a cell, with sizes rounded to integers."""
         sizes = {k: round(v) for k, v in ((self.x.name, x), (self.y.name, y)) if k in WHOLE}
         return replace(self.at(x, y), **sizes).config()
 
@@ -90,8 +90,8 @@ def log_t1_ratio(point: Scaled, modality: str) -> float:
 
 
 def conditions(point: Scaled, modality: str) -> list[Check]:
-    """Assumption 4.1 at a place; what it asks of modality B only where there is one."""
-    found = assumption_4_1(
+    """Assumption 4.1 at a point; its conditions on modality B for multi-modal training only."""
+    checks = assumption_4_1(
         n=point.n,
         d=point.d,
         m=point.m,
@@ -103,30 +103,30 @@ def conditions(point: Scaled, modality: str) -> list[Check]:
         mu_b_norm=point.c_mu * point.mu_norm,
         order_one=ORDER_ONE,
     )
-    return [c for c in found if modality == "multi" or not c.condition.startswith("C_mu")]
+    return [c for c in checks if modality == "multi" or not c.condition.startswith("C_mu")]
 
 
 def margin(point: Scaled, modality: str) -> float:
-    """How far Assumption 4.1 holds: log of the factor to its nearest border, < 0 outside."""
-    found = []
+    """Margin of Assumption 4.1: log of the factor to its nearest boundary, < 0 where it fails."""
+    margins = []
     for check in conditions(point, modality):
         ratio = math.log(check.left / check.right)
         if ">=" in check.condition:
-            found.append(ratio)
+            margins.append(ratio)
         elif "<=" in check.condition:
-            found.append(-ratio)
+            margins.append(-ratio)
         else:
-            found.append(math.log(ORDER_ONE) - abs(ratio))
-    return min(found)
+            margins.append(math.log(ORDER_ONE) - abs(ratio))
+    return min(margins)
 
 
 def overlay(
     plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
 ) -> tuple[Floats, Floats]:
-    """`log_t1_ratio` and `margin` at each place, each [ys, xs]; borders are where they are 0."""
-    places = [[plane.at(x, y) for x in xs] for y in ys]
-    ratios = [[log_t1_ratio(point, modality) for point in row] for row in places]
-    margins = [[margin(point, modality) for point in row] for row in places]
+    """`log_t1_ratio` and `margin` at each point, each [ys, xs]; both are 0 on a boundary."""
+    points = [[plane.at(x, y) for x in xs] for y in ys]
+    ratios = [[log_t1_ratio(point, modality) for point in row] for row in points]
+    margins = [[margin(point, modality) for point in row] for row in points]
     return np.array(ratios), np.array(margins)
 
 

@@ -1,4 +1,4 @@
-"""The arms of the table: what each one learns from, and the loop that trains any of them."""
+"""The arms of the table, one class per training objective, and their training loop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PROJECTION = 64  # outputs of SimCLR's projection head
 
 
 class Arm(ABC):
-    """One way to train the encoder.
+    """A training objective for the encoder.
 
     Attributes:
         encoder: Images to features.
-        head: What stands on it while training.
+        head: Module on top of the encoder during training.
     """
 
     sizes: tuple[int, ...]
@@ -37,7 +37,7 @@ class Arm(ABC):
         self.head: nn.Sequential = make_head((self.encoder.width, *self.sizes), seed, self.device)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw what an epoch needs."""
+        """Draw the random choices of an epoch."""
         del epoch
 
     @abstractmethod

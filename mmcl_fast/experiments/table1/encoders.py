@@ -89,7 +89,7 @@ def initialise(module: Module, seed: int, stream: str) -> Module:
     entry j of parameter k, counted in order, is `words` at [0, k, j] of the stream.
     """
     module.to_empty(device="cpu")
-    place = 0
+    index = 0
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
@@ -97,13 +97,13 @@ def initialise(module: Module, seed: int, stream: str) -> Module:
             bound = 1.0 / math.sqrt(layer.weight[0].numel())
             for parameter in layer.parameters():
                 with torch.no_grad():
-                    parameter.copy_(_uniform(seed, stream, place, parameter.shape, bound))
-                place += 1
+                    parameter.copy_(_uniform(seed, stream, index, parameter.shape, bound))
+                index += 1
     return module
 
 
-def _uniform(seed: int, stream: str, place: int, shape: torch.Size, bound: float) -> Tensor:
-    word = words(seed, stream, (1, 1, shape.numel()), start=(0, place, 0))
+def _uniform(seed: int, stream: str, index: int, shape: torch.Size, bound: float) -> Tensor:
+    word = words(seed, stream, (1, 1, shape.numel()), start=(0, index, 0))
     unit = (word.reshape(shape).astype(np.float64) + 0.5) * 2.0**-32
     return torch.from_numpy((2.0 * unit - 1.0) * bound).to(torch.float32)
 

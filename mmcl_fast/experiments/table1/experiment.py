@@ -27,7 +27,7 @@ from mmcl_fast.experiments.table1.resume import JobResult, PartialResults
 
 Job = tuple[ArmName, int]
 OnStep = Callable[[ArmName, int], None]
-# What each arm reports as its main readout: its own scores where it has any.
+# Main readout of each arm: the scores of the arm itself, where it has any.
 MAIN_READOUT = {
     "multi": "zero_shot",
     "single": "probe",
@@ -59,9 +59,11 @@ class Table1:
 def make_sets(digits: Digits, cfg: Table1Config, seed: int) -> dict[str, ColouredDigits]:
     """The training images and the three test sets of a seed, on the CPU, by their names in SETS."""
     split = len(digits.train_images) - len(digits.train_images) // 6
-    total = split if cfg.test_from == "split" else len(digits.train_images)
-    if cfg.images > total:
-        raise DataError(f"images: expected at most the {total} training images, got {cfg.images}")
+    available = split if cfg.test_from == "split" else len(digits.train_images)
+    if cfg.images > available:
+        raise DataError(
+            f"images: expected at most the {available} training images, got {cfg.images}"
+        )
     step = 1 if cfg.pixels == "all" else 2
     tint = partial(coloured_digits, rule=cfg.colours, seed=seed)
     train = tint(
@@ -69,7 +71,7 @@ def make_sets(digits: Digits, cfg: Table1Config, seed: int) -> dict[str, Coloure
         digits.train_labels,
         "train",
         part="train",
-        index=subset(total, cfg.images, seed=seed),
+        index=subset(available, cfg.images, seed=seed),
     )
     official = cfg.test_from == "official"
     images = digits.test_images if official else digits.train_images[split:]
@@ -116,10 +118,10 @@ def run_table1(
             if on_step:
                 on_step(*job)
 
-        found = run_job(digits, cfg, job, torch.device(device), step)
-        finished[job] = found
+        result = run_job(digits, cfg, job, torch.device(device), step)
+        finished[job] = result
         if store:
-            store.add(job, found)
+            store.add(job, result)
 
     threads = torch.get_num_threads()
     workers = 1 if device == "cuda" else threads

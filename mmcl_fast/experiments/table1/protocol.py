@@ -1,7 +1,7 @@
 """`Table1Config`: every choice of the ColoredMNIST protocol, validated; free of torch and NumPy.
 
 The paper gives data and numbers but no encoder, optimiser, temperature, augmentation or readout;
-the defaults are the reading that `docs/table1.md` argues for.
+the defaults are the interpretation of `docs/table1.md`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ FULL_VIEWS = Views(flip=0.5, jitter=0.5, grey=0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class Table1Config:
-    """Settings of the table; frozen. Raises: ConfigError: A value is out of its range."""
+    """Settings of the experiment, validated.
+
+    Raises: ConfigError: a value is out of its range.
+    """
 
     colours: ColourRule = field(default_factory=ColourRule)
     """How labels and colours are drawn."""
@@ -131,12 +134,14 @@ class Table1Config:
 
     def replace(self, **changes: Any) -> Table1Config:
         """A changed copy, validated; names of `colours` and `views` work too."""
-        own = {f.name for f in dataclasses.fields(self)}
+        names = {f.name for f in dataclasses.fields(self)}
         for group in ("colours", "views"):
             inner = getattr(self, group)
-            mine = {k: changes.pop(k) for k in list(changes) if k not in own and hasattr(inner, k)}
-            if mine:
-                changes[group] = dataclasses.replace(inner, **mine)
+            inner_changes = {
+                k: changes.pop(k) for k in list(changes) if k not in names and hasattr(inner, k)
+            }
+            if inner_changes:
+                changes[group] = dataclasses.replace(inner, **inner_changes)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -102,25 +102,25 @@ def fit_probe(features: Tensor, targets: Tensor, *, l2: float, iterations: int) 
 
 
 def percent_right(
-    predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    predicted: Mapping[str, Tensor], labels_of: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """Accuracy in percent on each set; predictions for its first images alone count those."""
     return {
-        name: 100.0 * (classes == wanted[name][: len(classes)]).double().mean().item()
+        name: 100.0 * (classes == labels_of[name][: len(classes)]).double().mean().item()
         for name, classes in predicted.items()
     }
 
 
 def percent_right_on_tied(
-    predicted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    predicted: Mapping[str, Tensor], labels_of: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """The same for the images labelled 0 or 1 alone, under the names rev_tied and so on."""
-    found: dict[str, float] = {}
+    percents: dict[str, float] = {}
     for name, classes in predicted.items():
-        labels = wanted[name][: len(classes)]
+        labels = labels_of[name][: len(classes)]
         tied = labels < 2
-        found |= percent_right({f"{name}_tied": classes[tied]}, {f"{name}_tied": labels[tied]})
-    return found
+        percents |= percent_right({f"{name}_tied": classes[tied]}, {f"{name}_tied": labels[tied]})
+    return percents
 
 
 def confusion_by_colour(predicted: Tensor, colours: Tensor) -> list[list[int]]:

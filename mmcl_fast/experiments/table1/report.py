@@ -1,4 +1,4 @@
-"""`table1.json` and `table1.md`: the numbers, beside the paper's."""
+"""`table1.json` and `table1.md`: the results beside the paper's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def to_json(table: Table1) -> dict[str, Any]:
 
     Keys of an arm are its readouts, those of a readout its sets, those of a set mean, sd, per_seed.
     """
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "config": table.config.to_dict()
         | {
             "seeds": list(table.seeds),
@@ -55,14 +55,14 @@ def to_json(table: Table1) -> dict[str, Any]:
     for arm in table.arms:
         per_seed = [table.results[arm, seed].accuracy for seed in table.seeds]
         readouts = sorted(per_seed[0], key=lambda name: name != MAIN_READOUT[arm])
-        found[arm] = {
+        results[arm] = {
             readout: {
                 kind: _summary([accuracy[readout][kind] for accuracy in per_seed])
                 for kind in per_seed[0][readout]
             }
             for readout in readouts
         }
-    return found | {"environment": environment(table.device)}
+    return results | {"environment": environment(table.device)}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _summary(values: list[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "per_seed": values}
 
 
-def to_markdown(table: Table1, found: dict[str, Any]) -> str:
+def to_markdown(table: Table1, results: dict[str, Any]) -> str:
     """`table1.md` from the table and its JSON."""
     count = len(table.seeds)
     lines = [
@@ -93,26 +93,26 @@ def to_markdown(table: Table1, found: dict[str, Any]) -> str:
             lines.append(
                 f"| **{ARM_NAMES[arm].split(',')[0]}** | **paper** | {' | '.join(cells)} |"
             )
-        for readout, sets in found[arm].items():
+        for readout, sets in results[arm].items():
             cells = [f"{sets[kind]['mean']:.2f} ± {sets[kind]['sd']:.2f}" for kind in SETS]
-            name = readout_name(readout, found["config"])
+            name = readout_name(readout, results["config"])
             lines.append(f"| {ARM_NAMES[arm]} | {name} | {' | '.join(cells)} |")
     lines += ["", "The linear probe for the true digit is scored against the true digits.", ""]
     if table.config.colours.tied == "first_two":
-        lines += _tied_lines(table, found)
+        lines += _tied_lines(table, results)
     lines += _confusion_lines(table)
     settings = ", ".join(f"{k} {v}" for k, v in table.config.to_dict().items())
     lines += [f"Settings: {settings}.", ""]
     return "\n".join(lines)
 
 
-def _tied_lines(table: Table1, found: dict[str, Any]) -> list[str]:
+def _tied_lines(table: Table1, results: dict[str, Any]) -> list[str]:
     lines = ["On images labelled with one of the two classes that have a colour:", ""]
     lines += ["| arm | readout | train | test, Rev |", "| --- | --- | --- | --- |"]
     for arm in table.arms:
-        for readout, sets in found[arm].items():
+        for readout, sets in results[arm].items():
             if "rev_tied" in sets:
-                name = readout_name(readout, found["config"])
+                name = readout_name(readout, results["config"])
                 cells = (sets["train_tied"]["mean"], sets["rev_tied"]["mean"])
                 lines.append(f"| {ARM_NAMES[arm]} | {name} | {cells[0]:.2f} | {cells[1]:.2f} |")
     return [*lines, ""]
@@ -129,21 +129,21 @@ def _confusion_lines(table: Table1) -> list[str]:
 
 def mean_confusion(table: Table1, arm: ArmName) -> list[list[float]]:
     """Share of each class (column) among the Rev images of a colour (row), over all seeds."""
-    total = [[0] * 10 for _ in range(10)]
+    confusion = [[0] * 10 for _ in range(10)]
     for seed in table.seeds:
         for row, counts in enumerate(table.results[arm, seed].confusion):
-            total[row] = [a + b for a, b in zip(total[row], counts, strict=True)]
-    return [[count / max(1, sum(row)) for count in row] for row in total]
+            confusion[row] = [a + b for a, b in zip(confusion[row], counts, strict=True)]
+    return [[count / max(1, sum(row)) for count in row] for row in confusion]
 
 
 def colour_share(table: Table1, arm: ArmName) -> float:
-    """Share of Rev predictions that are the class whose colour the image has."""
-    own = images = 0
+    """Share of Rev predictions equal to the class of the image's colour."""
+    matching = images = 0
     for seed in table.seeds:
         counts = table.results[arm, seed].confusion
-        own += sum(counts[k][k] for k in range(10))
+        matching += sum(counts[k][k] for k in range(10))
         images += sum(map(sum, counts))
-    return own / images
+    return matching / images
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Results of the jobs that are done, in a file of their own: an interrupted run goes on from it."""
+"""The file of finished jobs, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = "mmcl-table1-1"
 
 @dataclass(frozen=True)
 class JobResult:
-    """What one arm with one seed gave.
+    """Result of one arm with one seed.
 
     Attributes:
         accuracy: Percent, by readout and set.
@@ -32,7 +32,7 @@ class PartialResults:
     """The file of one table.
 
     Args:
-        path: Where it is or will be.
+        path: The file, which need not exist yet.
         settings: All that a job's result depends on but arm and seed, flat and in JSON's types; a
             file of other settings is refused, naming the first difference.
     """
@@ -47,8 +47,8 @@ class PartialResults:
         with self._lock:
             self.jobs[job] = result
             jobs = [{"arm": arm, "seed": seed, **vars(r)} for (arm, seed), r in self.jobs.items()]
-            found = {"format": FORMAT, "settings": self._settings, "jobs": jobs}
-            text = json.dumps(found, allow_nan=False)
+            content = {"format": FORMAT, "settings": self._settings, "jobs": jobs}
+            text = json.dumps(content, allow_nan=False)
             write_atomically(self._path, lambda path: path.write_text(text))
 
     def remove(self) -> None:
@@ -57,16 +57,16 @@ class PartialResults:
 
     def _read(self) -> dict[tuple[Any, int], JobResult]:
         try:
-            found = json.loads(self._path.read_text())
-            if found["format"] != FORMAT:
+            content = json.loads(self._path.read_text())
+            if content["format"] != FORMAT:
                 raise OutputError(
-                    f"{self._path.name}: expected format {FORMAT}, got {found['format']!r}; "
+                    f"{self._path.name}: expected format {FORMAT}, got {content['format']!r}; "
                     "take another directory or remove it"
                 )
-            settings = found["settings"]
+            settings = content["settings"]
             jobs = {
                 (job["arm"], int(job["seed"])): JobResult(job["accuracy"], job["confusion"])
-                for job in found["jobs"]
+                for job in content["jobs"]
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, OutputError):

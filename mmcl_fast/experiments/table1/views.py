@@ -21,7 +21,7 @@ from mmcl_fast.experiments.table1.protocol import Views
 ASPECT = 4.0 / 3.0  # of a crop: width / height between 3/4 and 4/3
 JITTER_CHANCE = 0.8
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
-COLUMNS = 11  # random numbers of one view
+COLUMNS = 11  # uniform draws per view
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def draw_views(
     word = words(seed, "augment", (1, count, COLUMNS), start=(1 + view, 0, 0), epoch=epoch)[0]
     u = (word.astype(np.float64) + 0.5) * 2.0**-32  # [count, COLUMNS]
     area = rule.min_area + (1.0 - rule.min_area) * u[:, 0]
-    # Log-uniform aspect; where everything is kept the box is the image itself.
+    # Log-uniform aspect; with the whole area the box is the image itself.
     aspect = np.exp((2.0 * u[:, 1] - 1.0) * math.log(ASPECT)) if rule.min_area < 1.0 else 1.0
     height = np.minimum(side * np.sqrt(area / aspect), side)
     width = np.minimum(side * np.sqrt(area * aspect), side)
@@ -95,7 +95,7 @@ def make_views(images: Tensor, draws: ViewDraws, rule: Views) -> Tensor:
 
 
 def crop(images: Tensor, boxes: Tensor) -> Tensor:
-    """Crops resized to the whole image, bilinear between pixel centres, the border repeated.
+    """Crops resized to the whole image, bilinear between pixel centres, edges repeated.
 
     Args:
         images: [B, C, S, S].
@@ -113,9 +113,9 @@ def _interpolation(start: Tensor, length: Tensor, side: int) -> Tensor:
     """Weights [B, S, S] of the S pixels of a line in each of the S pixels of its crop."""
     pixel = torch.arange(side, device=start.device, dtype=start.dtype)
     # Pixel k covers k .. k + 1, so its centre lies at k + 1/2.
-    place = start[:, None] + (pixel + 0.5) * (length[:, None] / side) - 0.5
-    place = place.clamp(0.0, side - 1.0)
-    return (1.0 - (place[:, :, None] - pixel).abs()).clamp_min(0.0)
+    source = start[:, None] + (pixel + 0.5) * (length[:, None] / side) - 0.5
+    source = source.clamp(0.0, side - 1.0)
+    return (1.0 - (source[:, :, None] - pixel).abs()).clamp_min(0.0)
 
 
 def jitter(images: Tensor, factors: Tensor) -> Tensor:
@@ -138,20 +138,20 @@ def grey_of(images: Tensor) -> Tensor:
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     """HSV hue moved by `turns` (1: once around) of RGB images [B, 3, S, S]; value, chroma stay."""
     red, green, blue = images.unbind(1)
-    top, bottom = images.amax(1), images.amin(1)
-    chroma = top - bottom
+    largest, smallest = images.amax(1), images.amin(1)
+    chroma = largest - smallest
     unit = torch.where(chroma > 0, chroma, 1.0)  # grey pixels have chroma 0 and any hue
     sixth = torch.where(
-        top == red,
+        largest == red,
         (green - blue) / unit,
-        torch.where(top == green, 2.0 + (blue - red) / unit, 4.0 + (red - green) / unit),
+        torch.where(largest == green, 2.0 + (blue - red) / unit, 4.0 + (red - green) / unit),
     )
     sixth = sixth.unsqueeze(1) + 6.0 * turns  # [B, 1, S, S]
-    # A channel is full within one sixth of its own hue and gone beyond two (Smith, SIGGRAPH 1978).
-    own = torch.tensor((0.0, 2.0, 4.0), device=images.device, dtype=images.dtype)
-    away = (torch.remainder(sixth - own[:, None, None] + 3.0, 6.0) - 3.0).abs()
+    # A channel is 1 within one sixth of its centre hue and 0 beyond two (Smith, SIGGRAPH 1978).
+    centres = torch.tensor((0.0, 2.0, 4.0), device=images.device, dtype=images.dtype)
+    away = (torch.remainder(sixth - centres[:, None, None] + 3.0, 6.0) - 3.0).abs()
     share = (2.0 - away).clamp(0.0, 1.0)
-    return bottom.unsqueeze(1) + chroma.unsqueeze(1) * share
+    return smallest.unsqueeze(1) + chroma.unsqueeze(1) * share
 
 
 __all__ = ["ViewDraws", "crop", "draw_views", "grey_of", "jitter", "make_views", "turn_hue"]

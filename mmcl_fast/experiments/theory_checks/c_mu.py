@@ -36,8 +36,8 @@ BALANCE = SINGLE_RATE / MULTI_RATE
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is trained; the first n SNR^2 is the one of the paper's threshold."""
+class CMuGrid:
+    """Settings to train; the first n SNR^2 is the one of the paper's threshold."""
 
     n: int = 100
     c_mu: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, MIN_C_MU, 3.5, 5.0, 7.0)
@@ -46,25 +46,25 @@ class Sizes:
     n_test: int = 1000
 
 
-def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
     """Train multi-modal runs over C_mu at several n SNR^2.
 
     Args:
         seeds: Seeds of data and weights.
-        sizes: What is trained.
+        grid: Settings to train.
     """
-    sizes = sizes or Sizes()
-    found = {n_snr2: _accuracy(sizes, n_snr2, seeds) for n_snr2 in sizes.n_snr2}
+    grid = grid or CMuGrid()
+    accuracies = {n_snr2: _accuracy(grid, n_snr2, seeds) for n_snr2 in grid.n_snr2}
     lines = [
-        measured_series(rf"$n\,\mathrm{{SNR}}^2$ = {n_snr2}", "multi", sizes.c_mu, values)
-        for n_snr2, values in sorted(found.items())
+        measured_series(rf"$n\,\mathrm{{SNR}}^2$ = {n_snr2}", "multi", grid.c_mu, values)
+        for n_snr2, values in sorted(accuracies.items())
     ]
     lines.append(
         Series(label=r"$C_\mu$ = 2.66", modality=None, x=(MIN_C_MU, MIN_C_MU), mean=(0.5, 1.0)),
     )
     panel = Panel(
         title=r"Threshold of $C_\mu$, multi-modal",
-        fixed=f"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}, {sizes.epochs} epochs",
+        fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, {grid.epochs} epochs",
         shares=True,
         chance=0.5,
         log_x=True,
@@ -72,23 +72,23 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
         ylabel="OOD accuracy",
         series=tuple(lines),
     )
-    rows = judge(sizes.c_mu, found)
-    return Finding(name="c_mu", rows=rows, panel=panel, settings=asdict(sizes))
+    rows = judge(grid.c_mu, accuracies)
+    return Finding(name="c_mu", rows=rows, panel=panel, settings=asdict(grid))
 
 
-def judge(c_mu: Sequence[float], found: dict[float, Floats]) -> tuple[Row, ...]:
+def judge(c_mu: Sequence[float], accuracies: dict[float, Floats]) -> tuple[Row, ...]:
     """The rows of the check.
 
     Args:
         c_mu: Rising values, 2.66 among them.
-        found: Accuracy [c_mu, seeds] at each n SNR^2.
+        accuracies: Accuracy [c_mu, seeds] at each n SNR^2.
     """
-    n_snr2, accuracy = next(iter(found.items()))
+    n_snr2, accuracy = next(iter(accuracies.items()))
     at = list(c_mu).index(MIN_C_MU)
     gap = accuracy[-1] - accuracy[at]
     crossings = _crossings(c_mu, accuracy)
     middle, _ = spread(crossings)
-    balances = {k: spread(_crossings(c_mu, v))[0] * k for k, v in found.items()}
+    balances = {k: spread(_crossings(c_mu, v))[0] * k for k, v in accuracies.items()}
     crossed = {k: v for k, v in balances.items() if math.isfinite(v)}
     return (
         Row(
@@ -131,19 +131,19 @@ def _crossings(c_mu: Sequence[float], accuracy: Floats) -> tuple[float, ...]:
     return tuple(first_crossing(c_mu, column, level) for column in accuracy.T)
 
 
-def _accuracy(sizes: Sizes, n_snr2: float, seeds: Sequence[int]) -> Floats:
+def _accuracy(grid: CMuGrid, n_snr2: float, seeds: Sequence[int]) -> Floats:
     """Final accuracy, [c_mu, seeds]."""
     rows = []
-    for c_mu in sizes.c_mu:
-        cfg = Scaled(n=sizes.n, n_snr2=n_snr2, c_mu=c_mu).config(
+    for c_mu in grid.c_mu:
+        cfg = Scaled(n=grid.n, n_snr2=n_snr2, c_mu=c_mu).config(
             modality="multi",
-            epochs=sizes.epochs,
-            evaluate_every=sizes.epochs,
-            n_test=sizes.n_test,
+            epochs=grid.epochs,
+            evaluate_every=grid.epochs,
+            n_test=grid.n_test,
         )
         runs = train_many([cfg.replace(seed=s) for s in seeds])
         rows.append([float(run.ood_accuracy[-1]) for run in runs])
     return np.array(rows)
 
 
-__all__ = ["Sizes", "check", "judge"]
+__all__ = ["CMuGrid", "check", "judge"]

@@ -1,4 +1,4 @@
-"""What a check reports: rows of prediction against measurement, and the curves behind them."""
+"""The report of a check: rows of prediction against measurement, and the curves behind them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Row:
     """One statement of the paper against runs.
 
     Attributes:
-        statement: What is claimed.
+        statement: The claim.
         source: Lemma or theorem.
         predicted: The prediction in words or numbers.
-        quantity: What was measured.
-        per_seed: The measurement, once a seed.
-        criterion: When it agrees.
-        agrees: Whether it does.
-        note: How it differs, or under which reading it agrees.
+        quantity: Name of the measured quantity.
+        per_seed: The measurement, one value per seed.
+        criterion: Condition for agreement.
+        agrees: Whether the criterion holds.
+        note: How it differs, or the interpretation under which it agrees.
     """
 
     statement: str
@@ -56,7 +56,7 @@ class Series:
     Attributes:
         label: Its name in the legend.
         modality: "single" or "multi", which colours it; None: the theory's own line.
-        x: Places.
+        x: Abscissae.
         mean: Means over seeds.
         sd: Sample standard deviations, or empty for a prediction.
         faint: Drawn with open markers: a second quantity of the same modality.
@@ -112,12 +112,12 @@ class Finding:
     settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite is None."""
-        found = asdict(self)
-        for row, mine in zip(found["rows"], self.rows, strict=True):
-            mean, sd = spread(mine.per_seed)
-            row |= {"mean": mean, "sd": sd, "verdict": mine.verdict}
-        plain: dict[str, Any] = _finite(found)
+        """Plain values; None where one is not finite."""
+        content = asdict(self)
+        for row, source in zip(content["rows"], self.rows, strict=True):
+            mean, sd = spread(source.per_seed)
+            row |= {"mean": mean, "sd": sd, "verdict": source.verdict}
+        plain: dict[str, Any] = _finite(content)
         return plain
 
 
@@ -130,7 +130,7 @@ def measured_series(
     faint: bool = False,
     joined: bool = True,
 ) -> Series:
-    """Mean and spread over seeds at each place: `values` is [places, seeds]."""
+    """Mean and spread over seeds at each x: `values` is [points, seeds]."""
     pairs = [spread(v) for v in values]
     means, sds = (tuple(column) for column in zip(*pairs, strict=True))
     return Series(

@@ -40,29 +40,29 @@ STEADY = 1.5
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is trained."""
+class FirstStageGrid:
+    """Settings to train."""
 
     n: int = 100
     rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     starts: tuple[float, ...] = (FIGURE_1_START, FIGURE_1_START / 10, FIGURE_1_START / 100)
 
 
-def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+def check(seeds: Sequence[int], grid: FirstStageGrid | None = None) -> Finding:
     """Train over growth rates and initial scales, both modalities.
 
     Args:
         seeds: Seeds of data and weights.
-        sizes: What is trained.
+        grid: Settings to train.
     """
-    sizes = sizes or Sizes()
+    grid = grid or FirstStageGrid()
     rows: list[Row] = []
     series: list[Series] = []
     longest = 0.0
     for modality in ("single", "multi"):
         predicted, measured = [], []
-        for rate, start in itertools.product(sizes.rates, sizes.starts):
-            cfg = Scaled(n=sizes.n, noise_rate=rate, noise_start=start).config(modality=modality)
+        for rate, start in itertools.product(grid.rates, grid.starts):
+            cfg = Scaled(n=grid.n, noise_rate=rate, noise_start=start).config(modality=modality)
             t1 = predicted_t1(cfg)
             cfg = cfg.replace(epochs=math.ceil(t1), evaluate_every=0, coefficients_every=1)
             runs = train_many([cfg.replace(seed=s) for s in seeds])
@@ -89,14 +89,14 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
     panel = Panel(
         title="End of the first stage",
         fixed=(
-            rf"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}; "
+            rf"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}; "
             r"a point: one rate and one $\sigma_0$"
         ),
         xlabel="$T_1$ of the lemma, epochs",
         ylabel="first epoch at 1/2",
         series=tuple(series),
     )
-    return Finding(name="first_stage", rows=tuple(rows), panel=panel, settings=asdict(sizes))
+    return Finding(name="first_stage", rows=tuple(rows), panel=panel, settings=asdict(grid))
 
 
 def predicted_t1(cfg: TrainConfig) -> float:
@@ -160,4 +160,4 @@ def judge(modality: str, predicted: Floats, measured: Floats) -> list[Row]:
     ]
 
 
-__all__ = ["Sizes", "check", "epoch_reaching", "judge", "predicted_t1", "winner"]
+__all__ = ["FirstStageGrid", "check", "epoch_reaching", "judge", "predicted_t1", "winner"]

@@ -43,8 +43,8 @@ LEMMA = {"single": "Lemma 5.2", "multi": "Lemma 5.4"}
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is trained."""
+class GrowthGrid:
+    """Settings to train."""
 
     n: int = 100
     rates: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -53,39 +53,39 @@ class Sizes:
     c_mu: float = 3.0
 
 
-def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+def check(seeds: Sequence[int], grid: GrowthGrid | None = None) -> Finding:
     """Fit the four growth constants over rates and starts.
 
     Args:
         seeds: Seeds of data and weights.
-        sizes: What is trained; default: Figure 1's setting and slower ones.
+        grid: Settings to train; default: Figure 1's setting and slower ones.
     """
-    sizes = sizes or Sizes()
-    grid = list(itertools.product(sizes.starts, sizes.rates))
+    grid = grid or GrowthGrid()
+    pairs = list(itertools.product(grid.starts, grid.rates))
     # [settings, seeds] for each modality and quantity
-    found: dict[tuple[str, str], Floats] = {}
+    constants: dict[tuple[str, str], Floats] = {}
     for modality in ("single", "multi"):
-        values = [_constants(sizes, start, rate, modality, seeds) for start, rate in grid]
-        found[modality, "signal"] = np.array([[v[0] for v in row] for row in values])
-        found[modality, "noise"] = np.array([[v[1] for v in row] for row in values])
-    rows = judge(found, sizes)
-    return Finding(name="growth", rows=rows, panel=_panel(found, sizes), settings=asdict(sizes))
+        values = [_constants(grid, start, rate, modality, seeds) for start, rate in pairs]
+        constants[modality, "signal"] = np.array([[v[0] for v in row] for row in values])
+        constants[modality, "noise"] = np.array([[v[1] for v in row] for row in values])
+    rows = judge(constants, grid)
+    return Finding(name="growth", rows=rows, panel=_panel(constants, grid), settings=asdict(grid))
 
 
-def judge(found: dict[tuple[str, str], Floats], sizes: Sizes) -> tuple[Row, ...]:
+def judge(constants: dict[tuple[str, str], Floats], grid: GrowthGrid) -> tuple[Row, ...]:
     """The rows of the check.
 
     Args:
-        found: Constants [starts x rates, seeds] by modality and quantity ("signal", "noise").
-        sizes: What was trained.
+        constants: Constants [starts x rates, seeds] by modality and quantity ("signal", "noise").
+        grid: Settings of the runs.
     """
     return (
-        _bound(found["single", "noise"], SINGLE_RATE, "single", "noise", sizes),
-        _bound(found["multi", "signal"], MULTI_RATE, "multi", "signal", sizes),
-        _order(found["single", "signal"], "single", "signal", "Lemma 5.1"),
-        _order(found["multi", "noise"], "multi", "noise", "Lemma 5.3"),
-        _faster(found, sizes, "single"),
-        _faster(found, sizes, "multi"),
+        _bound(constants["single", "noise"], SINGLE_RATE, "single", "noise", grid),
+        _bound(constants["multi", "signal"], MULTI_RATE, "multi", "signal", grid),
+        _order(constants["single", "signal"], "single", "signal", "Lemma 5.1"),
+        _order(constants["multi", "noise"], "multi", "noise", "Lemma 5.3"),
+        _faster(constants, grid, "single"),
+        _faster(constants, grid, "multi"),
     )
 
 
@@ -121,37 +121,35 @@ def run_factors(run: Run) -> tuple[float, float]:
 
 
 def _constants(
-    sizes: Sizes, start: float, rate: float, modality: str, seeds: Sequence[int]
+    grid: GrowthGrid, start: float, rate: float, modality: str, seeds: Sequence[int]
 ) -> list[tuple[float, float]]:
     """Fitted constants of signal and noise, once a seed."""
-    point = Scaled(
-        n=sizes.n, noise_rate=rate, noise_start=start, n_snr2=sizes.n_snr2, c_mu=sizes.c_mu
-    )
+    point = Scaled(n=grid.n, noise_rate=rate, noise_start=start, n_snr2=grid.n_snr2, c_mu=grid.c_mu)
     # By then the noise has grown from its start to order 1, at the slowest constant of order one.
     epochs = math.ceil(math.log(20 / start) / math.log1p(rate * 0.5))
     cfg = point.config(modality=modality, epochs=epochs, evaluate_every=0, coefficients_every=1)
     unit = {"eta": cfg.eta, "m": cfg.m, "tau": cfg.tau_value}
-    c_mu = sizes.c_mu if modality == "multi" else 1.0
+    c_mu = grid.c_mu if modality == "multi" else 1.0
     signal = signal_growth(mu_norm=cfg.mu_norm, c_mu=c_mu, **unit) - 1
     noise = noise_growth(sigma_xi=cfg.sigma_xi, d=cfg.d, n=cfg.n, **unit) - 1
     pairs = [run_factors(run) for run in train_many([cfg.replace(seed=s) for s in seeds])]
     return [((g - 1) / signal, (r - 1) / noise) for g, r in pairs]
 
 
-def _bound(values: Floats, lemma: float, modality: str, what: str, sizes: Sizes) -> Row:
-    by_start = values.reshape(len(sizes.starts), len(sizes.rates), -1).mean(1)
-    mine = by_start[int(np.argmin(sizes.starts))]
-    mean, sd = spread(mine)
-    at_largest = by_start[int(np.argmax(sizes.starts))].mean()
-    times = max(sizes.starts) / min(sizes.starts)
+def _bound(values: Floats, lemma: float, modality: str, what: str, grid: GrowthGrid) -> Row:
+    by_start = values.reshape(len(grid.starts), len(grid.rates), -1).mean(1)
+    smallest_start = by_start[int(np.argmin(grid.starts))]
+    mean, sd = spread(smallest_start)
+    at_largest = by_start[int(np.argmax(grid.starts))].mean()
+    times = max(grid.starts) / min(grid.starts)
     return Row(
         statement=f"{modality}-modal: {what} grows by 1 + {lemma} x rate an epoch",
         source=LEMMA[modality],
         predicted=f">= {lemma}",
         quantity="fitted constant at the smallest sigma_0",
-        per_seed=tuple(mine.tolist()),
+        per_seed=tuple(smallest_start.tolist()),
         criterion=f"not below {lemma} by more than two standard errors",
-        agrees=mean + 2 * sd / math.sqrt(len(mine)) >= lemma,
+        agrees=mean + 2 * sd / math.sqrt(len(smallest_start)) >= lemma,
         note=f"{at_largest:.3f} where sigma_0 is {times:.0f} times as large",
     )
 
@@ -171,17 +169,17 @@ def _order(values: Floats, modality: str, what: str, source: str) -> Row:
     )
 
 
-def _faster(found: dict[tuple[str, str], Floats], sizes: Sizes, modality: str) -> Row:
+def _faster(constants: dict[tuple[str, str], Floats], grid: GrowthGrid, modality: str) -> Row:
     """Growth of the signal over that of the noise."""
-    strength = sizes.n_snr2 * (sizes.c_mu if modality == "multi" else 1.0)
-    ratio = strength * found[modality, "signal"] / found[modality, "noise"]
+    strength = grid.n_snr2 * (grid.c_mu if modality == "multi" else 1.0)
+    ratio = strength * constants[modality, "signal"] / constants[modality, "noise"]
     faster = ratio < 1 if modality == "single" else ratio > 1
     winner = "noise" if modality == "single" else "signal"
     return Row(
         statement=f"{modality}-modal: {winner} grows faster",
         source="Lemmas 5.2, 5.4",
         predicted="< 1" if modality == "single" else "> 1",
-        quantity=f"rate of signal / rate of noise, n SNR^2 = {sizes.n_snr2}, C_mu = {sizes.c_mu}",
+        quantity=f"rate of signal / rate of noise, n SNR^2 = {grid.n_snr2}, C_mu = {grid.c_mu}",
         per_seed=tuple(ratio.mean(0).tolist()),
         criterion="in every run",
         agrees=bool(faster.all()),
@@ -190,19 +188,19 @@ def _faster(found: dict[tuple[str, str], Floats], sizes: Sizes, modality: str) -
     )
 
 
-def _panel(found: dict[tuple[str, str], Floats], sizes: Sizes) -> Panel:
-    count = len(sizes.rates)
+def _panel(constants: dict[tuple[str, str], Floats], grid: GrowthGrid) -> Panel:
+    count = len(grid.rates)
     series = [
         measured_series(
-            f"{what}, {modality}", modality, sizes.rates, values[-count:], faint=what == "noise"
+            f"{what}, {modality}", modality, grid.rates, values[-count:], faint=what == "noise"
         )
-        for (modality, what), values in found.items()
+        for (modality, what), values in constants.items()
     ]
     for label, value in (("0.96 (Lemma 5.2)", SINGLE_RATE), ("0.48 (Lemma 5.4)", MULTI_RATE)):
-        series.append(Series(label=label, modality=None, x=sizes.rates, mean=(value,) * count))
+        series.append(Series(label=label, modality=None, x=grid.rates, mean=(value,) * count))
     return Panel(
         title="Growth constants",
-        fixed=rf"$n$ = {sizes.n}, $d$ = {power_of_ten(Scaled().d)}, smallest $\sigma_0$",
+        fixed=rf"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, smallest $\sigma_0$",
         xlabel=r"growth rate of noise, $\eta\sigma_\xi^2 d/(nm\tau)$ per epoch",
         ylabel="(factor per epoch $-$ 1) / rate",
         log_x=count > 1,
@@ -210,4 +208,4 @@ def _panel(found: dict[tuple[str, str], Floats], sizes: Sizes) -> Panel:
     )
 
 
-__all__ = ["Sizes", "check", "growth_factor", "judge", "run_factors", "window"]
+__all__ = ["GrowthGrid", "check", "growth_factor", "judge", "run_factors", "window"]

@@ -10,7 +10,7 @@ from typing import Any
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.theory_checks.check import Finding, Row
 
-HEAD = ("claim (theory)", "command", "paper", "ours", "status")
+HEADER = ("claim (theory)", "command", "paper", "ours", "status")
 
 
 def to_json(findings: Sequence[Finding], seeds: Sequence[int]) -> dict[str, Any]:
@@ -27,16 +27,18 @@ def to_markdown(findings: Sequence[Finding]) -> str:
     return _table((finding.name, row) for finding in findings for row in finding.rows)
 
 
-def json_to_markdown(found: Mapping[str, Any]) -> str:
-    """The same table from what `to_json` gave."""
+def json_to_markdown(results: Mapping[str, Any]) -> str:
+    """`to_markdown` of the content that `to_json` returned."""
     return _table(
-        (check, _read(row)) for check, finding in found["checks"].items() for row in finding["rows"]
+        (check, _read(row))
+        for check, finding in results["checks"].items()
+        for row in finding["rows"]
     )
 
 
-def _read(found: Mapping[str, Any]) -> Row:
-    given = {field.name: found[field.name] for field in fields(Row)}
-    values = (math.nan if value is None else value for value in found["per_seed"])
+def _read(results: Mapping[str, Any]) -> Row:
+    given = {field.name: results[field.name] for field in fields(Row)}
+    values = (math.nan if value is None else value for value in results["per_seed"])
     return Row(**given | {"per_seed": tuple(values)})
 
 
@@ -51,7 +53,7 @@ def _table(rows: Iterable[tuple[str, Row]]) -> str:
         )
         for check, row in rows
     )
-    lines = [HEAD, ("---",) * len(HEAD), *cells]
+    lines = [HEADER, ("---",) * len(HEADER), *cells]
     # A bar inside a cell would end it.
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 

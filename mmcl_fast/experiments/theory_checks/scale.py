@@ -40,45 +40,45 @@ _TEX = {"gamma": r"$\max_r|\gamma_r|$", "rho": r"$\max_{r,i}|\rho_{r,i}|$"}
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is trained."""
+class ScaleGrid:
+    """Settings to train."""
 
     n: tuple[int, ...] = (50, 100, 200, 400, 800)
     starts: tuple[float, ...] = tuple(FIGURE_1_START / 10**k for k in range(5))
     starts_n: int = 100
 
 
-def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+def check(seeds: Sequence[int], grid: ScaleGrid | None = None) -> Finding:
     """Train to T1 at every n, both modalities.
 
     Args:
         seeds: Seeds of data and weights.
-        sizes: What is trained.
+        grid: Settings to train.
     """
-    sizes = sizes or Sizes()
+    grid = grid or ScaleGrid()
     rows: list[Row] = []
     series: list[Series] = []
     for modality in ("single", "multi"):
         gammas, rhos = [], []
-        for n in sizes.n:
+        for n in grid.n:
             runs = _runs_to_t1(Scaled(n=n), modality, seeds)
             gammas.append([_largest(run.gamma) for run in runs])
             rhos.append([_rho(run, modality) for run in runs])
         gamma, rho = np.array(gammas), np.array(rhos)
         stays, falls = (rho, gamma) if modality == "single" else (gamma, rho)
         names = ("gamma", "rho") if modality == "single" else ("rho", "gamma")
-        rows += [of_order_one(sizes.n, stays, modality), vanishing(sizes.n, falls, modality)]
+        rows += [of_order_one(grid.n, stays, modality), vanishing(grid.n, falls, modality)]
         small, large = names
         series += [
             measured_series(
-                f"{_TEX[name]}, {modality}", modality, sizes.n, values, faint=name == "rho"
+                f"{_TEX[name]}, {modality}", modality, grid.n, values, faint=name == "rho"
             )
             for name, values in ((large, stays), (small, falls))
         ]
-    rows.append(_over_starts(sizes, seeds))
-    guide = tuple(2.0 / math.sqrt(n) for n in sizes.n)
+    rows.append(_over_starts(grid, seeds))
+    guide = tuple(2.0 / math.sqrt(n) for n in grid.n)
     series.append(
-        Series(label="slope $-1/2$", modality=None, x=tuple(map(float, sizes.n)), mean=guide)
+        Series(label="slope $-1/2$", modality=None, x=tuple(map(float, grid.n)), mean=guide)
     )
     panel = Panel(
         title="Coefficients at $T_1$",
@@ -89,7 +89,7 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
         log_x=True,
         log_y=True,
     )
-    return Finding(name="scale", rows=tuple(rows), panel=panel, settings=asdict(sizes))
+    return Finding(name="scale", rows=tuple(rows), panel=panel, settings=asdict(grid))
 
 
 def of_order_one(n: Sequence[int], values: Floats, modality: str) -> Row:
@@ -142,13 +142,13 @@ def with_sigma_0(starts: Sequence[float], values: Floats, n: int) -> Row:
     )
 
 
-def _over_starts(sizes: Sizes, seeds: Sequence[int]) -> Row:
-    n = sizes.starts_n
+def _over_starts(grid: ScaleGrid, seeds: Sequence[int]) -> Row:
+    n = grid.starts_n
     values = [
         [_rho(run, "multi") for run in _runs_to_t1(Scaled(n=n, noise_start=s), "multi", seeds)]
-        for s in sizes.starts
+        for s in grid.starts
     ]
-    return with_sigma_0(sizes.starts, np.array(values), n)
+    return with_sigma_0(grid.starts, np.array(values), n)
 
 
 def _runs_to_t1(point: Scaled, modality: str, seeds: Sequence[int]) -> list[Run]:
@@ -181,4 +181,4 @@ def _rho(run: Run, modality: str) -> float:
     return _largest(run.rho)
 
 
-__all__ = ["Sizes", "check", "of_order_one", "vanishing", "with_sigma_0"]
+__all__ = ["ScaleGrid", "check", "of_order_one", "vanishing", "with_sigma_0"]

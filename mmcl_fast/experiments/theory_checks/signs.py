@@ -38,25 +38,25 @@ SYNCHRONISED = 0.99
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is trained."""
+class SignsGrid:
+    """Settings to train."""
 
     n: int = 100
     d: tuple[int, ...] = (2000, 10**4, 10**5, 10**6, 10**7, 10**9)
     epochs: int = 200
 
 
-def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
+def check(seeds: Sequence[int], grid: SignsGrid | None = None) -> Finding:
     """Count signs at the end of training over d, both modalities.
 
     Args:
         seeds: Seeds of data and weights.
-        sizes: What is trained.
+        grid: Settings to train.
     """
-    sizes = sizes or Sizes()
+    grid = grid or SignsGrid()
     flips, kernel_flips, before, after = [], [], [], []
-    for d in sizes.d:
-        cfg = Scaled(n=sizes.n, d=d).config(epochs=sizes.epochs, evaluate_every=0)
+    for d in grid.d:
+        cfg = Scaled(n=grid.n, d=d).config(epochs=grid.epochs, evaluate_every=0)
         single = [_signals(run) for run in _train(cfg, seeds)]
         flips.append([disagreement(start, end) for start, _, end in single])
         kernel_flips.append([disagreement(start, moved) for start, moved, _ in single])
@@ -67,21 +67,21 @@ def check(seeds: Sequence[int], sizes: Sizes | None = None) -> Finding:
     values = [np.array(x) for x in (flips, kernel_flips, before, after)]
     panel = Panel(
         title="Signs after training",
-        fixed=f"$n$ = {sizes.n}, {sizes.epochs} epochs",
+        fixed=f"$n$ = {grid.n}, {grid.epochs} epochs",
         shares=True,
         xlabel="$d$, dimension",
         ylabel="fraction of neurons",
         series=(
-            measured_series("flipped, single", "single", sizes.d, values[0]),
-            measured_series(r"the same, without $\xi$", "single", sizes.d, values[1], faint=True),
-            measured_series("synchronised, multi", "multi", sizes.d, values[3]),
-            measured_series("the same, at the start", "multi", sizes.d, values[2], faint=True),
+            measured_series("flipped, single", "single", grid.d, values[0]),
+            measured_series(r"the same, without $\xi$", "single", grid.d, values[1], faint=True),
+            measured_series("synchronised, multi", "multi", grid.d, values[3]),
+            measured_series("the same, at the start", "multi", grid.d, values[2], faint=True),
         ),
         log_x=True,
         legend=(0.47, 0.13),
     )
-    rows = judge(sizes.d, *values)
-    return Finding(name="signs", rows=rows, panel=panel, settings=asdict(sizes))
+    rows = judge(grid.d, *values)
+    return Finding(name="signs", rows=rows, panel=panel, settings=asdict(grid))
 
 
 def judge(
@@ -154,4 +154,4 @@ def _train(cfg: TrainConfig, seeds: Sequence[int]) -> list[Run]:
     return train_many([cfg.replace(seed=s) for s in seeds])
 
 
-__all__ = ["Sizes", "check", "disagreement", "judge", "signal_parts"]
+__all__ = ["SignsGrid", "check", "disagreement", "judge", "signal_parts"]

@@ -1,1 +1,1 @@
-"""Who computes: one shard, workers that may die, and where they run."""
+"""Execution of a sweep: shards, worker pools (local processes, Ray), Slurm scripts."""

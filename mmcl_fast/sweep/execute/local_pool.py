@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: one per core with one thread, or one per GPU."""
+"""Workers as processes on this machine: one per core with one thread, or one per GPU."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep.execute.worker_pool import Broken, Died, Done, Job, Outcome, Pool
 
-# Read by the libraries when they are loaded. Processes with more threads than cores in all wait for
-# each other.
+# Libraries read these when they are loaded. More threads than cores, over all processes, slow each
+# other down.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -34,7 +34,7 @@ class _Worker:
     slot: int
     job: Job | None = None
     ready: bool = False
-    heard: bytes = b""
+    unread: bytes = b""
 
 
 class LocalPool(Pool):
@@ -42,7 +42,7 @@ class LocalPool(Pool):
 
     Args:
         workers: Number of processes, >= 1.
-        gpus: Give worker k the GPU k modulo this number; 0: none.
+        gpus: Number of GPUs, assigned to workers in turn; 0: none.
     """
 
     def __init__(self, workers: int, gpus: int = 0) -> None:
@@ -82,17 +82,17 @@ class LocalPool(Pool):
         idle = next((w for w in self._workers if w.job is None), None)
         worker = idle or self._start()
         worker.job = job
-        with suppress(BrokenPipeError):  # it died while idle: the end of its output says so
+        with suppress(BrokenPipeError):  # it died while idle; the end of its output reports it
             _stream(worker.process.stdin).write(json.dumps(asdict(job)).encode() + b"\n")
             _stream(worker.process.stdin).flush()
 
     def wait(self) -> list[Outcome]:
         """See `Pool.wait`."""
-        found: list[Outcome] = []
-        while not found:
+        outcomes: list[Outcome] = []
+        while not outcomes:
             for key, _ in self._selector.select():
-                found += self._hear(key.data)
-        return found
+                outcomes += self._receive(key.data)
+        return outcomes
 
     def _start(self) -> _Worker:
         taken = {worker.slot for worker in self._workers}
@@ -111,13 +111,13 @@ class LocalPool(Pool):
         self._selector.register(_stream(process.stdout), selectors.EVENT_READ, worker)
         return worker
 
-    def _hear(self, worker: _Worker) -> list[Outcome]:
-        """What a worker's output says; its end says that it died."""
+    def _receive(self, worker: _Worker) -> list[Outcome]:
+        """Outcomes in the output of a worker; the end of its output means that it died."""
         text = os.read(_stream(worker.process.stdout).fileno(), 1 << 16)
         if not text:
-            return self._bury(worker)
-        *lines, worker.heard = (worker.heard + text).split(b"\n")
-        found: list[Outcome] = []
+            return self._remove(worker)
+        *lines, worker.unread = (worker.unread + text).split(b"\n")
+        outcomes: list[Outcome] = []
         for line in lines:
             message: dict[str, Any] = json.loads(line)
             if "ready" in message:
@@ -125,10 +125,10 @@ class LocalPool(Pool):
                 continue
             ((kind, fields),) = message.items()
             worker.job = None
-            found.append({"Done": Done, "Broken": Broken}[kind](**fields))
-        return found
+            outcomes.append({"Done": Done, "Broken": Broken}[kind](**fields))
+        return outcomes
 
-    def _bury(self, worker: _Worker) -> list[Outcome]:
+    def _remove(self, worker: _Worker) -> list[Outcome]:
         self._selector.unregister(_stream(worker.process.stdout))
         _close(worker.process.stdout)
         _close(worker.process.stdin)
@@ -144,7 +144,7 @@ class LocalPool(Pool):
                 f"workers: expected processes that start, got {MAX_FALSE_STARTS} in a row that "
                 f"did not ({_cause(status)}; their own messages are above)"
             )
-        self.submit(worker.job)  # it was never begun
+        self.submit(worker.job)  # it had not started
         return []
 
 
@@ -167,7 +167,7 @@ def _stream(pipe: Any) -> Any:
 
 
 def _close(pipe: Any) -> None:
-    with suppress(BrokenPipeError):  # what was not sent is lost with its reader
+    with suppress(BrokenPipeError):  # the reader of unsent bytes has ended
         _stream(pipe).close()
 
 

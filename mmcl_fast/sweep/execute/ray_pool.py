@@ -1,7 +1,7 @@
-"""Shards as Ray tasks: a cluster of this machine alone, or one that is given by its address.
+"""Shards as Ray tasks, on a cluster of this machine alone or on one given by its address.
 
-Ray's own retries are off: a task whose worker died comes back to `worker_pool.drive`, which counts
-deaths and tries again without end. Nothing but (shard, counts) travels; rows go to the store.
+Ray's retries are off: `worker_pool.drive` counts the deaths of workers and retries their shards.
+Only (shard, counts) is sent back; rows go to the store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOOPBACK = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 CONNECT_SECONDS = 10.0
-MAX_ADDRESS = 60  # Ray's sockets live in its folder, and a socket's name is short
+MAX_ADDRESS = 60  # of a socket, which lies in Ray's folder, in characters
 
 
 class RayPool(Pool):
@@ -39,7 +39,7 @@ class RayPool(Pool):
 
     def __init__(self, workers: int | None, address: str | None, *, gpus: bool) -> None:
         if address is None:
-            _stay_inside()
+            _bind_to_loopback()
         try:
             import ray
         except ImportError as error:
@@ -47,7 +47,7 @@ class RayPool(Pool):
                 "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
             ) from error
         self._ray: Any = ray
-        self._flying: dict[Any, Job] = {}
+        self._running: dict[Any, Job] = {}
         if ray.is_initialized():
             raise ConfigError("executor ray: expected a process without ray.init, got one with it")
         self._start(workers, address)
@@ -75,27 +75,27 @@ class RayPool(Pool):
 
     def submit(self, job: Job) -> None:
         """See `Pool.submit`."""
-        self._flying[self._task.remote(job)] = job
+        self._running[self._task.remote(job)] = job
 
     def wait(self) -> list[Outcome]:
         """See `Pool.wait`."""
-        ready, _ = self._ray.wait(list(self._flying), num_returns=1)
+        ready, _ = self._ray.wait(list(self._running), num_returns=1)
         return [self._outcome(reference) for reference in ready]
 
     def _outcome(self, reference: Any) -> Outcome:
-        job = self._flying.pop(reference)
+        job = self._running.pop(reference)
         try:
-            found: Done | Broken = self._ray.get(reference)
+            result: Done | Broken = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError:
-            raise  # a mistake of ours: rows of failed runs are no exceptions
+            raise  # a bug: failed runs are rows, not exceptions
         except self._ray.exceptions.RayError as error:
             return Died(job.shard, type(error).__name__)
-        return found
+        return result
 
     def _start(self, workers: int | None, address: str | None) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is not None:
-            _reach(address)
+            _check_reachable(address)
             try:
                 self._ray.init(address=address, **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -103,7 +103,7 @@ class RayPool(Pool):
                     f"executor ray: expected a cluster at {address}, got {error}"
                 ) from error
             return
-        # An address of its own keeps it from joining a stranger's cluster on a shared node.
+        # Address local: on a shared node, Ray would otherwise join another user's cluster.
         self._folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         self._ray.init(
             address="local",
@@ -114,24 +114,24 @@ class RayPool(Pool):
         )
 
 
-def _stay_inside() -> None:
-    """Set what Ray reads when it is imported, or refuse where that is past."""
-    missing = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
-    if BINDING in missing and "ray" in sys.modules:
+def _bind_to_loopback() -> None:
+    """Set the variables that Ray reads on import; raise ConfigError if it is imported already."""
+    unset = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
+    if BINDING in unset and "ray" in sys.modules:
         raise ConfigError(
             f"executor ray: expected {BINDING}=0 in the environment before ray is imported, so "
             "that its cluster listens on the loopback interface only; got an imported ray without"
         )
-    os.environ.update(missing)
+    os.environ.update(unset)
 
 
-def _reach(address: str) -> None:
-    """Refuse an address at which nothing listens; Ray itself would try for minutes."""
-    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
-    if not found:
-        return  # "auto" and the like: Ray finds it, or says at once that it cannot
+def _check_reachable(address: str) -> None:
+    """Raise if nothing listens at an address; Ray itself would retry for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if not match:
+        return  # such as "auto", which Ray resolves or refuses at once
     try:
-        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+        socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
     except OSError as error:
         raise BackendUnavailableError(
             f"executor ray: expected a cluster at {address}, got {error.strerror or error}"

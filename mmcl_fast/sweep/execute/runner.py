@@ -1,4 +1,4 @@
-"""`run_sweep`: start a sweep, or go on with it: the same call."""
+"""`run_sweep`: start or resume a sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE, read_plan, write_plan
-from mmcl_fast.sweep.store.store import PartInfo, Store, foreign, part_info
+from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
 ExecutorName = Literal["local", "ray"]
 GIB = 2**30
@@ -31,17 +31,17 @@ PROCESS_BYTES = 300 << 20  # a worker with torch loaded
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How a sweep is run; what it computes is the plan's.
+    """How a sweep is executed; the plan determines what it computes.
 
     Attributes:
         executor: Processes of this machine, or Ray.
-        address: Ray cluster to join; default: one of its own on this machine.
-        workers: Jobs at a time; default: one per core, or per GPU.
-        part: (i, N): only the i-th of N parts of the shards, 1 <= i <= N; for arrays of jobs.
-        extend: Take a plan that adds runs to the store's.
-        any_engine: Go on where the plan's engine or processor is not to be had; rows are marked.
-        retry_failed: Also compute shards again that have failed rows.
-        max_deaths: Workers a shard may cost before it is put away, >= 1.
+        address: Ray cluster to join; default: a new one on this machine.
+        workers: Concurrent jobs; default: one per core, or per GPU.
+        part: (i, N): compute only the i-th of N ranges of shards, 1 <= i <= N; for job arrays.
+        extend: Accept a plan that adds runs to the stored one.
+        any_engine: Resume where the plan's engine or processor is unavailable; rows are marked.
+        retry_failed: Recompute shards that have failed rows.
+        max_deaths: Worker deaths after which a shard is quarantined, >= 1.
     """
 
     executor: ExecutorName = "local"
@@ -56,17 +56,17 @@ class Policy:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a call of `run_sweep` did.
+    """Result of a call of `run_sweep`.
 
     Attributes:
         store: Directory of the store.
-        runs: Runs of the plan, of this call's part of it.
+        runs: Runs in this call's part of the plan.
         computed: Runs computed by this call.
         counts: Rows in the store by status, of this call's part of the plan.
-        put_away: Shards whose workers kept dying: their rows are missing.
+        put_away: Quarantined shards, whose rows are absent.
         seconds: Wall time.
-        busy: Seconds of workers spent training.
-        workers: Jobs at a time.
+        busy: Training time in seconds, summed over workers.
+        workers: Concurrent jobs.
     """
 
     store: Path
@@ -81,7 +81,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class Start:
-    """What `told` hears first: runs to do and runs that are there already."""
+    """The first event: number of runs, and of those present in the store."""
 
     runs: int
     present: int
@@ -94,55 +94,57 @@ def run_sweep(
     policy: Policy | None = None,
     told: Callable[[Start | Event], None] | None = None,
 ) -> SweepResult:
-    """Compute every run of a plan that the store does not have yet.
+    """Compute every run of a plan that is absent from the store.
 
-    Execution is at least once, rows are exactly once: a shard's rows depend on the plan alone, and
-    are published whole. Killed at any moment, the same call goes on.
+    A shard may be computed more than once, but its rows are stored exactly once: they depend on the
+    plan alone and are published atomically. After an interruption, the same call resumes.
 
     Args:
-        plan: What to compute.
-        out: Directory of the store, made if missing.
-        policy: How.
-        told: Called with a `Start`, then with what happens.
+        plan: The runs.
+        out: Directory of the store, created if absent.
+        policy: How to execute them.
+        told: Callback for events, the first of which is `Start`.
 
-    Raises: ConfigError: the store holds another plan, naming the difference, or was computed on
-        something that this machine does not have. DataError: not enough memory or disk, with the
-        numbers. OutputError: a part is corrupt or foreign, or cannot be written.
+    Raises: ConfigError: the store holds another plan, naming the difference, or the plan's device
+        or engine is unavailable on this machine. DataError: not enough memory or disk, with the
+        numbers. OutputError: a part is corrupt, of another plan, or cannot be written.
     """
     policy = policy or Policy()
-    tell = told or (lambda event: None)
+    notify = told or (lambda event: None)
     _check_policy(policy)
     chosen_shards(plan, policy.part)
     workers = _workers(plan, policy)
     store = Store(Path(out))
     store.prepare()
-    there = store.present()  # before the plan, which is written before its parts
-    plan = _adopt(plan, store, policy, there)
+    parts = store.present()  # before the plan, which is written before its parts
+    plan = _adopt(plan, store, policy, parts)
     _check_numerics(plan, policy)
-    mine = chosen_shards(plan, policy.part)
-    present = [part_info(there[k], plan) for k in mine if k in there]
-    again = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
-    missing = [k for k in mine if k not in there or k in again]
+    assigned = chosen_shards(plan, policy.part)
+    present = [part_info(parts[k], plan) for k in assigned if k in parts]
+    retried = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
+    to_compute = [k for k in assigned if k not in parts or k in retried]
     started = time.monotonic()
     sizes = np.bincount(plan.shard_of)
-    tell(Start(int(sizes[mine].sum()), sum(p.runs for p in present if p.shard not in again)))
-    busy, away = 0.0, []
-    if missing:
-        store.take_back(missing)
-        jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in missing]
+    notify(
+        Start(int(sizes[assigned].sum()), sum(p.runs for p in present if p.shard not in retried))
+    )
+    busy, quarantined = 0.0, []
+    if to_compute:
+        store.release(to_compute)
+        jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
         with _pool(plan, policy, min(workers, len(jobs))) as pool:
-            seen = _Counting(tell)
+            counting = _Counting(notify)
             workers = pool.slots
-            away = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=seen)
-            busy = seen.seconds
-    after = [p for p in present if p.shard not in again]
-    after += [part_info(store.part(k), plan) for k in missing if k not in away]
+            quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=counting)
+            busy = counting.seconds
+    after = [p for p in present if p.shard not in retried]
+    after += [part_info(store.part(k), plan) for k in to_compute if k not in quarantined]
     return SweepResult(
         store=store.path,
-        runs=int(sizes[mine].sum()),
-        computed=int(sum(sizes[k] for k in missing if k not in away)),
+        runs=int(sizes[assigned].sum()),
+        computed=int(sum(sizes[k] for k in to_compute if k not in quarantined)),
         counts=_counts(after),
-        put_away=away,
+        put_away=quarantined,
         seconds=time.monotonic() - started,
         busy=busy,
         workers=workers,
@@ -150,33 +152,33 @@ def run_sweep(
 
 
 class _Counting:
-    """Passes events on and adds up the time spent training."""
+    """Forwards events and sums the training time."""
 
-    def __init__(self, tell: Callable[[Event], None]) -> None:
-        self._tell, self.seconds = tell, 0.0
+    def __init__(self, notify: Callable[[Event], None]) -> None:
+        self._notify, self.seconds = notify, 0.0
 
     def __call__(self, event: Event) -> None:
         self.seconds += getattr(event, "seconds", 0.0)
-        self._tell(event)
+        self._notify(event)
 
 
-def _adopt(plan: Plan, store: Store, policy: Policy, there: Mapping[int, Path]) -> Plan:
-    """The store's plan if it holds the same runs; else write this one, or refuse."""
+def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) -> Plan:
+    """The stored plan if it holds the same runs; else write or extend it, or raise."""
     if not (store.path / PLAN_FILE).exists():
-        if there:
+        if parts:
             raise OutputError(f"store: expected {PLAN_FILE} beside the parts, got none")
         _check_disk(len(plan), plan, store)
         if write_plan(plan, store.path):
             return plan
     stored = read_plan(store.path)
-    if there and max(there) >= stored.shards:
-        raise foreign(there[max(there)], f"shard {max(there)} of {stored.shards}")
+    if parts and max(parts) >= stored.shards:
+        raise not_a_part(parts[max(parts)], f"shard {max(parts)} of {stored.shards}")
     if same_runs(stored, plan, anywhere=policy.any_engine):
         return stored
     if not policy.extend:
-        hint = "take another --out, or --extend to add runs"
+        hint = "use another --out, or --extend to add runs"
         if same_runs(stored, plan, anywhere=True):
-            hint = "--allow-other-engine goes on here, and marks the rows"
+            hint = "--allow-other-engine resumes here, and marks the rows"
         raise ConfigError(
             f"plan: expected the one of the store {str(store.path)!r}, got another: "
             f"{difference(stored, plan)}; {hint}"
@@ -188,7 +190,7 @@ def _adopt(plan: Plan, store: Store, policy: Policy, there: Mapping[int, Path]) 
 
 
 def _check_numerics(plan: Plan, policy: Policy) -> None:
-    """Refuse to mix rows of different arithmetic, unless that is asked for."""
+    """Raise ConfigError where rows of different arithmetic would mix, unless allowed."""
     if policy.any_engine:
         return
     for cfg, how in zip(plan.points, plan.numerics, strict=True):
@@ -196,7 +198,7 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
         if (here := numerics_of(cfg)) != how:
             raise ConfigError(
                 f"engine: expected what the plan was made with ({how}), got {here}; rows would "
-                "agree to rounding only: --allow-other-engine takes it, and marks them"
+                "agree to rounding only: --allow-other-engine accepts it, and marks them"
             )
 
 
@@ -210,9 +212,9 @@ def _check_policy(policy: Policy) -> None:
 
 
 def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """The shards of part (i, N) of a sweep: each shard is in exactly one of the N.
+    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts.
 
-    Raises: ConfigError: it is no part.
+    Raises: ConfigError: not 1 <= i <= N.
     """
     index, count = part or (1, 1)
     if not 1 <= index <= count:
@@ -222,9 +224,9 @@ def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
 
 
 def _workers(plan: Plan, policy: Policy) -> int:
-    """Jobs at a time; refused where they would not fit into memory together."""
+    """Number of concurrent jobs. Raises DataError if they would not fit into memory together."""
     if policy.address is not None:
-        return policy.workers or 1  # what fits on the machines of a cluster is not known here
+        return policy.workers or 1  # the memory of a cluster's machines is unknown here
     workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))
     available = available_bytes()
     largest = max(_batch_bytes(cfg) for cfg in plan.points)
@@ -259,7 +261,7 @@ def _check_disk(runs: int, plan: Plan, store: Store) -> None:
 
 
 def disk_bytes(plan: Plan, runs: int | None = None) -> int:
-    """About how much disk the curves of a plan's last runs take; noise does not compress."""
+    """Estimated bytes of a plan's last `runs` runs (default: all); curves hardly compress."""
     chosen = plan.point_of if runs is None else plan.point_of[len(plan) - runs :]
     each = np.array(
         [3.2 * (c.epochs + 1) * (4 if c.dtype == "float32" else 8) + 200 for c in plan.points]
@@ -278,11 +280,11 @@ def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
 
 
 def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for info in infos:
         for status, count in info.counts.items():
-            found[status] = found.get(status, 0) + count
-    return found
+            counts[status] = counts.get(status, 0) + count
+    return counts
 
 
 __all__ = [

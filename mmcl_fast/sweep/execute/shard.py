@@ -1,4 +1,4 @@
-"""One shard: train its runs and turn them into rows."""
+"""Computing one shard: training its runs and collecting their rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmcl_fast.training import train_many
 from mmcl_fast.training.resolve import settle
 from mmcl_fast.training.run import Run
 
-CHUNK_BYTES = 1 << 29  # runs with their coefficients, held until they are rows
+CHUNK_BYTES = 1 << 29  # of runs with their coefficients, until they are converted to rows
 CHUNK_RUNS = 256
 
 
 @dataclass(frozen=True)
 class _Result:
-    """What a row keeps of a run, whose coefficients may take a thousand times the memory."""
+    """The part of a run that its row needs; coefficients may take a thousand times the memory."""
 
     status: str
     diverged_at: int | None
@@ -39,35 +39,35 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
 
     Args:
         plan: The plan.
-        shard: Which shard.
-        any_engine: Where this machine cannot train as the plan says (another device), take what
-            `auto` takes here; rows tell.
+        shard: Index of the shard.
+        any_engine: Where the plan's device or engine is unavailable, use the choice of `auto`; the
+            rows record it.
     """
     runs = plan.runs_of(shard)
     configs = plan.configs(runs)
     if any_engine:
-        configs = [_possible(cfg) for cfg in configs]
+        configs = [_runnable(cfg) for cfg in configs]
     started = time.perf_counter()
-    done: list[_Result | str] = []
+    results: list[_Result | str] = []
     for chunk in _chunks(configs):
-        done += _train_all(chunk)
+        results += _train_all(chunk)
     seconds = time.perf_counter() - started
-    failed = {int(k): text for k, text in zip(runs, done, strict=True) if isinstance(text, str)}
+    failed = {int(k): text for k, text in zip(runs, results, strict=True) if isinstance(text, str)}
     columns = setting_columns(plan, runs)
     for name in ("engine", "device"):
         columns[name] = pa.array([getattr(cfg, name) for cfg in configs])
     schema = part_schema(plan.dtype)
-    columns |= _results(done, schema)
+    columns |= _result_columns(results, schema)
     columns["error"] = pa.array(
-        [text.strip().splitlines()[-1] if isinstance(text, str) else None for text in done],
+        [text.strip().splitlines()[-1] if isinstance(text, str) else None for text in results],
         pa.string(),
     )
     columns["computed_on"] = pa.array([numerics_of(cfg) for cfg in configs])
     return Rows(pa.table(columns, schema), failed, seconds)
 
 
-def _possible(cfg: TrainConfig) -> TrainConfig:
-    """The config as it is, or as this machine can train it; memory is training's to refuse."""
+def _runnable(cfg: TrainConfig) -> TrainConfig:
+    """The config, with device and engine `auto` if its own cannot run on this machine."""
     try:
         return settle(cfg)
     except (ConfigError, EngineRefusedError):
@@ -75,13 +75,13 @@ def _possible(cfg: TrainConfig) -> TrainConfig:
 
 
 def _train_all(configs: Sequence[TrainConfig]) -> list[_Result | str]:
-    """Runs, or the traceback of those that raise: each is then trained by itself."""
+    """Results of runs. If a batch raises, each run is trained alone; one that raises gives text."""
     try:
         return [_result(run) for run in train_many(configs)]
-    except Exception:  # noqa: BLE001 - whatever a run raises becomes its row; the others go on
+    except Exception:  # noqa: BLE001 - any error of a run becomes its row
         if len(configs) == 1:
             return [traceback.format_exc()]
-        return [found for cfg in configs for found in _train_all([cfg])]
+        return [result for cfg in configs for result in _train_all([cfg])]
 
 
 def _result(run: Run) -> _Result:
@@ -96,9 +96,9 @@ def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
         yield configs[first : first + width]
 
 
-def _results(done: Sequence[_Result | str], schema: pa.Schema) -> dict[str, pa.Array]:
-    """Status and curves of each run."""
-    given = [r if isinstance(r, _Result) else None for r in done]
+def _result_columns(results: Sequence[_Result | str], schema: pa.Schema) -> dict[str, pa.Array]:
+    """Columns of status, final values and curves."""
+    given = [r if isinstance(r, _Result) else None for r in results]
     columns: dict[str, pa.Array] = {
         "status": pa.array(["failed" if r is None else r.status for r in given]),
         "diverged_at": pa.array([None if r is None else r.diverged_at for r in given], pa.int32()),

@@ -1,4 +1,4 @@
-"""A Slurm script for a sweep: an array of jobs, each with its part of the shards."""
+"""A Slurm script for a sweep: a job array whose jobs each compute a range of shards."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import write_atomically
 
 SCRIPT = "sweep.sbatch"
-MARGIN = 2.0  # a time limit that is too short only costs the shard in hand, but costs it each time
+MARGIN = 2.0  # of the time limit; a job that exceeds it loses its current shard
 
 
 @dataclass(frozen=True)
-class Array:
+class JobArray:
     """A job array.
 
     Attributes:
         jobs: Number of jobs.
-        cores: Cores of each.
-        seconds: Expected time of each.
-        gpus: Whether each needs a GPU.
+        cores: Cores per job.
+        seconds: Expected time of a job.
+        gpus: Whether a job needs a GPU.
     """
 
     jobs: int
@@ -32,11 +32,13 @@ class Array:
     gpus: bool
 
 
-def write_script(command: Sequence[str], array: Array, store: Path, options: Sequence[str]) -> Path:
+def write_script(
+    command: Sequence[str], array: JobArray, store: Path, options: Sequence[str]
+) -> Path:
     """Write `sweep.sbatch` into a store.
 
-    Submitting it again finishes what is missing: a job looks at the store and skips what is done,
-    so jobs that were killed, preempted or cancelled need no bookkeeping.
+    Resubmitting it computes the missing shards: a job skips shards that the store has, so jobs that
+    were killed, preempted or cancelled need no bookkeeping.
 
     Args:
         command: The sweep's command line, without --slurm.
@@ -45,7 +47,7 @@ def write_script(command: Sequence[str], array: Array, store: Path, options: Seq
         options: Further `#SBATCH` options, such as `--partition=gpu`.
 
     Returns: The script.
-    Raises: ConfigError: an option that is none, or a path that the script cannot hold.
+    Raises: ConfigError: an invalid option, or a path with quotes or backslashes.
     """
     for option in options:
         if not re.fullmatch(r"--?[a-zA-Z][\w-]*([= ]\S.*)?", option):
@@ -60,7 +62,7 @@ def write_script(command: Sequence[str], array: Array, store: Path, options: Seq
         f"#SBATCH --output={_log(store)}",
         *(["#SBATCH --gres=gpu:1"] if array.gpus else []),
         *(f"#SBATCH {option}" for option in options),
-        "# Submit again to finish what was killed: parts that are there are skipped.",
+        "# Resubmit to compute missing shards; existing parts are skipped.",
         "set -euo pipefail",
         f"cd {shlex.quote(str(Path.cwd()))}",
         f"exec {shlex.join(command)} --workers {array.cores if not array.gpus else 1}"
@@ -78,4 +80,4 @@ def _log(store: Path) -> str:
     return '"' + folder.replace("%", "%%") + '/slurm-%A-%a.log"'
 
 
-__all__ = ["SCRIPT", "Array", "write_script"]
+__all__ = ["SCRIPT", "JobArray", "write_script"]

@@ -1,7 +1,7 @@
 """A worker process, `python -m mmcl_fast.sweep.execute.worker`.
 
-Jobs come in on stdin, a line of JSON each; outcomes go out on what was stdout. It ends when stdin
-does, so it outlives its driver by the shard in hand at most.
+It reads jobs from stdin and writes outcomes to the original stdout, one JSON object per line. It
+ends at the end of stdin, so it outlives its driver by one shard at most.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ READY = {"ready": True}
 
 
 def serve() -> None:
-    """Do jobs until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    """Perform jobs until the end of stdin."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     # An exit by exception removes the file that is being written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    # What libraries print must not get between our lines.
+    # Output of libraries goes to stderr, so that stdout carries messages alone.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     torch.set_num_threads(1)
-    _say(out, READY)
+    _send(out, READY)
     for line in sys.stdin:
         outcome = perform(Job(**json.loads(line)))
-        _say(out, {type(outcome).__name__: asdict(outcome)})
+        _send(out, {type(outcome).__name__: asdict(outcome)})
 
 
-def _say(out: TextIO, told: object) -> None:
-    out.write(json.dumps(told) + "\n")
+def _send(out: TextIO, message: object) -> None:
+    out.write(json.dumps(message) + "\n")
     out.flush()
 
 
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     try:
         serve()
     except BrokenPipeError:
-        # The driver has gone; its successor does what is left.
+        # The driver has ended; the next one computes the remaining shards.
         os._exit(1)

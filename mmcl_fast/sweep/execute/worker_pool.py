@@ -1,4 +1,4 @@
-"""What runs shards, whatever it is made of; and the loop that keeps it busy and survives deaths."""
+"""The interface of a worker pool, and the loop that assigns shards and survives dead workers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Job:
 
     Attributes:
         store: Directory of the store.
-        shard: Which shard.
-        attempt: How many workers have had it, this one included.
-        any_engine: Take another engine where the plan's cannot run.
+        shard: Index of the shard.
+        attempt: Number of workers given this shard, including the next one.
+        any_engine: Use another engine where the plan's cannot run.
     """
 
     store: str
@@ -39,7 +39,7 @@ class Done:
     """A shard whose part is published.
 
     Attributes:
-        shard: Which shard.
+        shard: Index of the shard.
         counts: Rows by status.
         seconds: Time spent training.
     """
@@ -51,7 +51,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker that went away with its shard: killed, out of memory, a lost node."""
+    """A worker died with its shard: killed, out of memory, a lost node."""
 
     shard: int
     reason: str
@@ -59,14 +59,14 @@ class Died:
 
 @dataclass(frozen=True)
 class Broken:
-    """What no other worker would do better: a full disk, a store that went away."""
+    """An error that a retry would not avoid: a full disk, a store that disappeared."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class PutAway:
-    """A shard that is not tried again in this sweep."""
+class Quarantined:
+    """A shard that this call does not retry."""
 
     shard: int
     deaths: int
@@ -74,11 +74,11 @@ class PutAway:
 
 
 Outcome = Done | Died | Broken
-Event = Done | Died | PutAway
+Event = Done | Died | Quarantined
 
 
 class Pool(ABC):
-    """Workers. Leaving the context stops them; what they were doing is lost, and harmlessly so."""
+    """Workers, stopped on leaving the context; shards in progress are lost and recomputed later."""
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +94,7 @@ class Pool(ABC):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """How many jobs it takes at a time."""
+        """Number of concurrent jobs."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -102,7 +102,7 @@ class Pool(ABC):
 
     @abstractmethod
     def wait(self) -> list[Outcome]:
-        """Block until at least one job ends; say how."""
+        """Block until at least one job ends; return the outcomes."""
 
     @abstractmethod
     def close(self) -> None:
@@ -117,31 +117,31 @@ def drive(
     max_deaths: int,
     told: Callable[[Event], None],
 ) -> list[int]:
-    """Run every job; one that a worker died of is given to another, up to `max_deaths` times.
+    """Run every job; a dead worker's job is resubmitted, until `max_deaths` workers died of it.
 
     Args:
         pool: Where to run them.
-        store: Where they are published; remembers the shards that were put away.
-        jobs: The jobs, in the order in which to start them.
-        max_deaths: Workers a shard may cost.
-        told: Called with everything that happens.
+        store: Store of the results; records quarantined shards.
+        jobs: Jobs, in the order of submission.
+        max_deaths: Worker deaths after which a shard is quarantined.
+        told: Called with every event.
 
-    Returns: The shards that were put away.
-    Raises: OutputError: parts cannot be written. What is published stays.
+    Returns: The quarantined shards.
+    Raises: OutputError: parts cannot be written. Published parts stay.
     """
     waiting = deque(jobs)
-    flying: dict[int, Job] = {}
+    running: dict[int, Job] = {}
     deaths: Counter[int] = Counter()
-    away = []
-    while waiting or flying:
-        while waiting and len(flying) < pool.slots:
+    quarantined = []
+    while waiting or running:
+        while waiting and len(running) < pool.slots:
             job = waiting.popleft()
-            flying[job.shard] = job
+            running[job.shard] = job
             pool.submit(job)
         for outcome in pool.wait():
             if isinstance(outcome, Broken):
                 raise OutputError(outcome.reason)
-            job = flying.pop(outcome.shard)
+            job = running.pop(outcome.shard)
             told(outcome)
             if isinstance(outcome, Done):
                 continue
@@ -149,14 +149,14 @@ def drive(
             if deaths[job.shard] < max_deaths:
                 waiting.append(Job(job.store, job.shard, job.attempt + 1, job.any_engine))
                 continue
-            away.append(job.shard)
-            store.put_away(job.shard, deaths[job.shard], outcome.reason)
-            told(PutAway(job.shard, deaths[job.shard], outcome.reason))
-    return sorted(away)
+            quarantined.append(job.shard)
+            store.quarantine_shard(job.shard, deaths[job.shard], outcome.reason)
+            told(Quarantined(job.shard, deaths[job.shard], outcome.reason))
+    return sorted(quarantined)
 
 
 def perform(job: Job) -> Done | Broken:
-    """Do a job in this process: train, publish, say what came out."""
+    """Perform a job in this process: train, publish, and return the outcome."""
     store = Store(Path(job.store))
     try:
         plan = _PLANS.get(job.store)
@@ -164,13 +164,13 @@ def perform(job: Job) -> Done | Broken:
             plan = _PLANS[job.store] = read_plan(store.path)
         rows = compute(plan, job.shard, any_engine=job.any_engine)
         store.publish(plan, job.shard, rows, provenance(job.attempt))
-    except (OutputError, ConfigError) as error:  # runs that raise are rows, no exceptions
+    except (OutputError, ConfigError) as error:  # failed runs are rows, not exceptions
         return Broken(str(error))
     statuses: Counter[str] = Counter(rows.table["status"].to_pylist())
     return Done(job.shard, dict(statuses), rows.seconds)
 
 
-_PLANS: dict[str, Plan] = {}  # a worker serves one store, shard after shard
+_PLANS: dict[str, Plan] = {}  # by store; a worker computes many shards of one
 
 __all__ = [
     "Broken",
@@ -180,7 +180,7 @@ __all__ = [
     "Job",
     "Outcome",
     "Pool",
-    "PutAway",
+    "Quarantined",
     "drive",
     "perform",
 ]

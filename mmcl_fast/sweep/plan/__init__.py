@@ -1,1 +1,1 @@
-"""What is to be computed: axes, points, plans, and their cut into shards."""
+"""The runs of a sweep: axes, points, plans, and their partition into shards."""

@@ -1,4 +1,4 @@
-"""Axes of a sweep: how `m=16,64` or `snr=linspace(0.01, 1, 20)` become values."""
+"""Axes of a sweep: parsing `m=16,64` or `snr=linspace(0.01, 1, 20)` into values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DERIVED = {
     "noise_rate": "eta",
     "noise_start": "sigma_0",
 }
-"""Axes that are no settings, and the setting that each determines."""
+"""Derived quantities that can be axes, and the setting that each determines."""
 BOTH = ("single", "multi")
 INTEGERS = frozenset(
     name
@@ -30,12 +30,12 @@ INTEGERS = frozenset(
     if int in (get_args(hint) or (hint,)) and float not in get_args(hint)
 )
 MAX_VALUES = 10**6
-EXACT = 2**53  # integers up to here are floating-point numbers
+EXACT = 2**53  # every integer up to here is a float64
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One dimension of a sweep: settings that move together.
+    """One dimension of a sweep: settings that vary jointly.
 
     Attributes:
         names: Settings or derived names; more than one where they are zipped.
@@ -47,7 +47,7 @@ class Axis:
 
 
 def make_axes(grid: Mapping[str, Values], zipped: Mapping[str, Values]) -> tuple[Axis, ...]:
-    """Axes of a grid, and one more of everything that is zipped.
+    """One axis per entry of the grid, and one of all zipped entries.
 
     Raises: ConfigError: an unknown name (with the nearest valid one), no values, equal values,
         two names that set the same setting, or zipped lists of different lengths.
@@ -70,8 +70,8 @@ def make_axes(grid: Mapping[str, Values], zipped: Mapping[str, Values]) -> tuple
     if zipped:
         columns = {name: _checked(name, given) for name, given in zipped.items()}
         if len({len(values) for values in columns.values()}) > 1:
-            told = ", ".join(f"{name} of {len(values)}" for name, values in columns.items())
-            raise ConfigError(f"zip: expected lists of one length, got {told}")
+            lengths = ", ".join(f"{name} of {len(values)}" for name, values in columns.items())
+            raise ConfigError(f"zip: expected lists of one length, got {lengths}")
         axes.append(Axis(tuple(zipped), tuple(zip(*columns.values(), strict=True))))
     return tuple(axes)
 
@@ -87,9 +87,9 @@ def parse_axis(text: str) -> tuple[str, list[Value]]:
     if not equals or not name or not values:
         raise ConfigError(f"grid: expected name=value,value,..., got {text!r}")
     _check_name(name)
-    if found := re.fullmatch(r"(\w+)\((.*)\)", values):
-        numbers = [_number(name, part) for part in found[2].split(",")]
-        return name, range_values(name, found[1], numbers)
+    if call := re.fullmatch(r"(\w+)\((.*)\)", values):
+        arguments = [_number(name, part) for part in call[2].split(",")]
+        return name, range_values(name, call[1], arguments)
     return name, [_value(part) for part in values.split(",")]
 
 
@@ -99,8 +99,8 @@ def axis_from_table(name: str, entry: object) -> list[Value]:
     if isinstance(entry, Mapping):
         if len(entry) != 1 or not all(isinstance(v, list) for v in entry.values()):
             raise ConfigError(f"{name}: expected one range {{ linspace = [a, b, count] }}")
-        ((kind, numbers),) = entry.items()
-        return range_values(name, kind, [_number(name, str(x)) for x in numbers])
+        ((kind, arguments),) = entry.items()
+        return range_values(name, kind, [_number(name, str(x)) for x in arguments])
     values: list[Value] = entry if isinstance(entry, list) else [entry]  # type: ignore[list-item]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -108,13 +108,17 @@ def axis_from_table(name: str, entry: object) -> list[Value]:
     return [None if v == "none" else v for v in values]
 
 
-def range_values(name: str, kind: str, numbers: Sequence[float]) -> list[Value]:
-    """The values of a range, rounded and without repetition for an integer setting."""
+def range_values(name: str, kind: str, arguments: Sequence[float]) -> list[Value]:
+    """Values of a range; for an integer setting, rounded and without repetition."""
     if kind not in RANGE_KINDS:
         raise ConfigError(f"{name}: expected one of {', '.join(RANGE_KINDS)}, got {kind}")
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or not numbers[2].is_integer():
-        raise ConfigError(f"{name}: expected {kind}(first, last, count), got {list(numbers)}")
-    first, last, count = numbers[0], numbers[1], int(numbers[2])
+    if (
+        len(arguments) != 3
+        or not all(map(math.isfinite, arguments))
+        or not arguments[2].is_integer()
+    ):
+        raise ConfigError(f"{name}: expected {kind}(first, last, count), got {list(arguments)}")
+    first, last, count = arguments[0], arguments[1], int(arguments[2])
     if not 1 <= count <= MAX_VALUES:
         raise ConfigError(f"{name}: expected a range of 1 .. {MAX_VALUES} values, got {count}")
     if kind == "geomspace" and not (first > 0 and last > 0):
@@ -134,27 +138,29 @@ def range_values(name: str, kind: str, numbers: Sequence[float]) -> list[Value]:
     return list(dict.fromkeys(round(v) for v in values))
 
 
+# NumPy's functions round otherwise, and its powers by instruction set, so that a stored plan would
+# be refused as another one.
 RANGE_KINDS: Mapping[str, Callable[[float, float, float], float]] = {
     "linspace": lambda a, b, f: a + (b - a) * f,
-    # By powers of ten, which hits 1, 10, 100 exactly.
+    # By powers of ten, so 1, 10, 100 are exact.
     "geomspace": lambda a, b, f: 10.0 ** (math.log10(a) + (math.log10(b) - math.log10(a)) * f),
     "logspace": lambda a, b, f: 10.0 ** (a + (b - a) * f),
 }
 
 
 def _checked(name: str, given: Values) -> list[Value]:
-    """Values in the setting's own type; both modalities for `both`; one value is a list of one."""
+    """Values in the type of their setting; `both` gives both modalities; a scalar, one value."""
     if given is None or isinstance(given, str | Real):
-        found: list[Value] = [given]
+        values: list[Value] = [given]
     elif isinstance(given, Iterable):
-        found = list(given)
+        values = list(given)
     else:
         raise ConfigError(f"{name}: expected a list of values, got {given!r}")
-    if not found:
+    if not values:
         raise ConfigError(f"{name}: expected at least one value, got none")
-    if name == "modality" and found == ["both"]:
+    if name == "modality" and values == ["both"]:
         return list(BOTH)
-    return [_plain(name, value) for value in found]
+    return [_plain(name, value) for value in values]
 
 
 def _plain(name: str, value: Value) -> Value:

@@ -1,4 +1,4 @@
-"""What decides the last bits of a result: rows computed elsewhere are told apart by it."""
+"""Identity of the arithmetic of a run: rows of equal identity have equal bits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SAME_BITS_EVERYWHERE = ("native",)
 
 
 def numerics_of(cfg: TrainConfig) -> str:
-    """What a run's bits depend on beside its settings, on this machine.
+    """Everything but its settings that a run's bits depend on, on this machine.
 
     The native core gives the same bits on every x86-64; torch's matrix products are those of its
     version and of the processor or GPU. Empty parts are left out.
     """
-    ours = f"mmcl_fast {__version__}, {cfg.engine}"
+    version = f"mmcl_fast {__version__}, {cfg.engine}"
     if cfg.engine in SAME_BITS_EVERYWHERE:
-        return ours
+        return version
     if cfg.device == "cuda":
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-        return f"{ours}, torch {torch.__version__}, {gpu}"
-    return f"{ours}, torch {torch.__version__}, {processor()}"
+        return f"{version}, torch {torch.__version__}, {gpu}"
+    return f"{version}, torch {torch.__version__}, {processor()}"
 
 
 @cache

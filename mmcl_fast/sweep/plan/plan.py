@@ -1,4 +1,4 @@
-"""`Plan`: every run of a sweep, written out, with a content hash and a fixed cut into shards."""
+"""`Plan`: the explicit list of a sweep's runs, with a hash and a fixed partition into shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.plan.numerics import numerics_of
-from mmcl_fast.sweep.plan.points import expand, settle
+from mmcl_fast.sweep.plan.points import expand, resolve_point
 from mmcl_fast.sweep.plan.shards import cut
 
 SCHEMA = 1
@@ -28,15 +28,17 @@ SEED_FIELDS = ("seed", "data_seed", "init_seed")
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value; compare digests
 class Plan:
-    """The runs of a sweep. Run k has the settings `points[point_of[k]]` and its own seeds.
+    """The runs of a sweep. Run k has the settings `points[point_of[k]]` and the seeds `seeds[k]`.
 
     Attributes:
         points: Settings, resolved, each with all seeds 0.
         point_of: Index of each run's settings, [runs].
         seeds: seed, data_seed and init_seed of each run, [runs, 3].
         shard_of: The shard that computes each run, [runs].
-        axes: What was swept, for cubes and messages; an extended plan has those of all parts.
-        numerics: What decides the bits of each point's results (`numerics.py`), [points].
+        axes: The swept settings; an extended plan has those of the extension.
+        numerics: Identity of the arithmetic of each point (`numerics.py`), [points].
+        combination_of: Index of each run's combination of axis values, the last axis fastest,
+            [runs]; None in a plan file of version 0.1.0.
     """
 
     points: tuple[TrainConfig, ...]
@@ -45,6 +47,7 @@ class Plan:
     shard_of: npt.NDArray[np.int32]
     axes: tuple[Axis, ...]
     numerics: tuple[str, ...]
+    combination_of: npt.NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -56,12 +59,12 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of everything that decides the results: equal plans have equal rows."""
+        """Hash of everything the results depend on: equal digests, equal rows."""
         return _digest(self._texts, self.point_of, self.seeds, self.shard_of)
 
     @property
     def dtype(self) -> str:
-        """Floating-point type of the store's curves: that of the widest run."""
+        """Floating-point type of the store's curves: float64 if any run has it."""
         return "float64" if any(cfg.dtype == "float64" for cfg in self.points) else "float32"
 
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
@@ -74,7 +77,7 @@ class Plan:
         return len(self.runs_of(shard))
 
     def shard_digest(self, shard: int) -> str:
-        """Hash of a shard's runs, the same in every plan that has this shard."""
+        """Hash of a shard's runs, equal in every plan that contains the shard."""
         runs = self.runs_of(shard)
         used, index = np.unique(self.point_of[runs], return_inverse=True)
         texts = [self._texts[k] for k in used]
@@ -95,8 +98,8 @@ class Plan:
 
     @cached_property
     def _texts(self) -> list[str]:
-        """Each point's settings as text, and what decides their bits."""
-        encode = json.JSONEncoder().encode  # the arguments of json.dumps cost more than the work
+        """Settings and arithmetic of each point as text."""
+        encode = json.JSONEncoder().encode  # json.dumps would parse its arguments per call
         return [
             encode([*_settings(cfg), how])
             for cfg, how in zip(self.points, self.numerics, strict=True)
@@ -119,17 +122,17 @@ def make_plan(
     seeds: int = 1,
     first_seed: int | None = None,
 ) -> Plan:
-    """Every run of a grid of settings times seeds, resolved and validated before any work.
+    """Plan every run of a grid of settings times seeds, resolved and validated before any work.
 
     Args:
-        base: Settings of everything that is not swept.
+        base: Settings that no axis sets.
         grid: Values by setting; every combination is run. Names: fields of `TrainConfig`; snr and
             n_snr2 = n SNR^2 (set mu_norm), c_mu = |mu~| / |mu| (sets mu_b_norm),
             noise_rate = eta sigma_xi^2 d / (n m tau) (sets eta), noise_start = sigma_0 sigma_xi
             sqrt(d) (sets sigma_0). `modality="both"` is both modalities.
-        zipped: The same, but moving together: lists of one length.
-        seeds: Number of seeds of each combination, >= 1; the same seeds for every combination.
-        first_seed: The first of them; default: base.seed.
+        zipped: Values by setting, varied jointly: lists of one length.
+        seeds: Number of seeds, >= 1; every combination is run with the same seeds.
+        first_seed: The first seed; default: base.seed.
 
     Returns: The plan; run ids count combinations in the order of the axes, seeds fastest.
     Raises: ConfigError, EngineRefusedError: a setting is unknown, out of range, or cannot be
@@ -143,7 +146,7 @@ def make_plan(
         for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True):
             if name in SEED_FIELDS:
                 for value in values:
-                    base.replace(**{name: value})  # refuses what is no seed
+                    base.replace(**{name: value})  # raises on an invalid seed
     count = math.prod(len(axis.rows) for axis in axes)
     if count * seeds > MAX_RUNS:
         raise ConfigError(
@@ -153,14 +156,15 @@ def make_plan(
     point_of = np.empty((count, seeds), np.int32)
     table = np.empty((count, seeds, 3), np.uint64)
     table[:, :, 0] = chosen
-    own = {name: getattr(base, name) for name in SEED_FIELDS[1:]}
+    default_seeds = {name: getattr(base, name) for name in SEED_FIELDS[1:]}
     bare = base.replace(**dict.fromkeys(SEED_FIELDS, 0))
     for k, combination in enumerate(expand(axes)):
-        for column, (name, default) in enumerate(own.items(), start=1):
+        for column, (name, default) in enumerate(default_seeds.items(), start=1):
             value = combination.pop(name, default)
             table[k, :, column] = chosen if value is None else value
-        point_of[k] = points.setdefault(settle(bare, combination), len(points))
-    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes)
+        point_of[k] = points.setdefault(resolve_point(bare, combination), len(points))
+    combination_of = np.repeat(np.arange(count), seeds)
+    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of)
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -170,7 +174,7 @@ def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
             raise ConfigError(f"{name}: expected an integer >= {least}, got {value!r}")
     if seeds > MAX_RUNS:
         raise ConfigError(f"seeds: expected at most {MAX_RUNS}, got {seeds}")
-    TrainConfig(seed=int(first) + int(seeds) - 1)  # refuses what is beyond 2^64
+    TrainConfig(seed=int(first) + int(seeds) - 1)  # raises beyond 2^64 - 1
     return np.arange(seeds, dtype=np.uint64) + np.uint64(first)
 
 
@@ -179,10 +183,11 @@ def assemble(
     point_of: npt.NDArray[np.int32],
     seeds: npt.NDArray[np.uint64],
     axes: tuple[Axis, ...],
+    combination_of: npt.NDArray[np.int64],
 ) -> Plan:
-    """A plan of runs, cut into shards.
+    """A plan of runs, partitioned into shards.
 
-    Raises: ConfigError: the same run twice.
+    Raises: ConfigError: a run occurs twice.
     """
     order = np.lexsort((seeds[:, 2], seeds[:, 1], point_of))
     keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])[order]
@@ -194,17 +199,18 @@ def assemble(
             f"{one} and {two} (of {len(same) + 1} or more)"
         )
     numerics = tuple(map(numerics_of, points))
-    return Plan(points, point_of, seeds, cut(points, point_of), axes, numerics)
+    shard_of = cut(points, point_of)
+    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of)
 
 
 _settings = attrgetter(*FIELD_NAMES)
 
 
 def _digest(texts: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
-    found = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
     for array in arrays:
-        found.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    return found.hexdigest()
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 __all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan"]

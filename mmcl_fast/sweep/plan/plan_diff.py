@@ -1,4 +1,4 @@
-"""Comparing the plan of a store with the one that is asked for, and extending it."""
+"""Comparison of a stored plan with a requested one, and its extension."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SHOWN = 6
 
 
 def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
-    """Whether both hold the same runs, in whatever order.
+    """Whether both plans hold the same runs, in any order.
 
     Args:
         stored: The store's plan.
-        asked: Another.
-        anywhere: Also take runs as equal that name another device or engine.
+        asked: The requested plan.
+        anywhere: Ignore the device and the engine of each run.
     """
     if len(stored) != len(asked):
         return False
@@ -31,13 +31,13 @@ def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
             (stored.seeds[:, 1:], asked.seeds[:, 1:]),
         )
     ):
-        return True  # the same command again; sorting 10^6 runs takes a second
+        return True  # a repeated command; sorting 10^6 runs takes a second
     have, want = _numbered(stored, asked, anywhere=anywhere)
     return bool(np.array_equal(np.sort(have), np.sort(want)))
 
 
 def extend_plan(stored: Plan, asked: Plan) -> Plan:
-    """The stored plan with the runs that only `asked` has appended; ids and shards stay.
+    """The stored plan, with the runs that only `asked` has appended; ids and shards stay.
 
     Raises: ConfigError: a stored run is not in `asked`, naming the difference.
     """
@@ -59,36 +59,44 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
             numerics.append(how)
         renumbered[k] = index[cfg]
     point_of = renumbered[asked.point_of[new]]
+    combination_of = asked.combination_of
+    if combination_of is not None:
+        order = np.argsort(want)
+        stored_in_asked = order[np.searchsorted(want, have, sorter=order)]
+        combination_of = np.concatenate([combination_of[stored_in_asked], combination_of[new]])
     return Plan(
         tuple(points),
         np.concatenate([stored.point_of, point_of]),
         np.concatenate([stored.seeds, asked.seeds[new]]),
         np.concatenate([stored.shard_of, cut(points, point_of, stored.shards)]),
-        asked.axes,  # every run of the store is one of `asked`, so these place all of them
+        asked.axes,  # every stored run is one of `asked`, so it lies on these axes
         tuple(numerics),
+        combination_of,
     )
 
 
 def difference(stored: Plan, asked: Plan) -> str:
-    """What differs between two plans, in one line."""
-    told = []
+    """The differences between two plans, in one line."""
+    differences = []
     for name in TrainConfig.__dataclass_fields__:
         if name in SEED_FIELDS:
             continue
         have = {getattr(cfg, name) for cfg in stored.points}
         want = {getattr(cfg, name) for cfg in asked.points}
         if have != want:
-            told.append(
+            differences.append(
                 f"{name}: {_shown(have - want)} only in the store, {_shown(want - have)} only "
                 "asked for"
             )
     for column, name in enumerate(SEED_FIELDS[1:], start=1):
         have_seeds, want_seeds = (_span(plan.seeds[:, column]) for plan in (stored, asked))
         if have_seeds != want_seeds:
-            told.append(f"{name}: {have_seeds} in the store, {want_seeds} asked for")
-    if not told:
-        told.append(f"{len(stored)} runs in the store, {len(asked)} other combinations asked for")
-    return "; ".join(told)
+            differences.append(f"{name}: {have_seeds} in the store, {want_seeds} asked for")
+    if not differences:
+        differences.append(
+            f"{len(stored)} runs in the store, {len(asked)} other combinations asked for"
+        )
+    return "; ".join(differences)
 
 
 def _numbered(
@@ -98,18 +106,18 @@ def _numbered(
     index: dict[TrainConfig, int] = {}
     keys = []
     for plan in (stored, asked):
-        points = map(_placeless, plan.points) if anywhere else plan.points
+        points = map(_without_device, plan.points) if anywhere else plan.points
         number = np.array([index.setdefault(cfg, len(index)) for cfg in points], np.uint64)
         keys.append(np.column_stack([number[plan.point_of], plan.seeds[:, 1:]]))
     both = np.concatenate(keys)
     order = np.lexsort(both.T)
     changes = (both[order[1:]] != both[order[:-1]]).any(axis=1)
-    numbers = np.empty(len(both), np.int64)
-    numbers[order] = np.concatenate([[0], np.cumsum(changes)])
-    return numbers[: len(stored)], numbers[len(stored) :]
+    run_numbers = np.empty(len(both), np.int64)
+    run_numbers[order] = np.concatenate([[0], np.cumsum(changes)])
+    return run_numbers[: len(stored)], run_numbers[len(stored) :]
 
 
-def _placeless(cfg: TrainConfig) -> TrainConfig:
+def _without_device(cfg: TrainConfig) -> TrainConfig:
     return cfg.replace(device="auto", engine="auto")
 
 

@@ -1,4 +1,4 @@
-"""Points of a sweep: every combination of the axes as settings, validated and resolved."""
+"""Points of a sweep: each combination of axis values as validated, resolved settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmcl_fast.training.resolve import usable_device
 
 
 def expand(axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:
-    """Values of every combination, the last axis fastest."""
+    """Each combination of axis values, the last axis fastest."""
     for rows in itertools.product(*(axis.rows for axis in axes)):
         point: dict[str, Value] = {}
         for axis, row in zip(axes, rows, strict=True):
@@ -23,39 +23,37 @@ def expand(axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:
         yield point
 
 
-def settle(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
-    """Settings of one point, resolved: nothing is left to a default or to `auto`.
+def resolve_point(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
+    """Settings of one point, with every default and `auto` resolved.
 
-    Derived axes are applied in the order in which they need each other: what sets |mu| before what
-    sets |mu~|, both after the sizes.
+    Derived axes are applied after the sizes, and |mu| before |mu~|, which depends on it.
 
     Raises: ConfigError, EngineRefusedError: naming the point.
     """
     try:
-        settings = {k: v for k, v in point.items() if k not in DERIVED}
-        cfg = base.replace(**settings)
+        cfg = base.replace(**{k: v for k, v in point.items() if k not in DERIVED})
         cfg = cfg.replace(device=usable_device(cfg.device))  # a plan names it
-        told: dict[str, Any] = cfg.to_dict() | {
-            "engine": resolve_engine(cfg),  # by sizes and kinds alone, not by strengths
+        settings: dict[str, Any] = cfg.to_dict() | {
+            "engine": resolve_engine(cfg),  # depends on sizes and kinds, not on strengths
             "tau": cfg.tau_value,
             "d_b": cfg.d_b_value,
             "sigma_xi_b": cfg.sigma_xi_b_value,
         }
         if cfg.optimizer == "momentum":
-            told["momentum"] = cfg.momentum_value
+            settings["momentum"] = cfg.momentum_value
         for name, target in DERIVED.items():
             if name in point:
-                told[target] = _RULES[name](told, float(point[name] or 0.0))
-        return TrainConfig(**told)
+                settings[target] = _RULES[name](settings, float(point[name] or 0.0))
+        return TrainConfig(**settings)
     except (ConfigError, EngineRefusedError) as error:
         where = ", ".join(f"{k} = {v}" for k, v in point.items())
         raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
 
 def derived(cfg: TrainConfig) -> dict[str, float]:
-    """The derived quantities of a run; c_mu is NaN without a signal."""
-    # Products and quotients of at most two factors at a time stay clear of 0 and of overflow errors
-    # for every valid setting.
+    """Derived quantities of a run; c_mu is NaN where |mu| = 0."""
+    # Products and quotients of two factors at a time neither underflow nor overflow for any valid
+    # setting.
     root = math.sqrt(cfg.d)
     snr = cfg.mu_norm / (cfg.sigma_xi * root)
     start = cfg.sigma_xi * root
@@ -69,13 +67,14 @@ def derived(cfg: TrainConfig) -> dict[str, float]:
 
 
 _RULES: dict[str, Callable[[dict[str, Any], float], float]] = {
-    "snr": lambda told, x: x * told["sigma_xi"] * math.sqrt(told["d"]),
-    "n_snr2": lambda told, x: math.sqrt(x / told["n"]) * told["sigma_xi"] * math.sqrt(told["d"]),
-    "c_mu": lambda told, x: x * told["mu_norm"],
-    "noise_rate": lambda told, x: (
-        x * told["n"] * told["m"] * told["tau"] / told["sigma_xi"] / told["sigma_xi"] / told["d"]
+    "snr": lambda s, x: x * s["sigma_xi"] * math.sqrt(s["d"]),
+    "n_snr2": lambda s, x: math.sqrt(x / s["n"]) * s["sigma_xi"] * math.sqrt(s["d"]),
+    "c_mu": lambda s, x: x * s["mu_norm"],
+    "noise_rate": lambda s, x: (
+        x * s["n"] * s["m"] * s["tau"] / s["sigma_xi"] / s["sigma_xi"] / s["d"]
     ),
-    "noise_start": lambda told, x: x / (told["sigma_xi"] * math.sqrt(told["d"])),
+    "noise_start": lambda s, x: x / (s["sigma_xi"] * math.sqrt(s["d"])),
 }
+"""Value of the setting that a derived axis determines, from the other settings and its value."""
 
-__all__ = ["derived", "expand", "settle"]
+__all__ = ["derived", "expand", "resolve_point"]

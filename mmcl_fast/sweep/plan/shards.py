@@ -1,6 +1,6 @@
-"""How runs are cut into shards: pieces of work that are done and written whole.
+"""Partition of runs into shards, each computed by one worker and written as one file.
 
-The cut depends on the settings alone, never on the machine, so that every machine agrees on it.
+The partition depends on the settings alone, so every machine derives the same one.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import flop
 
 SHARD_SECONDS = 8.0
-"""Work of a shard: long beside starting it and writing its part, short beside losing it."""
+"""Work of a shard: much longer than its overhead, short enough to lose to a dead worker."""
 SHARD_RUNS = 1024
-SHARD_BYTES = 1 << 28  # of curves, which a worker holds until the shard is done
-LEAST_SHARDS = 16  # a short sweep is cut finer, for several workers
+SHARD_BYTES = 1 << 28  # curves, held in memory until the shard is written
+LEAST_SHARDS = 16  # a short sweep has smaller shards, to occupy several workers
 LEAST_SECONDS = 0.25
 # Rough rates of one core, flop/s, only to balance shards.
 RATES = {"native": 1.5e11, "gram": 4e10, "primal": 1e11, "reference": 1e10}
 DEFAULT_RATE = 4e10
-RUN_SECONDS, LOOK_SECONDS = 1e-3, 1e-4  # beside the products: a run, and an evaluation of it
+RUN_SECONDS, EVALUATION_SECONDS = 1e-3, 1e-4  # overhead of a run, and of an evaluation
 SAMPLE_SETTINGS = frozenset(
     {"seed", "data_seed", "init_seed", "d", "d_b", "mu_norm", "mu_b_norm", "nu_norm", "sigma_xi",
      "sigma_xi_b", "sigma_eps", "sigma_0", "tau", "eta"}
 )  # fmt: skip
-"""Settings that leave the shapes of a run's arrays in coefficient space as they are."""
+"""Settings that no array shape depends on in coefficient space."""
 
 
 def run_seconds(cfg: TrainConfig) -> float:
-    """About how long one core needs for a run."""
-    looks = cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    """Estimated seconds of one core for a run."""
+    evaluations = cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
     rate = RATES.get(cfg.engine, DEFAULT_RATE)
-    return flop(cfg, cfg.engine) / rate + RUN_SECONDS + looks * LOOK_SECONDS
+    return flop(cfg, cfg.engine) / rate + RUN_SECONDS + evaluations * EVALUATION_SECONDS
 
 
 def cut(
     points: Sequence[TrainConfig], point_of: npt.NDArray[np.int32], first: int = 0
 ) -> npt.NDArray[np.int32]:
-    """The shard of each run: runs of equal shapes together, about `SHARD_SECONDS` each.
+    """Shard of each run: runs of equal shapes together, about `SHARD_SECONDS` each.
 
     Args:
         points: Settings.
@@ -51,19 +51,19 @@ def cut(
     class_of = np.array([classes.setdefault(_shape(cfg), len(classes)) for cfg in points])
     seconds = np.array([run_seconds(cfg) for cfg in points])
     order = np.argsort(class_of[point_of], kind="stable")
-    total = float(seconds[point_of].sum())
-    target = min(SHARD_SECONDS, max(LEAST_SECONDS, total / LEAST_SHARDS))
+    total_seconds = float(seconds[point_of].sum())
+    target = min(SHARD_SECONDS, max(LEAST_SECONDS, total_seconds / LEAST_SHARDS))
     shard_of = np.empty(len(point_of), np.int32)
     shard, start = first, 0
     sorted_classes = class_of[point_of][order]
     for stop in [*np.flatnonzero(np.diff(sorted_classes)) + 1, len(order)]:
         members = order[start:stop]
         cost = seconds[point_of[members]]
-        # The middle of each run decides, so shards of a class differ by one run at most.
-        place = np.cumsum(cost) - cost / 2
+        # A run goes where its midpoint lies, so shards of a class differ by one run at most.
+        midpoint = np.cumsum(cost) - cost / 2
         most = _most_runs(points[point_of[members[0]]])
         pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // most))
-        index = np.minimum((place / cost.sum() * pieces).astype(np.int32), pieces - 1)
+        index = np.minimum((midpoint / cost.sum() * pieces).astype(np.int32), pieces - 1)
         used, index = np.unique(index, return_inverse=True)
         shard_of[members] = shard + index.astype(np.int32)
         shard, start = shard + len(used), stop
@@ -71,7 +71,7 @@ def cut(
 
 
 def _most_runs(cfg: TrainConfig) -> int:
-    """Runs of a shard, at most: four curves each."""
+    """Largest number of runs in a shard, each with four curves."""
     curves = 4 * (cfg.epochs + 1) * (4 if cfg.dtype == "float32" else 8)
     return min(SHARD_RUNS, max(1, SHARD_BYTES // curves))
 

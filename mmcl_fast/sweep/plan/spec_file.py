@@ -1,4 +1,4 @@
-"""A sweep in a TOML file: the same as flags.
+"""Reading a sweep from a TOML file, whose entries equal the flags of `mmcl sweep`.
 
 seeds = 100
 [base]
@@ -27,7 +27,7 @@ TABLES = ("base", "grid", "zip", "seeds", "first_seed", "preset")
 
 @dataclass(frozen=True)
 class Spec:
-    """What a file says; see the module's documentation."""
+    """A sweep read from a file: axes, seeds and the settings of everything else."""
 
     base: TrainConfig
     grid: dict[str, list[Value]] = field(default_factory=dict)
@@ -37,38 +37,38 @@ class Spec:
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a file.
+    """Read a sweep from a TOML file.
 
-    Raises: ConfigError: it cannot be read, or says something that a sweep does not have.
+    Raises: ConfigError: the file cannot be read, or has an unknown entry.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        entries = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"spec: expected a TOML file, got {str(path)!r} ({error})") from error
-    for name in found:
+    for name in entries:
         if name not in TABLES:
             raise ConfigError(f"{path.name}: expected {', '.join(TABLES)}, got {name}")
-    preset = found.get("preset", "figure1")
+    preset = entries.get("preset", "figure1")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     return Spec(
-        base=PRESETS[preset].replace(**_table(found, "base")),
-        grid={k: axis_from_table(k, v) for k, v in _table(found, "grid").items()},
-        zipped={k: axis_from_table(k, v) for k, v in _table(found, "zip").items()},
-        seeds=_count(found, "seeds", 1),
-        first_seed=_count(found, "first_seed", None),
+        base=PRESETS[preset].replace(**_table(entries, "base")),
+        grid={k: axis_from_table(k, v) for k, v in _table(entries, "grid").items()},
+        zipped={k: axis_from_table(k, v) for k, v in _table(entries, "zip").items()},
+        seeds=_count(entries, "seeds", 1),
+        first_seed=_count(entries, "first_seed", None),
     )
 
 
-def _table(found: dict[str, Any], name: str) -> dict[str, Any]:
-    table = found.get(name, {})
+def _table(entries: dict[str, Any], name: str) -> dict[str, Any]:
+    table = entries.get(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{name}: expected a table [{name}], got {table!r}")
     return table
 
 
-def _count(found: dict[str, Any], name: str, default: Any) -> Any:
-    value = found.get(name, default)
+def _count(entries: dict[str, Any], name: str, default: Any) -> Any:
+    value = entries.get(name, default)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise ConfigError(f"{name}: expected an integer, got {value!r}")
     return value

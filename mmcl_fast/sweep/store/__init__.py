@@ -1,1 +1,1 @@
-"""What is kept: Parquet parts, how far they are, and what they hold."""
+"""The store of a sweep: its Parquet files, their progress, and reading them."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from mmcl_fast.errors import BackendUnavailableError, DataError
 from mmcl_fast.sweep.plan.axes import Value
 from mmcl_fast.sweep.plan.plan import Plan
-from mmcl_fast.sweep.store.axis_positions import position
+from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
 from mmcl_fast.sweep.store.plan_file import read_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.sweep.store.schema import CURVES
@@ -27,19 +27,19 @@ SCALARS = ("status", "diverged_at", *FINAL)
 
 
 def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
-    """Everything a sweep has so far as a cube.
+    """Load every row computed so far as a cube.
 
     Args:
         store: Directory of the store.
-        curves: Also the curves, with a dimension `epoch`; final values alone take much less memory.
+        curves: Include the curves, with a dimension `epoch`; without them, far less memory is used.
 
     Returns: A dataset with one dimension per swept setting (settings that were zipped share one,
         named after the first, and the others are coordinates along it), `seed`, and `epoch`.
         Variables: loss, ood_accuracy, signal, noise, their final_ values, status, diverged_at (-1:
-        did not). What is not computed yet, or is no run of the plan, is NaN, with status "". A
-        coordinate is NaN where a number was left at its default (`tau=none`).
+        the run did not diverge). A cell not computed yet, or without a run in the plan, is NaN,
+        with status "". A coordinate is NaN for a default value (`tau=none`).
     Raises: DataError: runs have different numbers of epochs, so curves have no common dimension;
-        or a cell of the cube has several runs.
+        or several runs share a cell.
         BackendUnavailableError: xarray is not installed.
     """
     try:
@@ -83,21 +83,22 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
 def _index(
     plan: Plan, seeds: npt.NDArray[np.uint64], runs: npt.NDArray[np.int64]
 ) -> tuple[tuple[npt.NDArray[np.int64], ...], tuple[int, ...]]:
-    """The cell of each run, and the shape of the cube."""
-    index = [position(axis, plan)[runs] for axis in plan.axes]
-    index.append(np.searchsorted(seeds, plan.seeds[runs, 0]))
+    """Cell of each run, one index array per dimension, and the shape of the cube."""
+    combination_of = plan.combination_of
+    if combination_of is None:
+        combination_of = reconstruct_combinations(plan)
     shape = (*(len(axis.rows) for axis in plan.axes), len(seeds))
-    cells = np.ravel_multi_index(tuple(index), shape)
+    cells = combination_of[runs] * len(seeds) + np.searchsorted(seeds, plan.seeds[runs, 0])
     if len(np.unique(cells)) < len(cells):
         raise DataError(
             "to_xarray: expected one run per combination and seed, got several; the plan's axes "
-            "do not tell them apart: take load()"
+            "do not distinguish them: use load()"
         )
-    return tuple(index), shape
+    return np.unravel_index(cells, shape), shape
 
 
 def _labels(values: Sequence[Value]) -> list[Value]:
-    """Values as a coordinate: numbers stay numbers."""
+    """Values of a coordinate; None among numbers is NaN."""
     words = any(isinstance(v, str) for v in values)
     return list(values) if words else [math.nan if v is None else v for v in values]
 
@@ -118,10 +119,10 @@ def _curves(
     epochs: int,
 ) -> npt.NDArray[np.floating]:
     column = table[name].combine_chunks()
-    there = column.is_valid().to_numpy(zero_copy_only=False)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
     values = column.drop_null().flatten().to_numpy()
     cube = np.full((*shape, epochs), np.nan, dtype=values.dtype)
-    cube[tuple(k[there] for k in index)] = values.reshape(-1, epochs)
+    cube[tuple(k[valid] for k in index)] = values.reshape(-1, epochs)
     return cube
 
 

@@ -1,4 +1,4 @@
-"""A plan on disk: `plan.parquet`, one row a run, readable by anything that reads Parquet."""
+"""A plan on disk: `plan.parquet`, one row per run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan
 from mmcl_fast.sweep.store.schema import setting_columns
 
 PLAN_FILE = "plan.parquet"
-KEY = b"mmcl"  # of our JSON in a file's metadata
+KEY = b"mmcl"  # of the JSON in a file's metadata
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What identifies the parts of a plan, from its file's footer: quick for 10^6 runs.
+    """Identity of a plan's parts, read from the file's footer alone: quick for 10^6 runs.
 
     Attributes:
         runs: Runs of the plan.
@@ -60,15 +60,17 @@ class Outline:
 def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
     """Write a plan; with `replace`, over an older one.
 
-    Returns: False if another process has written one in the meantime; then it stays.
-    Raises: OutputError: it cannot be written.
+    Returns: False if another process wrote one in the meantime, which stays.
+    Raises: OutputError: the plan cannot be written.
     """
     columns = setting_columns(plan, np.arange(len(plan), dtype=np.int64))
     columns["shard"] = pa.array(plan.shard_of, pa.int32())
     columns["point"] = pa.array(plan.point_of, pa.int32())
     point_of = columns["point"]
+    if plan.combination_of is not None:
+        columns["combination"] = pa.array(plan.combination_of, pa.int64())
     columns["numerics"] = pa.array(plan.numerics).dictionary_encode().take(point_of)
-    told = {
+    metadata = {
         "schema": SCHEMA,
         "digest": plan.digest,
         "axes": [[list(axis.names), [list(row) for row in axis.rows]] for axis in plan.axes],
@@ -76,7 +78,7 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
         "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
         "shard_sizes": np.bincount(plan.shard_of).tolist(),
     }
-    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(told)})
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(metadata)})
 
     def write(path: Path) -> None:
         pq.write_table(table, path, compression="zstd", write_page_checksum=True)
@@ -85,54 +87,56 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
     if replace:
         write_atomically(final, write)
         return True
-    # A link, unlike a rename, fails where another process was first, be it on another node.
-    ours = write_atomically(store / f".{secrets.token_hex(8)}.{PLAN_FILE}", write)
+    # A link, unlike a rename, fails if another process (on any node) was first.
+    temporary = write_atomically(store / f".{secrets.token_hex(8)}.{PLAN_FILE}", write)
     try:
-        os.link(ours, final)
+        os.link(temporary, final)
     except FileExistsError:
         return False
     except OSError as error:
         raise OutputError(f"{PLAN_FILE}: cannot be written to {store} ({error})") from error
     finally:
-        ours.unlink()
+        temporary.unlink()
     return True
 
 
 def read_plan(store: Path) -> Plan:
-    """The plan of a store.
+    """Read the plan of a store.
 
-    Raises: OutputError: there is none, or it cannot be read. ConfigError: another format version.
+    Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
+        version.
     """
     path = _existing(store)
     with _readable(path):
         table = pq.read_table(path, page_checksum_verification=True)
-        told = json.loads(table.schema.metadata[KEY])
-        schema = told["schema"]
+        metadata = json.loads(table.schema.metadata[KEY])
+        schema = metadata["schema"]
     _check_schema(schema)
     with _readable(path):
-        plan, expected = _plan(table, told), told["digest"]
+        plan, expected = _plan(table, metadata), metadata["digest"]
     if plan.digest != expected:
-        raise OutputError(f"{PLAN_FILE}: expected the runs that its hash names, got others")
+        raise OutputError(f"{PLAN_FILE}: expected runs of the stored hash, got others")
     return plan
 
 
 def read_outline(store: Path) -> Outline:
-    """What a store's parts are checked against, without reading its runs.
+    """Read the outline of a store's plan, without its runs.
 
-    Raises: OutputError: there is no plan, or it cannot be read. ConfigError: another format.
+    Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
+        version.
     """
     path = _existing(store)
     with _readable(path):
         footer = pq.read_metadata(path)
-        told = json.loads(footer.metadata[KEY])
-        schema = told["schema"]
+        metadata = json.loads(footer.metadata[KEY])
+        schema = metadata["schema"]
     _check_schema(schema)
     with _readable(path):
         return Outline(
             footer.num_rows,
-            str(told["dtype"]),
-            tuple(told["shard_digests"]),
-            tuple(told["shard_sizes"]),
+            str(metadata["dtype"]),
+            tuple(metadata["shard_digests"]),
+            tuple(metadata["shard_sizes"]),
         )
 
 
@@ -156,15 +160,15 @@ def _readable(path: Path) -> Iterator[None]:
 def _check_schema(schema: object) -> None:
     if schema != SCHEMA:
         raise ConfigError(
-            f"{PLAN_FILE}: expected a store of format {SCHEMA}, got {schema}; take another --out, "
+            f"{PLAN_FILE}: expected a store of format {SCHEMA}, got {schema}; use another --out, "
             "or the version of mmcl-fast that wrote it"
         )
 
 
-def _plan(table: pa.Table, told: dict[str, Any]) -> Plan:
+def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
     point_of = table["point"].to_numpy()
-    numbers, first = np.unique(point_of, return_index=True)
-    if not np.array_equal(numbers, np.arange(len(numbers))):
+    used, first = np.unique(point_of, return_index=True)
+    if not np.array_equal(used, np.arange(len(used))):
         raise ValueError("points that no run has")
     rows = table.select([*FIELD_NAMES, "numerics"]).take(pa.array(first)).to_pydict()
     numerics = rows.pop("numerics")
@@ -172,7 +176,7 @@ def _plan(table: pa.Table, told: dict[str, Any]) -> Plan:
     points = tuple(
         TrainConfig(**dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)
     )
-    axes = tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in told["axes"])
+    axes = tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in metadata["axes"])
     return Plan(
         points,
         point_of,
@@ -180,6 +184,7 @@ def _plan(table: pa.Table, told: dict[str, Any]) -> Plan:
         table["shard"].to_numpy(),
         axes,
         tuple(numerics),
+        table["combination"].to_numpy() if "combination" in table.column_names else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""`load`: a store as one table."""
+"""`load`: the rows of a store as one table."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ READERS = 4
 
 
 def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Every row that a sweep has so far, sorted by run_id.
+    """Load every row computed so far, sorted by run_id.
 
     Args:
         store: Directory of the store.
-        columns: Which columns; default: all. Without the curves (loss, ood_accuracy, signal, noise)
-            a million rows take a fraction of a second.
+        columns: Names of the columns; default: all. Without the curves (loss, ood_accuracy,
+            signal, noise) a million rows take a fraction of a second.
 
     Returns: One row a run: run_id, every setting of `TrainConfig` (resolved), snr, n_snr2, c_mu,
         noise_rate, noise_start, status, diverged_at, error, final_loss, final_ood_accuracy,
         final_signal, final_noise, the curves as lists (index = epoch, NaN where not evaluated), and
-        computed_on. Rows that are not computed yet are absent.
-    Raises: OutputError: no store, or a part is corrupt or foreign: it is named, never dropped.
-        ConfigError: an unknown column, with the nearest that exists.
+        computed_on. Rows not computed yet are absent.
+    Raises: OutputError: no store, or a part (which is named) is corrupt or of another plan.
+        ConfigError: an unknown column; the message has the nearest one.
     """
     folder = Store(Path(store))
     paths = list(folder.present().values())  # before the plan, which another process may extend
     plan = read_outline(folder.path)
     schema = part_schema(plan.dtype)
-    wanted = list(schema.names if columns is None else columns)
-    for name in wanted:
+    requested = list(schema.names if columns is None else columns)
+    for name in requested:
         check_column(name, schema.names)
-    kept = pa.schema([schema.field(name) for name in dict.fromkeys([*wanted, "run_id"])])
+    selected = pa.schema([schema.field(name) for name in dict.fromkeys([*requested, "run_id"])])
 
     def one(path: Path) -> pa.Table:
         with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             checked_info(path, plan, file.metadata)
-            # A part from before the plan was extended to float64 has shorter numbers.
-            found = file.read(columns=kept.names, use_threads=False)
-            return found.select(kept.names).cast(kept)
+            # A part written before the plan was extended to float64 has float32 curves.
+            part = file.read(columns=selected.names, use_threads=False)
+            return part.select(selected.names).cast(selected)
 
     with ThreadPoolExecutor(READERS) as readers:
         tables = list(readers.map(one, paths))
-    whole = pa.concat_tables([kept.empty_table(), *tables])
+    whole = pa.concat_tables([selected.empty_table(), *tables])
     runs = whole["run_id"].to_numpy()
     if (np.diff(runs) < 0).any():
         whole = whole.take(np.argsort(runs, kind="stable"))
-    return whole.select(wanted)
+    return whole.select(requested)
 
 
 def check_column(name: str, known: Sequence[str]) -> None:
-    """Refuse a column that does not exist, with the nearest that does."""
+    """Raise ConfigError for an unknown column, naming the nearest one."""
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"

@@ -20,7 +20,7 @@ STATUSES = ("finished", "diverged", "failed")
 
 @dataclass(frozen=True)
 class Rows:
-    """What a shard gave.
+    """Results of a shard.
 
     Attributes:
         table: One row a run, in the order of run ids.
@@ -48,7 +48,7 @@ DERIVED_NAMES = tuple(derived(TrainConfig()))
 
 
 def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
-    """run_id, every setting and derived quantity of some runs."""
+    """Columns run_id, settings and derived quantities of the given runs."""
     used, index = np.unique(plan.point_of[runs], return_inverse=True)
     points = [plan.points[k] for k in used]
     take = pa.array(index, pa.int64())
@@ -65,7 +65,7 @@ def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Arr
 
 
 def part_schema(dtype: str) -> pa.Schema:
-    """Columns of a part whose curves have a floating-point type."""
+    """Schema of a part whose curves have the given floating-point type."""
     curve = pa.list_(pa.float32() if dtype == "float32" else pa.float64())
     fields: list[tuple[str, Any]] = [("run_id", pa.int64()), *SETTING_TYPES.items()]
     fields += [(name, pa.float64()) for name in DERIVED_NAMES]
@@ -82,9 +82,9 @@ def list_column(rows: Sequence[npt.NDArray[np.floating] | None], kind: pa.ListTy
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     given = [row for row in rows if row is not None]
     values = np.concatenate(given) if given else np.empty(0)
-    missing = np.array([row is None for row in rows], bool)
+    is_null = np.array([row is None for row in rows], bool)
     return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(values, kind.value_type), mask=pa.array(missing)
+        pa.array(offsets), pa.array(values, kind.value_type), mask=pa.array(is_null)
     ).cast(kind)
 
 

@@ -15,7 +15,7 @@ from mmcl_fast.errors import ConfigError
 
 SEEDS = ("seed", "data_seed", "init_seed")
 SETTINGS = tuple(name for name in FIELD_NAMES if name not in SEEDS)
-DIGITS = 12  # derived columns differ in the last bits where the same value was asked for
+DIGITS = 12  # derived columns of equal requested values differ in the last bits
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ def over_seeds(table: pa.Table, keys: Sequence[str], value: str) -> Cells:
 
     Args:
         table: Rows of a store (`sweep.load`): the keys, the value, status, every setting.
-        keys: Columns that tell the cells apart, of settings or derived quantities.
+        keys: Columns that define the cells: settings or derived quantities.
         value: A number or a curve.
 
     Raises: ConfigError: a setting that is no key takes several values inside a cell, curves of one
@@ -79,7 +79,7 @@ def over_seeds(table: pa.Table, keys: Sequence[str], value: str) -> Cells:
     if pa.types.is_list(column.type):
         mean, sd = _curves(column, joint, finished, cells)
     else:
-        mean, sd = _numbers(column.to_numpy(zero_copy_only=False), joint[finished], finished, cells)
+        mean, sd = _scalars(column.to_numpy(zero_copy_only=False), joint[finished], finished, cells)
     return Cells(
         keys={name: [codes[name][1][codes[name][0][k]] for k in first] for name in keys},
         count=np.bincount(joint[finished], minlength=cells).astype(np.int64),
@@ -95,16 +95,16 @@ def _codes(column: pa.ChunkedArray) -> tuple[Integers, list[Any]]:
     given = encoded.dictionary.to_pylist()
     rounded = [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in given]
     values = sorted(set(rounded), key=lambda v: (v is not None, v))
-    place = {v: k for k, v in enumerate(values)}
-    index = np.array([place[v] for v in rounded], np.int64)
+    index_of = {v: k for k, v in enumerate(values)}
+    index = np.array([index_of[v] for v in rounded], np.int64)
     return index[encoded.indices.to_numpy(zero_copy_only=False)], values
 
 
 def _check_settings(
     table: pa.Table, codes: dict[str, tuple[Integers, list[Any]]], joint: Integers, first: Integers
 ) -> None:
-    """Refuse a setting that varies inside a cell: its average would be of different experiments."""
-    # Several may vary together; the one of most values is most likely what was swept.
+    """Raise ConfigError where a setting varies inside a cell, whose mean would mix experiments."""
+    # If several vary jointly, the one with the most values was most likely swept.
     mixed = [
         name
         for name in SETTINGS
@@ -121,15 +121,15 @@ def _check_settings(
     )
 
 
-def _numbers(
+def _scalars(
     values: Floats, groups: Integers, finished: npt.NDArray[np.bool_], cells: int
 ) -> tuple[Floats, Floats]:
     """Mean and sample standard deviation of the finished rows of each group."""
-    mine = values[finished].astype(float)
+    finished_values = values[finished].astype(float)
     count = np.bincount(groups, minlength=cells)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(groups, mine, cells) / count
-        squares = np.bincount(groups, (mine - mean[groups]) ** 2, cells)
+        mean = np.bincount(groups, finished_values, cells) / count
+        squares = np.bincount(groups, (finished_values - mean[groups]) ** 2, cells)
         sd = np.sqrt(squares / np.maximum(count - 1, 1))
     return mean, np.where(count > 0, sd, np.nan)
 
@@ -137,18 +137,18 @@ def _numbers(
 def _curves(
     column: pa.ListArray, groups: Integers, finished: npt.NDArray[np.bool_], cells: int
 ) -> tuple[Floats, Floats]:
-    """The same of curves, which must be of one length."""
+    """Mean and sample standard deviation of the finished curves of each group, of one length."""
     lengths = np.unique(np.diff(column.offsets.to_numpy())[finished])
     if len(lengths) != 1:
-        told = ", ".join(str(k - 1) for k in lengths) or "no finished run"
-        raise ConfigError(f"epochs: expected curves of one length, got {told}")
+        found_lengths = ", ".join(str(k - 1) for k in lengths) or "no finished run"
+        raise ConfigError(f"epochs: expected curves of one length, got {found_lengths}")
     rows = column.filter(pa.array(finished)).flatten().to_numpy(zero_copy_only=False)
     curves = rows.reshape(-1, lengths[0]).astype(float)
     mean = np.full((cells, lengths[0]), np.nan)
     sd = mean.copy()
-    mine = groups[finished]
-    for cell in np.unique(mine):
-        chosen = curves[mine == cell]
+    finished_groups = groups[finished]
+    for cell in np.unique(finished_groups):
+        chosen = curves[finished_groups == cell]
         mean[cell] = chosen.mean(0)
         sd[cell] = chosen.std(0, ddof=1) if len(chosen) > 1 else 0.0 * chosen[0]
     return mean, sd

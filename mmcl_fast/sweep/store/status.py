@@ -1,4 +1,4 @@
-"""How far a sweep is, from its store alone: works on any machine, while it runs or afterwards."""
+"""Progress of a sweep, from its store alone, on any machine, during or after it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 
 from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep.store.plan_file import read_outline
-from mmcl_fast.sweep.store.store import PartInfo, Store, foreign, part_info
+from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
 RECENT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
+    """Progress of a sweep.
 
     Attributes:
         runs: Runs of the plan.
-        done: Rows that are there.
+        done: Rows in the store.
         shards: Shards of the plan.
-        parts: Parts that are there.
+        parts: Parts in the store.
         counts: Rows by status.
-        retried: Workers that died before their shard was done by another.
-        put_away: Shards that are not tried again until the sweep is started anew.
-        bad: Why files in the store cannot be used, by name.
+        retried: Worker deaths whose shard another worker completed.
+        put_away: Quarantined shards; the next call of `run_sweep` retries them.
+        bad: Reasons why files in the store are unusable, by file name.
         rate: Runs per second over the last ten minutes of work, or None: too few parts.
-        seconds_left: At that rate, or None.
-        busy_seconds: Time spent training, of all workers.
+        seconds_left: Remaining time at that rate, or None.
+        busy_seconds: Training time, summed over workers.
         machines: Processors or GPUs that computed parts.
     """
 
@@ -48,20 +48,20 @@ class Status:
 
 
 def read_status(store: str | Path) -> Status:
-    """The status of a store.
+    """Read the status of a store.
 
     Raises: OutputError: there is no store, or its plan cannot be read.
     """
     folder = Store(Path(store))
     parts, others = folder.listing()  # before the plan, which another process may extend
     plan = read_outline(folder.path)
-    bad = {path.name: str(foreign(path, "a name that no part has")) for path in others}
+    unusable = {path.name: str(not_a_part(path, "a name that no part has")) for path in others}
     infos = []
     for path in parts.values():
         try:
             infos.append(part_info(path, plan))
         except OutputError as error:
-            bad[path.name] = str(error)
+            unusable[path.name] = str(error)
     done = sum(info.runs for info in infos)
     rate = _rate(infos)
     counts: dict[str, int] = {}
@@ -76,7 +76,7 @@ def read_status(store: str | Path) -> Status:
         counts=counts,
         retried=sum(info.attempt - 1 for info in infos),
         put_away=folder.quarantined(),
-        bad=bad,
+        bad=unusable,
         rate=rate,
         seconds_left=None if rate is None else (plan.runs - done) / rate,
         busy_seconds=sum(info.seconds for info in infos),
@@ -85,7 +85,7 @@ def read_status(store: str | Path) -> Status:
 
 
 def _rate(infos: list[PartInfo]) -> float | None:
-    """Runs per second between the first and the last part of the latest stretch of work."""
+    """Runs per second between the first and the last part of the last `RECENT_SECONDS`."""
     if len(infos) < 2:
         return None
     ends = np.array([info.finished for info in infos])
@@ -93,7 +93,7 @@ def _rate(infos: list[PartInfo]) -> float | None:
     recent = ends >= ends.max() - RECENT_SECONDS
     if recent.sum() < 2 or ends[recent].min() == ends.max():
         return None
-    # The first part's work was done before its end, where the stretch begins.
+    # The first part's work precedes its end, where the interval begins.
     first = ends == ends[recent].min()
     return float(runs[recent & ~first].sum() / (ends.max() - ends[recent].min()))
 

@@ -1,12 +1,12 @@
-"""A store on disk: the plan, and one immutable Parquet part per shard.
+"""A store on disk: the plan, and one immutable Parquet file (part) per shard.
 
     STORE/plan.parquet                every run (`plan_file.py`)
-    STORE/parts/part-000012.parquet   rows of shard 12: whole, or not there
+    STORE/parts/part-000012.parquet   rows of shard 12: complete, or absent
     STORE/failures/run-34.txt         traceback of a run that raised
     STORE/quarantine/shard-12.json    a shard whose workers kept dying
 
 A part is written under a temporary name, synchronised and renamed, so any number of processes may
-compute the same shard: its name and its rows are the same. State is nowhere else.
+compute the same shard: its name and rows are equal. There is no other state.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from mmcl_fast.sweep.plan.plan import SCHEMA, Plan
 from mmcl_fast.sweep.store.plan_file import KEY, Outline
 from mmcl_fast.sweep.store.schema import CURVES, Rows
 
-STALE_SECONDS = 24 * 3600.0  # a temporary file this old has no living writer
+STALE_SECONDS = 24 * 3600.0  # an older temporary file has no writer any more
 
 
 @dataclass(frozen=True)
 class PartInfo:
-    """What a part says of itself.
+    """Metadata of a part.
 
     Attributes:
-        shard: Its shard.
+        shard: Index of the shard.
         digest: Hash of the runs in it (`Plan.shard_digest`).
         runs: Rows.
         counts: Rows by status.
         seconds: Time spent training.
         finished: When it was written, seconds since 1970.
-        attempt: How many workers were given this shard, this one included.
-        provenance: Everything else: versions, machine, engine.
+        attempt: Number of workers given this shard, including the one that wrote it.
+        provenance: All metadata, with versions, machine and engine.
     """
 
     shard: int
@@ -63,7 +63,7 @@ class Store:
     """The directory of a sweep.
 
     Args:
-        path: Where it is or will be.
+        path: The directory, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,12 +73,12 @@ class Store:
         self.quarantine = path / "quarantine"
 
     def prepare(self) -> None:
-        """Make the directories, and remove what dead writers left behind."""
+        """Make the directories, and remove temporary files of dead writers."""
         for folder in (self.path, self.parts):
             prepare_directory(folder)
         horizon = time.time() - STALE_SECONDS
         for leftover in [*self.path.glob(".*plan.*parquet"), *self.parts.glob(".part-*")]:
-            # Other processes write and rename theirs meanwhile.
+            # Other processes rename theirs concurrently.
             with suppress(FileNotFoundError):
                 if leftover.stat().st_mtime < horizon:
                     leftover.unlink()
@@ -88,40 +88,41 @@ class Store:
         return self.parts / f"part-{shard:06d}.parquet"
 
     def listing(self) -> tuple[dict[int, Path], list[Path]]:
-        """Files among the parts: those named as parts, by shard, and all others."""
-        found, others = {}, []
+        """Files in the folder of parts: those with a part's name, by shard, and the others."""
+        parts: dict[int, Path] = {}
+        others = []
         for path in sorted(self.parts.glob("[!.]*")):
             number = re.fullmatch(r"part-([0-9]{6,})\.parquet", path.name)
             if number and path == self.part(int(number[1])):
-                found[int(number[1])] = path
+                parts[int(number[1])] = path
             else:
                 others.append(path)
-        return found, others
+        return parts, others
 
     def present(self) -> dict[int, Path]:
-        """Parts that are there, by shard.
+        """Parts in the store, by shard.
 
-        Raises: OutputError: a file among the parts is none of ours.
+        Raises: OutputError: the folder holds a file that is no part.
         """
-        found, others = self.listing()
+        parts, others = self.listing()
         if others:
-            raise foreign(others[0], "a name that no part has")
-        return found
+            raise not_a_part(others[0], "a name that no part has")
+        return parts
 
     def publish(self, plan: Plan, shard: int, rows: Rows, provenance: dict[str, Any]) -> Path:
-        """Write a shard's rows; tracebacks first, so that a row never names a missing file."""
+        """Write a shard's rows; tracebacks first, so a failed row always has its file."""
         for run, text in rows.tracebacks.items():
             prepare_directory(self.failures)
             write_atomically(self.failures / f"run-{run}.txt", partial(_write_text, text=text))
         statuses = rows.table["status"].to_pylist()
-        told = provenance | {
+        metadata = provenance | {
             "schema": SCHEMA,
             "shard": shard,
             "digest": plan.shard_digest(shard),
             "counts": {status: statuses.count(status) for status in sorted(set(statuses))},
             "seconds": round(rows.seconds, 6),
         }
-        table = rows.table.replace_schema_metadata({KEY: json.dumps(told)})
+        table = rows.table.replace_schema_metadata({KEY: json.dumps(metadata)})
         curves = [f"{name}.list.element" for name in CURVES]
         plain = [name for name in table.column_names if name not in CURVES]
         part = write_atomically(
@@ -136,30 +137,30 @@ class Store:
             ),
         )
         if self.failures.exists():
-            mended = {str(k) for k in table["run_id"].to_pylist() if k not in rows.tracebacks}
+            succeeded = {str(k) for k in table["run_id"].to_pylist() if k not in rows.tracebacks}
             for path in self.failures.glob("run-*.txt"):
-                if path.stem.removeprefix("run-") in mended:
-                    path.unlink(missing_ok=True)  # it failed in an earlier attempt
+                if path.stem.removeprefix("run-") in succeeded:
+                    path.unlink(missing_ok=True)  # of an earlier attempt
         return part
 
-    def put_away(self, shard: int, deaths: int, reason: str) -> None:
-        """Remember that a shard's workers died again and again."""
+    def quarantine_shard(self, shard: int, deaths: int, reason: str) -> None:
+        """Record that a shard's workers kept dying."""
         prepare_directory(self.quarantine)
         text = json.dumps({"shard": shard, "deaths": deaths, "reason": reason})
-        write_atomically(self._quarantined(shard), lambda path: path.write_text(text))
+        write_atomically(self._quarantine_file(shard), lambda path: path.write_text(text))
 
-    def take_back(self, shards: Iterable[int]) -> None:
-        """Forget it: the shards are tried again."""
+    def release(self, shards: Iterable[int]) -> None:
+        """Take shards out of quarantine."""
         for shard in shards:
-            self._quarantined(shard).unlink(missing_ok=True)
+            self._quarantine_file(shard).unlink(missing_ok=True)
 
     def quarantined(self) -> list[int]:
-        """Shards that were put away and have no part."""
+        """Quarantined shards without a part."""
         names = [p.stem.removeprefix("shard-") for p in self.quarantine.glob("shard-*.json")]
         numbers = sorted(int(name) for name in names if name.isdecimal())
         return [k for k in numbers if not self.part(k).exists()]
 
-    def _quarantined(self, shard: int) -> Path:
+    def _quarantine_file(self, shard: int) -> Path:
         return self.quarantine / f"shard-{shard}.json"
 
 
@@ -168,9 +169,9 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def part_info(path: Path, plan: Plan | Outline) -> PartInfo:
-    """What a part says of itself, checked against the plan.
+    """Metadata of a part, checked against the plan.
 
-    Raises: OutputError: the file is corrupt, or of another plan or version; it is named.
+    Raises: OutputError: the file, which is named, is corrupt, or of another plan or version.
     """
     with readable(path):
         footer = pq.read_metadata(path)
@@ -178,37 +179,37 @@ def part_info(path: Path, plan: Plan | Outline) -> PartInfo:
 
 
 def checked_info(path: Path, plan: Plan | Outline, footer: pq.FileMetaData) -> PartInfo:
-    """The same of a footer that has been read."""
+    """`part_info` of a footer already read."""
     try:
-        told = json.loads(footer.metadata[KEY])
-        schema = told["schema"]
+        metadata = json.loads(footer.metadata[KEY])
+        schema = metadata["schema"]
         info = PartInfo(
-            shard=int(told["shard"]),
-            digest=str(told["digest"]),
+            shard=int(metadata["shard"]),
+            digest=str(metadata["digest"]),
             runs=footer.num_rows,
-            counts={str(k): int(v) for k, v in told["counts"].items()},
-            seconds=float(told["seconds"]),
-            finished=float(told["finished"]),
-            attempt=int(told["attempt"]),
-            provenance=told,
+            counts={str(k): int(v) for k, v in metadata["counts"].items()},
+            seconds=float(metadata["seconds"]),
+            finished=float(metadata["finished"]),
+            attempt=int(metadata["attempt"]),
+            provenance=metadata,
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise foreign(path, f"one without our metadata ({error!r})") from error
+        raise not_a_part(path, f"one without metadata of mmcl-fast ({error!r})") from error
     if schema != SCHEMA:
-        raise foreign(path, f"one of store format {schema}")
+        raise not_a_part(path, f"one of store format {schema}")
     shard = info.shard
     if int(path.stem.removeprefix("part-")) != shard or not 0 <= shard < plan.shards:
-        raise foreign(path, f"shard {shard} of {plan.shards}")
+        raise not_a_part(path, f"shard {shard} of {plan.shards}")
     if info.digest != plan.shard_digest(shard):
-        raise foreign(path, "the rows of another plan")
+        raise not_a_part(path, "the rows of another plan")
     if info.runs != plan.shard_size(shard):
-        raise foreign(path, f"{info.runs} rows for {plan.shard_size(shard)} runs")
+        raise not_a_part(path, f"{info.runs} rows for {plan.shard_size(shard)} runs")
     return info
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Name the part in the error where it cannot be read."""
+    """Convert errors of reading a part to OutputError, naming the part."""
     try:
         yield
     except (OSError, pa.ArrowException, KeyError) as error:  # KeyError: a column is missing
@@ -216,12 +217,12 @@ def readable(path: Path) -> Iterator[None]:
             raise
         raise OutputError(
             f"{path.name}: expected a whole Parquet file, got a corrupt one in {path.parent} "
-            f"({error}); remove it, and the same sweep computes it again"
+            f"({error}); remove it, and re-running the sweep recomputes it"
         ) from error
 
 
-def foreign(path: Path, got: str) -> OutputError:
-    """The error for a file that is no part of the store's plan."""
+def not_a_part(path: Path, got: str) -> OutputError:
+    """The error for a file that is no part of the stored plan."""
     return OutputError(
         f"{path.name}: expected a part of this store's plan in {path.parent}, got {got}; "
         "move it away"
@@ -229,7 +230,7 @@ def foreign(path: Path, got: str) -> OutputError:
 
 
 def provenance(attempt: int) -> dict[str, Any]:
-    """What a part tells of the process that writes it."""
+    """Metadata of the process that writes a part."""
     from importlib.metadata import version
 
     from mmcl_fast import _native
@@ -245,4 +246,4 @@ def provenance(attempt: int) -> dict[str, Any]:
     }
 
 
-__all__ = ["PartInfo", "Store", "checked_info", "foreign", "part_info", "provenance", "readable"]
+__all__ = ["PartInfo", "Store", "checked_info", "not_a_part", "part_info", "provenance", "readable"]

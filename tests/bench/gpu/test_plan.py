@@ -249,7 +249,7 @@ def test_a_report_begins_nothing_when_its_time_is_over_and_writes_nothing_once(
     assert not called
     assert [row["skipped"] for row in rows_of(tmp_path / "late")] == ["no time was left"]
     once = timing.Report(tmp_path / "once", once=(2, 2))
-    assert list(once.mine("abc")) == ["b"]
+    assert list(once.assigned("abc")) == ["b"]
     assert once.attempt("loss", "ours", {}, lambda: called.append(1) or {}) == {}
     assert called
     assert not (tmp_path / "once").exists()

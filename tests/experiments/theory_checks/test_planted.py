@@ -67,7 +67,7 @@ def test_factors_of_a_run() -> None:
 
 def growth_rows(single_noise: float, multi_signal: float):
     """Rows from planted constants: [settings, seeds], two starts and one rate."""
-    sizes = growth.Sizes(rates=(0.1,), starts=(1.0, 0.1))
+    grid = growth.GrowthGrid(rates=(0.1,), starts=(1.0, 0.1))
     wiggle = np.array([[0.0, 0.0, 0.0], [-0.01, 0.0, 0.01]])
     found = {
         ("single", "signal"): 0.5 + wiggle,
@@ -75,7 +75,7 @@ def growth_rows(single_noise: float, multi_signal: float):
         ("multi", "signal"): multi_signal + wiggle,
         ("multi", "noise"): 0.9 + wiggle,
     }
-    return growth.judge(found, sizes)
+    return growth.judge(found, grid)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_which_grows_faster() -> None:
 
 
 def test_a_rate_of_order_one_is_steady() -> None:
-    sizes = growth.Sizes(rates=(0.1,), starts=(1.0, 0.1))
+    grid = growth.GrowthGrid(rates=(0.1,), starts=(1.0, 0.1))
     even = np.full((2, 3), 0.5)
     uneven = np.array([[0.3] * 3, [0.5] * 3])
     for noise, agrees in ((even, True), (uneven, False), (even * 3, False), (even / 3, False)):
         found = {(m, w): even for m in ("single", "multi") for w in ("signal", "noise")}
-        rows = growth.judge(found | {("multi", "noise"): noise}, sizes)
+        rows = growth.judge(found | {("multi", "noise"): noise}, grid)
         assert rows[3].agrees == agrees
 
 

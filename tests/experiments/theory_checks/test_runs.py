@@ -81,18 +81,20 @@ def test_signal_parts_are_projections_of_the_weights(modality: str) -> None:
 
 
 TINY = {
-    "growth": lambda: growth.check(SEEDS, growth.Sizes(n=20, rates=(0.1,))),
+    "growth": lambda: growth.check(SEEDS, growth.GrowthGrid(n=20, rates=(0.1,))),
     "first_stage": lambda: first_stage.check(
-        SEEDS, first_stage.Sizes(n=20, rates=(0.2,), starts=(FIGURE_1_START, 0.01))
+        SEEDS, first_stage.FirstStageGrid(n=20, rates=(0.2,), starts=(FIGURE_1_START, 0.01))
     ),
-    "scale": lambda: scale.check(SEEDS, scale.Sizes(n=(10, 20), starts=(0.1, 0.01), starts_n=20)),
-    "signs": lambda: signs.check(SEEDS, signs.Sizes(n=20, d=(100, 10**6), epochs=60)),
+    "scale": lambda: scale.check(
+        SEEDS, scale.ScaleGrid(n=(10, 20), starts=(0.1, 0.01), starts_n=20)
+    ),
+    "signs": lambda: signs.check(SEEDS, signs.SignsGrid(n=20, d=(100, 10**6), epochs=60)),
     "c_mu": lambda: c_mu.check(
-        SEEDS, c_mu.Sizes(n=30, c_mu=(0.5, 2.66, 6.0), n_snr2=(1.25, 0.7), epochs=60, n_test=50)
+        SEEDS, c_mu.CMuGrid(n=30, c_mu=(0.5, 2.66, 6.0), n_snr2=(1.25, 0.7), epochs=60, n_test=50)
     ),
     "test_error": lambda: generalisation.check(
         SEEDS,
-        generalisation.Sizes(
+        generalisation.GeneralisationGrid(
             d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50
         ),
     ),

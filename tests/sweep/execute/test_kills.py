@@ -69,7 +69,7 @@ def test_a_comparison_of_stores_sees_one_bit() -> None:
     assert not same_parts({"a": table}, {"a": table, "b": table})
 
 
-def test_a_shard_that_kills_its_workers_is_put_away(tmp_path: Path, monkeypatch) -> None:
+def test_a_shard_that_kills_its_workers_is_quarantined(tmp_path: Path, monkeypatch) -> None:
     """The others go on; the same command tries it again."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mmcl_fast.errors import ConfigError, OutputError
-from mmcl_fast.sweep.execute.slurm import Array, write_script
+from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 
 COMMAND = ["mmcl", "sweep", "--grid", "snr=linspace(0.1, 1, 3)", "--out", "a store"]
-ARRAY = Array(jobs=7, cores=4, seconds=3600.0, gpus=False)
+ARRAY = JobArray(jobs=7, cores=4, seconds=3600.0, gpus=False)
 
 
-def lines_of(store: Path, array: Array = ARRAY, options: tuple[str, ...] = ()) -> list[str]:
+def lines_of(store: Path, array: JobArray = ARRAY, options: tuple[str, ...] = ()) -> list[str]:
     return write_script(COMMAND, array, store, options).read_text().splitlines()
 
 
@@ -47,7 +47,7 @@ def test_an_array_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_jobs_with_a_gpu_and_short_ones(tmp_path: Path) -> None:
-    lines = lines_of(tmp_path, Array(jobs=1, cores=2, seconds=1.0, gpus=True))
+    lines = lines_of(tmp_path, JobArray(jobs=1, cores=2, seconds=1.0, gpus=True))
     assert "#SBATCH --gres=gpu:1" in lines
     assert "#SBATCH --time=10" in lines
     assert "--workers 1 " in lines[-1]

@@ -207,7 +207,7 @@ def test_another_format_and_other_runs(tmp_path: Path) -> None:
     write_plan(make_plan(BASE, seeds=4), tmp_path)
     path = tmp_path / PLAN_FILE
     rewrite(path, digest="0" * 64)
-    with pytest.raises(OutputError, match="expected the runs that its hash names, got others"):
+    with pytest.raises(OutputError, match="expected runs of the stored hash, got others"):
         read_plan(tmp_path)
     rewrite(path, schema=99)
     for read in (read_plan, read_outline):

@@ -9,6 +9,7 @@ from mmcl_fast import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep import make_plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
+from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=6, n_test=10, data="reduced")
 STORED = make_plan(BASE, grid={"m": [4, 8], "snr": [0.1, 0.2]}, seeds=2)
@@ -73,6 +74,7 @@ def test_an_extension_keeps_ids_and_shards(base: TrainConfig, grid: dict, seeds:
     for shard in range(STORED.shards):
         assert longer.shard_digest(shard) == STORED.shard_digest(shard)
     assert len(set(longer.points)) == len(longer.points) == len(longer.numerics)
+    np.testing.assert_array_equal(longer.combination_of, reconstruct_combinations(longer))
 
 
 def test_an_extension_knows_where_old_runs_were_to_be_computed() -> None:

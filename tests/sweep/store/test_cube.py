@@ -1,6 +1,7 @@
 """`to_xarray`: each row in its cell, whatever an axis was called and whatever a value became."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from mmcl_fast.errors import DataError
 from mmcl_fast.sweep import load, make_plan, to_xarray
 from mmcl_fast.sweep.plan.axes import Axis
 from mmcl_fast.sweep.plan.plan import Plan
-from mmcl_fast.sweep.store.axis_positions import position
+from mmcl_fast.sweep.store.axis_positions import position, reconstruct_combinations
+from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
+from mmcl_fast.sweep.store.store import Store
 
 xr = pytest.importorskip("xarray")
 BASE = TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced", evaluate_every=2)
@@ -42,6 +45,14 @@ def test_runs_lie_where_they_were_planned(grid: dict) -> None:
     shape = [len(axis.rows) for axis in plan.axes]
     expected = [cell for cell in np.ndindex(*shape) for _ in range(2)]
     assert places(plan) == expected
+    np.testing.assert_array_equal(reconstruct_combinations(plan), plan.combination_of)
+
+
+def test_a_plan_file_keeps_combinations(tmp_path: Path) -> None:
+    plan = make_plan(BASE, grid={"snr": [0.3, 0.1]}, zipped={"m": [4, 8], "n": [9, 12]}, seeds=2)
+    Store(tmp_path).prepare()
+    write_plan(plan, tmp_path)
+    assert read_plan(tmp_path).combination_of.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_zipped_axes_with_defaults_and_undefined_values() -> None:
@@ -148,14 +159,9 @@ def test_an_extended_sweep_has_the_longer_axes(tmp_path: Path, compute: Callable
 
 def test_several_runs_of_one_cell_are_refused(tmp_path: Path, compute: Callable) -> None:
     """Run 1 of the store differs from run 0 in its weights' seed alone, which is no axis."""
-    from dataclasses import replace
-
-    from mmcl_fast.sweep.store.plan_file import write_plan
-    from mmcl_fast.sweep.store.store import Store
-
     plan = make_plan(BASE, grid={"init_seed": [1, 2]})
     Store(tmp_path).prepare()
-    write_plan(replace(plan, axes=()), tmp_path)
+    write_plan(replace(plan, axes=(), combination_of=np.zeros(2, np.int64)), tmp_path)
     compute(plan, tmp_path)
     with pytest.raises(DataError, match="expected one run per combination and seed, got several"):
         to_xarray(tmp_path)

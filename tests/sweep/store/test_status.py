@@ -56,11 +56,11 @@ def test_the_rate_is_that_of_the_last_ten_minutes(tmp_path: Path, compute: Calla
     assert found.seconds_left == pytest.approx(5 / 0.05)
 
 
-def test_shards_that_were_put_away(tmp_path: Path, compute: Callable) -> None:
+def test_quarantined_shards(tmp_path: Path, compute: Callable) -> None:
     compute(PLAN, tmp_path, part=(1, 2))
     store = Store(tmp_path)
     for shard in (0, 3):
-        store.put_away(shard, 5, "SIGKILL")
+        store.quarantine_shard(shard, 5, "SIGKILL")
     (store.quarantine / "shard-x.json").write_text("")
     assert read_status(tmp_path).put_away == [3], "shard 0 has its rows"
     told = json.loads((store.quarantine / "shard-3.json").read_text())

@@ -168,10 +168,10 @@ DAMAGE = [
     (_text, "expected a whole Parquet file, got a corrupt one"),
     (_folder, "expected a whole Parquet file, got a corrupt one"),
     (_swapped, "expected a part of this store's plan in .*, got shard 0 of 2"),
-    (_without_metadata, "got one without our metadata"),
+    (_without_metadata, "got one without metadata of mmcl-fast"),
     (_other_format, "got one of store format 99"),
     (_other_plan, "got the rows of another plan"),
-    (_odd_counts, "got one without our metadata"),
+    (_odd_counts, "got one without metadata of mmcl-fast"),
     (_fewer_rows, "got 2 rows for 3 runs"),
 ]
 
@@ -252,7 +252,7 @@ def test_an_extended_sweep_keeps_its_parts(store: Store, compute: Callable) -> N
     # The longer plan is the store's now: the same command again, without and with --extend.
     assert compute(longer, store.path).computed == 0
     assert compute(longer, store.path, extend=True).computed == 0
-    with pytest.raises(ConfigError, match="take another --out, or --extend"):
+    with pytest.raises(ConfigError, match="use another --out, or --extend"):
         compute(PLAN, store.path)
 
 
