@@ -59,8 +59,8 @@ class NativeEngine(WholeRuns):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self._labels = torch.stack([x.labels for x in spec.data]).gather(1, self._orders)
-        self._test_labels = torch.stack([x.test_labels for x in spec.data])
+        self._labels = spec.batch.stacked("labels").gather(1, self._orders)
+        self._test_labels = spec.batch.stacked("test_labels")
         suffixes = ("", "_b") if self._cfg.is_multi else ("",)
         self._gram, self._z, self._moved = [], [], []
         for suffix in suffixes:

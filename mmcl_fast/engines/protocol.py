@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 
@@ -45,8 +47,13 @@ class Spec:
 
     @property
     def cfg(self) -> TrainConfig:
-        """The first run's settings: what all share, unless they may differ in it."""
+        """Settings of the first run; they are those of all, except for `may_differ`."""
         return self.configs[0]
+
+    @cached_property
+    def batch(self) -> SignalNoiseBatch:
+        """The data as stacked tensors."""
+        return SignalNoiseBatch.of(self.data)
 
 
 @dataclass(frozen=True)

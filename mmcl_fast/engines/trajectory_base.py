@@ -59,7 +59,7 @@ class WholeRuns(ABC):
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._cfg = spec, spec.cfg
-        labels = torch.stack([x.labels for x in spec.data])
+        labels = spec.batch.stacked("labels")
         self._orders = torch.argsort(labels, dim=1, descending=True, stable=True)  # [R, n]
         self._positives = (labels > 0).sum(1).tolist()
 

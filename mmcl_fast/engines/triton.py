@@ -12,15 +12,13 @@ Cost: see the kernel; memory: `engines.memory_bytes`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
-from mmcl_fast.data.signal_noise.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.protocol import Measured, Spec
 from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
@@ -126,7 +124,7 @@ class TritonEngine(WholeRuns):
         z = row_products_fwd(moved, gram, out=torch.empty_like(start), start=start)
         if self._is_positive is None:  # once: sending them waits for the GPU
             self._is_positive = [
-                (torch.stack(self._named(name)) > 0).to(z.device)
+                (self._spec.batch.stacked(name) > 0).to(z.device)
                 for name in ("labels", "test_labels")
             ]
         seen, unseen = self._is_positive
@@ -157,13 +155,14 @@ class TritonEngine(WholeRuns):
         from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
         m, S = self._cfg.m, self._runs.layout.slots
-        for part, (noise, mu, weights) in self._parts(*(f"{x}{suffix}" for x in _COLUMNS)):
+        for part, block in self._spec.batch.parts():
+            noise, mu, weights = self._on_device(block, *(f"{x}{suffix}" for x in _COLUMNS))
             at, x, of = self._in_slot[part], mu[:, None], _Side(self._runs, part, side)
             products(x, x, out=of.norm[:, None, None])
             products(weights, x, out=of.signal[:, :m, None])
             kinds = [noise]
             if not self._cfg.is_multi:
-                kinds.append(stacked(self._named("augmented")[part], noise.device))
+                kinds += self._on_device(block, "augmented")
             for k, vectors in enumerate(kinds):
                 here = slice(k * S, (k + 1) * S)
                 products(noise, vectors, out=of.gram[:, :, here], rows=at, columns=at)
@@ -177,21 +176,16 @@ class TritonEngine(WholeRuns):
         n, m, n_test, runs = self._cfg.n, self._cfg.m, self._cfg.n_test, len(self._spec.data)
         gram = self._runs.z.new_empty(runs, n_test + 1, n + 1)
         start = gram.new_empty(runs, m, n_test + 1)
-        for part, (noise, mu, weights, test, nu) in self._parts(*_COLUMNS, "test_noise", "nu"):
+        for part, block in self._spec.batch.parts():
+            noise, mu, weights, test, nu = self._on_device(block, *_COLUMNS, "test_noise", "nu")
             for rows, i in ((test, slice(n_test)), (nu[:, None], slice(n_test, None))):
                 products(rows, noise, out=gram[part, i, :n])
                 products(rows, mu[:, None], out=gram[part, i, n:])
                 products(weights, rows, out=start[part, :, i])
         return gram, start
 
-    def _parts(self, *names: str) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Fields of the data on the device, of runs next to each other whose d is the same."""
-        fields = [self._named(name) for name in names]
-        for part in stretches(fields[0]):
-            yield part, [stacked(field[part], self._spec.device) for field in fields]
-
-    def _named(self, name: str) -> list[Tensor]:
-        return [getattr(data, name) for data in self._spec.data]
+    def _on_device(self, block: SignalNoiseData, *names: str) -> list[Tensor]:
+        return [getattr(block, name).to(self._spec.device) for name in names]
 
     def _samples_in_slots(self, slots: int) -> Tensor:
         """The sample in each slot of each run, -1 where there is none, [R, S], int32."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
@@ -41,8 +42,8 @@ class Recorder:
         self._configs, self._cfg = configs, configs[0]
         self._device = torch.device(self._cfg.device)
         self._lags = _lags(self._device)
-        self._labels = torch.stack([x.labels for x in data])
-        self._test_labels = torch.stack([x.test_labels for x in data])
+        batch = SignalNoiseBatch.of(data)
+        self._labels, self._test_labels = batch.stacked("labels"), batch.stacked("test_labels")
         dtype = self._labels.dtype
         shape = (len(configs), self._cfg.epochs + 1)
         self.curves = {
@@ -56,7 +57,7 @@ class Recorder:
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
         self._last: tuple[Coefficients, ...] | None = None
         self._weights: tuple[Tensor, ...] | None = None
-        self._norms = _norms(configs, data)
+        self._norms = _norms(configs, batch)
         self._looked = -1
         self._arrival: _Arrival | None = None
         self._engine: Engine | None = None
@@ -279,24 +280,25 @@ def _due(epoch: int, every: int, last: int) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
 
 
-def _norms(
-    configs: Sequence[TrainConfig], data: Sequence[SignalNoiseData]
-) -> list[tuple[Tensor, Tensor]]:
+def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tuple[Tensor, Tensor]]:
     """|mu|^2 [R] and |xi_i|^2 [R, n] of each modality."""
     kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
-    found = []
+    norms = []
     for suffix, kind in kinds[: 1 + configs[0].is_multi]:
-        signals = [getattr(x, f"mu{suffix}") for x in data]
-        noise = [getattr(x, f"noise{suffix}") for x in data]
         if device := drawing_device(configs[0]):
             from mmcl_fast.data.signal_noise.gpu import square_norms
 
-            found.append((square_norms(signals, device), square_norms(noise, device)))
-            continue
-        of_mu = torch.stack([mu.square().sum() for mu in signals])
-        of_noise = [_squares(cfg, x, kind) for cfg, x in zip(configs, noise, strict=True)]
-        found.append((of_mu, torch.stack(of_noise)))
-    return found
+            fields = (
+                [getattr(x, f"{name}{suffix}") for x in batch.blocks] for name in ("mu", "noise")
+            )
+            of_mu, of_noise = (square_norms(field, device) for field in fields)
+        else:
+            of_mu = torch.stack([getattr(x, f"mu{suffix}").square().sum() for x in batch])
+            noise = [getattr(x, f"noise{suffix}") for x in batch]
+            squares = [_squares(cfg, x, kind) for cfg, x in zip(configs, noise, strict=True)]
+            of_noise = torch.stack(squares)
+        norms.append((of_mu, of_noise))
+    return norms
 
 
 def _squares(cfg: TrainConfig, noise: Tensor | None, kind: Literal["a", "b"]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig
 from mmcl_fast.data.signal_noise import sampling
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.engines import ENGINES, Spec, TritonEngine, memory_bytes, resolve_engine
 
 CFG = TrainConfig(device="cuda")
@@ -110,7 +111,7 @@ def test_what_is_computed_stays_on_the_device(
 
     cfg = TrainConfig(n=10, d=30, m=4, n_test=6, modality=modality, data=data, d_b=20)
     configs = [cfg.replace(seed=seed) for seed in range(3)]
-    drawn = sampling._Draw(configs, normals).data()
+    drawn = SignalNoiseBatch([sampling._Draw(configs, normals).block()])
     for name, value in vars(drawn[0]).items():
         assert value is None or value.device.type == ("cpu" if "labels" in name else "meta"), name
     engine = TritonEngine(Spec(configs, drawn, device))

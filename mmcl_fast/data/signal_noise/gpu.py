@@ -5,13 +5,12 @@ Many runs' draws and squared norms, and one run's noise patches in pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, StreamedRows
-from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
 from mmcl_fast.kernels.normal import normal_fill, normal_fill_runs
 from mmcl_fast.kernels.row_passes import row_dots_fwd
 from mmcl_fast.stream_tags import STREAM_TAGS
@@ -60,14 +59,19 @@ class DeviceRows(StreamedRows):
         )
 
 
-def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
-    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others."""
-    found = []
-    for part in stretches(rows):
-        x = stacked(rows[part], device)
+def square_norms(blocks: Iterable[Tensor], device: torch.device) -> Tensor:
+    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others.
+
+    Args:
+        blocks: Rows of consecutive runs, [R_k, ..., d]; d may differ between blocks.
+        device: Where the norms are computed and returned.
+    """
+    norms = []
+    for block in blocks:
+        x = block.to(device)
         flat = x.flatten(0, -2)
-        found.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
-    return torch.cat(found)
+        norms.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
+    return torch.cat(norms)
 
 
 __all__ = ["DeviceNormals", "DeviceRows", "square_norms"]
