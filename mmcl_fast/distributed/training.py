@@ -30,7 +30,7 @@ from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.distributed.group import Group, Members, group_of
-from mmcl_fast.distributed.sample_shards import GroupPeers
+from mmcl_fast.distributed.sample_shards import GroupShard
 from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
 from mmcl_fast.training.loop import Callback, train_batch
@@ -74,11 +74,11 @@ def train(
         problem = error
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))
-    peers = GroupPeers(members, shared.labels)
-    mine = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
+    shard = GroupShard(members, shared.labels)
+    mine = shared if resolved.data == "streamed" else _held(resolved, shared, shard.samples)
 
     def build(spec: Spec) -> Engine:
-        return PrimalEngine(Spec(spec.configs, [mine], spec.device), peers)
+        return PrimalEngine(Spec(spec.configs, [mine], spec.device), shard)
 
     return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
 

@@ -12,7 +12,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.alignment import aligned
-from mmcl_fast.engines.data_parallel import Peers
+from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
 from mmcl_fast.losses.torch_backend.matmul import PRODUCTS
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
@@ -172,11 +172,11 @@ class Modality:
         return Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
 
     def gradients(
-        self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
+        self, g: HalvesGradient, x: Encoded, order: Order, q: int, shard: SampleShard
     ) -> list[Tensor]:
         """Gradients with respect to the weights, A and a, all to be multiplied by `g.weight`."""
         c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
-        c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
+        c_mu = signal_gradient(shard.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         if order.samples is None:
             along = torch.empty_like(self.moved)
             along[:, :-1] = c.T
@@ -190,7 +190,7 @@ class Modality:
             to_weights = share if to_weights is None else to_weights.add_(share)
         if to_weights is None:  # a process may have none of the samples of a minibatch
             to_weights = torch.zeros_like(self.weights)
-        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
+        to_weights = shard.sum(to_weights).addr_(c_mu, self.mu)
         return [to_weights, along, torch.zeros_like(self.kept)]
 
 

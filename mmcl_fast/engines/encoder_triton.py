@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.rows import SampleRows
-from mmcl_fast.engines.data_parallel import Peers
+from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.encoder import Encoded, Modality, Order
 from mmcl_fast.engines.paper_loss.label_halves import HalvesGradient
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
@@ -44,7 +44,7 @@ class TritonModality(Modality):
         return Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
 
     def gradients(
-        self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
+        self, g: HalvesGradient, x: Encoded, order: Order, q: int, shard: SampleShard
     ) -> list[Tensor]:
         """See `Modality.gradients`."""
         fill = torch.empty_like if order.samples is None else torch.zeros_like
@@ -52,12 +52,12 @@ class TritonModality(Modality):
         # One masked block leaves its gradient by neuron; the kernel reads rows.
         rows_of_g = g.noise.contiguous()
         c = rectify_bwd(rows_of_g, x.rectified, along, (order.places, order.samples), q=q)
-        along[:, -1] = c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
+        along[:, -1] = c_mu = signal_gradient(shard.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         to_weights = torch.zeros_like(self.weights)
         for part, rows in self.rows.pieces(order.samples):
             share = product(c[part].T, rows.to(self._dtype))
             to_weights = share if part.start == 0 else to_weights.add_(share)
-        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
+        to_weights = shard.sum(to_weights).addr_(c_mu, self.mu)
         return [to_weights, along, torch.zeros_like(self.kept)]
 
 

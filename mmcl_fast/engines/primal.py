@@ -22,7 +22,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.alignment import aligned
-from mmcl_fast.engines.data_parallel import Alone, Peers
+from mmcl_fast.engines.data_parallel import SampleShard, WholeRun
 from mmcl_fast.engines.encoder import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.negatives import NegativePool
 from mmcl_fast.engines.optimizers import LinearDescent, nest, unnest
@@ -71,16 +71,16 @@ class PrimalEngine:
 
     Args:
         spec: The run; the noise patches among its data are those of this process's samples.
-        peers: Who trains it with this process; default: nobody.
+        shard: The samples of this process; default: all.
     """
 
-    def __init__(self, spec: Spec, peers: Peers | None = None) -> None:
+    def __init__(self, spec: Spec, shard: SampleShard | None = None) -> None:
         if len(spec.configs) != 1:
             raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
         self._spec, self._cfg, device = spec, spec.cfg, spec.device
         data = spec.data[0]
-        self._peers = peers or Alone(self._cfg.n)
-        self._samples = samples = self._peers.samples
+        self._shard = shard or WholeRun(self._cfg.n)
+        self._samples = samples = self._shard.samples
         self._labels = data.labels[samples.start : samples.stop]
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._all = self._order(None)
@@ -106,7 +106,7 @@ class PrimalEngine:
         # Without them torch computes the same, of float64 and of shared runs always.
         on_cuda = self._spec.device.type == "cuda"
         able = (on_cuda or triton_interpreted()) and kernels_lack(on_cuda=on_cuda) is None
-        if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
+        if not (able and self._cfg.dtype == "float32" and self._shard.is_whole):
             return Modality, None, None
         from mmcl_fast.engines.encoder_triton import FEATURES, TritonModality  # imports Triton
         from mmcl_fast.engines.paper_loss.label_halves_triton import TRITON
@@ -132,7 +132,7 @@ class PrimalEngine:
         """See `Engine.signal_and_noise`."""
         x = self._encoded()[0]
         # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
-        return x.signal.amax().unsqueeze(0), self._peers.largest(x.largest.unsqueeze(0))
+        return x.signal.amax().unsqueeze(0), self._shard.maximum(x.largest.unsqueeze(0))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
@@ -142,7 +142,7 @@ class PrimalEngine:
         seen = self._encoded()[0].features(q, 0)
         own = _embed(self._all.as_read(seen.noise), seen.signal, self._labels.to(noise.device))
         return (
-            self._peers.rows(own).unsqueeze(0),
+            self._shard.all_rows(own).unsqueeze(0),
             _embed(unseen.features(q, 0).noise, power_relu(unseen.signal, q), labels).unsqueeze(0),
         )
 
@@ -154,7 +154,7 @@ class PrimalEngine:
             Coefficients(
                 initial=v.kept.clone(),
                 mu=v.moved[:, -1].unsqueeze(0).clone(),
-                noise=self._peers.rows(v.moved[:, :-1].T).T.unsqueeze(0).clone(),
+                noise=self._shard.all_rows(v.moved[:, :-1].T).T.unsqueeze(0).clone(),
             )
             for v in self._modalities
         )
@@ -177,7 +177,7 @@ class PrimalEngine:
     def _whole(self, count: int) -> bool:
         """Whether the scores of so many samples are one masked block instead of label halves."""
         drawn = self._cfg.negatives_per_sample is not None
-        return drawn or (count < _HALVES_FROM and isinstance(self._peers, Alone))
+        return drawn or (count < _HALVES_FROM and self._shard.is_whole)
 
     def _order(self, batch: Tensor | None) -> Order:
         # The mask stands in the samples' own order.
@@ -200,7 +200,7 @@ class PrimalEngine:
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
     ) -> tuple[Tensor, list[tuple[list[Tensor], float]]]:
         """Loss [1], and per modality the gradients and their common weight."""
-        q, mine = self._cfg.q, None if batch is None else self._peers.mine(batch)
+        q, mine = self._cfg.q, None if batch is None else self._shard.local_indices(batch)
         if mine is None:
             order, encoded = self._all, self._encoded()
         else:
@@ -218,7 +218,7 @@ class PrimalEngine:
             a, b = active
             loss, found = self._halves(a, b, batch, want_gradient)
         gradients = [
-            (v.gradients(g, x, order, q, self._peers), g.weight)
+            (v.gradients(g, x, order, q, self._shard), g.weight)
             for v, x, g in zip(self._modalities, encoded, found, strict=False)
         ]
         return loss.reshape(1), gradients
@@ -231,8 +231,8 @@ class PrimalEngine:
         want_gradient: bool,  # noqa: FBT001  passed on
     ) -> tuple[Tensor, list[HalvesGradient]]:
         """The loss over all negatives; `b` is modality B or the view of `a`."""
-        tau, peers = self._cfg.tau_value, self._peers
-        if isinstance(peers, Alone):
+        tau, shard = self._cfg.tau_value, self._shard
+        if self._shard.is_whole:
             loss_of = multi_halves if self._cfg.is_multi else single_halves
             loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient, by=self._arithmetic)
             return loss, list(gradients)
@@ -242,13 +242,13 @@ class PrimalEngine:
             one_way_halves(
                 *roles,
                 tau,
-                blocks=peers.keys(roles[1], batch),
+                blocks=shard.keys(roles[1], batch),
                 total=total,
                 want_gradient=want_gradient,
             )
             for roles in passes
         ]
-        loss = peers.sum(torch.stack([value for value, _ in done]).sum())
+        loss = shard.sum(torch.stack([value for value, _ in done]).sum())
         return loss, [g for _, found in done for g in found]
 
     def _listed(
