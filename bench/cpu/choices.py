@@ -149,9 +149,9 @@ def heads(problems: int, n: int, p: int) -> Calls:
     features, labels = randn(problems, n, p), (torch.arange(n) % 2 * 2 - 1).float()
     fit = partial(linear_probe.fit_logistic, features, labels)
     limits = {"native": n * p, "torch": 0}
-    if n * p > linear_probe.NATIVE_NUMBERS:
+    if n * p > linear_probe.NATIVE_ELEMENTS:
         limits = dict(reversed(limits.items()))
-    return by_constant(linear_probe, "NATIVE_NUMBERS", limits, fit)
+    return by_constant(linear_probe, "NATIVE_ELEMENTS", limits, fit)
 
 
 def chunks() -> Calls:

@@ -15,7 +15,7 @@ from mmcl_fast.data.signal_noise.sampling import sample_many
 from mmcl_fast.engines import (
     ENGINES,
     Engine,
-    Spec,
+    EngineSpec,
     drawing_device,
     free_gpu_bytes,
     memory_bytes,
@@ -95,7 +95,7 @@ def _begin(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorde
     with _beside(device):
         data = sample_many(configs, device)
 
-    def build(spec: Spec) -> Engine:
+    def build(spec: EngineSpec) -> Engine:
         with _beside(device):
             return ENGINES[spec.cfg.engine].build(spec)
 

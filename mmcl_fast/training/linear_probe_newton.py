@@ -6,7 +6,7 @@ Features are centred (the intercept is not penalised, so this changes nothing), 
 the Newton weights, which eliminates the intercept without cancellation. `csrc/core/head_simd.h` is
 the same method, one problem at a time.
 
-Where it wins: beyond `linear_probe.NATIVE_NUMBERS` elements on a CPU without AVX-512, where LAPACK
+Where it wins: beyond `linear_probe.NATIVE_ELEMENTS` elements on a CPU without AVX-512, where LAPACK
 is blocked and the core is not. For one problem [n, p] on one thread of an AMD EPYC 9004, its time
 over that of the core, by the core's instruction set:
 

@@ -13,7 +13,7 @@ import torch
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import ENGINES, Engine, Measured, Spec, StretchEngine, flop
+from mmcl_fast.engines import ENGINES, Engine, EngineSpec, Measured, MultiEpochEngine, flop
 from mmcl_fast.training.checkpoint import Checkpoint
 from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
@@ -79,7 +79,7 @@ def train_batch(
     data: Sequence[SignalNoiseData],
     on_epoch: Callback | None = None,
     saved: Checkpoint | None = None,
-    build: Callable[[Spec], Engine] | None = None,
+    build: Callable[[EngineSpec], Engine] | None = None,
 ) -> Recorder:
     """Train runs of equal, settled settings side by side.
 
@@ -94,12 +94,12 @@ def train_batch(
     build = build or ENGINES[cfg.engine].build
     recorder = Recorder(configs, data)
     with compute_threads(cfg):
-        engine = build(Spec(configs, data, torch.device(cfg.device)))
+        engine = build(EngineSpec(configs, data, torch.device(cfg.device)))
         first = saved.resume(engine, recorder) if saved else 0
         epoch = first
         while epoch <= cfg.epochs:
             recorder.observe(epoch, engine)
-            count = 1 if on_epoch else _quiet_epochs(cfg, epoch, saved)
+            count = 1 if on_epoch else _epochs_until_event(cfg, epoch, saved)
             measured = _advance(engine, epoch, count, cfg.epochs)
             if epoch < cfg.epochs:
                 recorder.keep_up()
@@ -118,14 +118,14 @@ def train_batch(
 
 def _advance(engine: Engine, epoch: int, count: int, last: int) -> Measured:
     """Measure an epoch and train on: up to `count` epochs at once where the engine can."""
-    if epoch < last and isinstance(engine, StretchEngine):
+    if epoch < last and isinstance(engine, MultiEpochEngine):
         return engine.train_epochs(epoch, count)
     signal, noise = engine.signal_and_noise()
     loss = engine.loss(epoch) if epoch == last else engine.train_epoch(epoch)
     return Measured(loss[:, None], signal[:, None], noise[:, None])
 
 
-def _quiet_epochs(cfg: TrainConfig, epoch: int, saved: Checkpoint | None) -> int:
+def _epochs_until_event(cfg: TrainConfig, epoch: int, saved: Checkpoint | None) -> int:
     """Epochs from this one on before something is to be observed or written, at least 1."""
     periods = (cfg.evaluate_every, cfg.coefficients_every, saved.every if saved else 0)
     return max(1, min([cfg.epochs - epoch, *(k - epoch % k for k in periods if k)]))

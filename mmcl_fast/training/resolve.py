@@ -11,12 +11,12 @@ from mmcl_fast.errors import ConfigError
 
 def resolve(cfg: TrainConfig) -> TrainConfig:
     """The config with `auto` and defaults replaced by what will be used; it fits into memory."""
-    cfg = settle(cfg)
+    cfg = resolve_settings(cfg)
     check_memory(cfg, cfg.engine)
     return cfg
 
 
-def settle(cfg: TrainConfig) -> TrainConfig:
+def resolve_settings(cfg: TrainConfig) -> TrainConfig:
     """The same without a look at memory."""
     cfg = cfg.replace(device=usable_device(cfg.device), tau=cfg.tau_value)
     engine = resolve_engine(cfg)
@@ -36,4 +36,4 @@ def usable_device(device: Device) -> Device:
     return device
 
 
-__all__ = ["resolve", "settle", "usable_device"]
+__all__ = ["resolve", "resolve_settings", "usable_device"]

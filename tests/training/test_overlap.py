@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import Run, TrainConfig, train, train_many
-from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
+from mmcl_fast.engines import EngineSpec, NativeEngine, memory_bytes
 from mmcl_fast.training import batches, loop, recorder
 from mmcl_fast.training.recorder import Recorder
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 
 from .test_batches import same
 
@@ -178,7 +178,7 @@ def test_an_engine_lives_until_its_results_are_read(monkeypatch: pytest.MonkeyPa
     Lagging(monkeypatch)
     engines: list[weakref.ref[NativeEngine]] = []
 
-    def build(spec: Spec) -> NativeEngine:
+    def build(spec: EngineSpec) -> NativeEngine:
         engine = NativeEngine(spec)
         engines.append(weakref.ref(engine))
         return engine
@@ -311,7 +311,7 @@ def test_a_batch_that_does_not_fit_beside_another_waits(monkeypatch: pytest.Monk
     monkeypatch.setattr(batches, "_fits_beside", lambda cfg, needed: seen.append(needed))
     train_many(configs)
     assert log.index("read") < max(k for k, what in enumerate(log) if what == "draw")
-    assert seen == [WIDTH * memory_bytes(settle(TINY), "native")] * 2
+    assert seen == [WIDTH * memory_bytes(resolve_settings(TINY), "native")] * 2
 
 
 def test_what_fits_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:

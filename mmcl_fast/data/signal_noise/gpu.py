@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, StreamedRows
+from mmcl_fast.data.signal_noise.rows import GPU_PIECE_ELEMENTS, StreamedRows
 from mmcl_fast.kernels.normal import normal_fill, normal_fill_runs
 from mmcl_fast.kernels.row_passes import row_dots_fwd
 from mmcl_fast.stream_tags import STREAM_TAGS
@@ -43,7 +43,7 @@ class DeviceNormals:
 class DeviceRows(StreamedRows):
     """See `StreamedRows`; the same rows, in larger pieces."""
 
-    piece_numbers = GPU_PIECE_NUMBERS
+    piece_elements = GPU_PIECE_ELEMENTS
 
     def _buffer(self, rows: int) -> Tensor:
         return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)

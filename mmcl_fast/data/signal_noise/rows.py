@@ -2,7 +2,7 @@
 
 The pieces depend on the sizes alone, so what is computed from them piece by piece is the same for
 held and for streamed rows, bit for bit. On a GPU held rows are one piece, and so are drawn ones up
-to `GPU_PIECE_NUMBERS`; of more, sums over samples agree but for rounding.
+to `GPU_PIECE_ELEMENTS`; of more, sums over samples agree but for rounding.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.generate import normal
 from mmcl_fast.data.stream.region import MAX_THREADS
 
-PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
-GPU_PIECE_NUMBERS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one
+PIECE_ELEMENTS = 1 << 22  # 16 MiB of float32
+GPU_PIECE_ELEMENTS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one
 _PIECE_ROWS = 256  # fewer slow a matrix product down; and pieces of so many rows start aligned
 
 
@@ -41,7 +41,7 @@ class HeldRows:
         numbers: About so many make a piece; None: all rows are one, as products on a GPU want it.
     """
 
-    def __init__(self, rows: Tensor, *, numbers: int | None = PIECE_NUMBERS) -> None:
+    def __init__(self, rows: Tensor, *, numbers: int | None = PIECE_ELEMENTS) -> None:
         self._rows, self._numbers = rows, numbers
 
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
@@ -65,7 +65,7 @@ class StreamedRows:
         samples: Those that are sample 0, 1, .. here; default: all n.
     """
 
-    piece_numbers = PIECE_NUMBERS
+    piece_elements = PIECE_ELEMENTS
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class StreamedRows:
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._samples) if samples is None else len(samples)
-        rows = piece_rows(count, self._d, self.piece_numbers)
+        rows = piece_rows(count, self._d, self.piece_elements)
         buffer = self._buffer(rows)
-        for part in pieces_of(count, self._d, self.piece_numbers):
+        for part in pieces_of(count, self._d, self.piece_elements):
             x = buffer[: part.stop - part.start]
             if samples is None:
                 self._fill(x, self._samples[part.start])
@@ -130,14 +130,14 @@ class AddedRows:
             yield part, x.add_(y)
 
 
-def pieces_of(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> Iterator[slice]:
+def pieces_of(count: int, d: int, numbers: int | None = PIECE_ELEMENTS) -> Iterator[slice]:
     """The pieces that `count` rows of d numbers are cut into."""
     size = piece_rows(count, d, numbers)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def piece_rows(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> int:
+def piece_rows(count: int, d: int, numbers: int | None = PIECE_ELEMENTS) -> int:
     """Rows of a piece: a multiple of 256, of about so many numbers, None: all; at least 1."""
     rows = max(count, 1)
     if numbers is None:
@@ -146,8 +146,8 @@ def piece_rows(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> int:
 
 
 __all__ = [
-    "GPU_PIECE_NUMBERS",
-    "PIECE_NUMBERS",
+    "GPU_PIECE_ELEMENTS",
+    "PIECE_ELEMENTS",
     "AddedRows",
     "HeldRows",
     "SampleRows",
