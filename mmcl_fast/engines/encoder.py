@@ -123,12 +123,12 @@ class Sources:
         drawn = self._streamed("epsilon", epoch)
         if self._unrounded is None:
             return AddedRows(drawn, self.rows[0])
-        return AddedRows(drawn, HeldRows(self._unrounded, numbers=drawn.piece_elements))
+        return AddedRows(drawn, HeldRows(self._unrounded, elements=drawn.piece_elements))
 
     def _held(self, noise: Tensor) -> HeldRows:
         if self._features is None:
             return HeldRows(aligned(noise.to(self._device)))
-        return HeldRows(aligned(noise.to(self._device, self._features)), numbers=None)
+        return HeldRows(aligned(noise.to(self._device, self._features)), elements=None)
 
     def _streamed(self, kind: Kind, epoch: int = 0) -> StreamedRows:
         if self._features is None:
