@@ -1,6 +1,6 @@
-"""Data made where they are used, on a GPU: the stream's bits, no copies from the host.
+"""Data drawn on a GPU, bit-identical to those drawn on the CPU, without copies from the host.
 
-Many runs' draws and squared norms, and one run's noise patches in pieces.
+Draws and squared norms of many runs, and the noise patches of one run in pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmcl_fast.stream_tags import STREAM_TAGS
 
 
 class DeviceNormals:
-    """`generate.normal_runs` on a device: the same bits, no copies from the host.
+    """`generate.normal_runs` on a device, bit-identical, without copies from the host.
 
     Args:
         device: A CUDA device (the CPU in Triton's interpreter).
@@ -41,7 +41,7 @@ class DeviceNormals:
 
 
 class DeviceRows(StreamedRows):
-    """See `StreamedRows`; the same rows, in larger pieces."""
+    """`StreamedRows` drawn on a GPU, in larger pieces."""
 
     piece_elements = GPU_PIECE_ELEMENTS
 

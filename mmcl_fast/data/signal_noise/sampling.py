@@ -1,7 +1,7 @@
-"""The data of runs, drawn side by side: few calls for each stream, on a GPU one, for many runs.
+"""Drawing the data of many runs: a few calls per stream, on a GPU one.
 
-A run's data are a pure function of its config: what is drawn beside it, the number of threads and
-the device change no bit.
+The data of a run are a pure function of its config, bit-identical for any batch, number of threads
+and device.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def sample_many(
         alike = list(group)
         if not on_gpu:
             _require_memory(alike[0], len(alike))
-        # What is drawn by one call stays in a CPU's cache until the views are made of it.
+        # On a CPU the draws of one call stay in the cache until the views are computed.
         size = len(alike) if on_gpu else max(1, CHUNK_BYTES // data_bytes(alike[0]))
         blocks += [
             _Draw(alike[start : start + size], normals).block()
@@ -110,7 +110,7 @@ class _Draw:
         }
         if cfg.is_multi:
             fields["noise_b"], weights_b = self._patches("b")
-            # The paper's mu~ lies along the second axis; reduced data keep the one that matters.
+            # The paper's mu~ is along the second axis; reduced data have one explicit axis.
             axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
             norms = [c.mu_b_norm for c in configs]
             fields["mu_b"] = axis_vectors(cfg.columns_b, axis, norms, weights_b)
@@ -150,7 +150,7 @@ class _Draw:
 
 
 def check_drawable(cfg: TrainConfig) -> None:
-    """Refuse, before any work, data that `sample` would refuse."""
+    """Raise the errors of `sample` without drawing the data."""
     _require_memory(cfg, 1)
     _drawable_labels([cfg])
 
@@ -181,7 +181,7 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
 
 
 def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
-    """The data of a run: drawn if None, else the given arrays, checked against the config.
+    """Data of a run: drawn if None, else the user-supplied arrays, checked against the config.
 
     Args:
         cfg: The run's settings; its sizes must be those of the data.
