@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mmcl_fast.environment import cpu_fields
+
 from .peers.registry import PEERS
 
 PACKAGES = ("torch", "jax", "numpy", "mmcl-fast")
@@ -46,12 +48,9 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def cpu_model() -> str:
     """Name of the CPU; on Linux with family and model, since clouds hide the rest."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
+    fields = cpu_fields()
+    if not fields:
         return platform.processor() or platform.machine()
-    first = info.read_text(encoding="utf-8").split("\n\n")[0]
-    parts = [line.partition(":") for line in first.splitlines()]
-    fields = {name.strip(): value.strip() for name, _, value in parts}
     name = fields.get("model name", platform.machine())
     if "cpu family" not in fields:
         return name

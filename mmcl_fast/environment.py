@@ -1,13 +1,15 @@
-"""What a result was made with: versions, machine, device. Goes into every result file."""
+"""Provenance of a result: versions, machine and device, as recorded in every result file."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ from mmcl_fast import __version__
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions of what computes, the processor and, if used, the GPU."""
-    found: dict[str, Any] = {
+    """Versions of the libraries, the CPU and, for device "cuda", the GPU."""
+    fields: dict[str, Any] = {
         "mmcl_fast": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -30,47 +32,62 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": device,
     }
     if device == "cuda":
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found
+        fields["gpu"] = torch.cuda.get_device_name()
+        fields["cuda"] = torch.version.cuda
+    return fields
 
 
 def triton_interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU: it reads the flag when they are imported."""
+    """Whether Triton interprets kernels on the CPU; it reads the flag when they are imported."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def kernels_lack(*, on_cuda: bool) -> str | None:
-    """What the kernels lack to run on the CUDA device, or in the interpreter, or None."""
-    if find_spec("triton") is None:  # looked for, not imported
+    """Requirement of the Triton kernels that is not met, or None.
+
+    Args:
+        on_cuda: They are to run on the CUDA device; False: in the interpreter.
+    """
+    if find_spec("triton") is None:  # without importing it
         return "expected Triton to be installed, got none"
     if on_cuda and (torch.version.cuda is None or torch.cuda.get_device_capability() < (8, 0)):
         return "expected an NVIDIA GPU of compute capability 8.0 or later"
     return None
 
 
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
+@cache
+def cpu_fields() -> Mapping[str, str]:
+    """Fields of the first CPU in /proc/cpuinfo; empty where the system has no such file."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+    first = info.read_text(encoding="utf-8").split("\n\n", 1)[0] if info.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return MappingProxyType({name.strip(): value.strip() for name, _, value in pairs})
+
+
+def cpu_name() -> str:
+    """Model name of the CPU."""
+    return cpu_fields().get("model name") or platform.processor() or "unknown"
 
 
 @cache
 def source_commit() -> str | None:
-    """Commit of the checkout that runs, with -dirty if files were changed; None in a wheel."""
-    here = Path(__file__).resolve().parents[1]
-    if not (here / ".git").exists():
+    """Commit of the running checkout, with -dirty if files were changed; None in a wheel."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
-__all__ = ["cpu_name", "environment", "source_commit", "triton_interpreted"]
+__all__ = [
+    "cpu_fields",
+    "cpu_name",
+    "environment",
+    "kernels_lack",
+    "source_commit",
+    "triton_interpreted",
+]

@@ -145,10 +145,13 @@ def masks() -> Calls:
 
 
 def heads(problems: int, n: int, p: int) -> Calls:
-    """The head in the native core and in torch."""
+    """The head by the native core and by torch."""
     features, labels = randn(problems, n, p), (torch.arange(n) % 2 * 2 - 1).float()
     fit = partial(linear_probe.fit_logistic, features, labels)
-    return {"native": fit, "torch": partial(with_constant, linear_probe, "NATIVE_NUMBERS", 0, fit)}
+    limits = {"native": n * p, "torch": 0}
+    if n * p > linear_probe.NATIVE_ELEMENTS:
+        limits = dict(reversed(limits.items()))
+    return by_constant(linear_probe, "NATIVE_ELEMENTS", limits, fit)
 
 
 def chunks() -> Calls:
@@ -231,6 +234,11 @@ CHOICES = (
         "head, 10,000 x 50", "mmcl_fast/training/linear_probe.py", partial(heads, 1, 10_000, 50)
     ),
     Choice("head, 600 x 1200", "mmcl_fast/training/linear_probe.py", partial(heads, 1, 600, 1200)),
+    Choice(
+        "head, 2000 x 1000",
+        "mmcl_fast/training/linear_probe_newton.py",
+        partial(heads, 1, 2000, 1000),
+    ),
     Choice("Newton's chunks", "mmcl_fast/training/linear_probe_newton.py", chunks),
     Choice("engine, n = 512", "mmcl_fast/engines/native.py", partial(engines, 512)),
     Choice("engine, n = 2048", "mmcl_fast/engines/native.py", partial(engines, 2048)),

@@ -26,7 +26,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data, sample
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import ENGINES, NativeEngine, Spec, StretchEngine
+from mmcl_fast.engines import ENGINES, EngineSpec, MultiEpochEngine, NativeEngine
 from mmcl_fast.training import train
 
 # Relative, so that both commands above work; as `bench.*` these would be banned imports.
@@ -79,15 +79,15 @@ def engine_losses(name: str, cfg: TrainConfig, data: Sequence[SignalNoiseData]) 
     """Losses before each update of runs trained side by side, [R, epochs]."""
     configs = [cfg] * len(data)  # seeds matter to the data alone, and those are given
     with torch.inference_mode(name != "reference"):
-        engine = ENGINES[name].build(Spec(configs, data, torch.device("cpu")))
-        if isinstance(engine, StretchEngine):
+        engine = ENGINES[name].build(EngineSpec(configs, data, torch.device("cpu")))
+        if isinstance(engine, MultiEpochEngine):
             return engine.train_epochs(0, cfg.epochs).loss
         return torch.stack([engine.train_epoch(t) for t in range(cfg.epochs)], dim=1)
 
 
 def given_gram(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
     """Losses of the native engine from inner products that are there; the state starts anew."""
-    engine = NativeEngine(Spec([cfg] * len(data), data, torch.device("cpu")))
+    engine = NativeEngine(EngineSpec([cfg] * len(data), data, torch.device("cpu")))
     start = {name: tensor.clone() for name, tensor in engine.state().items()}
 
     def losses() -> Tensor:

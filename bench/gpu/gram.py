@@ -87,9 +87,9 @@ def _ours(cfg: TrainConfig, data: Sequence[SignalNoiseData]):  # type: ignore[no
 
 
 def _plain(cfg: TrainConfig, data: Sequence[SignalNoiseData]):  # type: ignore[no-untyped-def]
-    from mmcl_fast.engines import GramEngine, Spec
+    from mmcl_fast.engines import EngineSpec, GramEngine
 
-    return GramEngine(Spec([cfg] * len(data), data, CUDA))
+    return GramEngine(EngineSpec([cfg] * len(data), data, CUDA))
 
 
 def _replayed(report: Report, cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Row:

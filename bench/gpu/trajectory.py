@@ -31,9 +31,9 @@ def samples(cfg: TrainConfig, count: int) -> list[SignalNoiseData]:
 
 def engine_of(name: str, cfg: TrainConfig, data: Sequence[SignalNoiseData], device: str) -> Any:
     """An engine on a device."""
-    from mmcl_fast.engines import ENGINES, Spec
+    from mmcl_fast.engines import ENGINES, EngineSpec
 
-    return ENGINES[name].build(Spec([cfg] * len(data), data, torch.device(device)))
+    return ENGINES[name].build(EngineSpec([cfg] * len(data), data, torch.device(device)))
 
 
 def gate_trajectory(report: Report) -> None:

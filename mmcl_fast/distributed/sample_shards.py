@@ -26,13 +26,15 @@ from mmcl_fast.engines.paper_loss.label_halves import Halves
 _FEW = 512
 
 
-class GroupPeers:
-    """See `engines.data_parallel.Peers`.
+class GroupShard:
+    """See `engines.data_parallel.SampleShard`.
 
     Args:
         members: The ranks; their rows are their shares of the samples, in the order of ranks.
         labels: Of all samples, on the CPU.
     """
+
+    is_whole = False
 
     def __init__(self, members: Members, labels: Tensor) -> None:
         self._members, self._labels = members, labels
@@ -40,23 +42,23 @@ class GroupPeers:
         start = self._ends[members.rank] - members.rows[members.rank]
         self.samples = range(int(start), int(self._ends[members.rank]))
 
-    def mine(self, batch: Tensor) -> Tensor:
-        """See `Peers.mine`."""
+    def local_indices(self, batch: Tensor) -> Tensor:
+        """See `SampleShard.local_indices`."""
         inside = (batch >= self.samples.start) & (batch < self.samples.stop)
         return batch[inside] - self.samples.start
 
-    def keys(self, own: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
-        """See `Peers.keys`."""
+    def keys(self, local_keys: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
+        """See `SampleShard.keys`."""
         rank, size = self._members.rank, self._members.size
         samples = torch.arange(len(self._labels)) if batch is None else batch
         rows, splits = self._counts(samples), self._counts(samples[self._labels[samples] > 0])
-        ring = RingExchange(replace(self._members, rows=rows), (own.noise,))
-        yield own
+        ring = RingExchange(replace(self._members, rows=rows), (local_keys.noise,))
+        yield local_keys
         for step, (noise,) in enumerate(ring.payloads(), start=1):
-            yield Halves(noise, own.signal, splits[(rank - step) % size])
+            yield Halves(noise, local_keys.signal, splits[(rank - step) % size])
 
     def sum(self, x: Tensor) -> Tensor:
-        """See `Peers.sum`."""
+        """See `SampleShard.sum`."""
         members = self._members
         if x.numel() <= _FEW:
             return members.shared_sum(x)
@@ -73,17 +75,17 @@ class GroupPeers:
         self._spread(parts)
         return whole.view_as(x)
 
-    def largest(self, x: Tensor) -> Tensor:
-        """See `Peers.largest`."""
+    def maximum(self, x: Tensor) -> Tensor:
+        """See `SampleShard.maximum`."""
         largest = x.clone()
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._members.group)
         return largest
 
-    def rows(self, own: Tensor) -> Tensor:
-        """See `Peers.rows`."""
-        whole = own.new_empty(self._members.total, own.shape[1])
+    def all_rows(self, local_rows: Tensor) -> Tensor:
+        """See `SampleShard.all_rows`."""
+        whole = local_rows.new_empty(self._members.total, local_rows.shape[1])
         parts = whole.split(self._members.rows)
-        parts[self._members.rank].copy_(own)
+        parts[self._members.rank].copy_(local_rows)
         self._spread(parts)
         return whole
 
@@ -99,4 +101,4 @@ class GroupPeers:
             dist.broadcast(part, source, group=self._members.group)
 
 
-__all__ = ["GroupPeers"]
+__all__ = ["GroupShard"]

@@ -30,11 +30,11 @@ from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.distributed.group import Group, Members, group_of
-from mmcl_fast.distributed.sample_shards import GroupPeers
-from mmcl_fast.engines import Engine, PrimalEngine, Spec, memory_bytes
+from mmcl_fast.distributed.sample_shards import GroupShard
+from mmcl_fast.engines import Engine, EngineSpec, PrimalEngine, memory_bytes
 from mmcl_fast.errors import ConfigError, DataError, MmclError
 from mmcl_fast.training.loop import Callback, train_batch
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 from mmcl_fast.training.run import Run
 
 
@@ -74,11 +74,11 @@ def train(
         problem = error
     _agree(group, resolved, shares, problem)
     members = Members(group, rank, tuple(shares))
-    peers = GroupPeers(members, shared.labels)
-    local = shared if resolved.data == "streamed" else _held(resolved, shared, peers.samples)
+    shard = GroupShard(members, shared.labels)
+    local = shared if resolved.data == "streamed" else _held(resolved, shared, shard.samples)
 
-    def build(spec: Spec) -> Engine:
-        return PrimalEngine(Spec(spec.configs, [local], spec.device), peers)
+    def build(spec: EngineSpec) -> Engine:
+        return PrimalEngine(EngineSpec(spec.configs, [local], spec.device), shard)
 
     return train_batch([resolved], [shared], on_epoch, build=build).runs([None])[0]
 
@@ -96,7 +96,7 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
                 f"{name}: expected {expected} in training by several processes, "
                 f"got {getattr(cfg, name)}"
             )
-    return settle(cfg.replace(engine="primal"))
+    return resolve_settings(cfg.replace(engine="primal"))
 
 
 def _check_group(cfg: TrainConfig, group: Group) -> None:

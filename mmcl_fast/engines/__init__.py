@@ -19,9 +19,9 @@ from mmcl_fast.engines.native import NativeEngine as NativeEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
 from mmcl_fast.engines.protocol import Engine as Engine
+from mmcl_fast.engines.protocol import EngineSpec as EngineSpec
 from mmcl_fast.engines.protocol import Measured as Measured
-from mmcl_fast.engines.protocol import Spec as Spec
-from mmcl_fast.engines.protocol import StretchEngine as StretchEngine
+from mmcl_fast.engines.protocol import MultiEpochEngine as MultiEpochEngine
 from mmcl_fast.engines.reference_engine import ReferenceEngine as ReferenceEngine
 from mmcl_fast.engines.trajectory_base import MAY_DIFFER
 from mmcl_fast.engines.triton import TritonEngine as TritonEngine
@@ -33,14 +33,14 @@ class EngineKind:
     """One engine.
 
     Attributes:
-        build: Makes an instance that trains the runs of a spec.
-        why_not_at_all: Why it cannot train a config exactly, or None; precision apart.
-        max_runs: Runs to train side by side.
-        may_differ: Settings in which runs side by side may differ, besides seeds.
-        precisions: Of matrix products.
+        build: Makes an engine for a spec.
+        why_not_at_all: Why it cannot train a config exactly, or None; ignores the precision.
+        max_runs: Largest batch.
+        may_differ: Settings that may differ within a batch, besides seeds.
+        precisions: Supported precisions of matrix products.
     """
 
-    build: Callable[[Spec], Engine]
+    build: Callable[[EngineSpec], Engine]
     why_not_at_all: Callable[[TrainConfig], str | None]
     max_runs: Callable[[TrainConfig], int]
     may_differ: frozenset[str] = frozenset()
@@ -49,8 +49,8 @@ class EngineKind:
     def why_not(self, cfg: TrainConfig) -> str | None:
         """Why it cannot train a config exactly, or None."""
         if cfg.precision not in self.precisions:
-            able = [name for name, kind in ENGINES.items() if cfg.precision in kind.precisions]
-            return f"precision {cfg.precision}: it has {', '.join(self.precisions)}; use {able[0]}"
+            able = next(name for name, kind in ENGINES.items() if cfg.precision in kind.precisions)
+            return f"precision {cfg.precision}: it has {', '.join(self.precisions)}; use {able}"
         return self.why_not_at_all(cfg)
 
 
@@ -68,9 +68,9 @@ ENGINES = {
 
 
 def drawing_device(cfg: TrainConfig) -> torch.device | None:
-    """Where the data of many runs of a resolved config are drawn, or None: on the CPU.
+    """Device on which the data of a batch are drawn, or None for the CPU.
 
-    On the GPU where they are all that a batch needs there; gram and primal move their own.
+    That is the GPU for the triton engine; gram and primal copy the data that they need.
     """
     on_gpu = cfg.engine == "triton" and cfg.device == "cuda"
     return torch.device(cfg.device) if on_gpu else None
@@ -80,11 +80,11 @@ def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
     `auto` takes triton on CUDA and native on a CPU for small runs, and otherwise the engine of
-    least `flop` among gram and primal, of those that can train it exactly; what memory is free does
-    not enter, so a config means the same on every machine. An engine asked for by name is never
+    least `flop` among gram and primal, of those that can train it exactly. Free memory is not
+    considered, so the choice is the same on every machine. An engine named by the config is never
     replaced.
 
-    Raises: EngineRefusedError: the named engine, or none, can do exactly what is asked.
+    Raises: EngineRefusedError: the named engine, or every engine, cannot train the config exactly.
     """
     if cfg.engine != "auto":
         if reason := ENGINES[cfg.engine].why_not(cfg):
@@ -95,11 +95,11 @@ def resolve_engine(cfg: TrainConfig) -> str:
         return "triton"
     if native.is_quickest(cfg) and reasons["native"] is None:
         return "native"
-    able = [name for name in ("gram", "primal") if reasons[name] is None]
-    if not able:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-        raise EngineRefusedError(f"engine auto: expected one that can train this, got {listed}")
-    return min(able, key=lambda name: flop(cfg, name))
+    candidates = [name for name in ("gram", "primal") if reasons[name] is None]
+    if not candidates:
+        refusals = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+        raise EngineRefusedError(f"engine auto: expected one that can train this, got {refusals}")
+    return min(candidates, key=lambda name: flop(cfg, name))
 
 
 __all__ = [
@@ -107,13 +107,13 @@ __all__ = [
     "Coefficients",
     "Engine",
     "EngineKind",
+    "EngineSpec",
     "GramEngine",
     "Measured",
+    "MultiEpochEngine",
     "NativeEngine",
     "PrimalEngine",
     "ReferenceEngine",
-    "Spec",
-    "StretchEngine",
     "TritonEngine",
     "check_memory",
     "drawing_device",

@@ -1,10 +1,9 @@
-"""Operands of matrix products whose bits must not depend on where a run stands in memory.
+"""Alignment of the operands of matrix products, so that results do not depend on their address.
 
-On AMD processors MKL rounds a product differently when an operand does not begin at a multiple of
-16 bytes, and so does its batched product for each matrix of the batch. Two rules keep a run's
-results equal for any batch and any address: an operand that is a whole allocation or a copy begins
-at a multiple of 64 bytes (`aligned`), and matrices that follow each other in a batched product have
-even sizes (`even`), so that each of them begins at a multiple of 16 bytes.
+On AMD processors MKL rounds a product differently if an operand does not start at a multiple of 16
+bytes; this includes each matrix of a batched product. Two rules make the results of a run equal for
+any batch and address: single operands start at a multiple of 64 bytes (`aligned`), and matrices of
+a batched product have even sizes (`even`), so that each of them starts at a multiple of 16 bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ _BYTES = 64  # torch's own alignment on a CPU; a GPU's allocations begin at mult
 
 
 def aligned(x: Tensor) -> Tensor:
-    """The tensor itself if it begins at a multiple of 64 bytes, else a copy that does."""
+    """The tensor itself if it starts at a multiple of 64 bytes, else an aligned copy."""
     return x if x.data_ptr() % _BYTES == 0 else x.clone()
 
 
 def even(count: int) -> int:
-    """The smallest even number that is not below `count`."""
+    """The smallest even number >= `count`."""
     return count + count % 2
 
 

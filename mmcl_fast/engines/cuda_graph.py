@@ -1,11 +1,11 @@
-"""A step that is issued once and repeated by the device, where launches would bound it.
+"""Capture of a step as a CUDA graph, replayed to avoid the cost of its launches.
 
-The first call runs the step as it is: real work, and what libraries need before a capture (handles,
-kernels, held workspace). The second captures it, which executes nothing, and replays; all others
-replay. So a captured step must be the same work on the same memory each time: whatever differs from
-call to call is read from the device, and nothing is read back by the host or sent by it.
+The first call executes the step, which also makes libraries allocate handles, kernels and workspace
+before the capture. The second captures it without executing it, and replays; later calls replay.
+A captured step must do the same work on the same memory each time: what changes between calls is
+read from device memory, and there are no copies to or from the host.
 
-`cuda_graph` captures on CUDA. Another `capture` may stand in for it, as the tests' does on a CPU.
+`cuda_graph` captures on CUDA; tests on a CPU pass another `capture`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 Step = Callable[[], None]
 Capture = Callable[[Step], Step]
 
-_capturing = threading.Lock()  # torch takes one capture at a time in a process
+_capturing = threading.Lock()  # torch allows one capture at a time in a process
 
 
 def cuda_graph(step: Step) -> Step:
-    """Capture a step on the current device; what is returned replays it there."""
+    """Capture a step on the current device; returns its replay."""
     graph = torch.cuda.CUDAGraph()
-    # thread_local: what another thread asks of CUDA meanwhile is neither captured nor an error.
+    # thread_local: CUDA calls of other threads are neither captured nor an error.
     with _capturing, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     return graph.replay
@@ -33,8 +33,8 @@ def cuda_graph(step: Step) -> Step:
 class Replay:
     """Calls of one step; see the module's documentation.
 
-    The step is given with each call and not kept: an engine that holds its replay would else hold
-    itself, and its memory on the device until Python looks for cycles.
+    The step is an argument of each call and not stored: an engine that stores its replay would be
+    in a reference cycle, and its device memory would be freed late.
 
     Args:
         capture: Makes a replay of a step without executing it.
@@ -46,7 +46,7 @@ class Replay:
         self._again: Step | None = None
 
     def __call__(self, step: Step) -> None:
-        """Do the step, which is the same in every call."""
+        """Execute the step, which must be the same in every call."""
         if not self._warm:
             step()
             self._warm = True

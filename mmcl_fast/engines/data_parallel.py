@@ -1,4 +1,4 @@
-"""Who else trains the same run: nobody, or processes that each have some of its samples."""
+"""Data-parallel communication for one run: none, or a process group that shards its samples."""
 
 from __future__ import annotations
 
@@ -10,64 +10,70 @@ from torch import Tensor
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 
-class Peers(Protocol):
-    """What a process that has some of the samples needs of the others; all calls are collective.
+class SampleShard(Protocol):
+    """The samples of this process and its communication with the other shards.
+
+    All methods are collective calls.
 
     Attributes:
-        samples: Those of this process.
+        samples: Indices of the samples of this process.
+        is_whole: Whether it has all samples: then every query meets all keys in one process.
     """
 
     samples: range
+    is_whole: bool
 
-    def mine(self, batch: Tensor) -> Tensor:
-        """Which of one's own samples are in a minibatch [k]: by their place in `samples`."""
+    def local_indices(self, batch: Tensor) -> Tensor:
+        """Positions in `samples` of the local samples of a minibatch, from its indices [k]."""
         ...
 
-    def keys(self, own: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
-        """Everyone's features as keys, one's own first; of all samples or of those of a minibatch.
+    def keys(self, local_keys: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
+        """Features of all samples, or of a minibatch, as keys; the local ones come first.
 
-        A part stays as it is until the next one is asked for. Signal features are the same in all.
+        A block is valid until the next one is requested. Signal features are equal in all shards.
         """
         ...
 
     def sum(self, x: Tensor) -> Tensor:
-        """Everyone's `x` added up, with the same bits in every process; `x` may be overwritten."""
+        """Sum of `x` over all shards, bit-identical in every process; may overwrite `x`."""
         ...
 
-    def largest(self, x: Tensor) -> Tensor:
-        """The largest of everyone's `x`, elementwise."""
+    def maximum(self, x: Tensor) -> Tensor:
+        """Elementwise maximum of `x` over all shards."""
         ...
 
-    def rows(self, own: Tensor) -> Tensor:
-        """Everyone's rows [n, k] from one's own, in the order of the samples."""
+    def all_rows(self, local_rows: Tensor) -> Tensor:
+        """Rows of all samples [n, k] in their order, from the local ones."""
         ...
 
 
-class Alone:
-    """One process has all samples."""
+class WholeRun:
+    """All samples in one process: no communication."""
+
+    is_whole = True
 
     def __init__(self, n: int) -> None:
         self.samples = range(n)
 
-    def mine(self, batch: Tensor) -> Tensor:
-        """See `Peers.mine`."""
+    def local_indices(self, batch: Tensor) -> Tensor:
+        """See `SampleShard.local_indices`."""
         return batch
 
-    def keys(self, own: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
-        """See `Peers.keys`."""
-        yield own
+    def keys(self, local_keys: Halves, batch: Tensor | None = None) -> Iterator[Halves]:
+        """See `SampleShard.keys`."""
+        yield local_keys
 
     def sum(self, x: Tensor) -> Tensor:
-        """See `Peers.sum`."""
+        """See `SampleShard.sum`."""
         return x
 
-    def largest(self, x: Tensor) -> Tensor:
-        """See `Peers.largest`."""
+    def maximum(self, x: Tensor) -> Tensor:
+        """See `SampleShard.maximum`."""
         return x
 
-    def rows(self, own: Tensor) -> Tensor:
-        """See `Peers.rows`."""
-        return own
+    def all_rows(self, local_rows: Tensor) -> Tensor:
+        """See `SampleShard.all_rows`."""
+        return local_rows
 
 
-__all__ = ["Alone", "Peers"]
+__all__ = ["SampleShard", "WholeRun"]

@@ -1,8 +1,8 @@
-"""Samples of a modality on a GPU: features in the dtype of their products, one pass beside each.
+"""Encoder on a GPU: features in the dtype of their products, one kernel pass beside each product.
 
 Products are torch's: on an H100 its library ran the encoder's product a third faster than a Triton
-kernel with the activation in its epilogue, and the weight gradient's several times faster (timings
-not kept). Signal patches are one vector.
+kernel with the activation in its epilogue, and the weight gradient's several times faster. Signal
+patches are one vector.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.rows import SampleRows
-from mmcl_fast.engines.data_parallel import Peers
+from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.encoder import Encoded, Modality, Order
 from mmcl_fast.engines.paper_loss.label_halves import HalvesGradient
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
@@ -28,37 +28,43 @@ class TritonModality(Modality):
         self, rows: SampleRows, n: int, mu: Tensor, weights: Tensor, precision: str
     ) -> None:
         super().__init__(rows, n, mu, weights, precision)
-        # A sample's coefficients stand together, as its features do: no pass transposes them.
-        self.moved = weights.new_zeros(n + 1, len(weights)).T
+        # Contiguous by sample, as features are: no pass transposes them.
+        self.coefficients = weights.new_zeros(n + 1, len(weights)).T
         self._dtype = FEATURES[precision]
 
     def encode(self, rows: SampleRows, order: Order, signal: Tensor, count: int) -> Encoded:
         """See `Modality.encode`."""
         w = self.weights.to(self._dtype)
-        found = w.new_empty(count, len(w))
+        rectified = w.new_empty(count, len(w))
         largest = [self.weights.new_full((), -torch.inf)]
         for part, x in rows.pieces(order.samples):
             z = x.to(self._dtype) @ w.T
-            largest.append(rectify_fwd(z, found, order.places, part.start))
-        along = self.weights @ signal
-        return Encoded(found, torch.stack([along, -along], 1), torch.stack(largest).amax())
+            largest.append(rectify_fwd(z, rectified, order.positions, part.start))
+        projection = self.weights @ signal
+        return Encoded(
+            rectified, torch.stack([projection, -projection], 1), torch.stack(largest).amax()
+        )
 
     def gradients(
-        self, g: HalvesGradient, x: Encoded, order: Order, q: int, peers: Peers
+        self, g: HalvesGradient, x: Encoded, order: Order, q: int, shard: SampleShard
     ) -> list[Tensor]:
         """See `Modality.gradients`."""
         fill = torch.empty_like if order.samples is None else torch.zeros_like
-        along = fill(self.moved)  # with the same strides
-        # One masked block leaves its gradient by neuron; the kernel reads rows.
+        to_coefficients = fill(self.coefficients)  # with the same strides
+        # The gradient of one masked block is contiguous by neuron; the kernel reads rows.
         rows_of_g = g.noise.contiguous()
-        c = rectify_bwd(rows_of_g, x.rectified, along, (order.places, order.samples), q=q)
-        along[:, -1] = c_mu = signal_gradient(peers.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
+        c = rectify_bwd(
+            rows_of_g, x.rectified, to_coefficients, (order.positions, order.samples), q=q
+        )
+        to_coefficients[:, -1] = c_mu = signal_gradient(
+            shard.sum(g.signal)[None], x.signal[None], q
+        )[0, :, 0]
         to_weights = torch.zeros_like(self.weights)
         for part, rows in self.rows.pieces(order.samples):
             share = product(c[part].T, rows.to(self._dtype))
             to_weights = share if part.start == 0 else to_weights.add_(share)
-        to_weights = peers.sum(to_weights).addr_(c_mu, self.mu)
-        return [to_weights, along, torch.zeros_like(self.kept)]
+        to_weights = shard.sum(to_weights).addr_(c_mu, self.mu)
+        return [to_weights, to_coefficients, torch.zeros_like(self.initial_scale)]
 
 
 __all__ = ["FEATURES", "TritonModality"]

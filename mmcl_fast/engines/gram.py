@@ -1,6 +1,6 @@
-"""Training in coefficient space: exact, many runs at once, a step that does not depend on d.
+"""Exact training in coefficient space, batched over runs; the cost of a step does not depend on d.
 
-Every gradient is a combination of mu and the noise patches, so with the inner products
+Every gradient is a combination of mu and the noise patches. With the inner products
 K = [xi; xi^; mu] [xi; mu]^T and the initial pre-activations Z(0) of the rows, pre-activations are
 
     Z(t) = a(t) Z(0) + A(t) K,      w_r(t) = a(t) w_r(0) + sum_c A_{r,c}(t) column_c
@@ -34,7 +34,7 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     Workspace,
     one_pass,
 )
-from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.engines.protocol import Coefficients, EngineSpec
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 
 SPAN_OPTIMIZERS = ("gd", "momentum")
@@ -52,18 +52,18 @@ def why_not(cfg: TrainConfig) -> str | None:
 
 
 def max_runs(cfg: TrainConfig) -> int:
-    """Runs to train side by side: as many as keep the step's state in a core's cache."""
+    """Runs of one batch: as many as keep the state of a step in the cache of a core."""
     rows = (2 - cfg.is_multi) * cfg.n + 1
-    numbers = (1 + cfg.is_multi) * (rows * (cfg.n + 1) + 2 * rows * cfg.m) + 2 * cfg.n**2
-    return max(1, min(64, CACHE_NUMBERS // numbers, BATCH_DATA_BYTES // data_bytes(cfg)))
+    elements = (1 + cfg.is_multi) * (rows * (cfg.n + 1) + 2 * rows * cfg.m) + 2 * cfg.n**2
+    return max(1, min(64, CACHE_ELEMENTS // elements, BATCH_DATA_BYTES // data_bytes(cfg)))
 
 
-CACHE_NUMBERS = 1 << 19  # 2 MiB of float32
-BATCH_DATA_BYTES = 1 << 30  # of the data of runs side by side
+CACHE_ELEMENTS = 1 << 19  # 2 MiB of float32
+BATCH_DATA_BYTES = 1 << 30  # of the data of a batch
 
 
 class Columns:
-    """What one modality's weights are combinations of, run by run: noise patches, signal, w(0)."""
+    """Vectors of each run that span the weights of one modality: noise patches, signal, w(0)."""
 
     def __init__(self, noise: list[Tensor], mu: list[Tensor], weights: list[Tensor]) -> None:
         self.noise, self.mu, self.weights = noise, mu, weights
@@ -76,8 +76,7 @@ class Columns:
             signal: A signal of each run, [d].
 
         Returns: Products with the columns [R, even(n + 1), even(k) + 2], and with w(0)
-            [R, even(m), even(k) + 2]; the signal's stand in the last two columns, and 0 where there
-            is padding.
+            [R, even(m), even(k) + 2]. The last two columns are those of the signal; padding is 0.
         """
         k, n, m = len(vectors[0]), len(self.noise[0]), len(self.weights[0])
         runs, like, last = len(vectors), self.noise[0], even(k)
@@ -98,10 +97,10 @@ class Columns:
 
 
 class _Modality:
-    """Pre-activations of one modality in R runs, and the coefficients that move them.
+    """Pre-activations of one modality in R runs, and the coefficients of its weights.
 
-    Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu. Padding stands
-    after the noise patches of each, after the neurons, and after the last coefficient.
+    Columns of `z`: the noise patches, mu, -mu; with views, then the views, mu, -mu. Padding follows
+    the noise patches of each, the neurons, and the last coefficient.
     """
 
     def __init__(self, columns: Columns, views: list[Tensor] | None) -> None:
@@ -110,15 +109,17 @@ class _Modality:
         self.gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, even(n + 1), columns]
         self.initial = torch.cat([start for _, start in parts], dim=2)  # Z(0), [R, even(m), ...]
         runs, m = self.initial.shape[:2]
-        self.moved = self.initial.new_zeros(runs, m, self.gram.shape[1])  # A, [R, even(m), ...]
-        self.kept = self.initial.new_ones(runs, 1, 1)  # a
+        self.padded_coefficients = self.initial.new_zeros(
+            runs, m, self.gram.shape[1]
+        )  # A, [R, even(m), ...]
+        self.initial_scale = self.initial.new_ones(runs, 1, 1)  # a
         self.z = self.initial.clone()
         self.samples, self.neurons = n, neurons = len(columns.noise[0]), len(columns.weights[0])
         width = even(n) + 2
         self.noise = self.z[:, :neurons, :n]
         self.signal = self.z[:, :neurons, width - 2 : width]
-        self._slope = torch.zeros_like(self.moved)
-        self._slopes = self._slope[:, :neurons, :n], self._slope[:, :neurons, n : n + 1]
+        self._gradient = torch.zeros_like(self.padded_coefficients)
+        self._gradients = self._gradient[:, :neurons, :n], self._gradient[:, :neurons, n : n + 1]
         self._active = torch.empty_like(self.z)
         self.features = [
             Features(self._active[:, :, k : k + width], neurons)
@@ -128,28 +129,28 @@ class _Modality:
     @property
     def coefficients(self) -> Tensor:
         """A without its padding, [R, m, n + 1]."""
-        return self.unpadded(self.moved)
+        return self.unpadded(self.padded_coefficients)
 
-    def unpadded(self, moved: Tensor) -> Tensor:
-        """What stands for neurons and columns in a tensor of the shape of A, [R, m, n + 1]."""
-        return moved[:, : self.neurons, : self.samples + 1]
+    def unpadded(self, padded: Tensor) -> Tensor:
+        """A tensor of the shape of A without its padding, [R, m, n + 1]."""
+        return padded[:, : self.neurons, : self.samples + 1]
 
-    def at(
+    def preactivations(
         self, gram: Tensor, initial: Tensor, *, decayed: bool, out: Tensor | None = None
     ) -> Tensor:
-        """Pre-activations of columns given their inner products, `a Z(0) + A K`."""
-        start = initial * self.kept if decayed else initial
-        return torch.baddbmm(start, self.moved, gram, out=out)
+        """Pre-activations `a Z(0) + A K` of vectors, from their inner products K and Z(0)."""
+        start = initial * self.initial_scale if decayed else initial
+        return torch.baddbmm(start, self.padded_coefficients, gram, out=out)
 
     def gradient(self, g: FeatureGradient, q: int) -> Tensor:
-        """Gradient with respect to A, `g.weight` times what is returned; of the shape of A."""
+        """Gradient with respect to A divided by `g.weight`, of the shape of A."""
         rows, columns = self.neurons, self.samples
-        self._slopes[0].copy_(power_relu_backward(g.noise[:, :rows, :columns], self.noise, q))
-        self._slopes[1].copy_(signal_gradient(g.signal[:, :rows], self.signal, q))
-        return self._slope
+        self._gradients[0].copy_(power_relu_backward(g.noise[:, :rows, :columns], self.noise, q))
+        self._gradients[1].copy_(signal_gradient(g.signal[:, :rows], self.signal, q))
+        return self._gradient
 
     def activate(self, q: int) -> list[Features]:
-        """Features of the samples, and of the views if there are any, until the next call."""
+        """Features of the samples, and of the views if any; valid until the next call."""
         torch.clamp_min(self.z, 0.0, out=self._active)
         if q > 1:
             self._active.pow_(q)
@@ -159,7 +160,7 @@ class _Modality:
 class GramEngine:
     """See the module's documentation and `protocol.Engine`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         self._spec, self._cfg = spec, spec.cfg
         labels = torch.stack(self._each("labels"))
         self._padding = even(self._cfg.n) - self._cfg.n
@@ -172,23 +173,23 @@ class GramEngine:
         if self._cfg.is_multi:
             self._modalities.append(_Modality(self._columns("_b"), None))
         self._test: tuple[Tensor, Tensor] | None = None
-        # Without weight decay a stays 1, and is not among the parameters.
+        # Without weight decay a stays 1 and is no parameter.
         self._descent = LinearDescent(
             self._cfg,
-            [v.moved for v in self._modalities]
-            + [v.kept for v in self._modalities if self._decays],
+            [v.padded_coefficients for v in self._modalities]
+            + [v.initial_scale for v in self._modalities if self._decays],
         )
         self._view_epoch = 0
 
-    @torch.inference_mode()  # a seventh off a single run's time: no bookkeeping for autograd
+    @torch.inference_mode()  # saves a seventh of a single run's time: autograd records nothing
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
         loss, gradients = self._directions(epoch, want_gradient=True)
         pairs = list(zip(self._modalities, gradients, strict=True))
         steps = [v.gradient(g, self._cfg.q) for v, g in pairs]
-        steps += [torch.zeros_like(v.kept) for v, _ in pairs if self._decays]
+        steps += [torch.zeros_like(v.initial_scale) for v, _ in pairs if self._decays]
         self._descent.step(steps, gradients[0].weight)
-        self._move()
+        self._update_preactivations()
         return loss
 
     @torch.inference_mode()
@@ -199,7 +200,7 @@ class GramEngine:
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
         v = self._modalities[0]
-        # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
+        # Both signs of <w_r, mu> are columns, so their maximum is that of the absolute value.
         return v.signal.amax((1, 2)), v.noise.amax((1, 2))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -207,14 +208,14 @@ class GramEngine:
         v, q = self._modalities[0], self._cfg.q
         if self._test is None:
             self._test = v.columns.project(self._each("test_noise"), self._each("nu"))
-        unseen = v.at(*self._test, decayed=self._decays)[:, : v.neurons]
-        seen, unseen_labels = self._positive
+        test = v.preactivations(*self._test, decayed=self._decays)[:, : v.neurons]
+        train_positive, test_positive = self._positive
         return (
-            embed(power_relu(v.noise, q), power_relu(v.signal, q), seen),
+            embed(power_relu(v.noise, q), power_relu(v.signal, q), train_positive),
             embed(
-                power_relu(unseen[:, :, : self._cfg.n_test], q),
-                power_relu(unseen[:, :, -2:], q),
-                unseen_labels,
+                power_relu(test[:, :, : self._cfg.n_test], q),
+                power_relu(test[:, :, -2:], q),
+                test_positive,
             ),
         )
 
@@ -222,7 +223,7 @@ class GramEngine:
         """See `Engine.coefficients`."""
         return tuple(
             Coefficients(
-                initial=v.kept[:, 0, 0].clone(),
+                initial=v.initial_scale[:, 0, 0].clone(),
                 mu=v.coefficients[:, :, -1].clone(),
                 noise=v.coefficients[:, :, :-1].clone(),
             )
@@ -230,31 +231,31 @@ class GramEngine:
         )
 
     def weights(self) -> None:
-        """None: weights are not held; they follow from the coefficients and the data."""
+        """None: weights are not stored; they follow from the coefficients and the data."""
         return
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
-        shape = self._modalities[0].moved.shape
+        shape = self._modalities[0].padded_coefficients.shape
         return {
             name: self._modalities[0].unpadded(x) if x.shape == shape else x
             for name, x in self._descent.state().items()
         }
 
-    @torch.inference_mode()  # which is where an engine may have been built
+    @torch.inference_mode()  # the engine's tensors may have been made in it
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`."""
         for name, x in self.state().items():
             x.copy_(state[name])
-        self._move()
+        self._update_preactivations()
 
     @property
     def _decays(self) -> bool:
         return self._cfg.weight_decay > 0
 
-    def _move(self) -> None:
+    def _update_preactivations(self) -> None:
         for v in self._modalities:
-            v.at(v.gram, v.initial, decayed=self._decays, out=v.z)
+            v.preactivations(v.gram, v.initial, decayed=self._decays, out=v.z)
 
     def _directions(
         self, epoch: int, *, want_gradient: bool
@@ -269,7 +270,7 @@ class GramEngine:
             ((a, view),) = active
             passes = [Roles(a, a, view)]
         pool, tau = self._pool.at(epoch), cfg.tau_value
-        done = [
+        results = [
             one_pass(
                 roles,
                 self._labels,
@@ -281,8 +282,8 @@ class GramEngine:
             )
             for roles in passes
         ]
-        loss = sum((value for value, _ in done[1:]), start=done[0][0])
-        return loss, [g for _, g in done if g is not None]
+        loss = sum((value for value, _ in results[1:]), start=results[0][0])
+        return loss, [g for _, g in results if g is not None]
 
     def _renew_views(self, epoch: int) -> None:
         if self._cfg.augment == "fixed" or epoch == self._view_epoch:
@@ -294,7 +295,7 @@ class GramEngine:
         ]
         gram, start = v.columns.project(views, v.columns.mu)
         v.gram[:, :, here], v.initial[:, :, here] = gram, start
-        v.z[:, :, here] = v.at(gram, start, decayed=self._decays)
+        v.z[:, :, here] = v.preactivations(gram, start, decayed=self._decays)
         self._view_epoch = epoch
 
     def _columns(self, suffix: str) -> Columns:
@@ -312,8 +313,8 @@ def embed(noise: Tensor, signal: Tensor, positive: Tensor) -> Tensor:
         signal: Features of the signals of labels +1 and -1, [R, m, 2].
         positive: Whether a sample's label is +1, [R, n].
     """
-    own = torch.where(positive.unsqueeze(1), signal[:, :, :1], signal[:, :, 1:])
-    return own.add_(noise).mT.contiguous()
+    label_signal = torch.where(positive.unsqueeze(1), signal[:, :, :1], signal[:, :, 1:])
+    return label_signal.add_(noise).mT.contiguous()
 
 
 __all__ = ["Columns", "GramEngine", "embed", "max_runs", "why_not"]

@@ -1,12 +1,10 @@
-"""Training in coefficient space by the native core: whole stretches of epochs in one call.
+"""Training in coefficient space by the native core (`csrc/core/trajectory.h`), many epochs a call.
 
-What `gram` does with a matrix product per step is done here by C++ (`csrc/core/trajectory.h`), for
-the plain case: float32, gradient descent, all negatives, one view. Samples are sorted by label, so
-only scores between the labels are computed; in the single-modal case one block of them serves the
-queries of both labels. Pre-activations move by `Z <- Z + C K`, and of the change C only the columns
-of active samples are touched.
+Supports float32 gradient descent with all negatives and one view. Samples are sorted by label, so
+only scores between the labels are computed; single-modal, one block of them serves the queries of
+both labels. The update is `Z <- Z + C K`, restricted to the columns of C of active samples.
 
-Numerics: float32; the same bits on every instruction set, for any number of threads and any batch.
+Numerics: float32; bit-identical for any instruction set, number of threads and batch.
 Cost of an epoch per run: 2 m (p (2 n + 1)(n + 1) + (1 + p) n^2 / 2) flop for a fraction p of active
 pre-activations; one run per thread.
 """
@@ -23,51 +21,51 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
-from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.protocol import EngineSpec, Measured
+from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 
-# Beyond this nothing was measured, and more cores help `gram` alone; up to here
-# `python -m bench.cpu.choices` times the two engines.
+# The largest n at which `python -m bench.cpu.choices` compares the engine with `gram`, which alone
+# uses several cores for one run.
 AUTO_SAMPLES = 2048
 BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30
-Rows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and the order to take them in
-Job = tuple[list[npt.NDArray[np.float32]], list[Rows], list[Rows], int]
+OrderedRows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and their order
+ProductJob = tuple[list[npt.NDArray[np.float32]], list[OrderedRows], list[OrderedRows], int]
 
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native engine cannot train this exactly, or None."""
     if cfg.device == "cuda":
         return "device cuda: the native core runs on the CPU; use triton or gram"
-    return beyond_plain_descent(cfg, "the native core")
+    return unsupported_setting(cfg, "the native core")
 
 
 def is_quickest(cfg: TrainConfig) -> bool:
-    """Whether `auto` may prefer it where it can train a config: small runs."""
+    """Whether `auto` prefers this engine for a config that it can train: small n."""
     return cfg.n <= AUTO_SAMPLES
 
 
 def max_runs(cfg: TrainConfig) -> int:
-    """Runs to train side by side: enough for any number of threads, within a bound of memory."""
+    """Runs of one batch: enough for any number of threads, within a bound on memory."""
     columns = (2 - cfg.is_multi) * cfg.n + 1
-    numbers = (1 + cfg.is_multi) * columns * (cfg.n + 1 + cfg.m)
-    return max(1, min(BATCH_RUNS, BATCH_BYTES // (data_bytes(cfg) + 4 * numbers)))
+    elements = (1 + cfg.is_multi) * columns * (cfg.n + 1 + cfg.m)
+    return max(1, min(BATCH_RUNS, BATCH_BYTES // (data_bytes(cfg) + 4 * elements)))
 
 
-class NativeEngine(WholeRuns):
-    """See the module's documentation, `protocol.Engine` and `protocol.StretchEngine`."""
+class NativeEngine(TrajectoryEngine):
+    """See the module's documentation, `protocol.Engine` and `protocol.MultiEpochEngine`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
-        self._labels = torch.stack([x.labels for x in spec.data]).gather(1, self._orders)
-        self._test_labels = torch.stack([x.test_labels for x in spec.data])
+        self._labels = spec.batch.stacked("labels").gather(1, self._orders)
+        self._test_labels = spec.batch.stacked("test_labels")
         suffixes = ("", "_b") if self._cfg.is_multi else ("",)
-        self._gram, self._z, self._moved = [], [], []
+        self._gram, self._z, self._coefficients = [], [], []
         for suffix in suffixes:
             gram, z = self._project(suffix)
             self._gram.append(gram)
             self._z.append(z)
-            self._moved.append(z.new_zeros(len(spec.data), self._cfg.m, self._cfg.n + 1))
+            self._coefficients.append(z.new_zeros(len(spec.data), self._cfg.m, self._cfg.n + 1))
         self._test: tuple[Tensor, Tensor] | None = None
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
@@ -79,11 +77,11 @@ class NativeEngine(WholeRuns):
         """See `Engine.embeddings`."""
         cfg, z = self._cfg, self._z[0]
         gram, start = self._project_test()
-        seen = z.new_empty(len(z), cfg.n, cfg.m)
-        unseen = z.new_empty(len(z), cfg.n_test, cfg.m)
+        train = z.new_empty(len(z), cfg.n, cfg.m)
+        test = z.new_empty(len(z), cfg.n_test, cfg.m)
         threads = torch.get_num_threads()
         _native.embed(
-            seen.numpy(),
+            train.numpy(),
             z.numpy(),
             self._labels.numpy(),
             self._orders.numpy(),
@@ -91,40 +89,40 @@ class NativeEngine(WholeRuns):
             threads=threads,
         )
         _native.embed(
-            unseen.numpy(),
+            test.numpy(),
             start.numpy(),
             self._test_labels.numpy(),
             q=cfg.q,
-            moved=self._moved[0].numpy(),
+            moved=self._coefficients[0].numpy(),
             gram=gram.numpy(),
             threads=threads,
         )
-        return seen, unseen
+        return train, test
 
-    def moved(self) -> list[tuple[Tensor, Tensor]]:
-        """See `WholeRuns.moved`."""
+    def span_coefficients(self) -> list[tuple[Tensor, Tensor]]:
+        """See `TrajectoryEngine.span_coefficients`."""
         n = self._cfg.n
-        found = []
-        for moved in self._moved:
-            noise = torch.empty_like(moved[:, :, :n])
+        modalities = []
+        for coefficients in self._coefficients:
+            noise = torch.empty_like(coefficients[:, :, :n])
             for r, order in enumerate(self._orders):
-                noise[r].index_copy_(1, order, moved[r, :, :n])
-            found.append((noise, moved[:, :, n]))
-        return found
+                noise[r].index_copy_(1, order, coefficients[r, :, :n])
+            modalities.append((noise, coefficients[:, :, n]))
+        return modalities
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
         named = {f"z_{k}": z for k, z in enumerate(self._z)}
-        return named | {f"moved_{k}": moved for k, moved in enumerate(self._moved)}
+        return named | {f"moved_{k}": x for k, x in enumerate(self._coefficients)}
 
     def run(self, count: int, *, update: bool) -> Measured:
-        """See `WholeRuns.run`."""
+        """See `TrajectoryEngine.run`."""
         cfg = self._cfg
         curves = self._z[0].new_empty(3, len(self._spec.data), count)
         _native.train_trajectories(
             [gram.numpy() for gram in self._gram],
             [z.numpy() for z in self._z],
-            [moved.numpy() for moved in self._moved],
+            [x.numpy() for x in self._coefficients],
             self._positives,
             [cfg.tau_value for cfg in self._spec.configs],
             [cfg.eta for cfg in self._spec.configs],
@@ -138,35 +136,37 @@ class NativeEngine(WholeRuns):
         return Measured(*curves)
 
     def _project(self, suffix: str) -> tuple[Tensor, Tensor]:
-        """Inner products of a modality's vectors with its columns [R, n + 1, v] and w(0) [R, m, v].
+        """Inner products of the vectors of a modality with its columns and with w(0).
 
-        Vectors: the noise patches, mu and, in the single-modal case, the views; samples sorted.
+        Vectors: the noise patches, mu and, single-modal, the views, sorted by label.
+
+        Returns: K [R, n + 1, v] and Z(0) [R, m, v].
         """
         n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
         vectors = n + 1 + (0 if self._cfg.is_multi else n)
         gram, z = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
-        jobs: list[Job] = []
+        jobs: list[ProductJob] = []
         for x, order, *out in zip(
             self._spec.data, self._orders.tolist(), gram.numpy(), z.numpy(), strict=True
         ):
             columns, weights = _columns(x, order, suffix)
-            views = [] if x.augmented is None else [(_rows(x.augmented), order)]
+            views = [] if x.augmented is None else [(_as_rows(x.augmented), order)]
             jobs.append((out, [*columns, (weights, None)], [*columns, *views], n + 1))
         _native.inner_products(jobs, threads=torch.get_num_threads())
         return gram, z
 
     def _project_test(self) -> tuple[Tensor, Tensor]:
-        """The same of modality A with the test data and nu, [R, ..., n_test + 1]."""
+        """As `_project`, of the test patches and nu with modality A, v = n_test + 1."""
         if self._test is None:
             n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
             vectors = self._cfg.n_test + 1
             gram, start = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
-            jobs: list[Job] = []
+            jobs: list[ProductJob] = []
             for x, order, *out in zip(
                 self._spec.data, self._orders.tolist(), gram.numpy(), start.numpy(), strict=True
             ):
                 columns, weights = _columns(x, order, "")
-                test: list[Rows] = [(_rows(x.test_noise), None), (_rows(x.nu), None)]
+                test: list[OrderedRows] = [(_as_rows(x.test_noise), None), (_as_rows(x.nu), None)]
                 jobs.append((out, [*columns, (weights, None)], test, 0))
             _native.inner_products(jobs, threads=torch.get_num_threads())
             self._test = gram, start
@@ -175,14 +175,14 @@ class NativeEngine(WholeRuns):
 
 def _columns(
     x: SignalNoiseData, order: list[int], suffix: str
-) -> tuple[list[Rows], npt.NDArray[np.float32]]:
-    """What a modality's weights are combinations of, but for w(0), and w(0)."""
+) -> tuple[list[OrderedRows], npt.NDArray[np.float32]]:
+    """Vectors that span the weights of a modality (noise patches, mu), and w(0)."""
     noise, mu, weights = (getattr(x, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
-    return [(_rows(noise), order), (_rows(mu), None)], _rows(weights)
+    return [(_as_rows(noise), order), (_as_rows(mu), None)], _as_rows(weights)
 
 
-def _rows(tensor: Tensor) -> npt.NDArray[np.float32]:
-    """Rows as they are, or a vector as one row."""
+def _as_rows(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """A matrix, or a vector as one row."""
     rows: npt.NDArray[np.float32] = torch.atleast_2d(tensor).contiguous().numpy()
     return rows
 

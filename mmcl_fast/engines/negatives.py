@@ -1,4 +1,4 @@
-"""N(i) of R runs as the bias that the one-pass loss adds to its scores."""
+"""The negatives N(i) of R runs, as a bias added to the scores of `full_scores.one_pass`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     OtherLabel,
     bias_of,
 )
-from mmcl_fast.engines.protocol import Spec
+from mmcl_fast.engines.protocol import EngineSpec
 
 
 class NegativePool:
-    """The negatives of every run, drawn once or anew each epoch.
+    """Negatives of each run, drawn once or in every epoch.
 
     Args:
         spec: The runs.
         labels: y on the device, [R, n].
-        keep: Hold the bias of "all of the other label" instead of making it chunk by chunk.
-        padding: Rows and columns of a held bias beyond the samples: they are nobody's negatives.
+        keep: Store the bias of "all of the other label" instead of computing it chunk by chunk.
+        padding: Rows and columns of a stored bias beyond the samples, negatives of none.
     """
 
-    def __init__(self, spec: Spec, labels: Tensor, *, keep: bool, padding: int = 0) -> None:
+    def __init__(self, spec: EngineSpec, labels: Tensor, *, keep: bool, padding: int = 0) -> None:
         self._spec = spec
         self._labels = labels
         self._keep, self._padding = keep, padding
         self._fixed: Negatives | None = None
-        self._drawn: tuple[int, Tensor] | None = None
+        self._last_mask: tuple[int, Tensor] | None = None
 
     def at(self, epoch: int) -> Negatives:
         """Negatives of an epoch."""
@@ -41,25 +41,25 @@ class NegativePool:
             return self._fixed
         return self._draw(epoch)
 
-    def chosen(self, epoch: int) -> Tensor:
-        """Negatives as a bool mask, [R, n, n]; drawn once for all minibatches of an epoch."""
-        drawn_at = epoch if self._spec.cfg.negatives_draw == "per_epoch" else 0
-        if self._drawn is None or self._drawn[0] != drawn_at:
-            self._drawn = drawn_at, self._draw_mask(drawn_at)
-        return self._drawn[1]
+    def mask(self, epoch: int) -> Tensor:
+        """Negatives as a bool mask, [R, n, n]; all minibatches of an epoch share one draw."""
+        epoch_drawn = epoch if self._spec.cfg.negatives_draw == "per_epoch" else 0
+        if self._last_mask is None or self._last_mask[0] != epoch_drawn:
+            self._last_mask = epoch_drawn, self._draw_mask(epoch_drawn)
+        return self._last_mask[1]
 
     def _draw_mask(self, epoch: int) -> Tensor:
-        other = self._labels[:, :, None] != self._labels[:, None, :]
+        negatives = self._labels[:, :, None] != self._labels[:, None, :]
         for k, (cfg, data) in enumerate(zip(self._spec.configs, self._spec.data, strict=True)):
             if (drawn := draw_negatives(cfg, data.labels, epoch)) is not None:
-                other[k] = drawn.to(other.device)
-        return other
+                negatives[k] = drawn.to(negatives.device)
+        return negatives
 
     def _draw(self, epoch: int) -> Negatives:
         if self._spec.cfg.negatives_per_sample is None and not self._keep:
             return OtherLabel(self._labels)
-        chosen = pad(self.chosen(epoch), (0, self._padding, 0, self._padding))
-        return ListedNegatives(bias_of(chosen, 0, self._labels.dtype))
+        mask = pad(self.mask(epoch), (0, self._padding, 0, self._padding))
+        return ListedNegatives(bias_of(mask, 0, self._labels.dtype))
 
 
 __all__ = ["NegativePool"]

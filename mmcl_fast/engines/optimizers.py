@@ -1,4 +1,4 @@
-"""Linear update rules: they do to coefficients what they do to weights; one class serves both."""
+"""Linear update rules, which apply equally to weights and to their coefficients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mmcl_fast.config import TrainConfig
 class LinearDescent:
     """Gradient descent (7), (10), with weight decay and heavy-ball momentum, as `torch.optim.SGD`.
 
-    `g <- g + lambda p;  v <- beta v + g;  p <- p - eta v`, all elementwise linear: applied to the
-    coordinates of the weights in any fixed basis it gives the coordinates of the updated weights.
+    `g <- g + lambda p;  v <- beta v + g;  p <- p - eta v` is linear: applied to the coordinates of
+    the weights in a fixed basis it gives the coordinates of the updated weights.
     """
 
     def __init__(self, cfg: TrainConfig, parameters: Sequence[Tensor]) -> None:
@@ -25,7 +25,7 @@ class LinearDescent:
         self._velocity = [torch.zeros_like(p) for p in parameters] if self._beta else []
 
     def step(self, gradients: Sequence[Tensor], weight: float) -> None:
-        """Update the parameters in place; their gradients are `weight` times those given."""
+        """Update the parameters in place; their gradients are `weight` times `gradients`."""
         if not (self._beta or self._decay):
             for p, g in zip(self.parameters, gradients, strict=True):
                 p.sub_(g, alpha=self._eta * weight)
@@ -48,14 +48,14 @@ class LinearDescent:
 
 
 def nest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Prefix the names of a state, to save several under one roof."""
+    """Prefix the names of a state, so that several fit into one dictionary."""
     return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
 
 
 def unnest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a saved state below a prefix."""
-    head = f"{prefix}."
-    return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
+    """The part of a saved state with a prefix, without it."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
 __all__ = ["LinearDescent", "nest", "unnest"]

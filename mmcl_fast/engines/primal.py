@@ -1,16 +1,16 @@
-"""Training on the weights with the hand-written one-pass gradient: any data, any optimizer.
+"""Training on the weights with an explicit one-pass gradient: any data, any optimizer.
 
 `Z = X W^T`, one pass over the scores, `dL/dW = C^T X + c_mu mu^T` (7), (10). The signal patch is
-never materialised, and activations are kept instead of pre-activations: act' follows from them.
-Beside the weights the engine accumulates their coefficients in the span of the data, as long as the
-optimizer stays in it, so that gamma and rho are the accumulated ones.
+never materialised. Activations are stored instead of pre-activations: act' follows from them.
+The coefficients of the weights in the span of the data are accumulated beside the weights, so gamma
+and rho are exact; Adam leaves the span and has none.
 
 Numerics: arithmetic of the config's dtype. Precision bf16 rounds the factors and the results of the
 products with noise patches to bfloat16; weights, scores, softmax and updates stay float32. On a GPU
-features are then kept as bfloat16, and softmax terms are rounded before they weigh features.
+features are then stored as bfloat16, and softmax terms are rounded to it before the products.
 Cost of a step: 2 m d (3 n) + 3/2 n^2 m flop single-modal, 2 m d (4 n) + 3 n^2 m multi-modal
 (`paper_loss.label_halves`); with M drawn negatives 4 n^2 m for each direction. Memory: the data, a
-few [n, m] arrays, and never n x n numbers unless M negatives are drawn.
+few [n, m] arrays, and n x n scores only if M negatives are drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.alignment import aligned
-from mmcl_fast.engines.data_parallel import Alone, Peers
+from mmcl_fast.engines.data_parallel import SampleShard, WholeRun
 from mmcl_fast.engines.encoder import Encoded, Modality, Order, Sources
 from mmcl_fast.engines.negatives import NegativePool
 from mmcl_fast.engines.optimizers import LinearDescent, nest, unnest
@@ -38,18 +38,18 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     one_pass,
 )
 from mmcl_fast.engines.paper_loss.label_halves import (
-    Arithmetic,
     Halves,
+    HalvesBackend,
     HalvesGradient,
     multi_halves,
     one_way_halves,
     single_halves,
 )
-from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.engines.protocol import Coefficients, EngineSpec
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.model import power_relu
 
-# Samples of a pass from which label halves beat one masked block, whose operations are fewer
+# Samples of a pass from which label halves are faster than one masked block of fewer operations
 # (`python -m bench.cpu.choices`).
 _HALVES_FROM = 200
 
@@ -62,7 +62,7 @@ def why_not(cfg: TrainConfig) -> str | None:
 
 
 def max_runs(cfg: TrainConfig) -> int:
-    """1: on a CPU, batching runs in weight space buys nothing (each has its own data)."""
+    """1: batching saves nothing in weight space, as each run has its own data."""
     return 1
 
 
@@ -70,21 +70,21 @@ class PrimalEngine:
     """One run; see the module's documentation and `protocol.Engine`.
 
     Args:
-        spec: The run; the noise patches among its data are those of this process's samples.
-        peers: Who trains it with this process; default: nobody.
+        spec: The run; its noise patches are those of this process's samples.
+        shard: The samples of this process; default: all.
     """
 
-    def __init__(self, spec: Spec, peers: Peers | None = None) -> None:
+    def __init__(self, spec: EngineSpec, shard: SampleShard | None = None) -> None:
         if len(spec.configs) != 1:
             raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
         self._spec, self._cfg, device = spec, spec.cfg, spec.device
         data = spec.data[0]
-        self._peers = peers or Alone(self._cfg.n)
-        self._samples = samples = self._peers.samples
+        self._shard = shard or WholeRun(self._cfg.n)
+        self._samples = samples = self._shard.samples
         self._labels = data.labels[samples.start : samples.stop]
         self._pool = NegativePool(spec, data.labels.to(device).unsqueeze(0), keep=False)
         self._all = self._order(None)
-        modality, self._arithmetic, features = self._kernels()
+        modality, self._halves_backend, features = self._kernels()
         self._sources = Sources(self._cfg, data, samples, device, features)
         n, starts = len(samples), ((data.mu, data.weights), (data.mu_b, data.weights_b))
         self._modalities = [
@@ -101,12 +101,12 @@ class PrimalEngine:
         self._workspace = Workspace()
         self._current: list[Encoded] = []
 
-    def _kernels(self) -> tuple[type[Modality], Arithmetic | None, torch.dtype | None]:
-        """Who encodes and compares samples, and the dtype of features if it is not the config's."""
-        # Without them torch computes the same, of float64 and of shared runs always.
+    def _kernels(self) -> tuple[type[Modality], HalvesBackend | None, torch.dtype | None]:
+        """Encoder, halves backend (None: torch) and dtype of features (None: the config's)."""
+        # Without kernels, in float64 and with sharded samples, torch computes the same.
         on_cuda = self._spec.device.type == "cuda"
         able = (on_cuda or triton_interpreted()) and kernels_lack(on_cuda=on_cuda) is None
-        if not (able and self._cfg.dtype == "float32" and isinstance(self._peers, Alone)):
+        if not (able and self._cfg.dtype == "float32" and self._shard.is_whole):
             return Modality, None, None
         from mmcl_fast.engines.encoder_triton import FEATURES, TritonModality  # imports Triton
         from mmcl_fast.engines.paper_loss.label_halves_triton import TRITON
@@ -131,19 +131,21 @@ class PrimalEngine:
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
         x = self._encoded()[0]
-        # Plus and minus <w_r, mu> stand side by side: their maximum is that of the absolute value.
-        return x.signal.amax().unsqueeze(0), self._peers.largest(x.largest.unsqueeze(0))
+        # Both signs of <w_r, mu> are columns, so their maximum is that of the absolute value.
+        return x.signal.amax().unsqueeze(0), self._shard.maximum(x.largest.unsqueeze(0))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
         q, v = self._cfg.q, self._modalities[0]
         noise, labels, nu = self._test
-        unseen = v.encode(HeldRows(noise), Order(None, None, 0), nu, len(noise))
-        seen = self._encoded()[0].features(q, 0)
-        own = _embed(self._all.as_read(seen.noise), seen.signal, self._labels.to(noise.device))
+        test = v.encode(HeldRows(noise), Order(None, None, 0), nu, len(noise))
+        train = self._encoded()[0].features(q, 0)
+        embedded = _embed(
+            self._all.as_read(train.noise), train.signal, self._labels.to(noise.device)
+        )
         return (
-            self._peers.rows(own).unsqueeze(0),
-            _embed(unseen.features(q, 0).noise, power_relu(unseen.signal, q), labels).unsqueeze(0),
+            self._shard.all_rows(embedded).unsqueeze(0),
+            _embed(test.features(q, 0).noise, power_relu(test.signal, q), labels).unsqueeze(0),
         )
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
@@ -152,9 +154,9 @@ class PrimalEngine:
             return None
         return tuple(
             Coefficients(
-                initial=v.kept.clone(),
-                mu=v.moved[:, -1].unsqueeze(0).clone(),
-                noise=self._peers.rows(v.moved[:, :-1].T).T.unsqueeze(0).clone(),
+                initial=v.initial_scale.clone(),
+                mu=v.coefficients[:, -1].unsqueeze(0).clone(),
+                noise=self._shard.all_rows(v.coefficients[:, :-1].T).T.unsqueeze(0).clone(),
             )
             for v in self._modalities
         )
@@ -174,23 +176,23 @@ class PrimalEngine:
             optimizer.load_state(unnest(f"modality_{k}", state))
         self._current = []
 
-    def _whole(self, count: int) -> bool:
-        """Whether the scores of so many samples are one masked block instead of label halves."""
+    def _in_one_block(self, count: int) -> bool:
+        """Whether the scores of `count` samples are one masked block instead of label halves."""
         drawn = self._cfg.negatives_per_sample is not None
-        return drawn or (count < _HALVES_FROM and isinstance(self._peers, Alone))
+        return drawn or (count < _HALVES_FROM and self._shard.is_whole)
 
     def _order(self, batch: Tensor | None) -> Order:
-        # The mask stands in the samples' own order.
-        if self._whole(len(self._labels) if batch is None else len(batch)):
-            found = Order(batch, None, 0)
+        # The mask has the order of the samples, so they stay unsorted.
+        if self._in_one_block(len(self._labels) if batch is None else len(batch)):
+            halves_gradients = Order(batch, None, 0)
         elif batch is None:
-            found = Order.sorted_all(self._labels)
+            halves_gradients = Order.sorted_all(self._labels)
         else:
-            found = Order.sorted_batch(self._labels, batch)
-        return found.to(self._spec.device)
+            halves_gradients = Order.sorted_batch(self._labels, batch)
+        return halves_gradients.to(self._spec.device)
 
     def _encoded(self) -> list[Encoded]:
-        """All samples of each modality, computed once between two updates."""
+        """All samples of each modality, encoded once per update."""
         if not self._current:
             count = len(self._samples)
             self._current = [v.encode(v.rows, self._all, v.mu, count) for v in self._modalities]
@@ -199,27 +201,29 @@ class PrimalEngine:
     def _pass(
         self, epoch: int, batch: Tensor | None, *, want_gradient: bool = True
     ) -> tuple[Tensor, list[tuple[list[Tensor], float]]]:
-        """Loss [1], and per modality the gradients and their common weight."""
-        q, mine = self._cfg.q, None if batch is None else self._peers.mine(batch)
-        if mine is None:
+        """Loss [1], and for each modality the gradients and their common factor."""
+        q, local = self._cfg.q, None if batch is None else self._shard.local_indices(batch)
+        if local is None:
             order, encoded = self._all, self._encoded()
         else:
-            order = self._order(mine)
-            encoded = [v.encode(v.rows, order, v.mu, len(mine)) for v in self._modalities]
+            order = self._order(local)
+            encoded = [v.encode(v.rows, order, v.mu, len(local)) for v in self._modalities]
         active = [x.features(q, order.split) for x in encoded]
         if not self._cfg.is_multi:
             first = self._modalities[0]
             rows = self._sources.views(epoch)
             view = first.encode(rows, order, first.mu, len(active[0].noise))
             active.append(view.features(q, order.split))
-        if self._whole(len(active[0].noise)):
-            loss, found = self._listed(active, self._negatives(epoch, batch), batch, want_gradient)
+        if self._in_one_block(len(active[0].noise)):
+            loss, halves_gradients = self._one_block(
+                active, self._negatives(epoch, batch), batch, want_gradient
+            )
         else:
             a, b = active
-            loss, found = self._halves(a, b, batch, want_gradient)
+            loss, halves_gradients = self._halves(a, b, batch, want_gradient)
         gradients = [
-            (v.gradients(g, x, order, q, self._peers), g.weight)
-            for v, x, g in zip(self._modalities, encoded, found, strict=False)
+            (v.gradients(g, x, order, q, self._shard), g.weight)
+            for v, x, g in zip(self._modalities, encoded, halves_gradients, strict=False)
         ]
         return loss.reshape(1), gradients
 
@@ -228,41 +232,43 @@ class PrimalEngine:
         a: Halves,
         b: Halves,
         batch: Tensor | None,
-        want_gradient: bool,  # noqa: FBT001  passed on
+        want_gradient: bool,  # noqa: FBT001
     ) -> tuple[Tensor, list[HalvesGradient]]:
         """The loss over all negatives; `b` is modality B or the view of `a`."""
-        tau, peers = self._cfg.tau_value, self._peers
-        if isinstance(peers, Alone):
+        tau, shard = self._cfg.tau_value, self._shard
+        if self._shard.is_whole:
             loss_of = multi_halves if self._cfg.is_multi else single_halves
-            loss, gradients = loss_of(a, b, tau, want_gradient=want_gradient, by=self._arithmetic)
+            loss, gradients = loss_of(
+                a, b, tau, want_gradient=want_gradient, backend=self._halves_backend
+            )
             return loss, list(gradients)
-        total = self._cfg.n if batch is None else len(batch)
+        sample_count = self._cfg.n if batch is None else len(batch)
         passes = [(a, b, b), (b, a, a)] if self._cfg.is_multi else [(a, a, b)]
-        done = [
+        results = [
             one_way_halves(
                 *roles,
                 tau,
-                blocks=peers.keys(roles[1], batch),
-                total=total,
+                blocks=shard.keys(roles[1], batch),
+                sample_count=sample_count,
                 want_gradient=want_gradient,
             )
             for roles in passes
         ]
-        loss = peers.sum(torch.stack([value for value, _ in done]).sum())
-        return loss, [g for _, found in done for g in found]
+        loss = shard.sum(torch.stack([value for value, _ in results]).sum())
+        return loss, [g for _, halves_gradients in results for g in halves_gradients]
 
-    def _listed(
+    def _one_block(
         self,
         active: list[Halves],
         negatives: Negatives,
         batch: Tensor | None,
-        want_gradient: bool,  # noqa: FBT001  passed on
+        want_gradient: bool,  # noqa: FBT001
     ) -> tuple[Tensor, list[HalvesGradient]]:
-        """The same loss by an n x n bias, which says who are the negatives."""
+        """The loss from all n x n scores; a bias of -inf excludes those that are no negatives."""
         a, b = (Features(torch.cat([x.noise.T, x.signal], 1).unsqueeze(0)) for x in active)
         passes = [Roles(a, b, b), Roles(b, a, a)] if self._cfg.is_multi else [Roles(a, a, b)]
         labels = self._labels if batch is None else self._labels[batch]
-        done = [
+        results = [
             one_pass(
                 roles,
                 Labels(labels.to(self._spec.device).unsqueeze(0)),
@@ -273,8 +279,10 @@ class PrimalEngine:
             )
             for roles in passes
         ]
-        found = [HalvesGradient(g.noise[0].T, g.signal[0], g.weight) for _, g in done if g]
-        return torch.stack([value for value, _ in done]).sum(0), found
+        halves_gradients = [
+            HalvesGradient(g.noise[0].T, g.signal[0], g.weight) for _, g in results if g
+        ]
+        return torch.stack([value for value, _ in results]).sum(0), halves_gradients
 
     def _negatives(self, epoch: int, batch: Tensor | None) -> Negatives:
         if batch is None:
@@ -282,8 +290,8 @@ class PrimalEngine:
         batch = batch.to(self._spec.device)
         if self._cfg.negatives_per_sample is None:
             return OtherLabel(self._labels.to(self._spec.device)[batch].unsqueeze(0))
-        chosen = self._pool.chosen(epoch)[:, batch][:, :, batch]
-        return ListedNegatives(bias_of(chosen, 0, self._labels.dtype))
+        mask = self._pool.mask(epoch)[:, batch][:, :, batch]
+        return ListedNegatives(bias_of(mask, 0, self._labels.dtype))
 
     def _update(self, gradients: list[tuple[list[Tensor], float]]) -> None:
         for optimizer, (g, weight) in zip(self._optimizers, gradients, strict=True):
@@ -292,7 +300,7 @@ class PrimalEngine:
 
 
 def _embed(noise: Tensor, signal: Tensor, labels: Tensor) -> Tensor:
-    """`hbar` (3) of noise features [k, m] and signal features [m, 2], [k, m]."""
+    """`hbar` (3), [k, m], from noise features [k, m] and signal features [m, 2]."""
     return torch.where(labels[:, None] > 0, signal[:, 0], signal[:, 1]).add_(noise)
 
 
@@ -325,7 +333,7 @@ class _Adam:
 def _optimizer(cfg: TrainConfig, v: Modality) -> LinearDescent | _Adam:
     if cfg.optimizer == "adam":
         return _Adam(cfg, v.weights)
-    return LinearDescent(cfg, [v.weights, v.moved, v.kept])
+    return LinearDescent(cfg, [v.weights, v.coefficients, v.initial_scale])
 
 
 __all__ = ["PrimalEngine", "max_runs", "why_not"]

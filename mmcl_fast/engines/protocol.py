@@ -1,21 +1,23 @@
-"""What a training engine is: R runs of like settings, trained side by side, epoch by epoch."""
+"""The protocol of training engines: R runs in one batch, trained epoch by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Where the weights are: `w_r = a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i`.
+    """Weights in the span of the data: `w_r = a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i`.
 
     Attributes:
         initial: a, 1 unless there is weight decay, [R].
@@ -29,14 +31,14 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What one engine instance trains.
+class EngineSpec:
+    """Input of an engine: the runs of a batch.
 
     Attributes:
-        configs: Settings of the R runs; equal but for the seeds, and what the engine's
-            `EngineKind.may_differ` names.
+        configs: Settings of the R runs; equal except for seeds and the fields in
+            `EngineKind.may_differ`.
         data: Data of each run.
-        device: Where to compute.
+        device: Device of the computation.
     """
 
     configs: Sequence[TrainConfig]
@@ -45,13 +47,18 @@ class Spec:
 
     @property
     def cfg(self) -> TrainConfig:
-        """The first run's settings: what all share, unless they may differ in it."""
+        """Settings of the first run; they are those of all, except for `may_differ`."""
         return self.configs[0]
+
+    @cached_property
+    def batch(self) -> SignalNoiseBatch:
+        """The data as stacked tensors."""
+        return SignalNoiseBatch.of(self.data)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured before each of some epochs, [R, epochs] each: see `Engine`."""
+    """Measurements before each of several epochs, [R, epochs] each: see `Engine`."""
 
     loss: Tensor
     signal: Tensor
@@ -59,10 +66,10 @@ class Measured:
 
 
 class Engine(Protocol):
-    """R runs in training. Epoch t means: t updates done."""
+    """R runs in training. Epoch t is the state after t updates (sgd: t passes)."""
 
     def train_epoch(self, epoch: int) -> Tensor:
-        """Do the updates of an epoch; return the full-batch loss before them, [R]."""
+        """Perform the updates of an epoch; return the full-batch loss before them, [R]."""
         ...
 
     def loss(self, epoch: int) -> Tensor:
@@ -78,33 +85,33 @@ class Engine(Protocol):
         ...
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
-        """Coefficients of each modality, or None where the weights left the span."""
+        """Coefficients of each modality, or None if the weights are outside of the span."""
         ...
 
     def weights(self) -> tuple[Tensor, ...] | None:
-        """Weights of each modality [R, m, d], or None where the engine does not hold them."""
+        """Weights of each modality [R, m, d], or None where the engine does not store them."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that training has changed, to continue bit for bit."""
+        """All tensors that training changes; restoring them resumes bit for bit."""
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state()` of an engine of the same spec."""
+        """Restore `state()` of an engine with an equal spec."""
         ...
 
 
 @runtime_checkable
-class StretchEngine(Engine, Protocol):
-    """An engine that trains many epochs in one call, much faster than one by one."""
+class MultiEpochEngine(Engine, Protocol):
+    """An engine that trains many epochs in one call, faster than one call per epoch."""
 
     def train_epochs(self, epoch: int, count: int) -> Measured:
-        """Do the updates of `count` epochs from `epoch` on, and measure before each.
+        """Train `count` epochs from `epoch` on, and measure before each.
 
-        Equal to `signal_and_noise` and `train_epoch` for each of them. A run whose loss stops being
-        finite may stop there: what follows of its curves is NaN.
+        Equal to `signal_and_noise` and `train_epoch` for each of them. A run may stop when its loss
+        is not finite; the rest of its curves is NaN.
         """
         ...
 
 
-__all__ = ["Coefficients", "Engine", "Measured", "Spec", "StretchEngine"]
+__all__ = ["Coefficients", "Engine", "EngineSpec", "Measured", "MultiEpochEngine"]

@@ -1,6 +1,6 @@
-"""Autograd on the weights by `mmcl_fast.reference`: slow, and the meaning of the other engines.
+"""Autograd on the weights by `mmcl_fast.reference`: slow; defines the results of all engines.
 
-The only implementation file that may import the reference. Updates are those of `torch.optim`;
+The only engine that may import the reference. Updates are those of `torch.optim`;
 gamma and rho follow the recursions of Lemmas 5.1 and 5.3, not autograd.
 """
 
@@ -16,7 +16,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.negatives import NegativePool
-from mmcl_fast.engines.protocol import Coefficients, Spec
+from mmcl_fast.engines.protocol import Coefficients, EngineSpec
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -34,7 +34,7 @@ def max_runs(cfg: TrainConfig) -> int:
 class ReferenceEngine:
     """One run; see the module's documentation and `protocol.Engine`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         if len(spec.configs) != 1:
             raise ValueError(f"spec: expected one run, got {len(spec.configs)}")
         self._spec, self._cfg, device = spec, spec.cfg, spec.device
@@ -49,11 +49,11 @@ class ReferenceEngine:
         self._weights = [w.to(device).clone().requires_grad_() for w in weights if w is not None]
         self._signal = [reference.signal_patches(self._labels, mu) for mu in self._mu]
         self._optimizer = _optimizer(self._cfg, self._weights)
-        # (A, a) of each modality: parameters of a second optimizer of the same kind.
+        # (A, a) of each modality are the parameters of a second optimizer of the same kind.
         n, m = self._cfg.n, self._cfg.m
-        self._moved = [w.new_zeros(n + 1, m).requires_grad_() for w in self._weights]
-        self._kept = [w.new_ones(1).requires_grad_() for w in self._weights]
-        self._recursion = _optimizer(self._cfg, [*self._moved, *self._kept])
+        self._coefficients = [w.new_zeros(n + 1, m).requires_grad_() for w in self._weights]
+        self._initial_scales = [w.new_ones(1).requires_grad_() for w in self._weights]
+        self._recursion = _optimizer(self._cfg, [*self._coefficients, *self._initial_scales])
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -78,10 +78,10 @@ class ReferenceEngine:
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """See `Engine.embeddings`."""
         w, q, device = self._weights[0].detach(), self._cfg.q, self._spec.device
-        test = reference.signal_patches(self._data.test_labels, self._data.nu).to(device)
+        test_signal = reference.signal_patches(self._data.test_labels, self._data.nu).to(device)
         train = reference.embedding(w, self._signal[0], self._noise[0], q)
-        unseen = reference.embedding(w, test, aligned(self._data.test_noise.to(device)), q)
-        return train.unsqueeze(0), unseen.unsqueeze(0)
+        test = reference.embedding(w, test_signal, aligned(self._data.test_noise.to(device)), q)
+        return train.unsqueeze(0), test.unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None with Adam."""
@@ -89,11 +89,13 @@ class ReferenceEngine:
             return None
         return tuple(
             Coefficients(
-                initial=kept.detach().clone(),
-                mu=moved.detach()[-1:].clone(),
-                noise=moved.detach()[:-1].T.unsqueeze(0).clone(),
+                initial=initial_scale.detach().clone(),
+                mu=coefficients.detach()[-1:].clone(),
+                noise=coefficients.detach()[:-1].T.unsqueeze(0).clone(),
             )
-            for moved, kept in zip(self._moved, self._kept, strict=True)
+            for coefficients, initial_scale in zip(
+                self._coefficients, self._initial_scales, strict=True
+            )
         )
 
     def weights(self) -> tuple[Tensor, ...]:
@@ -116,12 +118,12 @@ class ReferenceEngine:
             for k, p in enumerate(optimizer.param_groups[0]["params"]):
                 with torch.no_grad():
                     p.copy_(state[f"{name}.{k}"])
-                head = f"{name}.{k}."
-                for key in [key for key in state if key.startswith(head)]:
-                    # Adam's step count stays on the CPU, moments live with their parameter.
+                prefix = f"{name}.{k}."
+                for key in [key for key in state if key.startswith(prefix)]:
+                    # Adam's step count is on the CPU, its moments are on the parameter's device.
                     moment = state[key].clone()
-                    place = p.device if moment.dim() else moment.device
-                    optimizer.state[p][key.removeprefix(head)] = moment.to(place)
+                    device = p.device if moment.dim() else moment.device
+                    optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
 
     def _step(self, epoch: int, batch: Tensor | None) -> Tensor:
         features = self._features(epoch, batch)
@@ -130,7 +132,7 @@ class ReferenceEngine:
         loss = self._loss(features, negatives)
         loss.backward()
         if self._cfg.optimizer != "adam":
-            self._recur(epoch, batch, negatives)
+            self._step_coefficients(epoch, batch, negatives)
         self._optimizer.step()
         return loss.detach().view(1)
 
@@ -150,8 +152,8 @@ class ReferenceEngine:
         return loss(features[0], features[1], negatives, self._cfg.tau_value)
 
     def _negatives(self, epoch: int, batch: Tensor | None) -> Tensor:
-        chosen = self._pool.chosen(epoch)[0]
-        return chosen if batch is None else chosen[batch][:, batch]
+        mask = self._pool.mask(epoch)[0]
+        return mask if batch is None else mask[batch][:, batch]
 
     def _view(self, epoch: int) -> Tensor:
         data = self._data
@@ -161,7 +163,7 @@ class ReferenceEngine:
         return aligned(data.augmented.to(self._spec.device))
 
     @torch.no_grad()
-    def _recur(self, epoch: int, batch: Tensor | None, negatives: Tensor) -> None:
+    def _step_coefficients(self, epoch: int, batch: Tensor | None, negatives: Tensor) -> None:
         cfg, m = self._cfg, self._cfg.m
         h, other = self._features(epoch, batch)
         pick = slice(None) if batch is None else batch
@@ -184,13 +186,13 @@ class ReferenceEngine:
             )
             w = self._weights[k]
             z_signal, z_noise = self._signal[k][pick] @ w.T, self._noise[k][pick] @ w.T
-            gradient = torch.zeros_like(self._moved[k])
+            gradient = torch.zeros_like(self._coefficients[k])
             gradient[:-1][pick] = reference.rho_increment(z_noise, keys, q=cfg.q, scale=scale).T
             gradient[-1] = reference.gamma_increment(
                 z_signal, self._labels[pick], keys, q=cfg.q, scale=scale
             )
-            self._moved[k].grad = gradient
-            self._kept[k].grad = torch.zeros_like(self._kept[k])
+            self._coefficients[k].grad = gradient
+            self._initial_scales[k].grad = torch.zeros_like(self._initial_scales[k])
         self._recursion.step()
 
 

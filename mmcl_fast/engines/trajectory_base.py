@@ -1,4 +1,4 @@
-"""What engines share that train whole runs in one call: plain descent, samples by label."""
+"""Base of the native and Triton engines: gradient descent, many epochs per call, sorted samples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines.protocol import Coefficients, Measured, Spec
+from mmcl_fast.engines.protocol import Coefficients, EngineSpec, Measured
 from mmcl_fast.errors import OutputError
 
-# What may differ between runs side by side: scalars of the update, and what shapes the data alone,
-# for in coefficient space no size depends on d.
+# Settings that may differ within a batch: scalars of the update and parameters of the data. In
+# coefficient space no size depends on d.
 MAY_DIFFER = frozenset(
     {
         "d",
@@ -31,22 +31,22 @@ MAY_DIFFER = frozenset(
 )
 
 
-def beyond_plain_descent(cfg: TrainConfig, who: str) -> str | None:
-    """What a config asks for beyond float32 gradient descent on fixed data, or None.
+def unsupported_setting(cfg: TrainConfig, implementation: str) -> str | None:
+    """Why a config is not float32 gradient descent on fixed data with all negatives, or None.
 
     Args:
         cfg: All settings.
-        who: Does nothing else, as the reader knows it.
+        implementation: Its name in the message.
     """
     if cfg.optimizer != "gd":
-        able = "gram or primal" if cfg.optimizer == "momentum" else "primal"
-        return f"optimizer {cfg.optimizer} is not in {who}, which does gd; use {able}"
+        engines = "gram or primal" if cfg.optimizer == "momentum" else "primal"
+        return f"optimizer {cfg.optimizer} is not in {implementation}, which does gd; use {engines}"
     if cfg.weight_decay:
-        return f"weight_decay is not in {who}; use gram"
+        return f"weight_decay is not in {implementation}; use gram"
     if cfg.dtype != "float32":
-        return f"dtype {cfg.dtype}: {who} computes in float32; use gram"
+        return f"dtype {cfg.dtype}: {implementation} computes in float32; use gram"
     if cfg.negatives_per_sample is not None:
-        return f"negatives_per_sample: {who} takes all of the other label; use gram"
+        return f"negatives_per_sample: {implementation} takes all of the other label; use gram"
     if cfg.augment == "per_epoch":
         return "augment per_epoch would change its inner products in every epoch; use gram"
     if cfg.data == "streamed":
@@ -54,29 +54,29 @@ def beyond_plain_descent(cfg: TrainConfig, who: str) -> str | None:
     return None
 
 
-class WholeRuns(ABC):
-    """An engine whose samples are sorted by label, +1 first; see `protocol.StretchEngine`."""
+class TrajectoryEngine(ABC):
+    """An engine that sorts samples by label, +1 first; see `protocol.MultiEpochEngine`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         self._spec, self._cfg = spec, spec.cfg
-        labels = torch.stack([x.labels for x in spec.data])
+        labels = spec.batch.stacked("labels")
         self._orders = torch.argsort(labels, dim=1, descending=True, stable=True)  # [R, n]
         self._positives = (labels > 0).sum(1).tolist()
 
     @abstractmethod
     def run(self, count: int, *, update: bool) -> Measured:
-        """Train `count` epochs and measure before each; without `update`, measure once."""
+        """Train `count` epochs and measure before each; update False: measure only, count = 1."""
 
     @abstractmethod
-    def moved(self) -> Sequence[tuple[Tensor, Tensor]]:
-        """Coefficients of each modality: of the samples [R, m, n] in their order, of mu [R, m]."""
+    def span_coefficients(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Coefficients of each modality: of its noise patches [R, m, n] and of mu [R, m]."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
 
     def train_epochs(self, epoch: int, count: int) -> Measured:
-        """See `StretchEngine.train_epochs`."""
+        """See `MultiEpochEngine.train_epochs`."""
         return self.run(count, update=True)
 
     def train_epoch(self, epoch: int) -> Tensor:
@@ -91,27 +91,27 @@ class WholeRuns(ABC):
         """See `Engine.coefficients`."""
         return tuple(
             Coefficients(initial=mu.new_ones(len(mu)), mu=mu.clone(), noise=noise)
-            for noise, mu in self.moved()
+            for noise, mu in self.span_coefficients()
         )
 
     def weights(self) -> None:
-        """None: weights are not held; they follow from the coefficients and the data."""
+        """None: weights are not stored; they follow from the coefficients and the data."""
         return
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`.
 
-        Raises: OutputError: it was saved with other padding; nothing is loaded then.
+        Raises: OutputError: the state was saved with other padding; nothing is loaded.
         """
-        mine = self.state()
-        for name, tensor in mine.items():
+        current = self.state()
+        for name, tensor in current.items():
             if (shape := list(state[name].shape)) != list(tensor.shape):
                 raise OutputError(
                     f"checkpoint: expected {name} of shape {list(tensor.shape)}, got {shape}, as "
                     "another kind of GPU or version pads it; begin anew"
                 )
-        for name, tensor in mine.items():
+        for name, tensor in current.items():
             tensor.copy_(state[name])
 
 
-__all__ = ["MAY_DIFFER", "WholeRuns", "beyond_plain_descent"]
+__all__ = ["MAY_DIFFER", "TrajectoryEngine", "unsupported_setting"]

@@ -1,29 +1,27 @@
 """Training in coefficient space by a Triton kernel: one run per program, all epochs in one launch.
 
-What `native` does on a CPU (float32, gradient descent, all negatives, one view) is done by
-`kernels/trajectory.py` for as many runs at once as a GPU has room for. Inner products, before
-training and for evaluation, are those of `kernels/inner_products.py`, in float32 whatever the
-precision of the kernel's products: one launch for all runs side by side whose d is the same.
+`kernels/trajectory.py` supports the settings of `native` (float32 gradient descent, all negatives,
+one view) on a GPU. Inner products, before training and for evaluation, are computed by
+`kernels/inner_products.py` in float32 for any precision of the kernel: one launch for the runs of
+each block of the data (`SignalNoiseBatch`).
 
-Numerics: float32 with products of the config's precision; see the kernel. A run is the same
-whatever runs beside it.
+Numerics: float32 with products of the config's precision; see the kernel. The result of a run does
+not depend on its batch.
 Cost: see the kernel; memory: `engines.memory_bytes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
-from mmcl_fast.data.signal_noise.synthetic import data_bytes
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.gram import embed
-from mmcl_fast.engines.protocol import Measured, Spec
-from mmcl_fast.engines.trajectory_base import WholeRuns, beyond_plain_descent
+from mmcl_fast.engines.protocol import EngineSpec, Measured
+from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
 from mmcl_fast.model import power_relu
@@ -31,7 +29,7 @@ from mmcl_fast.model import power_relu
 if TYPE_CHECKING:  # which imports Triton
     from mmcl_fast.kernels.trajectory import Trajectories
 
-BATCH_RUNS = 1056  # eight for each of an H100's multiprocessors, which train one at a time
+BATCH_RUNS = 1056  # eight per multiprocessor of an H100, each of which trains one run at a time
 BATCH_BYTES = 1 << 33
 
 
@@ -43,31 +41,31 @@ def why_not(cfg: TrainConfig) -> str | None:
             "expected a CUDA device (on the CPU a process started with TRITON_INTERPRET=1), got "
             f"device {cfg.device}; use native or gram"
         )
-    if lacks := kernels_lack(on_cuda=on_cuda):
-        return f"{lacks}; use gram"
-    for name, size, most in (("n", cfg.n, MAX_SAMPLES), ("m", cfg.m, MAX_NEURONS)):
-        if size > most:
-            return f"{name}: a run in one program takes up to {most}, got {size}; use gram"
-    return beyond_plain_descent(cfg, "the trajectory kernel")
+    if reason := kernels_lack(on_cuda=on_cuda):
+        return f"{reason}; use gram"
+    for name, size, limit in (("n", cfg.n, MAX_SAMPLES), ("m", cfg.m, MAX_NEURONS)):
+        if size > limit:
+            return f"{name}: a run in one program takes up to {limit}, got {size}; use gram"
+    return unsupported_setting(cfg, "the trajectory kernel")
 
 
 def max_runs(cfg: TrainConfig) -> int:
-    """Runs to train side by side: enough to fill any GPU, within a bound of memory."""
-    bytes_of_run = data_bytes(cfg) + 4 * held_numbers(cfg)
+    """Runs of one batch: enough to fill any GPU, within a bound on memory."""
+    bytes_of_run = data_bytes(cfg) + 4 * held_elements(cfg)
     return max(1, min(BATCH_RUNS, BATCH_BYTES // bytes_of_run))
 
 
-def held_numbers(cfg: TrainConfig) -> int:
-    """Numbers that a run holds, at the most: inner products, state and what steps leave behind."""
+def held_elements(cfg: TrainConfig) -> int:
+    """Upper bound on the elements stored for a run: inner products, state, workspace of a step."""
     sides, slots, rows = 1 + cfg.is_multi, cfg.n + 192, cfg.m + 64
     columns = (2 - cfg.is_multi) * slots
     return sides * (2 * slots * columns + rows * columns + 2 * rows * slots + slots * slots // 2)
 
 
-class TritonEngine(WholeRuns):
-    """See the module's documentation, `protocol.Engine` and `protocol.StretchEngine`."""
+class TritonEngine(TrajectoryEngine):
+    """See the module's documentation, `protocol.Engine` and `protocol.MultiEpochEngine`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         from mmcl_fast.kernels.trajectory import Layout, Trajectories  # which imports Triton
 
         super().__init__(spec)
@@ -93,12 +91,12 @@ class TritonEngine(WholeRuns):
         )
         self._in_slot = self._samples_in_slots(S)
         for side, suffix in enumerate(("", "_b")[:sides]):
-            self._enter(side, suffix)
+            self._write_products(side, suffix)
         self._test: tuple[Tensor, Tensor] | None = None
-        self._is_positive: list[Tensor] | None = None
+        self._positive: list[Tensor] | None = None
 
     def run(self, count: int, *, update: bool) -> Measured:
-        """See `WholeRuns.run`."""
+        """See `TrajectoryEngine.run`."""
         from mmcl_fast.kernels.trajectory import trajectory_fwd
 
         cfg = self._cfg
@@ -119,29 +117,33 @@ class TritonEngine(WholeRuns):
         if self._test is None:
             self._test = self._test_products()
         signal = self._runs.signal[:, 0, :m, None]
-        own = self._by_sample(self._runs.z[:, 0, :m])
-        noise, mu = self.moved()[0]
+        noise_z = self._by_sample(self._runs.z[:, 0, :m])
+        noise, mu = self.span_coefficients()[0]
         gram, start = self._test
-        moved = torch.cat([noise, mu[:, :, None]], dim=2)
-        z = row_products_fwd(moved, gram, out=torch.empty_like(start), start=start)
-        if self._is_positive is None:  # once: sending them waits for the GPU
-            self._is_positive = [
-                (torch.stack(self._named(name)) > 0).to(z.device)
+        coefficients = torch.cat([noise, mu[:, :, None]], dim=2)
+        z = row_products_fwd(coefficients, gram, out=torch.empty_like(start), start=start)
+        if self._positive is None:  # once: the copy waits for the GPU
+            self._positive = [
+                (self._spec.batch.stacked(name) > 0).to(z.device)
                 for name in ("labels", "test_labels")
             ]
-        seen, unseen = self._is_positive
+        train_positive, test_positive = self._positive
         along = z[:, :, n_test:]
         return (
-            embed(power_relu(own, q), power_relu(torch.cat([signal, -signal], 2), q), seen),
+            embed(
+                power_relu(noise_z, q),
+                power_relu(torch.cat([signal, -signal], 2), q),
+                train_positive,
+            ),
             embed(
                 power_relu(z[:, :, :n_test], q),
                 power_relu(torch.cat([along, -along], 2), q),
-                unseen,
+                test_positive,
             ),
         )
 
-    def moved(self) -> list[tuple[Tensor, Tensor]]:
-        """See `WholeRuns.moved`."""
+    def span_coefficients(self) -> list[tuple[Tensor, Tensor]]:
+        """See `TrajectoryEngine.span_coefficients`."""
         m = self._cfg.m
         return [
             (self._by_sample(self._runs.moved[:, side, :m]), self._runs.moved_signal[:, side, :m])
@@ -152,18 +154,19 @@ class TritonEngine(WholeRuns):
         """See `Engine.state`."""
         return {name: getattr(self._runs, name) for name in _TRAINED}
 
-    def _enter(self, side: int, suffix: str) -> None:
-        """Enter inner products and pre-activations of a modality's vectors at the start."""
+    def _write_products(self, side: int, suffix: str) -> None:
+        """Compute the inner products and initial pre-activations of a modality."""
         from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
         m, S = self._cfg.m, self._runs.layout.slots
-        for part, (noise, mu, weights) in self._parts(*(f"{x}{suffix}" for x in _COLUMNS)):
-            at, x, of = self._in_slot[part], mu[:, None], _Side(self._runs, part, side)
+        for part, block in self._spec.batch.parts():
+            noise, mu, weights = self._on_device(block, *(f"{x}{suffix}" for x in _SPANNING))
+            at, x, of = self._in_slot[part], mu[:, None], _ModalityArrays(self._runs, part, side)
             products(x, x, out=of.norm[:, None, None])
             products(weights, x, out=of.signal[:, :m, None])
             kinds = [noise]
             if not self._cfg.is_multi:
-                kinds.append(stacked(self._named("augmented")[part], noise.device))
+                kinds += self._on_device(block, "augmented")
             for k, vectors in enumerate(kinds):
                 here = slice(k * S, (k + 1) * S)
                 products(noise, vectors, out=of.gram[:, :, here], rows=at, columns=at)
@@ -171,49 +174,47 @@ class TritonEngine(WholeRuns):
                 products(weights, vectors, out=of.z[:, :m, here], columns=at)
 
     def _test_products(self) -> tuple[Tensor, Tensor]:
-        """Products of test vectors and nu with the columns [R, n_test + 1, n + 1], and w(0)."""
+        """Inner products of the test patches and nu, v = n_test + 1, with modality A.
+
+        Returns: With its columns [R, v, n + 1], and with w(0) [R, m, v].
+        """
         from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
         n, m, n_test, runs = self._cfg.n, self._cfg.m, self._cfg.n_test, len(self._spec.data)
         gram = self._runs.z.new_empty(runs, n_test + 1, n + 1)
         start = gram.new_empty(runs, m, n_test + 1)
-        for part, (noise, mu, weights, test, nu) in self._parts(*_COLUMNS, "test_noise", "nu"):
+        for part, block in self._spec.batch.parts():
+            noise, mu, weights, test, nu = self._on_device(block, *_SPANNING, "test_noise", "nu")
             for rows, i in ((test, slice(n_test)), (nu[:, None], slice(n_test, None))):
                 products(rows, noise, out=gram[part, i, :n])
                 products(rows, mu[:, None], out=gram[part, i, n:])
                 products(weights, rows, out=start[part, :, i])
         return gram, start
 
-    def _parts(self, *names: str) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Fields of the data on the device, of runs next to each other whose d is the same."""
-        fields = [self._named(name) for name in names]
-        for part in stretches(fields[0]):
-            yield part, [stacked(field[part], self._spec.device) for field in fields]
-
-    def _named(self, name: str) -> list[Tensor]:
-        return [getattr(data, name) for data in self._spec.data]
+    def _on_device(self, block: SignalNoiseData, *names: str) -> list[Tensor]:
+        return [getattr(block, name).to(self._spec.device) for name in names]
 
     def _samples_in_slots(self, slots: int) -> Tensor:
-        """The sample in each slot of each run, -1 where there is none, [R, S], int32."""
+        """Index of the sample in each slot of each run, -1 if empty, [R, S], int32."""
         runs, n = self._slots.shape
         empty = torch.full((runs, slots), -1, dtype=torch.int32, device=self._slots.device)
         samples = torch.arange(n, dtype=torch.int32, device=empty.device).expand(runs, -1)
         return empty.scatter_(1, self._slots, samples)
 
     def _by_sample(self, x: Tensor) -> Tensor:
-        """Columns of [R, m, slots or more] in the order of the samples, [R, m, n]."""
+        """Columns [R, m, >= slots] reordered by sample, [R, m, n]."""
         return torch.gather(x, 2, self._slots[:, None, :].expand(-1, x.shape[1], -1))
 
     def _all_slots(self, splits: list[int]) -> Tensor:
-        """The slot of each sample of each run, [R, n]."""
+        """Slot of each sample of each run, [R, n]."""
         orders, counts = self._orders, torch.tensor(self._positives)[:, None]
-        places = torch.arange(orders.shape[1]).expand_as(orders)
-        ranks = torch.empty_like(orders).scatter_(1, orders, places)
+        ranks_in_order = torch.arange(orders.shape[1]).expand_as(orders)
+        ranks = torch.empty_like(orders).scatter_(1, orders, ranks_in_order)
         return torch.where(ranks < counts, ranks, ranks + torch.tensor(splits)[:, None] - counts)
 
 
-class _Side:
-    """One modality of some of the runs: their part of each array."""
+class _ModalityArrays:
+    """Views of the arrays of one modality in some of the runs."""
 
     def __init__(self, runs: Trajectories, part: slice, side: int) -> None:
         self.gram, self.along_mu = runs.gram[part, side], runs.along_mu[part, side]
@@ -221,8 +222,8 @@ class _Side:
         self.signal = runs.signal[part, side]
 
 
-_COLUMNS = ("noise", "mu", "weights")  # what weights are combinations of
+_SPANNING = ("noise", "mu", "weights")  # they span the weights
 _TRAINED = ("z", "signal", "moved", "moved_signal")
 
 
-__all__ = ["TritonEngine", "held_numbers", "max_runs", "why_not"]
+__all__ = ["TritonEngine", "held_elements", "max_runs", "why_not"]

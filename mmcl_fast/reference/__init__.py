@@ -1,7 +1,7 @@
-"""The meaning of everything: plain PyTorch, one paper equation per function, clean in float64.
+"""Reference implementation in plain PyTorch: one equation of the paper per function.
 
-Nothing here is fast. Every fast path of the project is tested against these functions, and
-benchmarks use them as "reference PyTorch". Imports torch only.
+Not optimised. All other implementations are tested against these functions, and benchmarks call
+them "reference PyTorch". Imports torch only.
 """
 
 from mmcl_fast.reference.contrastive import info_nce as info_nce

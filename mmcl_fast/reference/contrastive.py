@@ -1,4 +1,4 @@
-"""InfoNCE as its formula says, on the dense score matrix."""
+"""InfoNCE by its formula, on the dense score matrix."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
     def as_key(tensor: Tensor) -> Tensor:
         return tensor.detach() if stop_gradient == "key" else tensor
 
-    own = labels if negatives == "other_label" else None
-    other = key_labels if own is not None and key_labels is not None else own
+    query_labels = labels if negatives == "other_label" else None
+    other_labels = (
+        key_labels if query_labels is not None and key_labels is not None else query_labels
+    )
     losses = one_direction(
         query,
         as_key(key),
         temperature=temperature,
-        labels=own,
-        key_labels=other,
+        labels=query_labels,
+        key_labels=other_labels,
         exclude_self=exclude_self,
         positive=positive,
         positive_key=None if positive_key is None else as_key(positive_key),
@@ -68,8 +70,8 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
             key,
             as_key(query),
             temperature=temperature,
-            labels=other,
-            key_labels=own,
+            labels=other_labels,
+            key_labels=query_labels,
             label_smoothing=label_smoothing,
         )
         losses = (losses + mirrored) / 2
@@ -99,22 +101,24 @@ def one_direction(  # noqa: PLR0913 - as above
     if exclude_self:
         allowed = allowed & ~torch.eye(n, m, dtype=torch.bool, device=query.device)
     if positive_key is not None:
-        own_score = (query * positive_key).sum(dim=1) / temperature
+        positive_score = (query * positive_key).sum(dim=1) / temperature
     else:
-        own_column = torch.arange(n, device=query.device) if positive is None else positive
-        own_score = scores.gather(1, own_column.unsqueeze(1)).squeeze(1)
-        allowed = allowed.scatter(1, own_column.unsqueeze(1), value=False)
-    further = []
+        positive_column = torch.arange(n, device=query.device) if positive is None else positive
+        positive_score = scores.gather(1, positive_column.unsqueeze(1)).squeeze(1)
+        allowed = allowed.scatter(1, positive_column.unsqueeze(1), value=False)
+    extra_scores = []
     if extra_negatives is not None:
-        further.append(query @ extra_negatives.T / temperature)
+        extra_scores.append(query @ extra_negatives.T / temperature)
     if hard_negatives is not None:
-        further.append((query.unsqueeze(1) * hard_negatives).sum(dim=2) / temperature)
-    scores = torch.cat([scores, *further], dim=1)
-    allowed = torch.cat([allowed, *(torch.ones_like(f, dtype=torch.bool) for f in further)], dim=1)
-    losses = contrastive_terms(own_score, scores, allowed)
+        extra_scores.append((query.unsqueeze(1) * hard_negatives).sum(dim=2) / temperature)
+    scores = torch.cat([scores, *extra_scores], dim=1)
+    allowed = torch.cat(
+        [allowed, *(torch.ones_like(f, dtype=torch.bool) for f in extra_scores)], dim=1
+    )
+    losses = contrastive_terms(positive_score, scores, allowed)
     if label_smoothing:
-        total = own_score + scores.masked_fill(~allowed, 0).sum(dim=1)
-        losses = losses + label_smoothing * (own_score - total / (1 + allowed.sum(dim=1)))
+        score_sum = positive_score + scores.masked_fill(~allowed, 0).sum(dim=1)
+        losses = losses + label_smoothing * (positive_score - score_sum / (1 + allowed.sum(dim=1)))
     return losses
 
 

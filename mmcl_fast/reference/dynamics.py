@@ -52,9 +52,11 @@ def gamma_increment(
         q: Power of the activation.
         scale: `eta / (n m tau)`.
     """
-    pull = (1 - keys.p_positive).unsqueeze(1) * keys.positive_signal - keys.p_negative @ keys.signal
-    y = labels.to(pull.dtype).unsqueeze(1)
-    return scale * (y * derivative(signal_preactivations, q) * pull).sum(dim=0)
+    attraction = (1 - keys.p_positive).unsqueeze(
+        1
+    ) * keys.positive_signal - keys.p_negative @ keys.signal
+    y = labels.to(attraction.dtype).unsqueeze(1)
+    return scale * (y * derivative(signal_preactivations, q) * attraction).sum(dim=0)
 
 
 def rho_increment(noise_preactivations: Tensor, keys: Keys, *, q: int, scale: float) -> Tensor:
@@ -66,8 +68,10 @@ def rho_increment(noise_preactivations: Tensor, keys: Keys, *, q: int, scale: fl
         q: Power of the activation.
         scale: `eta / (n m tau)`.
     """
-    pull = (1 - keys.p_positive).unsqueeze(1) * keys.positive_noise - keys.p_negative @ keys.noise
-    return scale * (derivative(noise_preactivations, q) * pull).T
+    attraction = (1 - keys.p_positive).unsqueeze(
+        1
+    ) * keys.positive_noise - keys.p_negative @ keys.noise
+    return scale * (derivative(noise_preactivations, q) * attraction).T
 
 
 def weights_from_coefficients(

@@ -1,7 +1,7 @@
-"""The relatives of InfoNCE as their formulas say, on the dense score matrix.
+"""Losses related to InfoNCE by their formulas, on the dense score matrix.
 
-Of every function here: arguments as for the public loss of that name, nothing checked; a scalar,
-or the row losses if `reduction` is "none"; torch's numerics in the inputs' dtype, nothing cast.
+Arguments are those of the public losses of the same names and are not checked. Functions return a
+scalar, or the row losses if `reduction` is "none", in the dtype of the inputs; nothing is cast.
 """
 
 from __future__ import annotations

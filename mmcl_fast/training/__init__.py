@@ -1,4 +1,4 @@
-"""Training runs: the loop around an engine, what it measures, and what it leaves."""
+"""Training: the loop over epochs, batches of runs, recorded curves, and checkpoints."""
 
 from mmcl_fast.training.batches import train_many as train_many
 from mmcl_fast.training.loop import EpochInfo as EpochInfo

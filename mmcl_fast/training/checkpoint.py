@@ -1,7 +1,7 @@
 """Checkpoint of a single long run: one safetensors file, no pickles, written atomically.
 
-A resumed run equals an uninterrupted one bit for bit: the file holds all that training changed,
-and everything else (data, inner products) is a pure function of the config and the given data.
+A resumed run is bit-identical to an uninterrupted one: the file has all tensors that training
+changes, and all others (data, inner products) are pure functions of the config and the given data.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Checkpoint:
     """The file of one run.
 
     Args:
-        path: Where it is or will be.
+        path: An existing file to resume from, or the file to write.
         cfg: Resolved settings; a file of other settings is refused, naming the first difference.
         data: The run's data; a file of other data is refused.
-        every: Epochs between writes; kept as an attribute.
+        every: Epochs between writes.
     """
 
     def __init__(self, path: Path, cfg: TrainConfig, data: SignalNoiseData, every: int) -> None:
@@ -51,7 +51,7 @@ class Checkpoint:
         self._resumed = self._read() if path.exists() else None
 
     def resume(self, engine: Engine, recorder: Recorder) -> int:
-        """Load the file into engine and recorder; the epoch to go on with (0 without a file)."""
+        """Load the file into engine and recorder; return the epoch to resume at (0: no file)."""
         if self._resumed is None:
             return 0
         epoch, state = self._resumed
@@ -71,28 +71,30 @@ class Checkpoint:
     def _read(self) -> tuple[int, dict[str, Tensor]]:
         try:
             with safe_open(self._path, framework="pt") as stream:
-                found = stream.metadata() or {}
+                metadata = stream.metadata() or {}
                 state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise OutputError(
                 "checkpoint: expected a readable file of this program, "
                 f"got {str(self._path)!r} ({error})"
             ) from error
-        if found.get("format") != FORMAT:
-            raise OutputError(f"checkpoint: expected format {FORMAT}, got {found.get('format')!r}")
-        mine, theirs = json.loads(self._metadata["config"]), json.loads(found["config"])
-        for name in mine | theirs:
-            if mine.get(name) != theirs.get(name):
+        if metadata.get("format") != FORMAT:
+            raise OutputError(
+                f"checkpoint: expected format {FORMAT}, got {metadata.get('format')!r}"
+            )
+        current, saved = json.loads(self._metadata["config"]), json.loads(metadata["config"])
+        for name in current | saved:
+            if current.get(name) != saved.get(name):
                 raise ConfigError(
-                    f"checkpoint: expected {name} = {mine.get(name)!r}, got a run with "
-                    f"{theirs.get(name)!r} in {str(self._path)!r}; take another file or remove it"
+                    f"checkpoint: expected {name} = {current.get(name)!r}, got a run with "
+                    f"{saved.get(name)!r} in {str(self._path)!r}; take another file or remove it"
                 )
-        if found["data"] != self._metadata["data"]:
+        if metadata["data"] != self._metadata["data"]:
             raise ConfigError(
                 f"checkpoint: expected a run on the same data, got other data in "
                 f"{str(self._path)!r}; take another file or remove it"
             )
-        return int(found["epoch"]), state
+        return int(metadata["epoch"]), state
 
 
 def _fingerprint(data: SignalNoiseData) -> str:

@@ -29,7 +29,7 @@ from mmcl_fast.training.linear_probe_newton import (
 
 # Features of a problem that the native core takes: as far as it was compared with torch, which it
 # beats the more the smaller a problem is (`python -m bench.cpu.choices`).
-NATIVE_NUMBERS = 1 << 20
+NATIVE_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,13 @@ def ood_accuracy(
 
 def _fit(features: Tensor, labels: Tensor, l2: float) -> LogisticHead:
     n, p = features.shape[1:]
-    fit = _fit_natively if n * p <= NATIVE_NUMBERS else fit_chunks
+    fit = _fit_natively if n * p <= NATIVE_ELEMENTS else fit_chunks
     return LogisticHead(*(x.to(features.device) for x in fit(features, labels, l2)))
 
 
 def _score(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
     n, p = features.shape[1:]
-    score = _score_natively if n * p <= NATIVE_NUMBERS else score_chunks
+    score = _score_natively if n * p <= NATIVE_ELEMENTS else score_chunks
     return score(features, labels, head.weight, head.bias).to(features.device)
 
 
@@ -205,7 +205,7 @@ def _plain(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
 __all__ = [
     "GRADIENT_TOLERANCE",
     "MAX_ITERATIONS",
-    "NATIVE_NUMBERS",
+    "NATIVE_ELEMENTS",
     "LogisticHead",
     "accuracy",
     "fit_logistic",

@@ -1,4 +1,4 @@
-"""`train`: the loop around an engine, and what is measured along the way."""
+"""`train`: the loop over epochs, with measurements, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import ENGINES, Engine, Measured, Spec, StretchEngine, flop
+from mmcl_fast.engines import ENGINES, Engine, EngineSpec, Measured, MultiEpochEngine, flop
 from mmcl_fast.training.checkpoint import Checkpoint
 from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
@@ -22,11 +22,11 @@ from mmcl_fast.training.run import Run
 
 @dataclass(frozen=True)
 class EpochInfo:
-    """What a per-epoch callback is told.
+    """Argument of a per-epoch callback.
 
     Attributes:
-        epoch: Updates done, 0 .. epochs.
-        epochs: Updates in all.
+        epoch: Number of updates so far, 0 .. epochs.
+        epochs: Number of all updates.
         loss: Full-batch loss, [R].
         signal: `max_r |<w_r, mu>|`, [R].
         noise: `max_{r,i} <w_r, xi_i>`, [R].
@@ -40,7 +40,7 @@ class EpochInfo:
 
 
 Callback = Callable[[EpochInfo], None]
-THREADED_FLOP = 1e9  # some milliseconds of one core
+THREADED_FLOP = 1e9  # of a step: some milliseconds of one core
 
 
 def train(
@@ -55,51 +55,51 @@ def train(
 
     Args:
         cfg: All settings.
-        data: Data of your own: a `SignalNoiseData` or a mapping of its fields to arrays; default:
+        data: User-supplied data: a `SignalNoiseData` or a mapping of its fields to arrays; default:
             `mmcl_fast.data.sample(cfg)`.
         on_epoch: Called before training and after each epoch.
-        checkpoint: File to continue from if it exists and to write every `checkpoint_every` epochs.
+        checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs.
         checkpoint_every: Epochs between checkpoints, >= 1.
 
-    Returns: The run; if its loss stops being finite, with status "diverged" and the curves so far.
+    Returns: The run; with status "diverged" and the curves so far if its loss becomes non-finite.
     Raises: ConfigError, DataError, EngineRefusedError: before any work starts. OutputError: the
-        checkpoint cannot be used, or cannot be written.
+        checkpoint cannot be used or written.
     """
     resolved = resolve(cfg)
-    mine = [as_data(resolved, data)]
-    saved = None
+    drawn = [as_data(resolved, data)]
+    checkpoint_file = None
     if checkpoint is not None:
-        saved = Checkpoint(Path(checkpoint), resolved, mine[0], checkpoint_every)
-    recorder = train_batch([resolved], mine, on_epoch, saved)
-    return recorder.runs(mine if data is not None else [None])[0]
+        checkpoint_file = Checkpoint(Path(checkpoint), resolved, drawn[0], checkpoint_every)
+    recorder = train_batch([resolved], drawn, on_epoch, checkpoint_file)
+    return recorder.runs(drawn if data is not None else [None])[0]
 
 
 def train_batch(
     configs: Sequence[TrainConfig],
     data: Sequence[SignalNoiseData],
     on_epoch: Callback | None = None,
-    saved: Checkpoint | None = None,
-    build: Callable[[Spec], Engine] | None = None,
+    checkpoint_file: Checkpoint | None = None,
+    build: Callable[[EngineSpec], Engine] | None = None,
 ) -> Recorder:
-    """Train runs of equal, settled settings side by side.
+    """Train a batch of runs.
 
     Args:
-        configs: Their settings.
-        data: Their data.
+        configs: Resolved settings; equal except for what the engine allows to differ.
+        data: Data of each run.
         on_epoch: As for `train`.
-        saved: A single run's checkpoint.
-        build: Makes the engine; default: that of the settings.
+        checkpoint_file: The checkpoint, for a single run.
+        build: Makes the engine; default: the engine of the settings.
     """
     cfg = configs[0]
     build = build or ENGINES[cfg.engine].build
     recorder = Recorder(configs, data)
     with compute_threads(cfg):
-        engine = build(Spec(configs, data, torch.device(cfg.device)))
-        first = saved.resume(engine, recorder) if saved else 0
+        engine = build(EngineSpec(configs, data, torch.device(cfg.device)))
+        first = checkpoint_file.resume(engine, recorder) if checkpoint_file else 0
         epoch = first
         while epoch <= cfg.epochs:
             recorder.observe(epoch, engine)
-            count = 1 if on_epoch else _quiet_epochs(cfg, epoch, saved)
+            count = 1 if on_epoch else _epochs_until_event(cfg, epoch, checkpoint_file)
             measured = _advance(engine, epoch, count, cfg.epochs)
             if epoch < cfg.epochs:
                 recorder.keep_up()
@@ -110,35 +110,39 @@ def train_batch(
                 on_epoch(EpochInfo(epoch - 1, cfg.epochs, *last))
             if recorder.all_diverged(epoch - 1):
                 break
-            if saved and epoch <= cfg.epochs:
-                saved.maybe_write(epoch, engine, recorder)
+            if checkpoint_file and epoch <= cfg.epochs:
+                checkpoint_file.maybe_write(epoch, engine, recorder)
     recorder.finish(engine)
     return recorder
 
 
 def _advance(engine: Engine, epoch: int, count: int, last: int) -> Measured:
-    """Measure an epoch and train on: up to `count` epochs at once where the engine can."""
-    if epoch < last and isinstance(engine, StretchEngine):
+    """Measure and train `count` epochs where the engine can, else one; at the end measure only."""
+    if epoch < last and isinstance(engine, MultiEpochEngine):
         return engine.train_epochs(epoch, count)
     signal, noise = engine.signal_and_noise()
     loss = engine.loss(epoch) if epoch == last else engine.train_epoch(epoch)
     return Measured(loss[:, None], signal[:, None], noise[:, None])
 
 
-def _quiet_epochs(cfg: TrainConfig, epoch: int, saved: Checkpoint | None) -> int:
-    """Epochs from this one on before something is to be observed or written, at least 1."""
-    periods = (cfg.evaluate_every, cfg.coefficients_every, saved.every if saved else 0)
+def _epochs_until_event(cfg: TrainConfig, epoch: int, checkpoint_file: Checkpoint | None) -> int:
+    """Epochs from this one on until an evaluation, a stored coefficient or a checkpoint, >= 1."""
+    periods = (
+        cfg.evaluate_every,
+        cfg.coefficients_every,
+        checkpoint_file.every if checkpoint_file else 0,
+    )
     return max(1, min([cfg.epochs - epoch, *(k - epoch % k for k in periods if k)]))
 
 
 @contextmanager
 def compute_threads(cfg: TrainConfig) -> Iterator[None]:
-    """One thread for small runs: quicker there, and then the last bits are those of any machine.
+    """Use one thread for small runs: faster, and results do not depend on the number of threads.
 
-    The native engine gives the same bits on any number: it trains one run on each. And so does what
-    is left to the CPU of training on a GPU: labels, chi variates, heads.
-    A threaded matrix product may split its sums, so from `THREADED_FLOP` a step on, results of
-    different thread counts agree to rounding only.
+    The native engine is bit-identical on any number of threads, as each trains whole runs, and so
+    is the CPU's part of training on a GPU (labels, chi variates, linear probes). A threaded matrix
+    product may split its sums, so from `THREADED_FLOP` per step on, results of different numbers
+    of threads agree to rounding only.
     """
     threads = torch.get_num_threads()
     step = flop(cfg, cfg.engine) / max(1, cfg.epochs)

@@ -1,4 +1,4 @@
-"""What `auto` and defaults mean here: the device, the engine, the temperature."""
+"""Resolution of `auto` and of defaults: device, engine, temperature."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from mmcl_fast.errors import ConfigError
 
 
 def resolve(cfg: TrainConfig) -> TrainConfig:
-    """The config with `auto` and defaults replaced by what will be used; it fits into memory."""
-    cfg = settle(cfg)
+    """The config with `auto` and defaults replaced, checked to fit into memory."""
+    cfg = resolve_settings(cfg)
     check_memory(cfg, cfg.engine)
     return cfg
 
 
-def settle(cfg: TrainConfig) -> TrainConfig:
-    """The same without a look at memory."""
+def resolve_settings(cfg: TrainConfig) -> TrainConfig:
+    """The config with `auto` and defaults replaced; memory is not checked."""
     cfg = cfg.replace(device=usable_device(cfg.device), tau=cfg.tau_value)
     engine = resolve_engine(cfg)
     return cfg if engine == cfg.engine else cfg.replace(engine=engine)
 
 
 def usable_device(device: Device) -> Device:
-    """The device itself, or where `auto` trains here.
+    """The device, with `auto` replaced by cuda where there is a GPU, else cpu.
 
-    Raises: ConfigError: there is no such device.
+    Raises: ConfigError: the device is cuda and there is none.
     """
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
         raise ConfigError("device: expected cpu (no CUDA device is usable here), got cuda")
     if device == "auto":
-        return "cuda" if there else "cpu"
+        return "cuda" if has_cuda else "cpu"
     return device
 
 
-__all__ = ["resolve", "settle", "usable_device"]
+__all__ = ["resolve", "resolve_settings", "usable_device"]

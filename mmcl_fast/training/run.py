@@ -1,4 +1,4 @@
-"""`Run`: the curves and the final coefficients of one training run."""
+"""`Run`: curves and final coefficients of one training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Status = Literal["finished", "diverged"]
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run leaves behind.
+    """Result of one training run.
 
     Curves have epochs + 1 entries: before training, and after each epoch.
 
@@ -35,13 +35,13 @@ class Run:
         gamma: Final signal learning gamma_r of modality A, [m]; None if the optimizer leaves the
             span of the data (Adam), as the other coefficients.
         rho: Final noise memorisation rho_{r,i} of modality A, [m, n].
-        gamma_b: The same of modality B; None if single-modal.
-        rho_b: The same of modality B; None if single-modal.
+        gamma_b: gamma of modality B; None if single-modal.
+        rho_b: rho of modality B; None if single-modal.
         coefficient_epochs: Epochs at which gamma and rho were stored.
         gamma_curve: gamma at those epochs, [k, m].
         rho_curve: rho at those epochs, [k, m, n].
-        gamma_b_curve: The same of modality B; None if single-modal, as the next.
-        rho_b_curve: See above.
+        gamma_b_curve: gamma_curve of modality B; None if single-modal.
+        rho_b_curve: rho_curve of modality B; None if single-modal.
         status: "finished", or "diverged": curves are NaN from `diverged_at` on.
         diverged_at: First epoch whose loss is not finite, or None.
     """
@@ -110,8 +110,8 @@ class Run:
         vectors: list[Tensor] = [getattr(data, name) for name in names]
         initial, mu, noise = vectors
         span = self._span[k]
-        moved = aligned(span.noise) @ aligned(noise)
-        return span.initial * initial + torch.outer(span.mu, mu) + moved
+        along_noise = aligned(span.noise) @ aligned(noise)
+        return span.initial * initial + torch.outer(span.mu, mu) + along_noise
 
     def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""

@@ -55,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
     "sweep": set(),
-    "sweep.plan": {"__init__", "config", "engines", "errors", "training"},
+    "sweep.plan": {"__init__", "config", "engines", "environment", "errors", "training"},
     "sweep.store": {"_native", "config", "environment", "errors", "files", "sweep.plan"},
     "sweep.execute": {
         "config", "data.stream", "engines", "errors", "files", "sweep.plan", "sweep.store",
@@ -94,7 +94,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
         "plotting", "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
-    "bench": {"bench.peers", "config"},
+    "bench": {"bench.peers", "config", "environment"},
     "bench.run": {"bench", "bench.peers", "bench.report"},
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",

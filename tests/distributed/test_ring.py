@@ -11,7 +11,7 @@ from torch import Tensor
 from mmcl_fast.distributed import exchange
 from mmcl_fast.distributed.exchange import RingExchange
 from mmcl_fast.distributed.group import Members
-from mmcl_fast.distributed.sample_shards import GroupPeers
+from mmcl_fast.distributed.sample_shards import GroupShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 
 
@@ -97,14 +97,14 @@ def test_keys_come_own_first_and_then_from_the_rank_before(monkeypatch: pytest.M
     noted = Noted()
     monkeypatch.setattr(exchange, "dist", noted)
     labels = torch.tensor([1.0, 1, -1, -1, -1, 1, 1, 1, 1])
-    peers = GroupPeers(Members(None, 1, (2, 4, 3)), labels)  # type: ignore[arg-type]
-    assert peers.samples == range(2, 6)
+    shard = GroupShard(Members(None, 1, (2, 4, 3)), labels)  # type: ignore[arg-type]
+    assert shard.samples == range(2, 6)
     own = Halves(torch.zeros(4, 2), torch.zeros(2, 2), 1)
-    keys = peers.keys(own)
+    keys = shard.keys(own)
     assert next(keys) is own
     assert noted.events == ["start payload"]  # and travels while the own keys are met
     assert [(len(x.noise), x.split) for x in keys] == [(2, 2), (3, 3)]
     batch = torch.tensor([8, 3, 1, 2, 7])
-    assert peers.mine(batch).tolist() == [1, 0]
+    assert shard.local_indices(batch).tolist() == [1, 0]
     own = Halves(torch.zeros(2, 2), torch.zeros(2, 2), 0)
-    assert [(len(x.noise), x.split) for x in peers.keys(own, batch)] == [(2, 0), (1, 1), (2, 2)]
+    assert [(len(x.noise), x.split) for x in shard.keys(own, batch)] == [(2, 0), (1, 1), (2, 2)]

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
-from mmcl_fast.distributed.sample_shards import GroupPeers
+from mmcl_fast.distributed.sample_shards import GroupShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss
@@ -250,15 +250,15 @@ def by_four(rank: int) -> dict[str, Any]:
 
 def failing(rank: int, group: dist.ProcessGroup) -> None:
     """A run that one process leaves in the middle of an epoch, without ending."""
-    keys, calls = GroupPeers.keys, itertools.count()
+    keys, calls = GroupShard.keys, itertools.count()
 
-    def broken(self: GroupPeers, *arguments: Any) -> Iterator[Halves]:
+    def broken(self: GroupShard, *arguments: Any) -> Iterator[Halves]:
         for block in keys(self, *arguments):
             if rank == 1 and next(calls) == 5:
                 raise RuntimeError("of this rank alone")
             yield block
 
-    GroupPeers.keys = broken  # type: ignore[method-assign]
+    GroupShard.keys = broken  # type: ignore[method-assign]
     trained(FOUR[0], group)
 
 

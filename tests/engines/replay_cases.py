@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
-from mmcl_fast.engines import GramEngine, Measured, Spec
+from mmcl_fast.engines import EngineSpec, GramEngine, Measured
 from mmcl_fast.engines.paper_loss import full_scores
 
 SMALL: dict[str, Any] = {"n": 14, "d": 30, "m": 6, "n_test": 5, "sigma_0": 0.05}
@@ -54,10 +54,10 @@ CASES = [
 ]
 
 
-def spec_of(runs: int = 1, device: str = "cpu", **settings: Any) -> Spec:
+def spec_of(runs: int = 1, device: str = "cpu", **settings: Any) -> EngineSpec:
     cfg = TrainConfig(**(SMALL | settings))
     configs = [cfg.replace(seed=seed) for seed in range(runs)]
-    return Spec(configs, [sample(c) for c in configs], torch.device(device))
+    return EngineSpec(configs, [sample(c) for c in configs], torch.device(device))
 
 
 def one_by_one(engine: GramEngine, epoch: int, count: int) -> Measured:

@@ -215,7 +215,7 @@ def test_memory_of_a_gpu_counts_the_pieces_drawn_there(
     held, drawn = (
         memory_bytes(c, "primal") - data_bytes(c) for c in (cfg, cfg.replace(**settings))
     )
-    rows = piece_rows(cfg.n, cfg.d, DeviceRows.piece_numbers)
+    rows = piece_rows(cfg.n, cfg.d, DeviceRows.piece_elements)
     assert drawn - held >= pieces * rows * cfg.d * 4
 
 

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
-from mmcl_fast.engines import GramEngine, Spec, gram_cuda_graph
+from mmcl_fast.engines import EngineSpec, GramEngine, gram_cuda_graph
 from mmcl_fast.engines.cuda_graph import Replay, Step, cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
 from mmcl_fast.training import loop
 from mmcl_fast.training.checkpoint import Checkpoint
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 
 from .replay_cases import (
     CASES,
@@ -52,7 +52,7 @@ class Machine:
         return self.tapes[-1].replay
 
 
-def replayed(spec: Spec) -> tuple[ReplayedGramEngine, Machine]:
+def replayed(spec: EngineSpec) -> tuple[ReplayedGramEngine, Machine]:
     machine = Machine()
     return ReplayedGramEngine(spec, machine.capture), machine
 
@@ -128,7 +128,7 @@ def held_by(thing: object) -> set[int]:
             todo += x.values()
         elif isinstance(x, list | tuple):
             todo += x
-        elif type(x).__module__.startswith("mmcl_fast") and not isinstance(x, Replay | Spec):
+        elif type(x).__module__.startswith("mmcl_fast") and not isinstance(x, Replay | EngineSpec):
             todo += vars(x).values()
     return found
 
@@ -156,7 +156,7 @@ def test_two_engines_in_turn() -> None:
 
 
 def test_long_stretches_are_read_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gram_cuda_graph, "HELD_EPOCHS", 3)
+    monkeypatch.setattr(gram_cuda_graph, "CURVE_EPOCHS", 3)
     spec = spec_of(2)
     (ours, _), plain = replayed(spec), GramEngine(spec)
     same(ours.train_epochs(0, 10), one_by_one(plain, 0, 10))
@@ -250,11 +250,11 @@ def test_a_capture_is_the_threads_own_and_the_only_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("settings", [{}, {"modality": "multi", "weight_decay": 0.1}])
 def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg = TrainConfig(**(SMALL | settings), epochs=23, evaluate_every=5, coefficients_every=7)
-    cfg = settle(cfg.replace(engine="gram", device="cpu"))
+    cfg = resolve_settings(cfg.replace(engine="gram", device="cpu"))
     data = [sample(cfg)]
     machine = Machine()
 
-    def build(spec: Spec) -> ReplayedGramEngine:
+    def build(spec: EngineSpec) -> ReplayedGramEngine:
         return ReplayedGramEngine(spec, machine.capture)
 
     def trained(**options: Any) -> dict[str, Any]:

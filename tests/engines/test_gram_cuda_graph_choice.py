@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mmcl_fast import TrainConfig
-from mmcl_fast.engines import ENGINES, GramEngine, Spec, StretchEngine, cost, memory_bytes
+from mmcl_fast.engines import ENGINES, EngineSpec, GramEngine, MultiEpochEngine, cost, memory_bytes
 from mmcl_fast.engines.gram_cuda_graph import (
-    MOST_FLOP,
+    MAX_FLOP,
     ReplayedGramEngine,
     gram_engine,
     step_flop,
@@ -50,7 +50,7 @@ def test_what_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert built(cfg.replace(**case.settings), "cuda", monkeypatch) is ReplayedGramEngine
         assert built(cfg.replace(**case.settings), "cpu", monkeypatch) is GramEngine
     assert why_not_replayed(cfg, "cpu") == "device cpu: expected cuda"
-    runs = int(MOST_FLOP / step_flop(cfg))
+    runs = int(MAX_FLOP / step_flop(cfg))
     assert why_not_replayed(cfg, "cuda", runs) is None
     assert why_not_replayed(cfg, "cuda", runs + 1) is not None
     assert built(cfg, "cuda", monkeypatch, runs + 1) is GramEngine
@@ -62,13 +62,13 @@ def built(cfg: TrainConfig, device: str, monkeypatch: pytest.MonkeyPatch, runs: 
     monkeypatch.setattr(GramEngine, "__init__", lambda *_: None)
     monkeypatch.setattr(ReplayedGramEngine, "__init__", lambda *_: None)
     data: Sequence[Any] = [None] * runs
-    return type(gram_engine(Spec([cfg] * runs, data, torch.device(device))))
+    return type(gram_engine(EngineSpec([cfg] * runs, data, torch.device(device))))
 
 
 def test_only_an_engine_that_replays_offers_stretches() -> None:
     spec = spec_of()
-    assert isinstance(ReplayedGramEngine(spec), StretchEngine)
-    assert not isinstance(gram_engine(spec), StretchEngine)
+    assert isinstance(ReplayedGramEngine(spec), MultiEpochEngine)
+    assert not isinstance(gram_engine(spec), MultiEpochEngine)
 
 
 def test_memory_counts_what_a_graph_keeps() -> None:
@@ -98,5 +98,5 @@ def test_an_epoch_allocates_what_is_predicted(
     ours.train_epochs(0, 1)
     with torch.inference_mode(), Peak() as peak:
         ours._epoch()
-    predicted = 4 * cost._step_numbers(spec.cfg)
+    predicted = 4 * cost._step_elements(spec.cfg)
     assert 0.4 * predicted < peak.bytes <= predicted

@@ -14,11 +14,11 @@ import torch
 
 from mmcl_fast import TrainConfig, train
 from mmcl_fast.data import sample
-from mmcl_fast.engines import GramEngine, Spec, StretchEngine, memory_bytes
+from mmcl_fast.engines import EngineSpec, GramEngine, MultiEpochEngine, memory_bytes
 from mmcl_fast.engines.cuda_graph import cuda_graph
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine, gram_engine
 from mmcl_fast.training import loop
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 
 from .replay_cases import CASES, Case, copied, one_by_one, same, same_state, spec_of
 
@@ -47,7 +47,7 @@ def test_stretches_are_epochs_one_by_one(
     case.apply(monkeypatch)
     spec = spec_of(runs, dtype=dtype, device="cuda", **case.settings)
     ours, plain = gram_engine(spec), GramEngine(spec)
-    assert isinstance(ours, StretchEngine)
+    assert isinstance(ours, MultiEpochEngine)
     epoch = 0
     for count in (1, 4, 1, 7):
         same(ours.train_epochs(epoch, count), one_by_one(plain, epoch, count))
@@ -91,7 +91,7 @@ def test_an_engine_survives_one_that_was_captured_before_it() -> None:
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_training_by_graphs_is_training(modality: str) -> None:
     cfg = TrainConfig(n=300, d=400, m=40, modality=modality, epochs=40, evaluate_every=15)
-    cfg = settle(cfg.replace(device="cuda"))
+    cfg = resolve_settings(cfg.replace(device="cuda"))
     assert cfg.engine == "gram"
     data = [sample(cfg)]
     want = loop.train_batch([cfg], data, build=GramEngine).runs([None])[0]
@@ -148,7 +148,7 @@ def test_memory_is_within_the_prediction_and_given_back(n: int, modality: str) -
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     held, taken = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    ours = ReplayedGramEngine(Spec(spec.configs, spec.data, torch.device("cuda")))
+    ours = ReplayedGramEngine(EngineSpec(spec.configs, spec.data, torch.device("cuda")))
     ours.train_epochs(0, 5)
     torch.cuda.synchronize()
     predicted = memory_bytes(spec.cfg.replace(device="cuda"), "gram")

@@ -10,7 +10,7 @@ import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig, _native, train, train_many
 from mmcl_fast.data import sample
-from mmcl_fast.engines import ENGINES, Spec, resolve_engine
+from mmcl_fast.engines import ENGINES, EngineSpec, resolve_engine
 from tests.support.budget import assert_within_budget
 
 CURVES = ("loss", "signal", "noise")
@@ -304,7 +304,7 @@ def test_embeddings_are_those_of_the_gram_engine() -> None:
         data = [sample(cfg.replace(seed=s)) for s in range(2)]
         found = {}
         for name in ("native", "gram"):
-            engine = ENGINES[name].build(Spec([cfg, cfg], data, torch.device("cpu")))
+            engine = ENGINES[name].build(EngineSpec([cfg, cfg], data, torch.device("cpu")))
             for epoch in range(20):
                 engine.train_epoch(epoch)
             found[name] = engine.embeddings()

@@ -105,7 +105,7 @@ def test_fresh_views_on_a_gpu_are_exact_sums_in_the_pieces_drawn(
     some: bool, features: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Drawn(StreamedRows):
-        piece_numbers = 1  # 256 rows, as of many numbers; held rows are one piece there
+        piece_elements = 1  # 256 rows, as of many numbers; held rows are one piece there
 
     monkeypatch.setattr(gpu, "DeviceRows", Drawn)
     cfg = BASE.replace(augment="per_epoch")

@@ -7,7 +7,8 @@ import torch
 
 from mmcl_fast import EngineRefusedError, TrainConfig
 from mmcl_fast.data.signal_noise import sampling
-from mmcl_fast.engines import ENGINES, Spec, TritonEngine, memory_bytes, resolve_engine
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
+from mmcl_fast.engines import ENGINES, EngineSpec, TritonEngine, memory_bytes, resolve_engine
 
 CFG = TrainConfig(device="cuda")
 
@@ -110,11 +111,11 @@ def test_what_is_computed_stays_on_the_device(
 
     cfg = TrainConfig(n=10, d=30, m=4, n_test=6, modality=modality, data=data, d_b=20)
     configs = [cfg.replace(seed=seed) for seed in range(3)]
-    drawn = sampling._Draw(configs, normals).data()
+    drawn = SignalNoiseBatch([sampling._Draw(configs, normals).block()])
     for name, value in vars(drawn[0]).items():
         assert value is None or value.device.type == ("cpu" if "labels" in name else "meta"), name
-    engine = TritonEngine(Spec(configs, drawn, device))
-    found = [*engine.embeddings(), *engine.state().values(), *sum(engine.moved(), ())]
+    engine = TritonEngine(EngineSpec(configs, drawn, device))
+    found = [*engine.embeddings(), *engine.state().values(), *sum(engine.span_coefficients(), ())]
     assert {x.device for x in found} == {device}
     # Of each modality |mu|^2, <w, mu> and three of each kind of vector; evaluation: six, and one.
     assert len(launches) == (2 * 5 if cfg.is_multi else 2 + 2 * 3) + 7

@@ -7,6 +7,7 @@ import torch
 
 from mmcl_fast import TrainConfig, train_many
 from mmcl_fast.data.signal_noise.gpu import DeviceNormals, square_norms
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.sampling import _Draw, sample_many
 from mmcl_fast.training import recorder
 
@@ -20,7 +21,7 @@ def test_draws_are_those_of_the_cpu(data: str, modality: str, device: torch.devi
         BASE.replace(data=data, modality=modality, seed=seed, sigma_0=0.1 + seed)
         for seed in (0, 3, 2**64 - 1)
     ]
-    drawn = _Draw(configs, DeviceNormals(device)).data()
+    drawn = SignalNoiseBatch([_Draw(configs, DeviceNormals(device)).block()])
     for ours, want in zip(drawn, sample_many(configs), strict=True):
         assert ours.weights.device.type == device.type
         assert ours.labels.device.type == "cpu"
@@ -31,12 +32,13 @@ def test_draws_are_those_of_the_cpu(data: str, modality: str, device: torch.devi
 
 
 def test_norms(device: torch.device) -> None:
-    rows = [torch.randn(3, d, generator=torch.Generator().manual_seed(d)) for d in (7, 7, 20, 7)]
-    found = square_norms(rows, device).cpu()
-    exact = torch.stack([x.double().square().sum(1) for x in rows])
+    generator = torch.Generator().manual_seed(0)
+    blocks = [torch.randn(k, 3, d, generator=generator) for k, d in ((2, 7), (1, 20), (1, 7))]
+    found = square_norms(blocks, device).cpu()
+    exact = torch.cat([x.double().square().sum(2) for x in blocks])
     torch.testing.assert_close(found.double(), exact, rtol=4 * torch.finfo(torch.float32).eps,
                                atol=0)  # fmt: skip
-    assert torch.equal(square_norms(rows[2:3], device)[0].cpu(), found[2])
+    assert torch.equal(square_norms(blocks[1:2], device)[0].cpu(), found[2])
 
 
 @pytest.mark.parametrize("modality", ["single", "multi"])

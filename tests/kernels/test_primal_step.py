@@ -12,7 +12,7 @@ from mmcl_fast import TrainConfig
 from mmcl_fast.data import sample
 from mmcl_fast.data.signal_noise.gpu import DeviceRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import PrimalEngine, Spec
+from mmcl_fast.engines import EngineSpec, PrimalEngine
 from mmcl_fast.engines.encoder_triton import TritonModality
 from mmcl_fast.engines.paper_loss import label_halves_triton
 from mmcl_fast.losses.triton_backend import chunked
@@ -76,7 +76,7 @@ def widened(data: SignalNoiseData) -> SignalNoiseData:
 
 
 def trained(cfg: TrainConfig, data: SignalNoiseData, device: torch.device) -> dict[str, Any]:
-    engine = PrimalEngine(Spec([cfg], [data], device))
+    engine = PrimalEngine(EngineSpec([cfg], [data], device))
     losses = [engine.train_epoch(epoch) for epoch in range(cfg.epochs)]
     signal, noise = engine.signal_and_noise()
     found = {"losses": torch.cat(losses), "last": engine.loss(cfg.epochs), "signal": signal,
@@ -143,7 +143,7 @@ PIECES = [
 def test_streamed_as_held(
     case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DeviceRows, "piece_numbers", 1)  # 256 rows, and the rest
+    monkeypatch.setattr(DeviceRows, "piece_elements", 1)  # 256 rows, and the rest
     cfg = BASE.replace(**{"n": 300, "d": 24, "epochs": 1} | case.settings)
     held = trained(cfg, sample(cfg), device)
     streamed = cfg.replace(data="streamed")
@@ -167,11 +167,11 @@ def test_in_one_piece_streamed_is_held_bit_for_bit(
 
 def test_a_saved_state_goes_on(device: torch.device) -> None:
     data = sample(BASE)
-    first = PrimalEngine(Spec([BASE], [data], device))
+    first = PrimalEngine(EngineSpec([BASE], [data], device))
     first.train_epoch(0)
     state = {name: x.clone() for name, x in first.state().items()}
     whole = first.train_epoch(1)
-    other = PrimalEngine(Spec([BASE], [data], device))
+    other = PrimalEngine(EngineSpec([BASE], [data], device))
     other.load_state(state)
     assert torch.equal(other.train_epoch(1), whole)
     for one, same in zip(first.state().values(), other.state().values(), strict=True):
@@ -185,7 +185,7 @@ def test_where_kernels_cannot_run_torch_computes(
     exact = trained(BASE, data, device)["losses"]
     lacking = "mmcl_fast.engines.primal.kernels_lack"
     monkeypatch.setattr(lacking, lambda *, on_cuda: "expected a newer GPU")
-    engine = PrimalEngine(Spec([BASE], [data], device))
+    engine = PrimalEngine(EngineSpec([BASE], [data], device))
     assert not isinstance(engine._modalities[0], TritonModality)
     losses = torch.cat([engine.train_epoch(epoch) for epoch in range(BASE.epochs)])
     assert far(losses.double().cpu(), exact) < 1e-5

@@ -12,7 +12,7 @@ import torch
 from mmcl_fast import TrainConfig, train, train_many
 from mmcl_fast.data import sample
 from mmcl_fast.data.signal_noise.sampling import as_data
-from mmcl_fast.engines import ENGINES, Spec, TritonEngine
+from mmcl_fast.engines import ENGINES, EngineSpec, TritonEngine
 from mmcl_fast.kernels import trajectory
 from mmcl_fast.kernels._tiles import Tile
 from tests.support.budget import assert_within_budget
@@ -201,7 +201,7 @@ def test_the_longest_runs_begin_first(
     use_tile(monkeypatch, BLOCKS_OF_16)
     cfg = TrainConfig(**SMALL, device=device.type)
     data = [as_data(cfg, float32_data(cfg, p)) for p in (15, 17, 14, 1)]  # 2, 3, 2 and 3 blocks
-    runs = TritonEngine(Spec([cfg] * len(data), data, device))._runs
+    runs = TritonEngine(EngineSpec([cfg] * len(data), data, device))._runs
     assert runs.order.tolist() == [1, 3, 0, 2]
 
 
@@ -248,7 +248,7 @@ def test_runs_of_a_launch_have_their_own_temperature_and_step(device: torch.devi
 
 
 def algorithm_for(configs: list[TrainConfig], device: torch.device) -> TritonEngine:
-    return TritonEngine(Spec(configs, [sample(cfg) for cfg in configs], device))
+    return TritonEngine(EngineSpec(configs, [sample(cfg) for cfg in configs], device))
 
 
 def test_dead_neurons_and_exact_zeros_stay(device: torch.device) -> None:
@@ -296,7 +296,7 @@ def test_without_the_other_label_there_is_nothing_to_learn(
 ) -> None:
     cfg = TrainConfig(**(SMALL | {"n": 9}), modality=modality, device=device.type, sigma_0=1.0)
     alike = replace(sample(cfg), labels=torch.full((cfg.n,), label))
-    engine = TritonEngine(Spec([cfg], [alike], device))
+    engine = TritonEngine(EngineSpec([cfg], [alike], device))
     before = {name: x.clone() for name, x in engine.state().items()}
     assert not engine.train_epochs(0, 2).loss.any()
     for name, x in engine.state().items():
@@ -343,7 +343,7 @@ def test_embeddings_are_those_of_the_gram_engine(device: torch.device, modality:
     data = [sample(cfg.replace(seed=s)) for s in range(2)]
     found = {}
     for name in ("triton", "gram"):
-        engine = ENGINES[name].build(Spec([cfg, cfg], data, device))
+        engine = ENGINES[name].build(EngineSpec([cfg, cfg], data, device))
         for epoch in range(3):
             engine.train_epoch(epoch)
         found[name] = engine.embeddings()

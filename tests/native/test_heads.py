@@ -134,7 +134,7 @@ def test_bad_buffers_are_refused(name: str, spoil, message: str) -> None:
 
 def test_the_shape_alone_decides_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(linear_probe, "NATIVE_NUMBERS", 200)
+    monkeypatch.setattr(linear_probe, "NATIVE_ELEMENTS", 200)
     monkeypatch.setattr(
         linear_probe,
         "fit_chunks",

@@ -21,7 +21,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 
 @pytest.fixture(params=["native", "torch"], autouse=True)
 def solver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(linear_probe, "NATIVE_NUMBERS", 10**9 if request.param == "native" else 0)
+    monkeypatch.setattr(linear_probe, "NATIVE_ELEMENTS", 10**9 if request.param == "native" else 0)
     return request.param
 
 

@@ -16,7 +16,7 @@ from mmcl_fast import (
     train,
 )
 from mmcl_fast.data import sample
-from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
+from mmcl_fast.engines import EngineSpec, NativeEngine, memory_bytes
 from mmcl_fast.training import batches
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=12, evaluate_every=4)
@@ -232,7 +232,7 @@ def test_a_batch_on_a_gpu_fits_into_what_is_free(monkeypatch) -> None:
 
 def test_state_of_other_padding_is_refused_whole() -> None:
     cfg = TrainConfig(n=12, d=30, m=4, n_test=3, epochs=3, engine="native", device="cpu")
-    engine = NativeEngine(Spec([cfg], [sample(cfg)], torch.device("cpu")))
+    engine = NativeEngine(EngineSpec([cfg], [sample(cfg)], torch.device("cpu")))
     before = {name: x.clone() for name, x in engine.state().items()}
     *names, last = before
     other = {name: before[name] + 1 for name in names} | {last: torch.zeros(7, 7)}

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import Run, TrainConfig, train, train_many
-from mmcl_fast.engines import NativeEngine, Spec, memory_bytes
+from mmcl_fast.engines import EngineSpec, NativeEngine, memory_bytes
 from mmcl_fast.training import batches, loop, recorder
 from mmcl_fast.training.recorder import Recorder
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 
 from .test_batches import same
 
@@ -37,8 +37,8 @@ class Lagging:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.copies: list[Tensor] = []
         self._sent: list[tuple[Tensor, Tensor]] = []
-        monkeypatch.setattr(recorder, "_lags", lambda device: True)
-        monkeypatch.setattr(recorder, "_on_its_way", self._send)
+        monkeypatch.setattr(recorder, "_is_asynchronous", lambda device: True)
+        monkeypatch.setattr(recorder, "_copy_to_host", self._send)
         monkeypatch.setattr(torch.cuda, "Event", lambda: _Event(self._sent))
         monkeypatch.setattr(batches, "drawing_device", lambda cfg: torch.device("cpu"))
         self.log = watch(monkeypatch)
@@ -66,7 +66,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A log of what is done, in batches of `WIDTH`, whose heads are fitted after each look."""
     log: list[str] = []
     monkeypatch.setattr(batches, "_width", lambda kinds: WIDTH)
-    monkeypatch.setattr(recorder, "HELD_HEADS", 1)
+    monkeypatch.setattr(recorder, "PENDING_PROBES", 1)
     for owner, name, what in (
         (batches, "sample_many", "draw"),
         (NativeEngine, "train_epochs", "train"),
@@ -123,7 +123,7 @@ def test_what_is_not_begun_ahead_waits_for_what_is(monkeypatch: pytest.MonkeyPat
 
 def test_data_and_engine_are_made_beside_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     log = watch(monkeypatch)
-    _log_entries(monkeypatch, batches, "_beside", log)
+    _log_entries(monkeypatch, batches, "_on_side_stream", log)
     monkeypatch.setattr(NativeEngine, "_project", _logged(log, "make", NativeEngine._project))
     train_many([TINY.replace(evaluate_every=0)])
     assert log == ["in", "draw", "out", "in", "make", "out", "train", "read"]
@@ -139,14 +139,14 @@ def test_training_waits_for_what_was_made_beside(monkeypatch: pytest.MonkeyPatch
 
     made: list[Stream] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda *a, **k: made.append(Stream()) or made[-1])
-    monkeypatch.setattr(batches, "_preparing", cache(batches._preparing.__wrapped__))
+    monkeypatch.setattr(batches, "_side_stream", cache(batches._side_stream.__wrapped__))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     _log_entries(monkeypatch, torch.cuda, "stream", log)
     for _ in range(2):
-        with batches._beside(torch.device("cuda")):
+        with batches._on_side_stream(torch.device("cuda")):
             log.append("launch")
-    with batches._beside(None):
+    with batches._on_side_stream(None):
         log.append("launch")
     assert log == ["in", "launch", "out", "wait"] * 2 + ["launch"]
     assert len(made) == 1
@@ -178,7 +178,7 @@ def test_an_engine_lives_until_its_results_are_read(monkeypatch: pytest.MonkeyPa
     Lagging(monkeypatch)
     engines: list[weakref.ref[NativeEngine]] = []
 
-    def build(spec: Spec) -> NativeEngine:
+    def build(spec: EngineSpec) -> NativeEngine:
         engine = NativeEngine(spec)
         engines.append(weakref.ref(engine))
         return engine
@@ -221,7 +221,7 @@ def test_no_result_shows_it(
     configs = seeds(TINY.replace(data=data, **change))
     alone = [train(cfg) for cfg in configs]
     Lagging(monkeypatch)
-    monkeypatch.setattr(recorder, "HELD_HEADS", 2 * WIDTH)  # two looks at a time
+    monkeypatch.setattr(recorder, "PENDING_PROBES", 2 * WIDTH)  # two looks at a time
     check(train_many(configs), alone)
 
 
@@ -260,7 +260,7 @@ def test_a_failed_batch_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_last_look_at_losses_that_changes_nothing_is_spared() -> None:
     def looks(lags: bool, cfg: TrainConfig) -> list[bool]:
         found = Recorder([cfg], batches.sample_many([cfg]))
-        found._lags = lags
+        found._is_asynchronous = lags
         return [found.all_diverged(epoch) for epoch in (8, 16)]
 
     # No loss was recorded, so all of them are NaN. 16 is the last epoch but one.
@@ -311,7 +311,7 @@ def test_a_batch_that_does_not_fit_beside_another_waits(monkeypatch: pytest.Monk
     monkeypatch.setattr(batches, "_fits_beside", lambda cfg, needed: seen.append(needed))
     train_many(configs)
     assert log.index("read") < max(k for k, what in enumerate(log) if what == "draw")
-    assert seen == [WIDTH * memory_bytes(settle(TINY), "native")] * 2
+    assert seen == [WIDTH * memory_bytes(resolve_settings(TINY), "native")] * 2
 
 
 def test_what_fits_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:

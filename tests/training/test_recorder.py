@@ -56,7 +56,7 @@ def test_labels_are_checked_at_the_first_look_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         linear_probe, "_check", lambda f, labels: seen.append(labels) or check(f, labels)
     )
-    monkeypatch.setattr(recorder, "HELD_HEADS", 1)
+    monkeypatch.setattr(recorder, "PENDING_PROBES", 1)
     cfg = TINY.replace(device="cpu", engine="native")
     train(cfg)
     assert [len(labels[0]) for labels in seen] == [cfg.n, cfg.n_test], "premise: four looks"

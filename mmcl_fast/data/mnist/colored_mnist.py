@@ -37,12 +37,12 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ColouredDigits:
-    """Tinted digits; the images are made when asked for.
+    """Tinted digits; images are computed on request.
 
     Attributes:
         grey: Untinted images, uint8 [n, S, S].
-        digits: What they show, int64 [n].
-        labels: What the label says (noise included), int64 [n].
+        digits: True classes, int64 [n].
+        labels: Labels with label noise, int64 [n].
         colours: Index of the colour, int64 [n].
         palette: Red, green, blue in [0, 1], float32 [10, 3].
     """
@@ -62,7 +62,7 @@ class ColouredDigits:
         return self.grey[index].unsqueeze(1).to(torch.float32).div(255.0) * tint
 
     def to(self, device: torch.device) -> ColouredDigits:
-        """The same on a device."""
+        """A copy on a device."""
         return ColouredDigits(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
@@ -80,12 +80,12 @@ def coloured_digits(
 
     Args:
         grey: All images of the file, uint8 [N, S, S].
-        digits: What they show, [N].
+        digits: True classes, [N].
         kind: "train" and "id": the rule; "rand": uniform colours; "rev": the reversed rule.
         rule: The distribution.
         seed: Key of the stream, 0 .. 2^64 - 1.
-        part: Which file it is; a place in another file is another draw.
-        index: The images wanted, in order; None: all.
+        part: The file; equal indices in different files have different draws.
+        index: Indices of the images, in order; None: all.
 
     Returns: The tinted digits, on the CPU.
     """
@@ -104,7 +104,7 @@ def coloured_digits(
 def draw(
     digits: Integers, kind: Kind, *, rule: ColourRule, seed: int, part: Part, index: Integers
 ) -> tuple[Integers, Integers]:
-    """Labels and colours [n] of the images at `index` of a file, which show `digits`."""
+    """Labels and colours [n] of the images at `index` of a file, of true classes `digits`."""
     if len(index) == 0:
         return digits.copy(), digits.copy()
     first, last = int(index.min()), int(index.max())
@@ -116,22 +116,22 @@ def draw(
     if kind == "rand":
         return labels, uniform
     base = labels if rule.colour_from == "label" else digits
-    own = _partner(base, rule.reversal) if kind == "rev" else base
-    colours = _replaced(own, flag, which, rule.colour_noise, rule.colour_to)
+    expected = _partner(base, rule.reversal) if kind == "rev" else base
+    colours = _replaced(expected, flag, which, rule.colour_noise, rule.colour_to)
     if rule.tied == "first_two":
         colours = np.where(base < 2, colours, uniform)
     return labels, colours
 
 
-def subset(total: int, count: int, *, seed: int) -> Integers:
-    """`count` of `total` training images, in the file's order; a smaller subset lies in a larger.
+def subset(image_count: int, count: int, *, seed: int) -> Integers:
+    """Indices of `count` of the training images, ascending; smaller subsets are nested in larger.
 
     Args:
-        total: Images in the file.
-        count: Images wanted, 0 .. total.
+        image_count: Images in the file.
+        count: Images of the subset, 0 .. image_count.
         seed: Key of the stream.
     """
-    priority = words(seed, STREAM, (1, total, 1), start=(PARTS["train"], 0, PRIORITY_DIM))
+    priority = words(seed, STREAM, (1, image_count, 1), start=(PARTS["train"], 0, PRIORITY_DIM))
     order = np.argsort(priority[0, :, 0], kind="stable")  # ties to the smaller index
     return np.sort(order[:count])
 
@@ -149,10 +149,10 @@ def _replaced(
     to: str,
 ) -> Integers:
     """Values, each with the probability (to 2^-33) replaced by another class, or by any."""
-    hit = flag.astype(np.uint64) < np.uint64(round(probability * 2**32))
+    is_replaced = flag.astype(np.uint64) < np.uint64(round(probability * 2**32))
     if to == "any":
-        return np.where(hit, _below(which, CLASSES), values)
-    return np.where(hit, (values + 1 + _below(which, CLASSES - 1)) % CLASSES, values)
+        return np.where(is_replaced, _below(which, CLASSES), values)
+    return np.where(is_replaced, (values + 1 + _below(which, CLASSES - 1)) % CLASSES, values)
 
 
 def _partner(classes: Integers, reversal: str) -> Integers:

@@ -1,4 +1,4 @@
-"""Fetching the MNIST files: several mirrors, resumed where they broke off, checked before use."""
+"""Download of the MNIST files from several mirrors, resumable, with verified checksums."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def fetch_digits(
     on_bytes: OnBytes | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Path]:
-    """Bring the four files into `folder`; what is there and genuine is left as it is.
+    """Download the four files into `folder`; existing files with the right checksum are kept.
 
-    A file grows as NAME.part and gets its name when its size and MD5 are right, so an interrupted
-    download goes on where it was, at the same or at another mirror.
+    A file is written as NAME.part and renamed when its size and MD5 are right, so an interrupted
+    download is resumed, from the same or another mirror.
 
     Args:
-        folder: Made if missing.
+        folder: Created if missing.
         mirrors: Base addresses, http or https, tried in order.
-        on_bytes: Told a file's name and how many of its bytes there are.
-        timeout_s: Longest silence of a server, in seconds.
+        on_bytes: Called with the name of a file and the number of its bytes so far.
+        timeout_s: Timeout of a server, in seconds.
 
-    Returns: The files that were fetched.
-    Raises: DataError: No mirror gave the genuine file; the message has each one's reason.
+    Returns: The downloaded files.
+    Raises: DataError: No mirror has the genuine file; the message has the reason of each.
         OutputError: The folder cannot be written.
     """
     try:
@@ -53,16 +53,16 @@ def fetch_digits(
             f"data: expected a directory that can be written, got {str(folder)!r} "
             f"({error.strerror})"
         ) from error
-    wanted = [file for file in FILES.values() if not _is_here(folder, file)]
-    return [_fetch(folder, file, mirrors, on_bytes, timeout_s) for file in wanted]
+    missing = [file for file in FILES.values() if not _is_here(folder, file)]
+    return [_fetch(folder, file, mirrors, on_bytes, timeout_s) for file in missing]
 
 
 def _is_here(folder: Path, file: Published) -> bool:
-    place = find_file(folder, file)
-    if place is None:
+    path = find_file(folder, file)
+    if path is None:
         return False
     try:
-        return md5_of(contents(place)) == file.content_md5
+        return md5_of(contents(path)) == file.content_md5
     except DataError:
         return False
 
@@ -89,7 +89,7 @@ def _fetch(
 def _from_mirror(
     url: str, file: Published, part: Path, on_bytes: OnBytes | None, timeout_s: float
 ) -> str | None:
-    """Complete `part` from one mirror; None, or why it could not be done."""
+    """Complete `part` from one mirror; None, or the reason of the failure."""
     reason = "nothing"
     for _ in range(1 + MAX_RESUMES):
         before = part.stat().st_size if part.exists() else 0
@@ -101,11 +101,11 @@ def _from_mirror(
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
         size = part.stat().st_size if part.exists() else 0
         if size == file.size:
-            found = md5_of(part.read_bytes())
-            if found == file.md5:
+            md5 = md5_of(part.read_bytes())
+            if md5 == file.md5:
                 return None
             _discard(part)
-            reason = f"MD5 {found}"
+            reason = f"MD5 {md5}"
             if before == 0:
                 return reason
             continue  # what was there before may have been the bad half: once more from the start
@@ -121,13 +121,17 @@ def _from_mirror(
 def _append(
     url: str, file: Published, part: Path, on_bytes: OnBytes | None, timeout_s: float
 ) -> None:
-    """Read what is missing; a server that ignores the range sends, and we take, all of it."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    """Append the missing bytes; a server that ignores the range sends the whole file."""
+    size_before = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(
+        url, headers={"Range": f"bytes={size_before}-"} if size_before else {}
+    )
     with urllib.request.urlopen(request, timeout=timeout_s) as response:
-        starts_here = (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
-        resumed = have > 0 and response.status == http.client.PARTIAL_CONTENT and starts_here
-        size = have if resumed else 0
+        starts_here = (response.headers.get("Content-Range") or "").startswith(
+            f"bytes {size_before}-"
+        )
+        resumed = size_before > 0 and response.status == http.client.PARTIAL_CONTENT and starts_here
+        size = size_before if resumed else 0
         with part.open("ab" if resumed else "wb") as stream:
             # One byte more than published is enough to know that the file is another one.
             while size <= file.size and (chunk := response.read(CHUNK)):

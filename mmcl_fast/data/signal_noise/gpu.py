@@ -1,24 +1,23 @@
-"""Data made where they are used, on a GPU: the stream's bits, no copies from the host.
+"""Data drawn on a GPU, bit-identical to those drawn on the CPU, without copies from the host.
 
-Many runs' draws and squared norms, and one run's noise patches in pieces.
+Draws and squared norms of many runs, and the noise patches of one run in pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.data.signal_noise.rows import GPU_PIECE_NUMBERS, StreamedRows
-from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.data.signal_noise.rows import GPU_PIECE_ELEMENTS, StreamedRows
 from mmcl_fast.kernels.normal import normal_fill, normal_fill_runs
 from mmcl_fast.kernels.row_passes import row_dots_fwd
 from mmcl_fast.stream_tags import STREAM_TAGS
 
 
 class DeviceNormals:
-    """`generate.normal_runs` on a device: the same bits, no copies from the host.
+    """`generate.normal_runs` on a device, bit-identical, without copies from the host.
 
     Args:
         device: A CUDA device (the CPU in Triton's interpreter).
@@ -42,9 +41,9 @@ class DeviceNormals:
 
 
 class DeviceRows(StreamedRows):
-    """See `StreamedRows`; the same rows, in larger pieces."""
+    """`StreamedRows` drawn on a GPU, in larger pieces."""
 
-    piece_numbers = GPU_PIECE_NUMBERS
+    piece_elements = GPU_PIECE_ELEMENTS
 
     def _buffer(self, rows: int) -> Tensor:
         return torch.empty(rows, self._d, dtype=torch.float32, device=self._device)
@@ -60,14 +59,19 @@ class DeviceRows(StreamedRows):
         )
 
 
-def square_norms(rows: Sequence[Tensor], device: torch.device) -> Tensor:
-    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others."""
-    found = []
-    for part in stretches(rows):
-        x = stacked(rows[part], device)
+def square_norms(blocks: Iterable[Tensor], device: torch.device) -> Tensor:
+    """|x|^2 of the rows [..., d] of each run, on the device, [R, ...]; no run depends on others.
+
+    Args:
+        blocks: Rows of consecutive runs, [R_k, ..., d]; d may differ between blocks.
+        device: Where the norms are computed and returned.
+    """
+    norms = []
+    for block in blocks:
+        x = block.to(device)
         flat = x.flatten(0, -2)
-        found.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
-    return torch.cat(found)
+        norms.append(row_dots_fwd(flat, flat).view(x.shape[:-1]))
+    return torch.cat(norms)
 
 
 __all__ = ["DeviceNormals", "DeviceRows", "square_norms"]

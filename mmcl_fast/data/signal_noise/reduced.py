@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
-from mmcl_fast.data.stream.generate import NormalRuns, own_threads
+from mmcl_fast.data.stream.generate import NormalRuns, thread_count
 from mmcl_fast.stream_tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
@@ -34,12 +34,12 @@ def reduced_rows(
     Args:
         configs: Sizes, equal but for d, which may be up to 2^53, and keys.
         modality: "a" or "b".
-        normals: Draws normals, where rows are to be.
+        normals: Draws normals, on the device of the rows.
     """
     cfg, is_a = configs[0], modality == "a"
     suffix, columns = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
     freedom = np.array([c.d if is_a else c.d_b_value for c in configs]) - EXPLICIT_COORDINATES
-    found = []
+    factors = []
     for stream, first, count, keys in (
         ("noise", 0, cfg.n, [c.data_key for c in configs]),
         ("init", cfg.n, cfg.m, [c.init_key for c in configs]),
@@ -50,8 +50,8 @@ def reduced_rows(
         diagonal = torch.from_numpy(chi(degrees, first, keys, f"chi{suffix}"))
         at = torch.from_numpy(place)
         rows[:, at, EXPLICIT_COORDINATES + first + at] = diagonal.to(rows.device)
-        found.append(rows)
-    noise, weights = found
+        factors.append(rows)
+    noise, weights = factors
     return noise, weights
 
 
@@ -80,7 +80,7 @@ def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Fl
     See: mmcl_fast.data.stream.chi_numpy.chi (meaning).
     """
     out = np.empty(degrees.shape)
-    tag, threads = STREAM_TAGS[stream], own_threads()
+    tag, threads = STREAM_TAGS[stream], thread_count()
     _native.fill_chi(out, degrees, first_row=first_row, seeds=keys, tag=tag, threads=threads)
     return out
 

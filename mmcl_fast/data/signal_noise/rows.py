@@ -1,8 +1,8 @@
-"""Noise patches of many samples, some rows at a time: held in memory, or drawn when needed.
+"""Noise patches of n samples in pieces of rows: stored in memory, or drawn on request.
 
-The pieces depend on the sizes alone, so what is computed from them piece by piece is the same for
-held and for streamed rows, bit for bit. On a GPU held rows are one piece, and so are drawn ones up
-to `GPU_PIECE_NUMBERS`; of more, sums over samples agree but for rounding.
+Pieces depend on the sizes alone, so results are bit-identical for stored and streamed rows. On a
+GPU stored rows are one piece, and so are drawn rows up to `GPU_PIECE_ELEMENTS`; beyond, sums over
+samples agree to rounding.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.generate import normal
 from mmcl_fast.data.stream.region import MAX_THREADS
 
-PIECE_NUMBERS = 1 << 22  # 16 MiB of float32
-GPU_PIECE_NUMBERS = 1 << 26  # 256 MiB of float32: a product of a smaller piece would not fill one
-_PIECE_ROWS = 256  # fewer slow a matrix product down; and pieces of so many rows start aligned
+PIECE_ELEMENTS = 1 << 22  # 16 MiB of float32
+GPU_PIECE_ELEMENTS = 1 << 26  # 256 MiB of float32; products of smaller pieces do not fill a GPU
+_PIECE_ROWS = 256  # fewer slow matrix products down; pieces of 256 rows start aligned
 
 
 class SampleRows(Protocol):
     """Noise patches of n samples, [n, d]."""
 
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Rows [c, d] of given samples [k] or of all, with their places among those.
+        """Rows [c, d] of given samples [k] or of all, each piece with its slice of them.
 
         The rows may be overwritten by the next step.
         """
@@ -34,20 +34,20 @@ class SampleRows(Protocol):
 
 
 class HeldRows:
-    """Rows that are held in memory.
+    """Rows stored in memory.
 
     Args:
         rows: [n, d].
-        numbers: About so many make a piece; None: all rows are one, as products on a GPU want it.
+        elements: Approximate size of a piece; None: all rows are one piece, for products on a GPU.
     """
 
-    def __init__(self, rows: Tensor, *, numbers: int | None = PIECE_NUMBERS) -> None:
-        self._rows, self._numbers = rows, numbers
+    def __init__(self, rows: Tensor, *, elements: int | None = PIECE_ELEMENTS) -> None:
+        self._rows, self._elements = rows, elements
 
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._rows) if samples is None else len(samples)
-        for part in pieces_of(count, self._rows.shape[1], self._numbers):
+        for part in pieces_of(count, self._rows.shape[1], self._elements):
             if samples is None:
                 yield part, self._rows[part]
             else:
@@ -55,17 +55,17 @@ class HeldRows:
 
 
 class StreamedRows:
-    """Rows of a stream of `docs/stream.md`, drawn again whenever they are asked for.
+    """Rows of a stream of `docs/stream.md`, drawn on every request.
 
     Args:
         cfg: A run's settings.
-        kind: "a" and "b": noise patches of a modality; "epsilon": what the augmented view adds.
-        device: Where the rows are wanted.
+        kind: "a", "b": noise patches of a modality; "epsilon": augmentation noise.
+        device: Device of the rows.
         epoch: Of the augmentation, where it is drawn anew each epoch.
-        samples: Those that are sample 0, 1, .. here; default: all n.
+        samples: Indices of the rows; default: all n.
     """
 
-    piece_numbers = PIECE_NUMBERS
+    piece_elements = PIECE_ELEMENTS
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class StreamedRows:
     def pieces(self, samples: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """See `SampleRows.pieces`."""
         count = len(self._samples) if samples is None else len(samples)
-        rows = piece_rows(count, self._d, self.piece_numbers)
+        rows = piece_rows(count, self._d, self.piece_elements)
         buffer = self._buffer(rows)
-        for part in pieces_of(count, self._d, self.piece_numbers):
+        for part in pieces_of(count, self._d, self.piece_elements):
             x = buffer[: part.stop - part.start]
             if samples is None:
                 self._fill(x, self._samples[part.start])
@@ -117,7 +117,7 @@ class StreamedRows:
 
 
 class AddedRows:
-    """Sums of two sets of rows that are cut alike; the first set's may be overwritten."""
+    """Sums of two sets of rows with equal pieces; the first may be overwritten."""
 
     def __init__(self, rows: SampleRows, others: SampleRows) -> None:
         self._rows, self._others = rows, others
@@ -130,24 +130,24 @@ class AddedRows:
             yield part, x.add_(y)
 
 
-def pieces_of(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> Iterator[slice]:
-    """The pieces that `count` rows of d numbers are cut into."""
-    size = piece_rows(count, d, numbers)
+def pieces_of(count: int, d: int, elements: int | None = PIECE_ELEMENTS) -> Iterator[slice]:
+    """Slices of the pieces of `count` rows of d elements."""
+    size = piece_rows(count, d, elements)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def piece_rows(count: int, d: int, numbers: int | None = PIECE_NUMBERS) -> int:
-    """Rows of a piece: a multiple of 256, of about so many numbers, None: all; at least 1."""
+def piece_rows(count: int, d: int, elements: int | None = PIECE_ELEMENTS) -> int:
+    """Rows of a piece of about `elements`, a multiple of 256, at least 1; None: all rows."""
     rows = max(count, 1)
-    if numbers is None:
+    if elements is None:
         return rows
-    return min(rows, max(_PIECE_ROWS, numbers // d // _PIECE_ROWS * _PIECE_ROWS))
+    return min(rows, max(_PIECE_ROWS, elements // d // _PIECE_ROWS * _PIECE_ROWS))
 
 
 __all__ = [
-    "GPU_PIECE_NUMBERS",
-    "PIECE_NUMBERS",
+    "GPU_PIECE_ELEMENTS",
+    "PIECE_ELEMENTS",
     "AddedRows",
     "HeldRows",
     "SampleRows",

@@ -1,50 +1,87 @@
-"""Tensors of runs side by side as one tensor, without a copy where they are neighbours already."""
+"""Data of several runs, kept as the stacked tensors they were drawn into."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
-def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Tensors of one shape as one on a device, [R, ...]; shares memory with them where it can."""
-    first = tensors[0]
-    if _are_neighbours(tensors):
-        strides = first.numel(), *first.stride()
-        return first.as_strided((len(tensors), *first.shape), strides).to(device)
-    return torch.stack(list(tensors)).to(device)  # one copy to the device for all
+
+class SignalNoiseBatch(Sequence[SignalNoiseData]):
+    """Data of R runs in blocks of equal sizes; indexing gives the data of one run, as views.
+
+    Attributes:
+        blocks: Data of consecutive runs; each tensor has a leading dimension of runs, [R_k, ...].
+    """
+
+    def __init__(self, blocks: Iterable[SignalNoiseData]) -> None:
+        self.blocks = tuple(blocks)
+        self._runs = [run for block in self.blocks for run in _unstacked(block)]
+
+    @classmethod
+    def of(cls, runs: Sequence[SignalNoiseData]) -> SignalNoiseBatch:
+        """A batch unchanged, one run as a view, or several separate runs copied into blocks."""
+        if isinstance(runs, cls):
+            return runs
+        return cls(_stacked(list(group)) for _, group in groupby(runs, _shapes))
+
+    @overload
+    def __getitem__(self, index: int) -> SignalNoiseData: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SignalNoiseData]: ...
+    def __getitem__(self, index: int | slice) -> SignalNoiseData | Sequence[SignalNoiseData]:
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def parts(self) -> Iterator[tuple[slice, SignalNoiseData]]:
+        """The blocks, each with the indices of its runs."""
+        start = 0
+        for block in self.blocks:
+            stop = start + len(block.labels)
+            yield slice(start, stop), block
+            start = stop
+
+    def stacked(self, name: str) -> Tensor:
+        """A field whose shape is equal in all runs, [R, ...]; of one block without a copy."""
+        fields = [getattr(block, name) for block in self.blocks]
+        return fields[0] if len(fields) == 1 else torch.cat(fields)
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """A CPU's tensor on a device; a GPU is not waited for, as a plain copy to it would."""
+    """A CPU tensor on a device; the copy to a GPU is asynchronous, from pinned memory."""
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def _are_neighbours(tensors: Sequence[Tensor]) -> bool:
-    """Whether each begins where the one before it ends, as parts of one tensor do."""
-    first = tensors[0]
-    # The tensor that all are views of: to ask for its memory costs ten times as much.
-    whole, begin, size = first._base, first.storage_offset(), first.numel()
-    if whole is None and len(tensors) > 1:
-        return False
-    return all(
-        x._base is whole and x.storage_offset() == begin + k * size and x.is_contiguous()
-        for k, x in enumerate(tensors)
-    )
+def _unstacked(block: SignalNoiseData) -> list[SignalNoiseData]:
+    runs, fields = len(block.labels), vars(block)
+    columns = [[None] * runs if x is None else x.unbind() for x in fields.values()]
+    return [
+        SignalNoiseData(**dict(zip(fields, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
 
 
-def stretches(tensors: Sequence[Tensor]) -> Iterator[slice]:
-    """Where runs next to each other are of one shape."""
-    begin, shape = 0, tensors[0].shape
-    for k, x in enumerate(tensors):
-        if x.shape != shape:
-            yield slice(begin, k)
-            begin, shape = k, x.shape
-    yield slice(begin, len(tensors))
+def _stacked(runs: Sequence[SignalNoiseData]) -> SignalNoiseData:
+    fields: dict[str, Any] = {}
+    for name, first in vars(runs[0]).items():
+        if first is None or len(runs) == 1:
+            fields[name] = None if first is None else first.unsqueeze(0)
+        else:
+            fields[name] = torch.stack([getattr(run, name) for run in runs])
+    return SignalNoiseData(**fields)
 
 
-__all__ = ["on_device", "stacked", "stretches"]
+def _shapes(run: SignalNoiseData) -> list[torch.Size | None]:
+    return [None if x is None else x.shape for x in vars(run).values()]
+
+
+__all__ = ["SignalNoiseBatch", "on_device"]

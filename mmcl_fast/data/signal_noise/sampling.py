@@ -1,13 +1,14 @@
-"""The data of runs, drawn side by side: few calls for each stream, on a GPU one, for many runs.
+"""Drawing the data of many runs: a few calls per stream, on a GPU one.
 
-A run's data are a pure function of its config: what is drawn beside it, the number of threads and
-the device change no bit.
+The data of a run are a pure function of its config, bit-identical for any batch, number of threads
+and device.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.reduced import reduced_rows
-from mmcl_fast.data.signal_noise.run_batches import on_device
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch, on_device
 from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
     SignalNoiseData,
@@ -47,16 +48,15 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 
 def sample_many(
     configs: Sequence[TrainConfig], device: torch.device | None = None
-) -> list[SignalNoiseData]:
-    """`sample` of each config, to the bit; those alike in sizes share calls.
+) -> SignalNoiseBatch:
+    """`sample` of each config, bit for bit; consecutive runs of equal sizes share calls.
 
     Args:
-        configs: Settings of each run, in any mixture.
+        configs: Settings of each run; any may differ.
         device: A CUDA device to draw on; default: the CPU.
 
-    Returns: Data of each run; tensors are parts of larger ones, which hold those of several runs,
-        and all but the labels are on the device.
-    Raises: DataError: as `sample`; on a GPU its memory is the caller's care.
+    Returns: The data in the order of the configs; all fields but the labels are on the device.
+    Raises: DataError: as `sample`; the memory of a GPU is not checked.
     """
     normals: NormalRuns = normal_runs
     on_gpu = device is not None and device.type != "cpu"
@@ -64,25 +64,22 @@ def sample_many(
         from mmcl_fast.data.signal_noise.gpu import DeviceNormals
 
         normals = DeviceNormals(device)
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for k, cfg in enumerate(configs):
-        alike.setdefault(_sizes(cfg), []).append(k)
-    found: dict[int, SignalNoiseData] = {}
-    for members in alike.values():
+    blocks = []
+    for _, group in groupby(configs, _sizes):
+        alike = list(group)
         if not on_gpu:
-            _require_memory(configs[members[0]], len(members))
-        # What is drawn by one call stays in a CPU's cache until the views are made of it.
-        size = max(1, CHUNK_BYTES // data_bytes(configs[members[0]]))
-        width = len(members) if on_gpu else size
-        for first in range(0, len(members), width):
-            part = members[first : first + width]
-            drawn = _Draw([configs[k] for k in part], normals).data()
-            found |= dict(zip(part, drawn, strict=True))
-    return [found[k] for k in range(len(configs))]
+            _require_memory(alike[0], len(alike))
+        # On a CPU the draws of one call stay in the cache until the views are computed.
+        size = len(alike) if on_gpu else max(1, CHUNK_BYTES // data_bytes(alike[0]))
+        blocks += [
+            _Draw(alike[start : start + size], normals).block()
+            for start in range(0, len(alike), size)
+        ]
+    return SignalNoiseBatch(blocks)
 
 
 def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
-    """What runs agree in whose data are drawn by one call."""
+    """Settings that must be equal for the data of runs to be drawn by one call."""
     return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, cfg.n_test, cfg.columns, cfg.columns_b
 
 
@@ -94,11 +91,12 @@ class _Draw:
         self._keys = [cfg.data_key for cfg in configs]
         self._init_keys = [cfg.init_key for cfg in configs]
 
-    def data(self) -> list[SignalNoiseData]:
+    def block(self) -> SignalNoiseData:
+        """Data of all runs; each tensor has a leading dimension of runs."""
         cfg, configs = self._cfg, self._configs
         labels = _drawable_labels(configs)
         noise, weights = self._patches("a")
-        fields: dict[str, Tensor | None] = {
+        fields: dict[str, Any] = {
             "labels": labels,
             "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
             "nu": axis_vectors(cfg.columns, 0, [c.nu_norm for c in configs], weights),
@@ -112,7 +110,7 @@ class _Draw:
         }
         if cfg.is_multi:
             fields["noise_b"], weights_b = self._patches("b")
-            # The paper's mu~ lies along the second axis; reduced data keep the one that matters.
+            # The paper's mu~ is along the second axis; reduced data have one explicit axis.
             axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
             norms = [c.mu_b_norm for c in configs]
             fields["mu_b"] = axis_vectors(cfg.columns_b, axis, norms, weights_b)
@@ -120,12 +118,7 @@ class _Draw:
         elif noise is not None:
             scales = [c.sigma_eps for c in configs]
             fields["augmented"] = self._draw("augment", (cfg.n, cfg.columns), scales).add_(noise)
-        there = {name: field.unbind() for name, field in fields.items() if field is not None}
-        absent = {name: None for name, field in fields.items() if field is None}
-        return [
-            SignalNoiseData(**dict(zip(there, parts, strict=True)), **absent)  # type: ignore[arg-type]
-            for parts in zip(*there.values(), strict=True)
-        ]
+        return SignalNoiseData(**fields)
 
     def _patches(self, modality: str) -> tuple[Tensor | None, Tensor]:
         """Noise patches [R, n, columns], unless streamed, and initial weights [R, m, columns]."""
@@ -157,7 +150,7 @@ class _Draw:
 
 
 def check_drawable(cfg: TrainConfig) -> None:
-    """Refuse, before any work, data that `sample` would refuse."""
+    """Raise the errors of `sample` without drawing the data."""
     _require_memory(cfg, 1)
     _drawable_labels([cfg])
 
@@ -188,7 +181,7 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
 
 
 def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
-    """The data of a run: drawn if None, else the given arrays, checked against the config.
+    """Data of a run: drawn if None, else the user-supplied arrays, checked against the config.
 
     Args:
         cfg: The run's settings; its sizes must be those of the data.

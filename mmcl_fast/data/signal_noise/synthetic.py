@@ -1,4 +1,4 @@
-"""Signal-noise data of equations (1), (2), (5), and what epochs draw: views, negatives, batches."""
+"""Signal-noise data of equations (1), (2), (5); views, negatives and minibatches per epoch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True, kw_only=True)
 class SignalNoiseData:
-    """One data set with the weights at the start of training; tensors of one dtype.
+    """Data of one run with its initial weights; tensors of one dtype.
 
-    Labels are on the CPU; all else is on one device, the CPU unless it was drawn for a GPU.
+    Labels are on the CPU; the other fields are on one device, the GPU if drawn there.
 
     Attributes:
         labels: y, +1 or -1, both present, [n].
@@ -52,9 +52,9 @@ class SignalNoiseData:
 
 
 def data_bytes(cfg: TrainConfig) -> int:
-    """Memory of a run's data."""
-    numbers = sum(math.prod(shape) for shape in shapes(cfg).values())
-    return numbers * TORCH_DTYPES[cfg.dtype].itemsize
+    """Memory of the data of a run, in bytes."""
+    elements = sum(math.prod(shape) for shape in shapes(cfg).values())
+    return elements * TORCH_DTYPES[cfg.dtype].itemsize
 
 
 def axis_vectors(d: int, axis: int, norms: Sequence[float], like: Tensor) -> Tensor:
@@ -78,29 +78,29 @@ def draw_augmented(cfg: TrainConfig, noise: Tensor, epoch: int) -> Tensor:
 
 
 def draw_negatives(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor | None:
-    """N(i) as a bool mask [n, n] on the CPU, or None where it is all samples of the other label.
+    """N(i) as a bool mask [n, n] on the CPU, or None if it is all samples of the other label.
 
-    M smallest priority words among the other label: a uniform subset without replacement.
+    The M smallest priority words of the other label: a uniform subset without replacement.
     """
-    wanted = cfg.negatives_per_sample
-    if wanted is None:
+    count = cfg.negatives_per_sample
+    if count is None:
         return None
     y = labels.cpu().numpy()
     n = len(y)
-    if wanted >= max((y > 0).sum(), (y < 0).sum()):
+    if count >= max((y > 0).sum(), (y < 0).sum()):
         return None
     other = y[:, None] != y[None, :]
-    drawn_at = epoch if cfg.negatives_draw == "per_epoch" else 0
-    priority = words(cfg.data_key, "negatives", (1, n, n), epoch=drawn_at)[0].astype(np.int64)
+    epoch_drawn = epoch if cfg.negatives_draw == "per_epoch" else 0
+    priority = words(cfg.data_key, "negatives", (1, n, n), epoch=epoch_drawn)[0].astype(np.int64)
     # A same-label priority above every word sorts last; the stable sort breaks ties by index.
     order = np.argsort(np.where(other, priority, 1 << 32), axis=1, kind="stable")
-    chosen = np.zeros((n, n), dtype=bool)
-    np.put_along_axis(chosen, order[:, :wanted], values=True, axis=1)
-    return torch.from_numpy(chosen & other)
+    mask = np.zeros((n, n), dtype=bool)
+    np.put_along_axis(mask, order[:, :count], values=True, axis=1)
+    return torch.from_numpy(mask & other)
 
 
 def draw_minibatches(cfg: TrainConfig, epoch: int) -> list[Tensor]:
-    """Index sets of one epoch's minibatches, a fresh order each epoch; the last may be smaller."""
+    """Indices of the minibatches of an epoch, reordered each epoch; the last may be smaller."""
     if cfg.batch_size is None:
         raise ValueError("batch_size: expected an integer, got None")
     keys = words(cfg.data_key, "minibatch", (1, 1, cfg.n), epoch=epoch)[0, 0]
@@ -121,7 +121,7 @@ def check_both_labels(labels: Tensor, subject: str) -> None:
 
 
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
-    """Sizes of the fields of a run's data that are there."""
+    """Shapes of the fields of a run that are not None."""
     d = cfg.columns
     b = cfg.columns_b
     sizes: dict[str, tuple[int, ...]] = {

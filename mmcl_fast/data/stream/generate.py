@@ -199,7 +199,7 @@ def normal_runs(
         scales=factors,
         tag=region.tag,
         epoch=0,
-        threads=own_threads(),
+        threads=thread_count(),
     )
     return out
 
@@ -208,7 +208,7 @@ def label_runs(keys: Sequence[int], stream: str, count: int, dtype: DType) -> to
     """`labels` at run 0 of streams of several seeds, by one call, [R, count]."""
     require_memory(len(keys) * count * 4, f"{count} labels of {len(keys)} runs")
     word = np.empty((len(keys), 1, count), dtype=np.uint32)
-    tag, threads = STREAM_TAGS[stream], own_threads()
+    tag, threads = STREAM_TAGS[stream], thread_count()
     _native.fill_word_runs(word, seeds=keys, tag=tag, epoch=0, threads=threads)
     return _signs(word[:, 0], check_dtype(dtype))
 
@@ -219,8 +219,8 @@ def _signs(word: npt.NDArray[np.uint32], dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(1 - 2 * bits).to(dtype)
 
 
-def own_threads() -> int:
-    """Threads of a fill: torch's."""
+def thread_count() -> int:
+    """Threads of the native generator: those of torch."""
     return min(torch.get_num_threads(), MAX_THREADS)  # any number gives the same values
 
 
@@ -315,6 +315,6 @@ __all__ = [
     "labels",
     "normal",
     "normal_runs",
-    "own_threads",
+    "thread_count",
     "words",
 ]

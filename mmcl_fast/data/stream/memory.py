@@ -1,4 +1,4 @@
-"""Refuse an allocation that cannot fit, before the system starts killing processes for it."""
+"""Refusal of allocations that exceed the free memory, before the system kills the process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SMALL_BYTES = 1 << 20
 
 
 def available_bytes() -> int | None:
-    """Memory that can be allocated now without swapping, or None where the system does not say."""
+    """Memory that can be allocated without swapping, in bytes; None if unknown."""
     known = [b for b in (_system_bytes(), _container_bytes()) if b is not None]
     return min(known, default=None)
 
 
 def require_memory(needed: int, what: str) -> None:
     """Raise MemoryError, with the numbers, if `needed` bytes are more than is available."""
-    if needed <= SMALL_BYTES:  # not worth the time of asking the system
+    if needed <= SMALL_BYTES:  # faster than asking the system
         return
     available = available_bytes()
     if available is not None and needed > available:

@@ -1,4 +1,4 @@
-"""Memory that the native generator writes to: allocated here, or the caller's and checked."""
+"""Output memory of the native generator: allocated, or checked if the caller supplies it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def writable_view(out: torch.Tensor | npt.NDArray[Any]) -> npt.NDArray[Any]:
     if isinstance(out, np.ndarray):
         return out
     if not out.is_inference():
-        torch.autograd.graph.increment_version(out)  # what an in-place torch operation would do
+        torch.autograd.graph.increment_version(out)  # as an in-place torch operation does
     bits = out.view(torch.uint16) if out.dtype is torch.bfloat16 else out
     view: npt.NDArray[Any] = bits.numpy()
     return view

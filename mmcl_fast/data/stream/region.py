@@ -1,4 +1,4 @@
-"""A validated box of the random stream: which stream, where it starts, how large it is."""
+"""A validated box of the random stream: stream, start and shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmcl_fast.stream_tags import (
 )
 
 AXES = (("runs", MAX_RUN), ("samples", MAX_SAMPLE), ("dims", MAX_DIM))
-MAX_THREADS = 4096  # far above any machine: more is a slip
+MAX_THREADS = 4096  # far above any machine: more is a mistake
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 Triple = tuple[int, int, int]
 
@@ -60,7 +60,7 @@ class Region:
         )
 
     def part(self, axis: int, offset: int, size: int) -> Region:
-        """What is left from `offset` along `axis` on, at most `size` long there."""
+        """The part of length `size` (or up to the end) from `offset` on along an axis."""
         start, shape = list(self.start), list(self.shape)
         start[axis] += offset
         shape[axis] = min(size, shape[axis] - offset)
@@ -76,7 +76,7 @@ class Region:
 
 
 def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    """`value` as an int in low..high; True and False are refused, they are slips."""
+    """`value` as an int in low..high; True and False are refused."""
     if isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     try:

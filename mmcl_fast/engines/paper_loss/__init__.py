@@ -1,1 +1,1 @@
-"""The paper's loss in one pass, with its gradient: the trainer's own forms of it."""
+"""The paper's loss in one pass, with its gradient: the forms that the engines use."""

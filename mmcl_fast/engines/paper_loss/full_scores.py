@@ -1,4 +1,4 @@
-"""One direction of the paper's losses with its whole gradient in one pass over the scores.
+"""One direction of the paper's losses and its gradient in one pass over the scores.
 
 For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a noise patch),
 
@@ -6,8 +6,8 @@ For queries H, keys K and positives P, all 2 m-dimensional (a signal patch and a
     dL/dH_i = ( -(1 - p_ii) P_i + sum_{j in N(i)} p_ij K_j ) / (n m tau)
 
 by equation (8), because the similarity stops the gradient at its second argument (4). R independent
-runs are done side by side. The signal patch is never an n-row array: its features depend on the
-label only. Samples lie along the contiguous axis, which is the faster order for these products.
+runs are one batch. The signal patch is never an n-row array: its features depend on the
+label only. Samples are the contiguous axis, which is the faster order for these products.
 
 Numerics: everything in the inputs' dtype; any temperature is safe; a loss near 0 keeps its relative
 accuracy. Deterministic, and a run's result does not depend on the other runs of the batch: products
@@ -25,25 +25,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-CHUNK_SCORES = 1 << 22  # scores held at once for one run; a constant, so results never vary
+CHUNK_SCORES = 1 << 22  # of one run at a time; a constant, so results depend on n alone
 
 
 class Workspace:
-    """Memory that is used again in every epoch, by name and shape."""
+    """Tensors reused in every epoch, by name and shape."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._tensors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Uninitialised memory of a shape, with the dtype and device of `like`."""
         key = (name, shape)
-        if key not in self._held:
-            self._held[key] = like.new_empty(shape)
-        return self._held[key]
+        if key not in self._tensors:
+            self._tensors[key] = like.new_empty(shape)
+        return self._tensors[key]
 
 
 class Features:
-    """Activations of one modality or view; may be kept while `both` is filled anew.
+    """Activations of one modality or view; `both` may be overwritten in place.
 
     Attributes:
         both: act(<w_r, xi_i>) for the n samples, then act(<w_r, mu>) and act(-<w_r, mu>), the
@@ -63,7 +63,7 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureGradient:
-    """Gradient of the mean loss with respect to query features: `weight` times these.
+    """Gradient of the mean loss with respect to query features, divided by `weight`.
 
     Attributes:
         signal: Summed over the samples of each label, [R, m, 2].
@@ -78,10 +78,10 @@ class FeatureGradient:
 
 @dataclass(frozen=True)
 class Roles:
-    """Who plays what in a direction of the loss.
+    """Query, key and positive features of one direction of the loss.
 
     Attributes:
-        query: Features that get the gradient.
+        query: Features that receive the gradient.
         key: Features of the negatives.
         positive: Features of the positives: of the augmented view, or `key` itself.
     """
@@ -92,14 +92,14 @@ class Roles:
 
 
 class Labels:
-    """Labels of the samples of R runs, in the two forms that the loss reads.
+    """Labels of the samples of R runs, as a mask and one-hot.
 
     Args:
-        labels: +1 or -1, [R, n]; 0 for a row that is padding and no sample.
+        labels: +1 or -1, [R, n]; 0 for a padding row.
 
     Attributes:
         positive: Whether a label is +1, [R, n].
-        one_hot: Row 0 for +1, row 1 for -1, neither for 0, [R, 2, n].
+        one_hot: Row 0 is 1 for +1, row 1 for -1, neither for 0, [R, 2, n].
     """
 
     def __init__(self, labels: Tensor) -> None:
@@ -116,7 +116,7 @@ class Negatives(Protocol):
 
 
 class ListedNegatives:
-    """A bias held whole, [R, n, n]."""
+    """A stored bias, [R, n, n]."""
 
     def __init__(self, bias: Tensor) -> None:
         self._bias = bias
@@ -127,7 +127,7 @@ class ListedNegatives:
 
 
 class OtherLabel:
-    """All samples of the other label; the bias of a chunk is made when it is needed."""
+    """All samples of the other label; the bias of each chunk is computed on request."""
 
     def __init__(self, labels: Tensor) -> None:
         self._labels = labels
@@ -139,10 +139,10 @@ class OtherLabel:
         )
 
 
-def bias_of(chosen: Tensor, start: int, dtype: torch.dtype) -> Tensor:
-    """Bias of the rows `start ...` of a bool mask of negatives, [R, rows, n]."""
-    bias = torch.zeros(chosen.shape, dtype=dtype, device=chosen.device)
-    bias.masked_fill_(~chosen, -torch.inf)
+def bias_of(mask: Tensor, start: int, dtype: torch.dtype) -> Tensor:
+    """Bias [R, rows, n] of the query rows from `start` on, from their bool mask of negatives."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    bias.masked_fill_(~mask, -torch.inf)
     bias.diagonal(start, dim1=1, dim2=2).zero_()
     return bias
 
@@ -157,83 +157,87 @@ def one_pass(
     want_gradient: bool = True,
     padding: int = 0,
 ) -> tuple[Tensor, FeatureGradient | None]:
-    """Loss of one direction and its gradient with respect to the query's features.
+    """Loss of one direction and its gradient with respect to the query features.
 
     Args:
         roles: Query, key and positive.
         labels: Of the n rows.
         negatives: N(i).
         tau: Temperature.
-        workspace: Memory for the scores, used again in the next call.
+        workspace: Tensors reused by the next call.
         want_gradient: False computes the loss alone.
-        padding: Of the n rows, the last that are no samples: features and labels 0, no negatives
-            and nobody's negative. They have no part in the loss and a gradient of 0.
+        padding: Number of trailing rows that are padding: features and labels 0, negatives of no
+            sample. They do not enter the loss, and their gradient is 0.
 
     Returns: The mean loss of each run, [R], and the gradient.
     """
     runs, n = labels.positive.shape
     query, key, positive = roles.query, roles.key, roles.positive
     scale = 1.0 / (query.neurons * tau)
-    matched = _matched_scores(roles, labels, scale)
-    pull = query.noise.new_empty(query.noise.shape)
-    losses, missing = [], []
+    positive_scores = _positive_scores(roles, labels, scale)
+    noise_gradient = query.noise.new_empty(query.noise.shape)
+    losses, one_minus_p_parts = [], []
     for rows in _chunks(n):
         shape = (runs, rows.stop - rows.start, n)
-        scores = workspace.empty("scores", shape, matched)
+        scores = workspace.empty("scores", shape, positive_scores)
         bias, keys = negatives.rows(rows.start, rows.stop), key.noise
         torch.baddbmm(bias, query.noise[:, :, rows].mT, keys, alpha=scale, out=scores)
-        own = matched[:, rows]
-        scores.diagonal(rows.start, dim1=1, dim2=2).copy_(own)
-        weights = torch.softmax(scores, 2, out=workspace.empty("weights", shape, matched))
-        top, likeliest = scores.amax(2), weights.amax(2)
+        chunk_positive = positive_scores[:, rows]
+        scores.diagonal(rows.start, dim1=1, dim2=2).copy_(chunk_positive)
+        weights = torch.softmax(scores, 2, out=workspace.empty("weights", shape, positive_scores))
+        row_max, largest_weight = scores.amax(2), weights.amax(2)
         diagonal = weights.diagonal(rows.start, dim1=1, dim2=2)
-        hit = diagonal.clone()
+        p_positive = diagonal.clone()
         diagonal.zero_()
-        miss = weights.sum(2)  # 1 - p_ii without cancellation
-        losses.append(_minus_log(hit, miss, top - own, likeliest))
-        missing.append(miss)
+        one_minus_p = weights.sum(2)  # 1 - p_ii without cancellation
+        losses.append(_minus_log(p_positive, one_minus_p, row_max - chunk_positive, largest_weight))
+        one_minus_p_parts.append(one_minus_p)
         if want_gradient and rows.stop - rows.start == n:
-            torch.bmm(keys, weights.mT, out=pull)
+            torch.bmm(keys, weights.mT, out=noise_gradient)
         elif want_gradient:
-            pull[:, :, rows] = torch.bmm(keys, weights.mT)
+            noise_gradient[:, :, rows] = torch.bmm(keys, weights.mT)
     samples = n - padding
     loss = _join(losses)[:, :samples].mean(1)
     if not want_gradient:
         return loss, None
-    miss = _join(missing)
-    pull.addcmul_(positive.noise, miss.unsqueeze(1), value=-1)
-    # No matrix product: a lone row goes to another routine, which rounds by where operands begin.
-    shares = workspace.empty("shares", (runs, 2, n), miss)
-    torch.mul(miss.unsqueeze(1), labels.one_hot, out=shares)
-    by_label = shares.sum(2).unsqueeze(1)  # [R, 1, 2]
+    one_minus_p = _join(one_minus_p_parts)
+    noise_gradient.addcmul_(positive.noise, one_minus_p.unsqueeze(1), value=-1)
+    # No matrix product: a single row is sent to a routine that rounds by the operands' alignment.
+    by_sample = workspace.empty("by_sample", (runs, 2, n), one_minus_p)
+    torch.mul(one_minus_p.unsqueeze(1), labels.one_hot, out=by_sample)
+    by_label = by_sample.sum(2).unsqueeze(1)  # [R, 1, 2]
     signal = (key.signal.flip(2) - positive.signal).mul_(by_label)
-    return loss, FeatureGradient(signal, pull, weight=scale / samples)
+    return loss, FeatureGradient(signal, noise_gradient, weight=scale / samples)
 
 
-def _matched_scores(roles: Roles, labels: Labels, scale: float) -> Tensor:
-    """Scores of the positives, less the signal's part in the scores of the row's negatives, [R, n].
+def _positive_scores(roles: Roles, labels: Labels, scale: float) -> Tensor:
+    """Scores of the positives less the signal part of the negatives' scores, [R, n].
 
-    That part depends on the query's label alone, so it is taken from the one positive instead of
-    being added to all negatives; the softmax does not change.
+    That part depends on the query's label alone: subtracted from the one positive instead of added
+    to all negatives, it leaves the softmax unchanged.
     """
     query, key = roles.query, roles.key
-    along = (query.both * roles.positive.both).sum(1)  # [R, n + 2]
-    ours = along[:, -2:]
+    products = (query.both * roles.positive.both).sum(1)  # [R, n + 2]
+    signal_part = products[:, -2:]
     # With itself as key that part is the sum of relu(a)^q relu(-a)^q, which is 0 exactly.
     if query is not key:
-        ours = ours - (query.signal * key.signal.flip(2)).sum(1)
-    own = torch.where(labels.positive, ours[:, :1], ours[:, 1:])
-    return own.add_(along[:, :-2]).mul_(scale)
+        signal_part = signal_part - (query.signal * key.signal.flip(2)).sum(1)
+    chunk_positive = torch.where(labels.positive, signal_part[:, :1], signal_part[:, 1:])
+    return chunk_positive.add_(products[:, :-2]).mul_(scale)
 
 
-def _minus_log(hit: Tensor, miss: Tensor, gap: Tensor, likeliest: Tensor) -> Tensor:
-    """`-log p_ii` from p_ii, 1 - p_ii, the largest score less the positive's, and its weight.
+def _minus_log(
+    p_positive: Tensor, one_minus_p: Tensor, score_gap: Tensor, largest_weight: Tensor
+) -> Tensor:
+    """`-log p_ii`, [R, rows], from p_ii, 1 - p_ii, the score gap and the largest weight.
 
-    `log(1 + (1 - p_ii) / p_ii)` is accurate down to losses near 0; where p_ii underflows, the loss
-    is the gap in scores less the logarithm of the largest weight.
+    `log(1 + (1 - p_ii) / p_ii)` is accurate down to losses near 0. Where p_ii underflows, the loss
+    is the score gap (largest score less the positive's) less the log of the largest weight.
     """
-    near = torch.log1p(miss / hit)
-    return torch.where(hit < torch.finfo(hit.dtype).tiny, gap - torch.log(likeliest), near)
+    near = torch.log1p(one_minus_p / p_positive)
+    return torch.where(
+        p_positive < torch.finfo(p_positive.dtype).tiny, score_gap - torch.log(largest_weight), near
+    )
 
 
 def _chunks(n: int) -> Iterator[slice]:

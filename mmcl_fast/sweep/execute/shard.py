@@ -18,7 +18,7 @@ from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
 from mmcl_fast.training import train_many
-from mmcl_fast.training.resolve import settle
+from mmcl_fast.training.resolve import resolve_settings
 from mmcl_fast.training.run import Run
 
 CHUNK_BYTES = 1 << 29  # of runs with their coefficients, until they are converted to rows
@@ -69,9 +69,9 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
 def _runnable(cfg: TrainConfig) -> TrainConfig:
     """The config, with device and engine `auto` if its own cannot run on this machine."""
     try:
-        return settle(cfg)
+        return resolve_settings(cfg)
     except (ConfigError, EngineRefusedError):
-        return settle(cfg.replace(device="auto", engine="auto"))
+        return resolve_settings(cfg.replace(device="auto", engine="auto"))
 
 
 def _train_all(configs: Sequence[TrainConfig]) -> list[_Result | str]:

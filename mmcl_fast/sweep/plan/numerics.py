@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 
 from mmcl_fast import __version__
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.environment import cpu_fields
 
 SAME_BITS_EVERYWHERE = ("native",)
 """Engines whose bits do not depend on the instruction set, the threads or the batch."""
@@ -33,9 +33,7 @@ def numerics_of(cfg: TrainConfig) -> str:
 def processor() -> str:
     """Vendor, family and model of the CPU and the instruction set that torch uses on it."""
     wide = torch.backends.cpu.get_cpu_capability()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().split("\n\n", 1)[0].splitlines() if info.exists() else []
-    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    fields = cpu_fields()
     named = [fields.get(k, "") for k in ("vendor_id", "cpu family", "model")]
     return " ".join([*filter(None, named), wide])
 

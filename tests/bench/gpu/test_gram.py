@@ -15,7 +15,7 @@ from mmcl_fast.bench.gpu.runner import rows_of
 from mmcl_fast.bench.gpu.timing import Report
 from mmcl_fast.bench.peers.training import eager_losses
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import Spec
+from mmcl_fast.engines import EngineSpec
 from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def build(name: str, cfg: Any, data: Sequence[SignalNoiseData], _: str) -> ReplayedGramEngine:
         assert name == "gram"
-        spec = Spec([cfg] * len(data), data, torch.device("cpu"))
+        spec = EngineSpec([cfg] * len(data), data, torch.device("cpu"))
         return ReplayedGramEngine(spec, lambda step: step)
 
     monkeypatch.setattr(gram, "SIZES", ((12, 5), (20, 6)))

@@ -9,7 +9,7 @@ import torch
 
 from mmcl_fast import DataError, TrainConfig
 from mmcl_fast.data import normal, sample
-from mmcl_fast.data.signal_noise.run_batches import stacked, stretches
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.sampling import check_drawable, sample_many
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.data.stream.generate import label_runs, labels, normal_runs
@@ -117,52 +117,37 @@ def test_memory_of_all_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         sample_many(configs)
 
 
-def test_stacked_copies_nothing_of_neighbours() -> None:
-    whole, cpu = torch.arange(24.0).view(4, 2, 3), torch.device("cpu")
-    for first, last in ((0, 4), (1, 3), (2, 3)):
-        found = stacked(list(whole.unbind())[first:last], cpu)
-        assert torch.equal(found, whole[first:last])
-        assert found.data_ptr() == whole[first].data_ptr()
+def test_runs_are_views_of_blocks_of_equal_sizes() -> None:
+    configs = [BASE.replace(d=d, seed=seed) for seed, d in enumerate((12, 12, 20, 12))]
+    batch = sample_many(configs)
+    assert [runs for runs, _ in batch.parts()] == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    assert len(batch) == 4
+    for runs, block in batch.parts():
+        for r, run in enumerate(batch[runs]):
+            for name, value in vars(run).items():
+                whole = getattr(block, name)
+                assert (value is None) == (whole is None), name
+                assert value is None or value.data_ptr() == whole[r].data_ptr(), name
+    labels = batch.stacked("labels")
+    assert torch.equal(labels, torch.stack([run.labels for run in batch]))
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        lambda x: [x[1], x[0]],
-        lambda x: [x[0], x[2]],
-        lambda x: [x[0], x[1].clone()],
-        lambda x: [x[0], torch.ones(4, 2, 3)[1]],
-        lambda x: [x[0].mT, x[1].mT],
-        lambda x: [x[0], x[1].view(3, 2).mT],
-        lambda x: [x[3], torch.ones(2, 3)],
-    ],
-    ids=[
-        "swapped",
-        "gap",
-        "elsewhere",
-        "elsewhere_at_its_place",
-        "transposed",
-        "one_transposed",
-        "at_the_end",
-    ],
-)
-def test_stacked_copies_what_is_apart(parts) -> None:
-    given = parts(torch.arange(24.0).view(4, 2, 3))
-    assert torch.equal(stacked(given, torch.device("cpu")), torch.stack(given))
+def test_a_batch_of_a_batch_or_of_one_run_copies_nothing() -> None:
+    batch = sample_many([BASE, BASE.replace(seed=1)])
+    assert SignalNoiseBatch.of(batch) is batch
+    assert batch.stacked("noise") is batch.blocks[0].noise
+    (block,) = SignalNoiseBatch.of(batch[:1]).blocks
+    assert block.noise.shape == (1, BASE.n, BASE.d)
+    assert block.noise.data_ptr() == batch[0].noise.data_ptr()
+    assert block.mu_b is None
 
 
-@torch.inference_mode()
-def test_stacked_copies_views_that_name_no_whole() -> None:
-    one, other = torch.arange(6.0).view(2, 3), torch.ones(2, 3)
-    given = [one[0], other[1]]
-    assert given[0]._base is None, "premise"
-    assert torch.equal(stacked(given, torch.device("cpu")), torch.stack(given))
-
-
-def test_stretches() -> None:
-    sizes = [3, 3, 5, 3, 3, 3]
-    found = list(stretches([torch.empty(k) for k in sizes]))
-    assert found == [slice(0, 2), slice(2, 3), slice(3, 6)]
+def test_separate_runs_become_blocks_of_equal_sizes() -> None:
+    runs = [sample(BASE.replace(d=d, seed=seed)) for seed, d in enumerate((12, 12, 20))]
+    batch = SignalNoiseBatch.of(runs)
+    assert [len(block.labels) for block in batch.blocks] == [2, 1]
+    for ours, want in zip(batch, runs, strict=True):
+        assert_same(ours, want)
 
 
 @pytest.mark.gpu
@@ -187,6 +172,6 @@ def test_norms_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "row_dots_fwd", lambda x, y: x.new_empty(len(x)))
     device = torch.device("meta")
     for shape in ((4,), (3, 4)):
-        found = gpu.square_norms([torch.empty(shape, device=device)] * 2, device)
-        assert found.device == device
-        assert found.shape == (2, *shape[:-1])
+        norms = gpu.square_norms([torch.empty(k, *shape, device=device) for k in (2, 1)], device)
+        assert norms.device == device
+        assert norms.shape == (3, *shape[:-1])

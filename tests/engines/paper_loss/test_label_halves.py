@@ -87,7 +87,7 @@ def in_blocks(query: Halves, key: Halves, positive: Halves, cuts: list[int]) -> 
         q, k, p = (share(x, *own) for x in (query, key, positive))
         blocks = [share(key, *other) for other in shares]
         loss, (g,) = one_way_halves(
-            q, q if query is key else k, p, TAU, blocks=blocks, total=len(query.noise)
+            q, q if query is key else k, p, TAU, blocks=blocks, sample_count=len(query.noise)
         )
         total, signal = total + loss, signal + g.weight * g.signal
         noise.append(g.weight * g.noise)
@@ -220,6 +220,6 @@ def test_one_direction_in_blocks_computes_no_product_twice() -> None:
     key = Halves(torch.rand(n, m), torch.zeros(m, 2), n // 2)
     blocks = [Halves(key.noise[k : k + own], key.signal, own // 2) for k in range(0, n, own)]
     with _Watch() as watch:
-        one_way_halves(blocks[0], blocks[0], blocks[0], TAU, blocks=blocks, total=n)
+        one_way_halves(blocks[0], blocks[0], blocks[0], TAU, blocks=blocks, sample_count=n)
     assert watch.flop == 2 * own * n * m
     assert watch.entries == (own // 2) ** 2
