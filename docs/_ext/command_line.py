@@ -11,7 +11,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmcl_fast.cli.options import COMMANDS
 
-POSITIONAL = {"spec", "store", "operations"}
 HEAD = "| option | default | meaning |\n| --- | --- | --- |\n"
 
 
@@ -43,7 +42,7 @@ def _tables(kind: Any) -> dict[str, list[str]]:
 
 def _row(field: dataclasses.Field[Any], hint: Any, doc: str) -> str:
     dashed = f"--{field.name.replace('_', '-')}"
-    flag = field.name.upper() if field.name in POSITIONAL else dashed
+    flag = field.name.upper() if "positional" in field.metadata else dashed
     choices = ", ".join(f"`{c}`" for c in _choices(hint))
     text = _escaped(doc) + (f" One of {choices}." if choices else "")
     return f"| `{flag}` | {_default(field)} | {text} |"

@@ -84,7 +84,8 @@ def test_train_leaves_curves_and_weights(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "run.json").read_text())
     assert found["status"] == "finished"
     assert (found["config"]["modality"], found["config"]["n"]) == ("multi", 20)
-    curves = np.load(tmp_path / "curves.npz")
+    with np.load(tmp_path / "curves.npz") as file:
+        curves = dict(file)
     assert curves["loss"].shape == (7,)
     assert curves["rho_curve"].shape == (4, 4, 20)
     assert found["final"]["loss"] == pytest.approx(curves["loss"][-1])
@@ -112,9 +113,8 @@ def test_train_continues_from_its_checkpoint(tmp_path: Path) -> None:
     command = ["train", "--n", "20", "--d", "30", "--m", "4", *QUICK, "--out", str(tmp_path)]
     assert run([*command, "--checkpoint-every", "2"]) == 0
     assert not (tmp_path / CHECKPOINT).exists()
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "curves.npz")["loss"], mmcl_fast.train(cfg).loss.numpy()
-    )
+    with np.load(tmp_path / "curves.npz") as curves:
+        np.testing.assert_array_equal(curves["loss"], mmcl_fast.train(cfg).loss.numpy())
 
 
 def test_a_diverged_run_is_not_success_and_keeps_its_curves(

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from mmcl_fast.cli.options import COMMANDS, flags_of
+from mmcl_fast.cli.options import COMMANDS
+from mmcl_fast.cli.parser import flags_of
 from tests.support.browser import chromium, open_pages
 
 ROOT = Path(__file__).parents[2]
