@@ -28,7 +28,7 @@ def undisturbed(arguments: list[str], store: Path) -> Path:
 
 
 def disturbed(arguments: list[str], store: Path) -> list[str]:
-    return [*arguments, "--out", str(store), "--workers", "2", "--max-deaths", "1000"]
+    return [*arguments, "--out", str(store), "--workers", "2", "--max-worker-failures", "1000"]
 
 
 def check(store: Path, calm: Path, runs: int) -> None:
@@ -83,10 +83,10 @@ def test_a_shard_that_kills_its_workers_is_quarantined(tmp_path: Path, monkeypat
         "    pool.compute = deadly\n"
     )
     command = ["--n", "12", "--m", "4", "--epochs", "4", "--data", "reduced"]
-    command += ["--grid", "m=2,3,4", "--out", str(tmp_path / "s"), "--max-deaths", "2"]
+    command += ["--grid", "m=2,3,4", "--out", str(tmp_path / "s"), "--max-worker-failures", "2"]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said = finish(start(command), expected=1)
-    assert "shard 1 put away after 2 workers died of it (SIGKILL (out of memory?))" in said
+    assert "shard 1 quarantined after 2 worker deaths (SIGKILL (out of memory?))" in said
     assert sweep.load(tmp_path / "s", ["m"])["m"].to_pylist() == [2, 4]
     found = sweep.read_status(tmp_path / "s")
     assert (found.put_away, found.done) == ([1], 2)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 pytest.importorskip("ray")
 TASK = "ray::_perform"  # Ray names a worker's process after what it does
 SWEEP = [*PAPER, "--seeds", "120"]
-ON_RAY = ["--executor", "ray", "--workers", "2", "--max-deaths", "1000"]
+ON_RAY = ["--executor", "ray", "--workers", "2", "--max-worker-failures", "1000"]
 
 
 @pytest.fixture(scope="module")
