@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
+from setuptools.command.editable_wheel import editable_wheel
 
 # Folders whose names in the package are not their own.
 FOLDERS = {"mmcl_fast": "mmcl_fast", "mmcl_fast.kernels": "kernels", "mmcl_fast.bench": "bench"}
@@ -55,6 +56,35 @@ class BuildNative(build_ext):
         super().build_extension(ext)
 
 
+class EditableWheel(editable_wheel):
+    """An editable install whose checkout is on the path too.
+
+    With folders of other names setuptools installs an import hook, which type checkers do not
+    follow. Where setuptools asks for its strategy by another name, they do not find the package.
+    """
+
+    def _select_strategy(self, *arguments):
+        return WithPath(super()._select_strategy(*arguments))
+
+
+class WithPath:
+    """Setuptools' own way of an editable install, and a .pth file with the checkout's path."""
+
+    def __init__(self, strategy):
+        self.strategy = strategy
+
+    def __enter__(self):
+        self.strategy.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self.strategy.__exit__(*error)
+
+    def __call__(self, wheel, files, mapping):
+        self.strategy(wheel, files, mapping)
+        wheel.writestr("__editable__.mmcl_fast_checkout.pth", f"{Path().resolve()}\n")
+
+
 ParallelCompile("NPY_NUM_BUILD_JOBS").install()  # as many files at once as there are cores
 setup(
     packages=PACKAGES,
@@ -72,5 +102,5 @@ setup(
             cxx_std=17,
         )
     ],
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_ext": BuildNative, "editable_wheel": EditableWheel},
 )

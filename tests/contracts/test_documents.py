@@ -25,7 +25,7 @@ BENCH_FLAGS = {
     for path in (ROOT / "bench").rglob("*.py")
     for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text())
 }
-OTHER_FLAGS = {"--config-settings", *BENCH_FLAGS}  # the first is pip's
+OTHER_FLAGS = BENCH_FLAGS
 MADE_BY_COMMANDS = {
     "bench.jsonl",
     "figure1.json",

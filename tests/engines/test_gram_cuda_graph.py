@@ -276,14 +276,14 @@ def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) ->
 
     want = trained()
     with pytest.raises(Stopped):
-        trained(on_epoch=stop, saved=resumed(half), build=build)
+        trained(on_epoch=stop, checkpoint_file=resumed(half), build=build)
     assert told == list(range(15))
     again = shutil.copy(half, tmp_path / "again")
     for found in (
         trained(build=build),
-        trained(saved=resumed(tmp_path / "whole"), build=build),
-        trained(saved=resumed(half), build=build),
-        trained(saved=resumed(again)),  # written by a replay, continued without one
+        trained(checkpoint_file=resumed(tmp_path / "whole"), build=build),
+        trained(checkpoint_file=resumed(half), build=build),
+        trained(checkpoint_file=resumed(again)),  # written by a replay, continued without one
     ):
         assert found.keys() == want.keys()
         for name, value in want.items():
