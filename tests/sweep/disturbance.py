@@ -22,9 +22,16 @@ PAPER += ["--grid", "mu_norm=1,2,3,4,5"]
 
 
 def start(arguments: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
-    """`mmcl sweep` with these arguments."""
+    """`mmcl sweep` with these arguments, which an interrupt reaches.
+
+    A shell starts background jobs with interrupts ignored, and their children inherit that.
+    """
     command = [sys.executable, "-m", "mmcl_fast.cli", "sweep", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process: subprocess.Popen[bytes], expected: int = 0) -> str:
