@@ -69,10 +69,10 @@ def ratio(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the marks mean, and once for each reason what was not measured."""
-    notes = not_measured(rows)
+    lines = not_measured(rows)
     if red := dict.fromkeys(name for row in rows for name in row.get("red", ())):
-        notes.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
-    return [wrap(text.replace("|", "/").replace("..", ".")) for text in notes]
+        lines.append(f"Red in this run, see bench/README.md: {', '.join(f'`{x}`' for x in red)}.")
+    return [wrap(text.replace("|", "/").replace("..", ".")) for text in lines]
 
 
 def not_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
