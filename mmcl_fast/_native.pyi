@@ -88,6 +88,40 @@ def score_heads(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+class DenseContrast:
+    def __init__(
+        self,
+        scores: npt.NDArray[np.float32],
+        losses: npt.NDArray[np.float32],
+        weight: float | None,
+        form: str,
+        inverse_temperature: float,
+        bias: float,
+        smoothing: float,
+        hard: npt.NDArray[np.float32] | None,
+        positive: npt.NDArray[np.int64] | None,
+        positive_products: npt.NDArray[np.float32] | None,
+        labels: npt.NDArray[np.int64] | None,
+        key_labels: npt.NDArray[np.int64] | None,
+        extra: int,
+        supervised: bool,
+        exclude_self: bool,
+        symmetric: bool,
+        same_rows: bool,
+        target: str = "auto",
+    ) -> None: ...
+    def weights(
+        self,
+        upstream: float | npt.NDArray[np.float32],
+        rows: bool,
+        columns: bool,
+        scores: npt.NDArray[np.float32],
+        hard: npt.NDArray[np.float32] | None,
+        positive: npt.NDArray[np.float32] | None,
+        temperature: npt.NDArray[np.float32] | None,
+        bias: npt.NDArray[np.float32] | None,
+    ) -> None: ...
+
 def softmax_rows(
     scores: npt.NDArray[np.float32],
     terms: npt.NDArray[np.float32] | None,

@@ -7,6 +7,7 @@
 #include "../core/fill.h"
 #include "../core/gram.h"
 #include "arrays.h"
+#include "contrast.h"
 #include "head.h"
 #include "softmax.h"
 #include "trajectory.h"
@@ -178,6 +179,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("fill_chi", &fill_chi, "Fill a [runs, rows] buffer with chi variates; csrc/core/chi.h.",
         arg("out"), arg("degrees"), py::kw_only(), arg("first_row"), arg("seeds"), arg("tag"),
         arg("threads"));
+  bind_contrast(m);
   bind_heads(m);
   bind_softmax(m);
   bind_trajectories(m);

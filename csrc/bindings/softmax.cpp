@@ -7,64 +7,16 @@
 #include <optional>
 #include <string>
 
+#include "float_arrays.h"
 #include "softmax.h"
 
 namespace py = pybind11;
 
 namespace {
 
-constexpr auto kSize = static_cast<py::ssize_t>(sizeof(float));
-
-std::string shape_of(const py::buffer_info& info) {
-  std::string text = "format '" + info.format + "' [";
-  for (py::ssize_t axis = 0; axis < info.ndim; ++axis) {
-    text += (axis == 0 ? "" : ", ") + std::to_string(info.shape[axis]);
-  }
-  return text + "]";
-}
-
-// A buffer that stays held for as long as the call runs without the GIL.
-struct FloatBuffer {
-  py::buffer_info info;
-  FloatBuffer(const py::buffer& buffer, const char* name, py::ssize_t axes, bool writable)
-      : info(buffer.request(writable)) {
-    if (!info.item_type_is_equivalent_to<float>() || info.ndim != axes) {
-      throw py::value_error(std::string(name) + ": expected float32 of " + std::to_string(axes) +
-                            " axes, got " + shape_of(info));
-    }
-  }
-  float* data() const { return static_cast<float*>(info.ptr); }
-};
-
-struct FloatMatrix : FloatBuffer {
-  FloatMatrix(const py::buffer& buffer, const char* name, bool writable)
-      : FloatBuffer(buffer, name, 2, writable) {
-    const py::ssize_t rows = info.shape[0], columns = info.shape[1];
-    const bool spaced =
-        rows < 2 || (info.strides[0] >= columns * kSize && info.strides[0] % kSize == 0);
-    if ((columns > 1 && info.strides[1] != kSize) || !spaced) {
-      throw py::value_error(std::string(name) +
-                            ": expected contiguous rows that do not overlap, got strides [" +
-                            std::to_string(info.strides[0]) + ", " +
-                            std::to_string(info.strides[1]) + "] bytes for " + shape_of(info));
-    }
-  }
-  template <class T>
-  mmcl::Matrix<T> matrix() const {
-    return {data(), static_cast<std::size_t>(info.shape[0]),
-            static_cast<std::size_t>(info.shape[1]), info.strides[0] / kSize};
-  }
-};
-
-struct FloatVector : FloatBuffer {
-  FloatVector(const py::buffer& buffer, const char* name, py::ssize_t size, bool writable)
-      : FloatBuffer(buffer, name, 1, writable) {
-    if (info.shape[0] != size || (size > 1 && info.strides[0] != kSize)) {
-      throw py::value_error(std::string(name) + ": expected " + std::to_string(size) +
-                            " contiguous values, got " + shape_of(info));
-    }
-  }
-};
+using mmcl::bindings::FloatMatrix;
+using mmcl::bindings::FloatVector;
+using mmcl::bindings::shape_of;
 
 void check_threads(int threads) {
   if (threads < 1) {

@@ -228,9 +228,28 @@ static float softplus(float* scores, const float* next, std::size_t n) {
 }
 
 template <class V>
-constexpr SoftmaxKernels kSoftmax{row_largest<V>, column_largest<V>, both_largest<V>,
-                                  row_terms<V>,   column_terms<V>,   both_terms<V>,
-                                  row_weights<V>, both_weights<V>,   softplus<V>};
+static float sum(const float* x, std::size_t n) {
+  Lanes<V> sums(0.0f);
+  for_each_vector<V>(n, x, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    sums.at[k] = V::add(sums.at[k], access.load(x + i, 0.0f));
+  });
+  return sums.sum();
+}
+
+template <class V>
+static float dot(const float* x, const float* y, std::size_t n) {
+  Lanes<V> sums(0.0f);
+  for_each_vector<V>(n, x, [&](auto access, std::size_t i, int k) MMCL_INLINE_LAMBDA {
+    sums.at[k] = V::fma(access.load(x + i, 0.0f), access.load(y + i, 0.0f), sums.at[k]);
+  });
+  return sums.sum();
+}
+
+template <class V>
+constexpr SoftmaxKernels kSoftmax{
+    row_largest<V>, column_largest<V>, both_largest<V>, row_terms<V>, column_terms<V>,
+    both_terms<V>,  row_weights<V>,    both_weights<V>, softplus<V>,  sum<V>,
+    dot<V>};
 
 }  // namespace simd
 }  // namespace mmcl

@@ -48,6 +48,8 @@ struct SoftmaxKernels {
                        float row_scale, const float* column_max, const float* column_scale);
   // In place: 1 / (1 + 2^-s); returns the sum of log2(1 + 2^s).
   float (*softplus)(float* scores, const float* next, std::size_t n);
+  float (*sum)(const float* x, std::size_t n);
+  float (*dot)(const float* x, const float* y, std::size_t n);
 };
 
 // `streaming` bypasses the cache: `out` must be a multiple of 64 bytes, and the caller fences.
