@@ -39,7 +39,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 def triton_interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU; it reads the flag when they are imported."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+    flag = os.environ.get("TRITON_INTERPRET")
+    return flag is not None and flag.lower() in ("1", "true", "yes", "on", "y")
 
 
 def kernels_lack(*, on_cuda: bool) -> str | None:

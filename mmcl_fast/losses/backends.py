@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Sizes, dtype and device of a problem, by which a backend can run it or not."""
 
     rows: int
@@ -69,8 +68,7 @@ def _torch_why_not(problem: Problem) -> str | None:
 
 def _triton_why_not(problem: Problem) -> str | None:
     cpu = problem.device.type == "cpu"
-    dtype = str(problem.dtype).removeprefix("torch.")
-    if not (problem.device.type == "cuda" or (cpu and triton_interpreted())):
+    if not (triton_interpreted() if cpu else problem.device.type == "cuda"):
         return (
             "expected tensors on CUDA (on the CPU in a process started with TRITON_INTERPRET=1), "
             f"got device {problem.device}"
@@ -79,6 +77,7 @@ def _triton_why_not(problem: Problem) -> str | None:
         return "expected Triton to be installed, got none"
     if not cpu and _compute_capability(problem.device) < (8, 0):
         return "expected an NVIDIA GPU of compute capability 8.0 or later"
+    dtype = str(problem.dtype).removeprefix("torch.")
     if dtype not in ("float16", "bfloat16", "float32"):
         return f"expected dtype float16, bfloat16, float32, got {dtype}"
     if cpu and dtype == "bfloat16":  # Triton's interpreter multiplies the bits of bfloat16

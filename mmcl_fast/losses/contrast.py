@@ -19,7 +19,7 @@ from torch import Tensor
 Form = Literal["softmax", "decoupled", "sigmoid"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)  # frozen takes three times as long to make
 class Contrast:
     """N queries with their positives and negatives; arguments are taken as valid.
 
@@ -43,6 +43,11 @@ class Contrast:
         stopped: In each direction only the tensor that is the query has a gradient.
         exclude_self: Row i is no negative of query i.
         extra: Number of keys, the last ones, that are negatives of every query.
+        supervised: Every key of the query's label is a positive, and s_i+ the mean of their scores:
+            `labels` tells positives, and every key is a negative. "decoupled" only, one direction;
+            a query without a positive has loss 0.
+        smoothing: In 0 .. 1: this share of the target is spread over the positive and the
+            negatives. "softmax" only.
     """
 
     query: Tensor
@@ -58,6 +63,8 @@ class Contrast:
     stopped: bool = False
     exclude_self: bool = False
     extra: int = 0
+    supervised: bool = False
+    smoothing: float = 0.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,6 +95,11 @@ class Gradients(NamedTuple):
     hard: Tensor | None = None  # [N, K, D]
     temperature: Tensor | None = None  # [N]
     bias: Tensor | None = None  # [N]
+
+    def plus(self, other: Gradients) -> Gradients:
+        """The sum with those of another function of the same inputs; None counts as 0."""
+        pairs = zip(self, other, strict=True)
+        return Gradients(*(y if x is None else x if y is None else x + y for x, y in pairs))
 
 
 class Forward(NamedTuple):

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.losses.contrast import Contrast
-from mmcl_fast.losses.custom_op import Reduction
-from mmcl_fast.losses.dispatch import reduced, run, scalar
-from mmcl_fast.losses.label_smoothing import smoothing_term
+from mmcl_fast.losses.dispatch import run, scalar
+from mmcl_fast.losses.evaluation import Reduction
+from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.validation import (
     check_labels,
     check_more_negatives,
+    check_not_traced,
     check_options,
     check_positives,
     check_smoothing,
@@ -55,12 +56,14 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
 
     Args:
         query: [N, D], float16 | bfloat16 | float32 | float64, any strides. Nothing is normalised.
-        key: [M, D], same dtype and device. Row i is the positive of query i (so M >= N), unless
+        key: [M, D], same dtype (under autocast any: features of several dtypes are taken in the
+            widest) and device. Row i is the positive of query i (so M >= N), unless
             `positive` or `positive_key` is given. The same tensor in both places is recognised, and
             costs less where scores are symmetric.
-        temperature: Dimensionless, > 0. A 0-d floating tensor on the device of `query` receives a
-            gradient. A tensor on a CPU is checked for its value; one on another device is not read,
-            as that would wait for the device: if it is not positive the loss is without meaning.
+        temperature: Dimensionless, > 0. A floating tensor of one element, 0-d or [1], on the
+            device of `query` receives a gradient. A tensor on a CPU is checked for its value; one
+            on another device is not read, as that would wait for the device: if it is not positive
+            the loss is without meaning.
         symmetric: Half the sum of both directions, query to key and key to query. Needs M = N and
             no `positive`, `positive_key`, `exclude_self`, `extra_negatives`, `hard_negatives`.
         labels: [N], integer, bool or floating: the label of each query. Used by "other_label" only.
@@ -87,18 +90,25 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
 
     Raises:
         ValueError: Sizes, values or combinations; the message names argument, expected and got.
+        RuntimeError: `torch.jit.trace` is active.
         TypeError: Kinds and dtypes.
         BackendUnavailableError: The named backend cannot run this; the message says why.
 
     Numerics: Scores and sums in float32 (float64 for float64 input) under autocast too; safe at any
-        temperature. Same bits on every run. It can be differentiated once. Tests:
-        tests/losses/test_info_nce.py.
+        temperature. Same bits on every run. It can be differentiated twice, the inner time in
+        reverse mode (`mmcl_fast/losses/second_derivatives.py`), once in forward mode, and once
+        compiled. Tests: tests/losses/test_info_nce.py.
 
     Cost: `mmcl_fast/losses/torch_backend/contrastive.py` has the table; O((N + M) * D) memory
         beside the hard negatives.
 
     See: mmcl_fast.reference.info_nce (meaning).
     """
+    check_not_traced()
+    if torch._C._is_any_autocast_enabled():
+        query, key, positive_key, extra_negatives, hard_negatives = in_one_dtype(
+            query, key, positive_key, extra_negatives, hard_negatives
+        )
     check_options(
         symmetric=symmetric,
         exclude_self=exclude_self,
@@ -142,12 +152,10 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         symmetric=symmetric,
         stopped=stopped,
         exclude_self=exclude_self,
-        extra=0 if extra_negatives is None else len(extra_negatives),
+        extra=0 if extra_negatives is None else extra_negatives.shape[0],
+        smoothing=float(label_smoothing),
     )
-    loss = run(contrast, reduction, backend)
-    if label_smoothing:
-        loss = loss + label_smoothing * reduced(smoothing_term(contrast), reduction)
-    return loss
+    return run(contrast, reduction, backend)
 
 
 def _detached(x: Tensor | None) -> Tensor | None:

@@ -1,13 +1,16 @@
-"""The loss of a contrast: choice of the backend, scalars as tensors, reductions."""
+"""The loss of a contrast: choice of the backend, scalars as tensors."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.losses.backends import Problem, choose
 from mmcl_fast.losses.contrast import Contrast
-from mmcl_fast.losses.custom_op import Reduction, contrast_loss
+from mmcl_fast.losses.evaluation import Reduction
+from mmcl_fast.losses.transforms import contrast_loss
 
 
 def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
@@ -20,30 +23,27 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
 
     Returns: A scalar, or [N] if `reduction` is "none".
     """
-    key = contrast.query if contrast.key is None else contrast.key
-    problem = Problem(
-        rows=len(contrast.query),
-        columns=len(key),
-        features=contrast.query.shape[1],
-        dtype=contrast.query.dtype,
-        device=contrast.query.device,
-    )
+    query = contrast.query
+    rows, features = query.shape
+    columns = rows if contrast.key is None else contrast.key.shape[0]
+    problem = Problem(rows, columns, features, query.dtype, query.device)
     return contrast_loss(contrast, reduction, choose(backend, problem).name)
 
 
 def scalar(x: float | Tensor, like: Tensor) -> Tensor:
     """A temperature or bias as a 0-d tensor, a scalar in the compute dtype of `like`."""
     if isinstance(x, Tensor):
-        return x
+        return x.reshape(()) if x.dim() else x
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    if like.is_cpu and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()):
+        return _constant(float(x), dtype)
     return torch.full((), float(x), dtype=dtype, device=like.device)
 
 
-def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
-    """The mean or sum of row losses [N], or the losses."""
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+@lru_cache(maxsize=64)
+def _constant(x: float, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(mode=False):  # a tensor of inference mode can never be saved
+        return torch.full((), x, dtype=dtype)
 
 
-__all__ = ["reduced", "run", "scalar"]
+__all__ = ["run", "scalar"]

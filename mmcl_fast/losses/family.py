@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.class_sums import Classes
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.custom_op import Reduction
-from mmcl_fast.losses.dispatch import reduced, run, scalar
+from mmcl_fast.losses.dispatch import run, scalar
+from mmcl_fast.losses.evaluation import Reduction
+from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.validation import (
     check_bias,
     check_features,
     check_labels,
     check_like_query,
+    check_not_traced,
     check_options,
     check_temperature,
     check_tensors,
@@ -111,6 +114,9 @@ def sup_con(  # noqa: PLR0913 - two sides with their labels
 
     See: Khosla et al. 2020, equation 2 (L_out); mmcl_fast.reference.sup_con (meaning).
     """
+    check_not_traced()
+    if torch._C._is_any_autocast_enabled():
+        query, key = in_one_dtype(query, key)
     check_options(exclude_self=exclude_self, reduction=reduction)
     check_tensors(query, query if key is None else key, reduction=reduction)
     check_temperature(temperature, query.device)
@@ -121,26 +127,16 @@ def sup_con(  # noqa: PLR0913 - two sides with their labels
     keys = query if key is None else key
     pair = check_labels(query, keys, labels, key_labels, negatives="other_label")
     assert pair is not None
-    # In float64: a class sum minus the query itself must not keep the rounding of its score.
-    wide = keys.double()
-    same = Classes.of(*pair, wide)
-    key_sum, count = same.key_sum, same.size
-    if key is None or exclude_self:
-        itself_counts = (pair[0][: len(keys)] == pair[1][: len(query)]).to(count.dtype)
-        itself_counts = torch.nn.functional.pad(itself_counts, (0, len(query) - len(itself_counts)))
-        itself = torch.nn.functional.pad(wide, (0, 0, 0, len(query)))[: len(query)]
-        key_sum, count = key_sum - itself_counts[:, None] * itself, count - itself_counts
-    positive = key_sum / count.clamp(min=1)[:, None]
     contrast = Contrast(
         query=query,
         key=key,
         temperature=scalar(temperature, query),
-        positive_key=positive if query.dtype == torch.float64 else positive.float(),
+        labels=pair,
         form="decoupled",
+        supervised=True,
         exclude_self=key is None or exclude_self,
     )
-    losses = run(contrast, "none", backend)
-    return reduced(torch.where(count > 0, losses, 0.0), reduction)
+    return run(contrast, reduction, backend)
 
 
 def siglip(
@@ -160,7 +156,7 @@ def siglip(
         query: [N, D], float16 | bfloat16 | float32 | float64. Nothing is normalised.
         key: [M, D], M >= N, same dtype and device; row i is the positive of query i.
         temperature: As for `info_nce`; open_clip's scale is its inverse.
-        bias: Added to every score; a 0-d floating tensor receives a gradient.
+        bias: Added to every score; a floating tensor of one element receives a gradient.
         reduction: "mean" over the N queries, "sum", or "none" for [N].
         backend: As for `info_nce`.
 
@@ -171,12 +167,15 @@ def siglip(
 
     See: Zhai et al. 2023, algorithm 1; mmcl_fast.reference.siglip (meaning).
     """
+    check_not_traced()
+    if torch._C._is_any_autocast_enabled():
+        query, key = in_one_dtype(query, key)
     check_options(reduction=reduction)
     check_tensors(query, key, reduction=reduction)
-    if len(key) < len(query):
+    if key.shape[0] < query.shape[0]:
         raise ValueError(
-            f"key: expected at least the {len(query)} rows of query, whose positives they are, "
-            f"got {len(key)} rows"
+            f"key: expected at least the {query.shape[0]} rows of query, whose positives they are, "
+            f"got {key.shape[0]} rows"
         )
     check_temperature(temperature, query.device)
     check_bias(bias, query.device)
@@ -198,25 +197,42 @@ def _two_views(
     backend: str,
 ) -> Tensor:
     first, second = views
+    check_not_traced()
+    if torch._C._is_any_autocast_enabled():
+        first, second = in_one_dtype(first, second)
     check_options(reduction=reduction)
     check_features("first", first)
     check_like_query("second", second, first, "first")
-    if len(first) != len(second):
-        raise ValueError(f"second: expected the {len(first)} rows of first, got {len(second)}")
-    if reduction == "mean" and len(first) == 0:
+    if first.shape[0] != second.shape[0]:
+        raise ValueError(
+            f"second: expected the {first.shape[0]} rows of first, got {second.shape[0]}"
+        )
+    if reduction == "mean" and first.shape[0] == 0:
         raise ValueError('first: expected at least 1 row with reduction="mean", got 0')
     check_temperature(temperature, first.device)
-    both = torch.cat(views)
-    partner = torch.arange(len(both), device=both.device).roll(len(first))
+    both = torch.cat([first, second])
     contrast = Contrast(
         query=both,
         key=None,
         temperature=scalar(temperature, both),
-        positive=partner,
+        positive=_partners(first),
         form=form,
         exclude_self=True,
     )
     return run(contrast, reduction, backend)
+
+
+def _partners(first: Tensor) -> Tensor:
+    """The row of each view's partner, [2B], among the rows of both views."""
+    if first.is_cpu and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()):
+        return _constant_partners(first.shape[0])
+    return torch.arange(2 * first.shape[0], device=first.device).roll(first.shape[0])
+
+
+@lru_cache(maxsize=8)
+def _constant_partners(pairs: int) -> Tensor:
+    with torch.inference_mode(mode=False):
+        return torch.arange(2 * pairs).roll(pairs)
 
 
 __all__ = ["dcl", "nt_xent", "siglip", "sup_con"]

@@ -1,76 +1,213 @@
-"""Label smoothing in closed form: the mean score of all candidates from a sum of keys."""
+"""Label smoothing in closed form: the mean score of all candidates from sums of keys.
+
+Cross-entropy with a share e of the target spread over the candidates, the positive and the
+negatives, is plain cross-entropy plus e times
+
+    r_i = s_i+ - mean of the candidates' scores = <q_i, k_i+ - mean of the candidates> / temperature
+
+whose gradients need the sums over all keys and over those of a label: O((N + M) D).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.class_sums import Classes
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.class_sums import (
+    ClassCodes,
+    add_rows,
+    chunks,
+    scaled_rows,
+    sum_by_class,
+)
+from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
 
 
-def smoothing_term(contrast: Contrast) -> Tensor:
-    """s_i+ minus the mean score of the candidates of query i, its positive and its negatives.
+def smoothing_losses(contrast: Contrast) -> Tensor:
+    """The addends of the row losses, [N], in `Contrast.dtype`."""
+    losses = [side.losses() for side in _sides(contrast)]
+    return (sum(losses[1:], losses[0]) / len(losses)).to(contrast.dtype)
 
-    Cross-entropy with a share e of the target spread over the candidates is plain cross-entropy
-    plus e times this. Scores are linear in the keys, so sums of keys suffice: O((N + M) D).
 
-    Args:
-        contrast: Of the softmax form.
+def smoothing_gradients(contrast: Contrast, requested: Requested, upstream: Tensor) -> Gradients:
+    """Gradients of sum_i upstream_i times the addends, in `Contrast.dtype`; upstream [N]."""
+    sides = _sides(contrast)
+    upstream = upstream.double() / len(sides)
+    of_rows = requested
+    if contrast.key is None and not contrast.stopped:
+        of_rows = requested._replace(key=requested.query)
+    elif contrast.stopped:
+        of_rows = requested._replace(key=False)
+    result = sides[0].gradients(of_rows, upstream)
+    if contrast.key is None and result.query is not None and result.key is not None:
+        return result._replace(query=result.query.add_(result.key), key=None)
+    if contrast.symmetric:
+        mirrored = requested._replace(query=requested.key, key=requested.query)
+        if contrast.stopped:
+            mirrored = mirrored._replace(key=False)
+        other = sides[1].gradients(mirrored, upstream)
+        swapped = other._replace(query=other.key, key=other.query)
+        return result.plus(swapped)
+    return result
 
-    Returns: [N], in `Contrast.dtype`, differentiable; both directions' mean if symmetric.
-    """
-    # In float64: the sum over all keys minus most of them must be as exact as one key.
-    query = contrast.query.double()
-    key = query if contrast.key is None else contrast.key.double()
-    first = _one_direction(contrast, query, key.detach() if contrast.stopped else key)
+
+def _sides(contrast: Contrast) -> list[_Direction]:
+    key = contrast.query if contrast.key is None else contrast.key
+    rows = _Direction.of(replace(contrast, key=key), key)
     if not contrast.symmetric:
-        return first.to(contrast.dtype)
+        return [rows]
     labels = contrast.labels and contrast.labels[::-1]
-    mirrored = Contrast(key, query, contrast.temperature, labels=labels)
-    second = _one_direction(mirrored, key, query.detach() if contrast.stopped else query)
-    return ((first + second) / 2).to(contrast.dtype)
+    mirrored = replace(contrast, query=key, key=contrast.query, labels=labels)
+    return [rows, _Direction.of(mirrored, contrast.query)]
 
 
-def _one_direction(contrast: Contrast, query: Tensor, key: Tensor) -> Tensor:
-    dtype, n = query.dtype, len(query)
-    labelled = len(key) - contrast.extra
-    rows = torch.arange(n, device=query.device)
-    key_sum = key.sum(dim=0).expand(n, -1)
-    count = query.new_full((n,), len(key))
-    if contrast.labels is not None:
-        same = Classes.of(*contrast.labels, key[:labelled])
-        key_sum, count = key_sum - same.key_sum, count - same.size
-    applies = torch.ones_like(rows, dtype=torch.bool)
-    if contrast.positive_key is None:
-        at = rows if contrast.positive is None else contrast.positive
-        positive = key[at]
-        key_sum, count = _without(contrast, key_sum, count, at, key, applies)
-        applies = at != rows
-    else:
-        positive = contrast.positive_key.to(dtype)
-    if contrast.exclude_self and labelled:
-        applies = applies & (rows < labelled)
-        at = rows.clamp(max=labelled - 1)
-        key_sum, count = _without(contrast, key_sum, count, at, key, applies)
-    if contrast.hard is not None:
-        hard = contrast.hard.to(dtype)
-        key_sum, count = key_sum + hard.sum(dim=1), count + hard.shape[1]
-    # Without candidates the cancelled sum has rounding errors.
-    key_sum = torch.where((count > 0)[:, None], key_sum, 0.0)
-    mean = (key_sum + positive) / (count + 1)[:, None]
-    return (query * (positive - mean)).sum(dim=1) / contrast.temperature.to(dtype)
+@dataclass(frozen=True)
+class _Direction:
+    """Queries against keys.
+
+    Attributes:
+        contrast: With this direction's query and labels.
+        key: [M, D].
+        key_sum: [D], float64.
+        codes: Of the labels, or None.
+        class_sum: [classes, D], float64, or None without labels.
+        positive: [N], the row of `key` that is the positive, or None.
+        positive_counts: [N], float64: 1 where that row would be counted among the negatives.
+        itself_counts: The same for row i, left out of the negatives of query i.
+        number: [N], float64, of candidates.
+    """
+
+    contrast: Contrast
+    key: Tensor
+    key_sum: Tensor
+    codes: ClassCodes | None
+    class_sum: Tensor | None
+    positive: Tensor | None
+    positive_counts: Tensor
+    itself_counts: Tensor
+    number: Tensor
+
+    @classmethod
+    def of(cls, contrast: Contrast, key: Tensor) -> _Direction:
+        n, m = contrast.query.shape[0], key.shape[0]
+        rows = torch.arange(n, device=key.device)
+        key_sum = key.new_zeros(key.shape[1], dtype=torch.float64)
+        for part in chunks(key):
+            key_sum += key[part].sum(dim=0, dtype=torch.float64)
+        zeros = key.new_zeros(n, dtype=torch.float64)
+        number, codes, class_sum = zeros + (m + 1), None, None
+        if contrast.labels is not None:
+            codes = ClassCodes.of(*contrast.labels)
+            labelled = key[: codes.key.shape[0]]
+            class_sum = sum_by_class(codes.key, labelled, codes.number)
+            ones = torch.ones(labelled.shape[0], 1, device=key.device)
+            number -= sum_by_class(codes.key, ones, codes.number)[codes.query, 0]
+
+        def counted(at: Tensor) -> Tensor:
+            if codes is None:
+                return torch.ones_like(zeros)
+            return (codes.query != codes.key[at]).double()
+
+        positive, positive_counts, itself_counts = None, zeros, zeros
+        if contrast.positive_key is None:
+            positive = rows if contrast.positive is None else contrast.positive
+            positive_counts = counted(positive)
+        if contrast.exclude_self and m > contrast.extra:
+            inside = rows < m - contrast.extra
+            if positive is not None:
+                inside = inside & (positive != rows)
+            itself_counts = counted(rows.clamp(max=m - contrast.extra - 1)) * inside
+        number = number - positive_counts - itself_counts
+        if contrast.hard is not None:
+            number += contrast.hard.shape[1]
+        return cls(
+            contrast, key, key_sum, codes, class_sum, positive, positive_counts, itself_counts,
+            number,
+        )  # fmt: skip
+
+    def losses(self) -> Tensor:
+        """[N], float64."""
+        losses = torch.empty_like(self.number)
+        for part in chunks(self.contrast.query):
+            query = self.contrast.query[part].double()
+            losses[part] = torch.linalg.vecdot(query, self._difference(part))
+        return losses * (self.contrast.smoothing / self.contrast.temperature.double())
+
+    def gradients(self, requested: Requested, upstream: Tensor) -> Gradients:
+        """Of sum_i upstream_i losses_i; key, positive_key and hard as this direction has them."""
+        contrast, query = self.contrast, self.contrast.query
+        weight = upstream * (contrast.smoothing / contrast.temperature.double())
+        of_query = None
+        if requested.query:
+            of_query = torch.empty(query.shape, dtype=contrast.dtype, device=query.device)
+            for part in chunks(query):
+                of_query[part] = self._difference(part) * weight[part, None]
+        each = weight / self.number  # of one candidate
+        of_positive_key = of_hard = of_temperature = None
+        if requested.positive_key and contrast.positive_key is not None:
+            of_positive_key = self._times_query(weight - each)
+        if requested.hard and contrast.hard is not None:
+            of_hard = self._times_query(-each)[:, None].expand(contrast.hard.shape)
+        if requested.temperature:
+            of_temperature = -upstream * self.losses() / contrast.temperature.double()
+            of_temperature = of_temperature.to(contrast.dtype)
+        return Gradients(
+            query=of_query,
+            key=self._of_key(weight, each) if requested.key else None,
+            positive_key=of_positive_key,
+            hard=of_hard,
+            temperature=of_temperature,
+        )
+
+    def _times_query(self, factor: Tensor) -> Tensor:
+        return factor[:, None].to(self.contrast.dtype) * self.contrast.query
+
+    def _difference(self, part: slice) -> Tensor:
+        """The positives minus the means of the candidates, [c, D], float64."""
+        contrast, rows = self.contrast, range(*part.indices(self.number.shape[0]))
+        sums = self.key_sum.expand(len(rows), -1)
+        if self.codes is not None and self.class_sum is not None:
+            sums = sums - self.class_sum[self.codes.query[part]]
+        if self.positive is None:
+            assert contrast.positive_key is not None
+            positive = contrast.positive_key[part].double()
+        else:
+            positive = self.key[self.positive[part]].double()
+            sums = sums - self.positive_counts[part, None] * positive
+        if contrast.exclude_self:
+            itself = self.key[part].double()
+            sums = sums.clone()
+            sums[: itself.shape[0]] -= self.itself_counts[part, None][: itself.shape[0]] * itself
+        if contrast.hard is not None:
+            sums = sums + contrast.hard[part].sum(dim=1, dtype=torch.float64)
+        # Without negatives the cancelled sum has rounding errors.
+        sums = torch.where(self.number[part, None] > 1, sums, 0.0)
+        return positive - (sums + positive) / self.number[part, None]
+
+    def _of_key(self, weight: Tensor, each: Tensor) -> Tensor:
+        """The keys' gradient, [M, D]."""
+        query, key = self.contrast.query, self.key
+        total = key.new_zeros(key.shape[1], dtype=torch.float64)
+        for part in chunks(query):
+            total += scaled_rows(query, part, each).sum(dim=0)
+        result = torch.empty(key.shape, dtype=self.contrast.dtype, device=key.device)
+        result.copy_(-total)
+        if self.codes is not None:
+            codes = self.codes
+            same = sum_by_class(codes.query, query, codes.number, each)
+            for part in chunks(result[: codes.key.shape[0]]):
+                result[part] += same[codes.key[part]].to(result.dtype)
+        if self.positive is not None:
+            back = weight - each + self.positive_counts * each
+            for part in chunks(query):
+                addend = scaled_rows(query, part, back).to(result.dtype)
+                add_rows(result, self.positive[part], addend)
+        if self.contrast.exclude_self:
+            rows = slice(0, min(query.shape[0], key.shape[0]))
+            result[rows] += self._times_query(self.itself_counts * each)[rows]
+        return result
 
 
-def _without(
-    contrast: Contrast, key_sum: Tensor, count: Tensor, at: Tensor, key: Tensor, applies: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sums without key `at[i]` of query i, where `applies` and it is not excluded by label."""
-    if contrast.labels is not None:
-        labels, key_labels = contrast.labels
-        applies = applies & (labels != key_labels[at])
-    removed = applies.to(count.dtype)
-    return key_sum - removed[:, None] * key[at], count - removed
-
-
-__all__ = ["smoothing_term"]
+__all__ = ["smoothing_gradients", "smoothing_losses"]

@@ -18,6 +18,19 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+def check_not_traced() -> None:
+    """`torch.jit.trace` is not active: it would record the values of one call.
+
+    Raises:
+        RuntimeError: It is.
+    """
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(
+            "mmcl_fast losses: expected no torch.jit.trace, which would record the values of one "
+            "call instead of the loss; torch.export and torch.compile are supported"
+        )
+
+
 def check_options(**options: object) -> None:
     """Each option is one of its known values, and the others are bools.
 
@@ -45,7 +58,7 @@ def check_tensors(query: Tensor, key: Tensor, *, reduction: str) -> None:
     """
     check_features("query", query)
     check_like_query("key", key, query)
-    if reduction == "mean" and len(query) == 0:
+    if reduction == "mean" and query.shape[0] == 0:
         raise ValueError('query: expected at least 1 row with reduction="mean", got 0')
 
 
@@ -64,7 +77,7 @@ def check_positives(
         TypeError: Not a tensor, or its dtype.
         ValueError: Sizes, devices, indices (read on a CPU only) or combinations.
     """
-    n, m = len(query), len(key)
+    n, m = query.shape[0], key.shape[0]
     given = {"positive": positive, "positive_key": positive_key}
     for name, tensor in given.items():
         if symmetric and tensor is not None:
@@ -82,9 +95,9 @@ def check_positives(
         _check_rows("positive", positive, query, m)
     elif positive_key is not None:
         check_like_query("positive_key", positive_key, query)
-        if len(positive_key) != n:
+        if positive_key.shape[0] != n:
             raise ValueError(
-                f"positive_key: expected the {n} rows of query, got {len(positive_key)}"
+                f"positive_key: expected the {n} rows of query, got {positive_key.shape[0]}"
             )
     elif m < n:
         raise ValueError(
@@ -112,9 +125,9 @@ def check_more_negatives(
         check_like_query("extra_negatives", extra, query)
     if hard is not None:
         _check_tensor("hard_negatives", hard)
-        if hard.dim() != 3 or len(hard) != len(query):
+        if hard.dim() != 3 or hard.shape[0] != query.shape[0]:
             raise ValueError(
-                f"hard_negatives: expected [{len(query)}, negatives, features], "
+                f"hard_negatives: expected [{query.shape[0]}, negatives, features], "
                 f"got shape {list(hard.shape)}"
             )
         _check_kind_of_query("hard_negatives", hard, query)
@@ -127,26 +140,26 @@ def check_smoothing(share: object) -> None:
         TypeError: No number.
         ValueError: Out of range.
     """
-    if isinstance(share, bool) or not isinstance(share, Real):
+    if type(share) is not float and (isinstance(share, bool) or not isinstance(share, Real)):
         raise TypeError(f"label_smoothing: expected a number, got {type(share).__name__}")
     if not 0.0 <= float(share) <= 1.0:
         raise ValueError(f"label_smoothing: expected a number in 0 .. 1, got {share}")
 
 
 def check_bias(bias: object, device: torch.device) -> None:
-    """A finite number, or a 0-d floating tensor (read on a CPU only).
+    """A finite number, or a floating tensor of one element (read on a CPU only).
 
     Raises:
         TypeError: Neither a number nor a floating tensor.
-        ValueError: Not 0-d, on another device, or not finite.
+        ValueError: Several elements, on another device, or not finite.
     """
     value = _number("bias", bias, device)
-    if value is not None and not math.isfinite(value):
+    if value is not None and not -math.inf < value < math.inf:  # a compiler knows no isfinite
         raise ValueError(f"bias: expected a finite number, got {value}")
 
 
 def check_temperature(temperature: object, device: torch.device | None) -> None:
-    """A number > 0 that float32 can hold, or such a 0-d tensor (read on a CPU only).
+    """A number > 0 that float32 can hold, or such a tensor of one element (read on a CPU).
 
     Args:
         temperature: What the user gave.
@@ -154,7 +167,7 @@ def check_temperature(temperature: object, device: torch.device | None) -> None:
 
     Raises:
         TypeError: Neither a number nor a floating tensor.
-        ValueError: Not 0-d, on another device, or out of range.
+        ValueError: Several elements, on another device, or out of range.
     """
     value = _number("temperature", temperature, device)
     if value is None:
@@ -197,10 +210,10 @@ def check_labels(
     if negatives != "other_label":
         return None
     if key_labels is None:
-        if len(key) != len(query):
+        if key.shape[0] != query.shape[0]:
             raise ValueError(
-                f"key_labels: expected a tensor, as key has {len(key)} rows and query "
-                f"{len(query)}, got None"
+                f"key_labels: expected a tensor, as key has {key.shape[0]} rows and query "
+                f"{query.shape[0]}, got None"
             )
         key_labels = labels
     return labels, key_labels
@@ -273,11 +286,12 @@ def _check_rows(name: str, index: object, query: Tensor, count: int) -> None:
         raise TypeError(f"{name}: expected dtype int64, got {_names([rows.dtype])}")
     if rows.shape != query.shape[:1]:
         raise ValueError(
-            f"{name}: expected shape [{len(query)}], one row of key a query, got {list(rows.shape)}"
+            f"{name}: expected shape [{query.shape[0]}], one row of key a query, "
+            f"got {list(rows.shape)}"
         )
     if rows.device != query.device:
         raise ValueError(f"{name}: expected a tensor on {query.device}, got {rows.device}")
-    if len(rows) and is_readable(rows):
+    if rows.shape[0] and is_readable(rows):
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= count:
             bad = low if low < 0 else high
@@ -285,18 +299,22 @@ def _check_rows(name: str, index: object, query: Tensor, count: int) -> None:
 
 
 def _number(name: str, x: object, device: torch.device | None) -> float | None:
-    """The value of a number or 0-d tensor; None where it cannot be read now."""
+    """The value of a number or a tensor of one element; None where it cannot be read now."""
+    if type(x) is float:
+        return x
     if not isinstance(x, Tensor):
         if isinstance(x, bool) or not isinstance(x, Real):
-            raise TypeError(f"{name}: expected a number or a 0-d tensor, got {type(x).__name__}")
+            raise TypeError(
+                f"{name}: expected a number or a tensor of one element, got {type(x).__name__}"
+            )
         try:
             return float(x)
         except OverflowError:  # an integer of a few hundred digits
             return math.inf
     if not x.is_floating_point():
         raise TypeError(f"{name}: expected a floating tensor, got {_names([x.dtype])}")
-    if x.dim() != 0:
-        raise ValueError(f"{name}: expected a 0-d tensor, got shape {list(x.shape)}")
+    if x.dim() and x.shape != (1,):
+        raise ValueError(f"{name}: expected a tensor of one element, got shape {list(x.shape)}")
     if device is not None and x.device != device:
         raise ValueError(f"{name}: expected a tensor on {device} as query is, got {x.device}")
     return float(x.detach()) if is_readable(x) else None
@@ -307,9 +325,9 @@ def _check_label_tensor(name: str, labels: object, rows: Tensor, owner: str) -> 
         raise TypeError(f"{name}: expected a tensor, got {type(labels).__name__}")
     if labels.is_complex():
         raise TypeError(f"{name}: expected real labels, got {_names([labels.dtype])}")
-    if labels.dim() != 1 or len(labels) != len(rows):
+    if labels.dim() != 1 or labels.shape[0] != rows.shape[0]:
         raise ValueError(
-            f"{name}: expected shape [{len(rows)}], one label a row of {owner}, "
+            f"{name}: expected shape [{rows.shape[0]}], one label a row of {owner}, "
             f"got {list(labels.shape)}"
         )
     if labels.device != rows.device:
@@ -322,6 +340,7 @@ __all__ = [
     "check_labels",
     "check_like_query",
     "check_more_negatives",
+    "check_not_traced",
     "check_options",
     "check_positives",
     "check_smoothing",

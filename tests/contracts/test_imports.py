@@ -31,10 +31,13 @@ ARROWS: dict[str, set[str]] = {
     "files": {"errors"},
     "model": set(),
     "losses.contrast": set(),
-    "losses.torch_backend": {"_native", "losses.contrast"},
+    "losses.class_sums": set(),
+    "losses.torch_backend": {"_native", "losses.class_sums", "losses.contrast"},
     "losses.backends": {"environment", "errors", "losses.contrast"},
     "losses.triton_backend": {"kernels", "losses.contrast"},
-    "losses": {"losses.backends", "losses.contrast"},
+    "losses": {
+        "losses.backends", "losses.class_sums", "losses.contrast", "losses.torch_backend",
+    },
     "losses.compat": {"distributed", "losses"},
     "distributed": {"losses", "losses.contrast", "losses.torch_backend"},
     "distributed.training": {

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from mmcl_fast.losses.torch_backend import dense
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -13,3 +15,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["stored scores", "blocks"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems by stored scores, and as if they were large."""
+    if request.param == "blocks":
+        monkeypatch.setattr(dense, "LIMIT", 0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcl_fast.losses import autograd, custom_op, info_nce, siglip
+from mmcl_fast.losses import autograd, info_nce, transforms
+from mmcl_fast.losses.contrast import Contrast
 
 N, D = 12, 5
 MODES: dict[str, dict[str, Any]] = {
@@ -17,6 +18,7 @@ MODES: dict[str, dict[str, Any]] = {
     "symmetric": {"symmetric": True},
     "sum": {"symmetric": True, "reduction": "sum"},
     "rows": {"stop_gradient": "key", "reduction": "none"},
+    "weighted_rows": {"symmetric": True, "reduction": "none"},
     "stopped": {"symmetric": True, "stop_gradient": "key"},
     "labels": {"labels": torch.arange(N) % 3, "negatives": "other_label"},
 }
@@ -40,7 +42,7 @@ def test_same_numbers_as_the_operation(
     mode: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     direct = step(dtype, **MODES[mode])
-    monkeypatch.setattr(custom_op, "needs_custom_op", lambda tensors: True)
+    monkeypatch.setattr(transforms, "needs_custom_op", lambda tensors: True)
     for mine, other in zip(direct, step(dtype, **MODES[mode]), strict=True):
         assert mine.dtype == other.dtype
         assert torch.equal(mine, other)
@@ -51,10 +53,11 @@ def test_no_operation_is_called(mode: str, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*arguments: Any) -> None:
         raise AssertionError("the operation was called")
 
-    monkeypatch.setattr(custom_op._ContrastFunction, "apply", refuse)
+    monkeypatch.setattr(transforms, "contrast_forward", refuse)
     step(torch.float32, **MODES[mode])
-    with pytest.raises(AssertionError, match="the operation was called"):  # rows weighted later
-        step(torch.float32, symmetric=True, reduction="none")
+    step(torch.float64, **MODES[mode])
+    with pytest.raises(AssertionError, match="the operation was called"), Seen():
+        step(torch.float32, **MODES[mode])
 
 
 class Seen(TorchDispatchMode):
@@ -80,28 +83,20 @@ def test_a_dispatch_mode_sees_one_operation() -> None:
 
 
 def test_who_wants_operations() -> None:
+    def wants(x: Tensor, **others: Tensor) -> bool:
+        contrast = Contrast(x, None, torch.tensor(1.0), **others)  # type: ignore[arg-type]
+        return autograd.needs_custom_op(contrast)
+
     x = torch.zeros(2, 2)
-    assert not autograd.needs_custom_op((x, None, torch.nn.Parameter(x)))
-    assert autograd.needs_custom_op((x, x.as_subclass(Marked)))
+    assert not wants(torch.nn.Parameter(x))
+    assert not wants(x, positive_key=x)
+    assert wants(x.as_subclass(Marked))
+    assert wants(x, positive_key=x.as_subclass(Marked))
     with Seen():
-        assert autograd.needs_custom_op((x,))
+        assert wants(x)
     inside: list[bool] = []
-    torch.vmap(lambda row: inside.append(autograd.needs_custom_op((row,))) or row)(x)  # type: ignore[func-returns-value]
+    torch.vmap(lambda row: inside.append(wants(row[None])) or row)(x)  # type: ignore[func-returns-value]
     assert inside == [True]
-
-
-@pytest.mark.parametrize("watched", [False, True])
-def test_differentiating_twice_is_refused(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom_op, "needs_custom_op", lambda tensors: watched)
-    x = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
-    b = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
-    loss = siglip(x, x.detach(), bias=b)
-    first = torch.autograd.grad(loss, (x, b), create_graph=True)
-    plain = torch.autograd.grad(siglip(x, x.detach(), bias=b), (x, b))
-    assert all(torch.equal(mine, other) for mine, other in zip(first, plain, strict=True))
-    for grad in first:
-        with pytest.raises(RuntimeError, match="expected one differentiation, got a second"):
-            grad.square().sum().backward(retain_graph=True)
 
 
 def test_backward_can_be_repeated() -> None:

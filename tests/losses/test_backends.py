@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -31,7 +29,7 @@ def test_auto_takes_the_first_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_gives_every_reason_when_none_can() -> None:
-    problem = dataclasses.replace(PROBLEM, dtype=torch.int64)
+    problem = PROBLEM._replace(dtype=torch.int64)
     expected = "torch: expected dtype float16, bfloat16, float32, float64, got int64"
     with pytest.raises(BackendUnavailableError) as caught:
         choose("torch", problem)

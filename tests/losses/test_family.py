@@ -17,6 +17,8 @@ from mmcl_fast import losses, reference
 from mmcl_fast.losses.torch_backend import score_blocks
 from tests.support.budget import assert_within_budget, compute_dtype, value_and_grads
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
@@ -206,7 +208,7 @@ WRONG: list[Wrong] = [
     (ValueError, lambda: losses.siglip(X, Y, bias=float("nan")),
      "bias: expected a finite number, got nan"),
     (TypeError, lambda: losses.siglip(X, Y, bias="a"),  # type: ignore[arg-type]
-     "bias: expected a number or a 0-d tensor, got str"),
+     "bias: expected a number or a tensor of one element, got str"),
     (ValueError, lambda: losses.nt_xent(X, Y, temperature=0.0),
      "temperature: expected a number > 0 in the normal range of float32, got 0.0"),
 ]  # fmt: skip

@@ -19,6 +19,8 @@ from torch.nn.functional import normalize
 from mmcl_fast import losses, reference
 from tests.support.budget import assert_within_budget, value_and_grads
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from mmcl_fast.losses import custom_op, dcl, info_nce, nt_xent, siglip, sup_con
 from mmcl_fast.reference import info_nce as reference
@@ -108,29 +107,13 @@ def test_grad_of_vmap(name: str) -> None:
     torch.testing.assert_close(mine, expected)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_differentiating_twice_is_refused(name: str) -> None:
-    x = features().requires_grad_()
-    loss = LOSSES[name](x, features(seed=1), torch.tensor(0.5).double())
-    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="expected one differentiation, got a second"):
-        (loss.detach() + grad.square().sum()).backward()
-
-
-# torch's own first use of forward mode
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-def test_forward_mode_is_refused() -> None:
-    x, y = features(), features(seed=1)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp"):
-        info_nce(forward_ad.make_dual(x, torch.ones_like(x)), y)
-
-
 def arguments(**change: Any) -> tuple[Any, ...]:
-    given: dict[str, Any] = dict.fromkeys(custom_op._Arguments._fields)
+    given: dict[str, Any] = dict.fromkeys(custom_op.Arguments._fields)
     given |= {
         "query": features(), "key": features(seed=1), "temperature": torch.tensor(0.5).double(),
         "form": "softmax", "symmetric": False, "stopped": False, "exclude_self": False, "extra": 0,
-        "reduction": "mean", "backend": "torch", "requested": [1, 1, 0, 0, 1, 0],
+        "supervised": False, "smoothing": 0.0, "reduction": "mean", "backend": "torch",
+        "requested": "110010",
     }  # fmt: skip
     return tuple((given | change).values())
 
@@ -138,34 +121,39 @@ def arguments(**change: Any) -> tuple[Any, ...]:
 SAMPLES = {
     "mean": arguments(),
     "none": arguments(reduction="none"),
-    "forward": arguments(requested=[0] * 6),
+    "forward": arguments(requested="000000"),
     "symmetric": arguments(symmetric=True),
     "symmetric_none": arguments(symmetric=True, reduction="none"),
     "stopped": arguments(symmetric=True, stopped=True, labels=LABELS, key_labels=LABELS),
     "own": arguments(
-        key=None, positive=torch.arange(N).roll(5), exclude_self=True, requested=[1, 0, 0, 0, 1, 0]
+        key=None, positive=torch.arange(N).roll(5), exclude_self=True, requested="100010"
     ),
     "hard": arguments(
         hard=features(2 * N).view(N, 2, D),
         positive_key=features(seed=2),
-        requested=[1] * 5 + [0],
+        requested="111110",
     ),
-    "sigmoid": arguments(
-        form="sigmoid", bias=torch.tensor(-1.0).double(), requested=[1, 1, 0, 0, 1, 1]
-    ),
+    "sigmoid": arguments(form="sigmoid", bias=torch.tensor(-1.0).double(), requested="110011"),
 }
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_opcheck_forward(sample: str) -> None:
-    torch.library.opcheck(custom_op._forward, SAMPLES[sample])
+    torch.library.opcheck(custom_op.contrast_forward, SAMPLES[sample])
 
 
 @pytest.mark.parametrize("sample", ["none", "symmetric_none"])
 def test_opcheck_backward(sample: str) -> None:
-    statistics = custom_op._forward(*SAMPLES[sample])[-1]
+    statistics = custom_op.contrast_forward(*SAMPLES[sample])[-1]
     upstream = torch.randn(N, dtype=torch.float64)
-    torch.library.opcheck(custom_op._backward, (upstream, statistics, *SAMPLES[sample]))
+    torch.library.opcheck(custom_op.contrast_backward, (upstream, statistics, *SAMPLES[sample]))
+
+
+def test_opcheck_along() -> None:
+    sample = SAMPLES["hard"]
+    upstream = torch.randn(N, dtype=torch.float64)
+    tangents = (torch.randn(N, D, dtype=torch.float64), *(None,) * 5)
+    torch.library.opcheck(custom_op.contrast_along, (upstream, *tangents, *sample))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -49,14 +49,16 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"temperature": float("nan")}, RANGE + "nan"),
     (ValueError, {"temperature": float("inf")}, RANGE + "inf"),
     (ValueError, {"temperature": torch.tensor(-1.0)}, RANGE + "-1.0"),
-    (ValueError, {"temperature": torch.ones(1)}, "temperature: expected a 0-d tensor, got shape "
-     "[1]"),
+    (ValueError, {"temperature": torch.ones(2)}, "temperature: expected a tensor of one "
+     "element, got shape [2]"),
     (ValueError, {"temperature": torch.ones((), device="meta")}, "temperature: expected a tensor "
      "on cpu as query is, got meta"),
     (TypeError, {"temperature": torch.tensor(1)}, "temperature: expected a floating tensor, "
      "got int64"),
-    (TypeError, {"temperature": "0.1"}, "temperature: expected a number or a 0-d tensor, got str"),
-    (TypeError, {"temperature": True}, "temperature: expected a number or a 0-d tensor, got bool"),
+    (TypeError, {"temperature": "0.1"}, "temperature: expected a number or a tensor of one "
+     "element, got str"),
+    (TypeError, {"temperature": True}, "temperature: expected a number or a tensor of one "
+     "element, got bool"),
     (ValueError, {"temperature": 1e-60}, RANGE + "1e-60"),
     (ValueError, OTHER, 'labels: expected a tensor with negatives="other_label", got None'),
     (ValueError, OTHER | {"labels": L6}, "labels: expected shape [4], one label a row of query, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcl_fast.losses.class_sums import add_rows, chunks
 from mmcl_fast.losses.contrast import Gradients, Requested
 from mmcl_fast.losses.torch_backend.matmul import product
 from mmcl_fast.losses.torch_backend.score_blocks import Block, BlockedContrast
@@ -21,7 +22,7 @@ class GradientAccumulator:
         query: [N, D], through the negatives until positives are added.
         columns: [D, M], of the keys through the negatives; with the same rows on both sides a
             second part of the gradient of the query.
-        key: [M, D], through positives that are keys.
+        positive_weight: [N], -dL/ds of the positives of queries, whose keys have a gradient.
         temperature: [N], set when positives are added.
     """
 
@@ -29,8 +30,7 @@ class GradientAccumulator:
     requested: Requested
     query: Tensor | None
     columns: Tensor | None
-    key: Tensor | None = None
-    positive_key: Tensor | None = None
+    positive_weight: Tensor | None = None
     hard: Tensor | None = None
     temperature: Tensor | None = None
     bias: Tensor | None = None
@@ -68,7 +68,7 @@ class GradientAccumulator:
 
     def through_queries(self, block: Block, weights: Tensor, scale: Tensor | None = None) -> Tensor:
         """Weighted sums of query / temperature, [D, block]."""
-        queries = self.blocked.query_over_temperature_t[:, block.rows]
+        queries = self.blocked.query_over_temperature_t(block.rows)
         return product(queries if scale is None else queries * scale, weights.T)
 
     def add_hard(self, block: Block, weights: Tensor) -> None:
@@ -77,7 +77,7 @@ class GradientAccumulator:
             part = torch.bmm(weights[:, None], self.blocked.hard(block))[:, 0]
             self.query[block.rows].add_(part / self.blocked.temperature)
         if self.hard is not None:
-            queries = self.blocked.query_over_temperature[block.rows, None]
+            queries = self.blocked.query[block.rows, None] / self.blocked.temperature
             torch.mul(weights[:, :, None], queries, out=self.hard[block.rows])
 
     def add_bias(self, block: Block, weights: Tensor) -> None:
@@ -92,19 +92,7 @@ class GradientAccumulator:
             self.bias.sub_(positive_weight)
         if self.query is not None:
             self._subtract_positives(positive_weight)
-        contrast = self.blocked.contrast
-        positive_part = self.blocked.query_over_temperature * -positive_weight[:, None]
-        if contrast.positive_key is not None:
-            self.positive_key = positive_part if self.requested.positive_key else None
-        elif self.columns is not None:
-            at = self.blocked.positive_rows if contrast.positive is None else contrast.positive
-            self.key = torch.zeros_like(self.blocked.key)
-            # Queries with the same positive are added in a fixed order on every device.
-            if self.key.device.type == "cpu":
-                self.key.index_add_(0, at, positive_part)  # in order; index_put is threaded
-            else:
-                # Sorted; index_add_ has no fixed order.
-                self.key.index_put_((at,), positive_part, accumulate=True)
+        self.positive_weight = positive_weight
 
     def add_stopped_positives(self, row_weight: Tensor, column_weight: Tensor) -> None:
         """Add the positives of both directions, each to the gradient of its query."""
@@ -112,27 +100,41 @@ class GradientAccumulator:
         self._set_temperature(row_weight if same_rows else row_weight + column_weight)
         if self.query is not None:
             self._subtract_positives(row_weight)
-        if not same_rows and self.columns is not None:
-            # Halves of a symmetric contrast sort queries and keys alike.
-            self.key = self.blocked.query_over_temperature * -column_weight[:, None]
+        self.positive_weight = None if same_rows else column_weight
 
     def result(self) -> Gradients:
         """The requested gradients, rows in the order of the caller."""
         requested, blocked = self.requested, self.blocked
-        query, key = self.query, None
+        query, key, positive_key = self.query, None, None
         if self.columns is not None:
             key = self.columns.T.contiguous()
-            key = key if self.key is None else key.add_(self.key)
-            if blocked.same_rows and query is not None:
-                query = query + key
+            self.columns = None
+        if self.positive_weight is not None:
+            scale = self.positive_weight / blocked.temperature
+            if blocked.contrast.positive_key is not None and not blocked.contrast.symmetric:
+                if requested.positive_key:
+                    positive_key = blocked.query * -scale[:, None]
+            elif key is not None:
+                self._subtract_queries(key, scale)
+        if key is not None and blocked.same_rows and query is not None:
+            query = query.add_(key)
         return Gradients(
             query=blocked.unsorted(query) if requested.query and query is not None else None,
             key=blocked.unsorted(key, 1) if requested.key and key is not None else None,
-            positive_key=_optional(blocked, self.positive_key),
+            positive_key=_optional(blocked, positive_key),
             hard=self.hard,
             temperature=_optional(blocked, self.temperature),
             bias=self.bias,
         )
+
+    def _subtract_queries(self, key: Tensor, scale: Tensor) -> None:
+        """Through positives that are keys: queries times `scale` [N]."""
+        blocked = self.blocked
+        at = blocked.contrast.positive
+        at = blocked.positive_rows if at is None else at
+        for part in chunks(blocked.query):
+            # Queries with the same positive are added in a fixed order.
+            add_rows(key, at[part], blocked.query[part] * -scale[part, None])
 
     def _subtract_positives(self, positive_weight: Tensor) -> None:
         assert self.query is not None

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmcl_fast.losses.class_sums import chunks
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.torch_backend.matmul import product
 from mmcl_fast.losses.torch_backend.softmax_passes import LOG2, masked
@@ -112,20 +113,13 @@ class BlockedContrast:
         same_rows = contrast.key is None and not contrast.stopped
         return cls(contrast, query, key, temperature, same_rows, codes)
 
-    @cached_property
-    def scaled(self) -> Tensor:
-        """The query, [N, D], scaled so that products with keys are scores in units of log 2."""
-        return self.query / (self.temperature * LOG2)
+    def scaled(self, part: slice) -> Tensor:
+        """Query rows, [c, D], scaled so that products with keys are scores in units of log 2."""
+        return self.query[part] / (self.temperature * LOG2)
 
-    @cached_property
-    def query_over_temperature(self) -> Tensor:
-        """Query / temperature, [N, D], of which gradients of keys are weighted sums."""
-        return self.query / self.temperature
-
-    @cached_property
-    def query_over_temperature_t(self) -> Tensor:
-        """Query / temperature, [D, N], contiguous."""
-        return self.query_over_temperature.T.contiguous()
+    def query_over_temperature_t(self, part: slice) -> Tensor:
+        """Query rows / temperature, [D, c], contiguous; keys' gradients are sums of its columns."""
+        return (self.query[part] / self.temperature).T.contiguous()
 
     def key_t(self, block: Block) -> Tensor:
         """The keys of a block as [D, columns]; contiguous where many blocks share them."""
@@ -167,8 +161,11 @@ class BlockedContrast:
     def positive(self) -> Tensor:
         """See the class."""
         if self._positives_are_in_blocks:
-            return self.scaled.new_empty(len(self.scaled))
-        positive = (self.scaled * self.positives).sum(dim=1)
+            return self.query.new_empty(len(self.query))
+        positive = torch.cat(
+            [(self.scaled(part) * self.positives[part]).sum(dim=1) for part in chunks(self.query)]
+            or [self.query.new_empty(0)]
+        )
         bias = self.contrast.bias
         return positive if bias is None else positive.add_(bias.to(positive.dtype) / LOG2)
 
@@ -183,7 +180,7 @@ class BlockedContrast:
 
     def hard_scores(self, block: Block) -> Tensor:
         """Their scores, [c, K]."""
-        return torch.bmm(self.hard(block), self.scaled[block.rows, :, None])[:, :, 0]
+        return torch.bmm(self.hard(block), self.scaled(block.rows)[:, :, None])[:, :, 0]
 
     def sorted_rows(self, x: Tensor) -> Tensor:
         """Rows of the query side in the order of `query`."""
@@ -219,7 +216,9 @@ class BlockedContrast:
         """
         if block in self.held:
             return self.held.pop(block)
-        scores = product(self.scaled[block.rows], self.key[block.columns])
+        scores = product(self.scaled(block.rows), self.key[block.columns])
+        if block.square:  # one rounding of a score serves both its rows
+            scores.triu_().add_(scores.triu(1).T)
         if self.contrast.bias is not None:
             scores.add_(self.contrast.bias.to(scores.dtype) / LOG2)
         self._take_positives(scores, block)
@@ -314,12 +313,17 @@ def _stripes(whole: Block, extra_elements: int = 0) -> Iterator[Block]:
 
 
 def _triangle(n: int) -> Iterator[Block]:
+    # The widths are powers of two times the rows: oneDNN keeps memory for every shape of a product
+    # that it has seen, and a width for each stripe would make that as large as all scores.
     size = chunk_rows(n, n)
     for start in range(0, n, size):
-        stop = min(start + size, n)
+        stop = left = min(start + size, n)
         yield Block(start, stop, start, stop, square=True)
-        if stop < n:
-            yield Block(start, stop, stop, n)
+        while left < n:
+            tiles = (n - left) // size
+            width = size << (tiles.bit_length() - 1) if tiles else n - left
+            yield Block(start, stop, left, left + width)
+            left += width
 
 
 __all__ = ["Block", "BlockedContrast", "Labels", "chunk_rows", "label_codes"]
