@@ -2,74 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed.autograd import (
-    Call,
-    GradientScale,
-    Mode,
-    distributed_loss,
-    requested_of,
+from mmcl_fast.distributed.arguments import (
+    bias_of,
+    check_pairs,
+    temperature_of,
+    temperature_of_scale,
 )
-from mmcl_fast.distributed.exchange import EXCHANGES
-from mmcl_fast.distributed.group import (
-    DTYPES,
-    CallSignature,
-    Group,
-    agree,
-    equal_members,
-    group_of,
-    report_refusal,
-)
-from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.dispatch import scalar
-from mmcl_fast.losses.validation import (
-    check_bias,
-    check_features,
-    check_labels,
-    check_like_query,
-    check_options,
-    check_temperature,
-)
-
-_SCALES = ("ddp", "sum")
-_FORMS: tuple[Form, ...] = ("softmax", "decoupled", "sigmoid")
-
-
-class Setting(NamedTuple):
-    """How a distributed loss runs.
-
-    Attributes:
-        group: The processes; None: the default group. Ranks are those inside the group.
-        mode: "gather" | "ring".
-        gradient: "ddp" | "sum".
-        equal_batches: A promise that every rank has as many rows as this one, and equal arguments;
-            it is not checked.
-    """
-
-    group: Group | None = None
-    mode: Mode = "gather"
-    gradient: GradientScale = "ddp"
-    equal_batches: bool = False
-
-    def check(self) -> None:
-        """Each option is one of its known values.
-
-        Raises:
-            ValueError: It is not; the message lists them.
-        """
-        for name, value, known in (
-            ("mode", self.mode, tuple(EXCHANGES)),
-            ("gradient", self.gradient, _SCALES),
-        ):
-            if value not in known:
-                listed = " | ".join(repr(choice) for choice in known)
-                raise ValueError(f"{name}: expected {listed}, got {value!r}")
+from mmcl_fast.distributed.autograd import GradientScale, Mode
+from mmcl_fast.distributed.collective import Setting, collective_loss
+from mmcl_fast.distributed.group import Group
+from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.validation import check_labels, check_options
 
 
 def infonce_across(  # noqa: PLR0913 - the loss's own options
@@ -87,14 +35,13 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
 
     def local() -> Contrast:
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
-        _check_pairs("query", query, "key", key)
-        check_temperature(temperature, query.device)
+        check_pairs("query", query, "key", key)
         pair = check_labels(query, key, labels, None, negatives=negatives)
         stopped = stop_gradient is not None
         return Contrast(
             query=query,
             key=key.detach() if stopped and not symmetric else key,
-            temperature=scalar(temperature, query),
+            temperature=temperature_of(temperature, query),
             # Explicit with labels, so that rows keep their order.
             positive=None if pair is None else torch.arange(len(query), device=query.device),
             labels=None if pair is None else (_sendable(pair[0]), _sendable(pair[1])),
@@ -102,7 +49,7 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
             stopped=stopped,
         )
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
 def siglip_across(
@@ -116,18 +63,16 @@ def siglip_across(
     """See `DistributedSigLIPLoss`."""
 
     def local() -> Contrast:
-        _check_pairs("query", query, "key", key)
-        check_temperature(temperature, query.device)
-        check_bias(bias, query.device)
+        check_pairs("query", query, "key", key)
         return Contrast(
             query=query,
             key=key,
-            temperature=scalar(temperature, query),
-            bias=scalar(bias, query),
+            temperature=temperature_of(temperature, query),
+            bias=bias_of(bias, query),
             form="sigmoid",
         )
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
 def ntxent_across(
@@ -136,18 +81,17 @@ def ntxent_across(
     """See `DistributedNTXentLoss`."""
 
     def local() -> Contrast:
-        _check_pairs("first", first, "second", second)
-        check_temperature(temperature, first.device)
+        check_pairs("first", first, "second", second)
         both = torch.cat([first, second])
         return Contrast(
             query=both,
             key=None,
-            temperature=scalar(temperature, both),
+            temperature=temperature_of(temperature, both),
             positive=torch.arange(len(both), device=both.device).roll(len(first)),
             exclude_self=True,
         )
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
 def clip_loss(
@@ -164,24 +108,25 @@ def clip_loss(
     Args:
         image_features: This rank's rows, [n, D]; nothing is normalised.
         text_features: Their pairs, [n, D].
-        scale: 1 / temperature, > 0 (open_clip's scale, which arrives exponentiated); a 0-d tensor
-            receives a gradient.
+        scale: 1 / temperature, > 0 (open_clip's scale, which arrives exponentiated); a tensor of
+            shape [] or [1] receives a gradient.
         group: As for `DistributedInfoNCELoss`, and so are mode and gradient, result and errors.
         mode: "gather" | "ring".
         gradient: "ddp" | "sum".
 
     Returns: The loss over the whole batch, the same on every rank.
     """
-    return infonce_across(
-        Setting(group, mode, gradient),
-        image_features,
-        text_features,
-        temperature=_inverse(scale),
-        symmetric=True,
-        labels=None,
-        negatives="all",
-        stop_gradient=None,
-    )
+
+    def local() -> Contrast:
+        check_pairs("image_features", image_features, "text_features", text_features)
+        return Contrast(
+            query=image_features,
+            key=text_features,
+            temperature=temperature_of_scale(scale, image_features),
+            symmetric=True,
+        )
+
+    return collective_loss(Setting(group, mode, gradient), local)
 
 
 def siglip_loss(
@@ -199,78 +144,26 @@ def siglip_loss(
     Args:
         image_features: This rank's rows, [n, D]; nothing is normalised.
         text_features: Their pairs, [n, D].
-        scale: 1 / temperature, > 0; a 0-d tensor receives a gradient.
-        bias: Added to every score; a 0-d tensor receives a gradient.
+        scale: 1 / temperature, > 0; a tensor of shape [] or [1] receives a gradient.
+        bias: Added to every score; a tensor of shape [] or [1] receives a gradient.
         group: As for `DistributedSigLIPLoss`, and so are mode and gradient, result and errors.
         mode: "gather" | "ring".
         gradient: "ddp" | "sum".
 
     Returns: The loss over the whole batch, the same on every rank.
     """
-    setting = Setting(group, mode, gradient)
-    temperature = _inverse(scale)
-    return siglip_across(setting, image_features, text_features, temperature=temperature, bias=bias)
 
-
-def _run(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    loss: Tensor = _collective_loss(setting, build)
-    return loss
-
-
-# Reading the signatures of other ranks cannot be traced: `torch.compile` runs this eagerly.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    """The loss of the contrast that `build` makes of checked arguments, if all ranks agree."""
-    group = group_of(setting.group)
-    try:
-        setting.check()
-        local = build()
-    except (TypeError, ValueError):
-        if not setting.equal_batches:  # the other ranks wait for this signature
-            report_refusal(group)
-        raise
-    requested = requested_of(local)
-    members = equal_members(group, len(local.query))
-    if not setting.equal_batches:
-        signature = CallSignature(
-            rows=len(local.query),
-            features=local.query.shape[1],
-            dtype=DTYPES.index(local.query.dtype),
-            loss=_code(local),
-            mode=list(EXCHANGES).index(setting.mode),
-            gradient=_SCALES.index(setting.gradient),
-            requires_grad=sum(needed << k for k, needed in enumerate(requested)),
+    def local() -> Contrast:
+        check_pairs("image_features", image_features, "text_features", text_features)
+        return Contrast(
+            query=image_features,
+            key=text_features,
+            temperature=temperature_of_scale(scale, image_features),
+            bias=bias_of(bias, image_features),
+            form="sigmoid",
         )
-        members = agree(group, signature)
-    factor = float(members.size if setting.gradient == "ddp" else 1)
-    return distributed_loss(Call(local, requested, members, setting.mode, factor))
 
-
-def _code(local: Contrast) -> int:
-    """A number that differs between losses."""
-    flags = local.symmetric, local.stopped, local.key is None, local.labels is not None
-    return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
-
-
-def _check_pairs(name: str, first: Tensor, other: str, second: Tensor) -> None:
-    """Pairs [n, D], n >= 1, in one dtype and on one device.
-
-    Raises:
-        TypeError, ValueError: They are not.
-    """
-    check_features(name, first)
-    check_like_query(other, second, first, name)
-    if len(second) != len(first):
-        raise ValueError(f"{other}: expected the {len(first)} rows of {name}, got {len(second)}")
-    if not len(first):
-        raise ValueError(f"{name}: expected at least 1 row on every rank, got 0")
-
-
-def _inverse(scale: float | Tensor) -> float | Tensor:
-    """The temperature 1 / scale of open_clip's scale; its own check refuses bad values."""
-    if not isinstance(scale, Tensor) and not scale:
-        return math.inf
-    return 1.0 / scale
+    return collective_loss(Setting(group, mode, gradient), local)
 
 
 def _sendable(labels: Tensor) -> Tensor:
@@ -278,11 +171,4 @@ def _sendable(labels: Tensor) -> Tensor:
     return labels.to(torch.float64 if labels.is_floating_point() else torch.int64)
 
 
-__all__ = [
-    "Setting",
-    "clip_loss",
-    "infonce_across",
-    "ntxent_across",
-    "siglip_across",
-    "siglip_loss",
-]
+__all__ = ["clip_loss", "infonce_across", "ntxent_across", "siglip_across", "siglip_loss"]

@@ -6,13 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mmcl_fast.distributed.arguments import zero_dim
 from mmcl_fast.distributed.autograd import GradientScale, Mode
-from mmcl_fast.distributed.functional import (
-    Setting,
-    infonce_across,
-    ntxent_across,
-    siglip_across,
-)
+from mmcl_fast.distributed.collective import Setting
+from mmcl_fast.distributed.functional import infonce_across, ntxent_across, siglip_across
 from mmcl_fast.distributed.group import Group
 from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
 
@@ -27,7 +24,7 @@ class _Distributed(nn.Module):
         self._is_checked = False
         for name, value in scalars.items():
             check = check_bias if name == "bias" else check_temperature
-            check(value, value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
+            check(zero_dim(value), value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
             else:
@@ -64,8 +61,9 @@ class DistributedInfoNCELoss(_Distributed):
     calls: every rank makes both, in the same order. It can be differentiated once.
 
     Args:
-        temperature: As for `info_nce`, and the same on every rank, which is not checked. An
-            `nn.Parameter` becomes a parameter of the module, any other tensor a buffer.
+        temperature: As for `info_nce`, and the same on every rank, which is not checked; a tensor
+            may have shape [] or [1], which FSDP2 asks for. An `nn.Parameter` becomes a parameter of
+            the module, any other tensor a buffer.
         symmetric: As for `info_nce`, and so are negatives and stop_gradient.
         negatives: "all" | "other_label".
         stop_gradient: None | "key".

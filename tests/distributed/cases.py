@@ -45,6 +45,7 @@ class Case:
     frozen: tuple[str, ...] = ()
     calls: int = 1  # of one module; gradients are those of the last
     scale: float = 1.0  # of the features
+    shape: tuple[int, ...] = ()  # of temperature and bias
 
 
 SYMMETRIC = {"symmetric": True}
@@ -57,7 +58,8 @@ CASES = [
          rows=(6, 6, 6)),
     Case("single_rows", "one row a rank: no negative at home", options=SYMMETRIC, rows=(1, 1, 1)),
     Case("pair", "ranks inside a group of two", options=SYMMETRIC, rows=(9, 4), group=PAIR),
-    Case("pair_one_way", "the same, one way", rows=(3, 8), group=PAIR),
+    Case("pair_one_way", "the same, one way", rows=(3, 8), group=PAIR,
+         shape=(1,)),
     Case("alone", "a group of one", options=SYMMETRIC, rows=(9,), group=ALONE),
     Case("stopped", "no gradient travels", options=STOPPED),
     Case("stopped_symmetric", "each direction differentiated in its query",
@@ -85,9 +87,10 @@ CASES = [
     Case("bfloat16", "sums in float32", options=SYMMETRIC, rows=(40, 33, 50), d=24,
          dtype=torch.bfloat16),
     Case("float16", "gradients travel in float32", rows=(40, 33, 50), d=24, dtype=torch.float16),
-    Case("clip", "open_clip's arguments", loss="clip"),
+    Case("clip", "open_clip's arguments", loss="clip", shape=(1,)),
     Case("siglip", "one ring", loss="siglip"),
-    Case("siglip_pair", "ranks inside a group of two", loss="siglip", rows=(9, 4), group=PAIR),
+    Case("siglip_pair", "ranks inside a group of two", loss="siglip", rows=(9, 4), group=PAIR,
+         shape=(1,)),
     Case("siglip_frozen", "numbers and one tower learn", loss="siglip", frozen=("query",)),
     Case("siglip_sum", "upstream on kept gradients", loss="siglip", gradient="sum",
          upstream=(2.5, 0.5, -3.0)),
@@ -95,9 +98,10 @@ CASES = [
          dtype=torch.float32),
     Case("siglip_bfloat16", "sums in float32", loss="siglip", rows=(40, 33, 50), d=24,
          dtype=torch.bfloat16),
-    Case("open_clip_siglip", "open_clip's arguments", loss="open_clip_siglip"),
+    Case("open_clip_siglip", "open_clip's arguments", loss="open_clip_siglip", shape=(1,)),
     Case("ntxent", "all views of everyone", loss="ntxent"),
-    Case("ntxent_pair", "ranks inside a group of two", loss="ntxent", rows=(9, 4), group=PAIR),
+    Case("ntxent_pair", "ranks inside a group of two", loss="ntxent", rows=(9, 4), group=PAIR,
+         shape=(1,)),
     Case("ntxent_upstream", "another upstream on every rank", loss="ntxent",
          upstream=(2.5, 0.5, -3.0)),
     Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
@@ -136,9 +140,9 @@ def tensors_of(case: Case) -> dict[str, Tensor]:
         for name in ("query", "key")
     }
     wide = torch.float64 if case.dtype == torch.float64 else torch.float32
-    numbers = {"temperature": torch.tensor(case.temperature, dtype=wide)}
+    numbers = {"temperature": torch.full(case.shape, case.temperature, dtype=wide)}
     if case.loss in ("siglip", "open_clip_siglip"):
-        numbers["bias"] = torch.tensor(-1.5, dtype=wide)
+        numbers["bias"] = torch.full(case.shape, -1.5, dtype=wide)
     return {name: tensor.to(case.dtype) for name, tensor in x.items()} | numbers
 
 

@@ -171,6 +171,7 @@ def refusals(rank: int) -> dict[str, Callable[[], object]]:
         "loss": lambda: (other if odd else loss)(good, good),
         "requires_grad": lambda: loss(learns, good),
         "rows": lambda: loss(good, good[: 3 if odd else 4]),
+        "scale": lambda: clip_loss(good, good, "large" if odd else 10.0),
         "empty": lambda: loss(good[: 0 if odd else 4], good[: 0 if odd else 4]),
         "outside": lambda: clip_loss(good, good, 10.0, group=outside),
         "twice": lambda: (

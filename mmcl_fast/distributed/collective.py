@@ -1,0 +1,116 @@
+"""One collective call: all ranks agree on its arguments, then each computes its part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmcl_fast.distributed.autograd import (
+    Call,
+    GradientScale,
+    Mode,
+    distributed_loss,
+    requested_of,
+)
+from mmcl_fast.distributed.exchange import EXCHANGES
+from mmcl_fast.distributed.group import (
+    DTYPES,
+    CallSignature,
+    Group,
+    agree,
+    equal_members,
+    group_of,
+    report_refusal,
+)
+from mmcl_fast.losses.contrast import Contrast, Form
+
+_SCALES = ("ddp", "sum")
+_FORMS: tuple[Form, ...] = ("softmax", "decoupled", "sigmoid")
+
+
+class Setting(NamedTuple):
+    """How a distributed loss runs.
+
+    Attributes:
+        group: The processes; None: the default group. Ranks are those inside the group.
+        mode: "gather" | "ring".
+        gradient: "ddp" | "sum".
+        equal_batches: A promise that every rank has as many rows as this one, and equal arguments;
+            it is not checked.
+    """
+
+    group: Group | None = None
+    mode: Mode = "gather"
+    gradient: GradientScale = "ddp"
+    equal_batches: bool = False
+
+    def check(self) -> None:
+        """Each option is one of its known values.
+
+        Raises:
+            ValueError: It is not; the message lists them.
+        """
+        for name, value, known in (
+            ("mode", self.mode, tuple(EXCHANGES)),
+            ("gradient", self.gradient, _SCALES),
+        ):
+            if value not in known:
+                listed = " | ".join(repr(choice) for choice in known)
+                raise ValueError(f"{name}: expected {listed}, got {value!r}")
+
+
+def collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
+    """The loss of the whole batch, of which `build` makes this rank's part.
+
+    Args:
+        setting: How it runs.
+        build: Checks the arguments and makes the contrast of them. Called once, inside: what it
+            refuses is refused on every rank.
+
+    Raises:
+        TypeError, ValueError: Those of `build`; ranks do not agree; `setting` is refused.
+        RuntimeError: There is no process group.
+    """
+    loss: Tensor = _agreed_loss(setting, build)
+    return loss
+
+
+# Reading the signatures of other ranks cannot be traced: `torch.compile` runs this eagerly.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _agreed_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
+    """The loss of the contrast that `build` makes of checked arguments, if all ranks agree."""
+    group = group_of(setting.group)
+    try:
+        setting.check()
+        local = build()
+    except (TypeError, ValueError):
+        if not setting.equal_batches:  # the other ranks wait for this signature
+            report_refusal(group)
+        raise
+    requested = requested_of(local)
+    members = equal_members(group, len(local.query))
+    if not setting.equal_batches:
+        signature = CallSignature(
+            rows=len(local.query),
+            features=local.query.shape[1],
+            dtype=DTYPES.index(local.query.dtype),
+            loss=_code(local),
+            mode=list(EXCHANGES).index(setting.mode),
+            gradient=_SCALES.index(setting.gradient),
+            requires_grad=sum(needed << k for k, needed in enumerate(requested)),
+        )
+        members = agree(group, signature)
+    factor = float(members.size if setting.gradient == "ddp" else 1)
+    return distributed_loss(Call(local, requested, members, setting.mode, factor))
+
+
+def _code(local: Contrast) -> int:
+    """A number that differs between losses."""
+    flags = local.symmetric, local.stopped, local.key is None, local.labels is not None
+    return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
+
+
+__all__ = ["Setting", "collective_loss"]
