@@ -2,6 +2,7 @@
 
 from mmcl_fast.distributed.functional import clip_loss, siglip_loss
 from mmcl_fast.distributed.modules import (
+    DistributedDCLLoss,
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
@@ -9,6 +10,7 @@ from mmcl_fast.distributed.modules import (
 from mmcl_fast.distributed.training import train
 
 __all__ = [
+    "DistributedDCLLoss",
     "DistributedInfoNCELoss",
     "DistributedNTXentLoss",
     "DistributedSigLIPLoss",

@@ -16,7 +16,7 @@ from mmcl_fast.distributed.arguments import (
 from mmcl_fast.distributed.autograd import GradientScale, Mode
 from mmcl_fast.distributed.collective import Setting, collective_loss
 from mmcl_fast.distributed.group import Group
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, Form
 from mmcl_fast.losses.validation import check_labels, check_options
 
 
@@ -75,10 +75,10 @@ def siglip_across(
     return collective_loss(setting, local)
 
 
-def ntxent_across(
-    setting: Setting, first: Tensor, second: Tensor, *, temperature: float | Tensor
+def two_views_across(
+    setting: Setting, form: Form, first: Tensor, second: Tensor, *, temperature: float | Tensor
 ) -> Tensor:
-    """See `DistributedNTXentLoss`."""
+    """See `DistributedNTXentLoss` (form "softmax") and `DistributedDCLLoss` ("decoupled")."""
 
     def local() -> Contrast:
         check_pairs("first", first, "second", second)
@@ -88,6 +88,7 @@ def ntxent_across(
             key=None,
             temperature=temperature_of(temperature, both),
             positive=torch.arange(len(both), device=both.device).roll(len(first)),
+            form=form,
             exclude_self=True,
         )
 
@@ -171,4 +172,4 @@ def _sendable(labels: Tensor) -> Tensor:
     return labels.to(torch.float64 if labels.is_floating_point() else torch.int64)
 
 
-__all__ = ["clip_loss", "infonce_across", "ntxent_across", "siglip_across", "siglip_loss"]
+__all__ = ["clip_loss", "infonce_across", "siglip_across", "siglip_loss", "two_views_across"]

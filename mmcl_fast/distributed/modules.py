@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from mmcl_fast.distributed.arguments import zero_dim
 from mmcl_fast.distributed.autograd import GradientScale, Mode
 from mmcl_fast.distributed.collective import Setting
-from mmcl_fast.distributed.functional import infonce_across, ntxent_across, siglip_across
+from mmcl_fast.distributed.functional import infonce_across, siglip_across, two_views_across
 from mmcl_fast.distributed.group import Group
+from mmcl_fast.losses.contrast import Form
 from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
 
 
@@ -156,7 +157,22 @@ class DistributedSigLIPLoss(_Distributed):
         return loss
 
 
-class DistributedNTXentLoss(_Distributed):
+class _TwoViews(_Distributed):
+    """The losses of two views of every row, which differ in their form."""
+
+    temperature: float | Tensor
+    form: Form
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
+        loss = two_views_across(
+            self._setting(), self.form, first, second, temperature=self.temperature
+        )
+        self._is_checked = True
+        return loss
+
+
+class DistributedNTXentLoss(_TwoViews):
     """`nt_xent` of a batch distributed over the processes of a group.
 
     Contract, arguments and errors are those of `DistributedInfoNCELoss`; the mean is over the two
@@ -164,7 +180,7 @@ class DistributedNTXentLoss(_Distributed):
     own views.
     """
 
-    temperature: float | Tensor
+    form = "softmax"
 
     def __init__(
         self,
@@ -177,11 +193,31 @@ class DistributedNTXentLoss(_Distributed):
     ) -> None:
         super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
-        loss = ntxent_across(self._setting(), first, second, temperature=self.temperature)
-        self._is_checked = True
-        return loss
+
+class DistributedDCLLoss(_TwoViews):
+    """`dcl` of a batch distributed over the processes of a group.
+
+    Contract, arguments and errors are those of `DistributedNTXentLoss`. With one pair in the whole
+    batch there are no negatives, and the loss is 0.
+    """
+
+    form = "decoupled"
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.1,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
 
 
-__all__ = ["DistributedInfoNCELoss", "DistributedNTXentLoss", "DistributedSigLIPLoss"]
+__all__ = [
+    "DistributedDCLLoss",
+    "DistributedInfoNCELoss",
+    "DistributedNTXentLoss",
+    "DistributedSigLIPLoss",
+]

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from mmcl_fast import reference
 from mmcl_fast.distributed import (
+    DistributedDCLLoss,
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
@@ -104,6 +105,9 @@ CASES = [
          shape=(1,)),
     Case("ntxent_upstream", "another upstream on every rank", loss="ntxent",
          upstream=(2.5, 0.5, -3.0)),
+    Case("dcl", "no positive among the negatives", loss="dcl"),
+    Case("dcl_single_rows", "no negative at home", loss="dcl", rows=(1, 1, 1), gradient="sum"),
+    Case("dcl_alone", "no negative anywhere", loss="dcl", rows=(1,), group=ALONE),
     Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
          dtype=torch.float32),
 ]  # fmt: skip
@@ -155,10 +159,9 @@ def labels_of(case: Case) -> Tensor | None:
 
 def oracle(case: Case) -> Callable[..., Tensor]:
     """The loss of the whole batch in one process, of the tensors of `tensors_of`."""
-    if case.loss == "ntxent":
-        return lambda query, key, temperature: reference.nt_xent(
-            query, key, temperature=temperature
-        )
+    if case.loss in ("ntxent", "dcl"):
+        of_views = {"ntxent": reference.nt_xent, "dcl": reference.dcl}[case.loss]
+        return lambda query, key, temperature: of_views(query, key, temperature=temperature)
     if case.loss in ("siglip", "open_clip_siglip"):
         return reference.siglip
     options = {k: v for k, v in case.options.items() if k != "equal_batches"}
@@ -180,6 +183,7 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
         "infonce": DistributedInfoNCELoss,
         "siglip": DistributedSigLIPLoss,
         "ntxent": DistributedNTXentLoss,
+        "dcl": DistributedDCLLoss,
     }
     labels = labels_of(case)
     more = {} if labels is None else {"labels": labels[part]}

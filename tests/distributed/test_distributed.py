@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.distributed import (
+    DistributedDCLLoss,
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
@@ -218,7 +219,8 @@ def test_no_process_group_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [DistributedInfoNCELoss, DistributedNTXentLoss, DistributedSigLIPLoss]
+    "kind",
+    [DistributedDCLLoss, DistributedInfoNCELoss, DistributedNTXentLoss, DistributedSigLIPLoss],
 )
 @pytest.mark.parametrize(
     ("options", "text"),
