@@ -6,6 +6,7 @@ from mmcl_fast.distributed.modules import (
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
+    DistributedSupConLoss,
 )
 from mmcl_fast.distributed.training import train
 
@@ -14,6 +15,7 @@ __all__ = [
     "DistributedInfoNCELoss",
     "DistributedNTXentLoss",
     "DistributedSigLIPLoss",
+    "DistributedSupConLoss",
     "clip_loss",
     "siglip_loss",
     "train",

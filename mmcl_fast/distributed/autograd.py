@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmcl_fast.distributed.exchange import EXCHANGES
 from mmcl_fast.distributed.group import Members
+from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
 from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
@@ -26,14 +27,14 @@ class Call:
     """Arguments of forward and backward.
 
     Attributes:
-        local: The contrast of this rank's rows; its features are those of the forward pass.
+        problem: Of this rank; its features are those of the forward pass.
         requested: Inputs whose gradient is needed.
         members: The ranks.
         mode: A key of `EXCHANGES`.
         factor: Ratio of the returned gradients to those of the returned loss.
     """
 
-    local: Contrast
+    problem: LocalProblem
     requested: Requested
     members: Members
     mode: Mode
@@ -45,17 +46,17 @@ class Call:
         return 1.0 / self.members.total
 
 
-def requested_of(local: Contrast) -> Requested:
+def requested_of(problem: LocalProblem) -> Requested:
     """The gradients that autograd will request."""
     if not torch.is_grad_enabled():
         return Requested()
-    inputs = {name: getattr(local, name) for name in _INPUTS}
+    inputs = {name: getattr(problem.contrast, name) for name in _INPUTS}
     return Requested(**{name: x is not None and x.requires_grad for name, x in inputs.items()})
 
 
 def distributed_loss(call: Call) -> Tensor:
     """The loss over the whole batch, the same on every rank; a collective call."""
-    local = call.local
+    local = call.problem.contrast
     inputs = local.query, local.key, local.temperature, local.bias
     result: Tensor = _Distributed.apply(call, *inputs)  # type: ignore[no-untyped-call]
     return result
@@ -66,18 +67,19 @@ class _Distributed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor | None) -> Tensor:
-        local = _detached(call.local)
+        problem = replace(call.problem, contrast=_detached(call.problem.contrast))
+        local = problem.contrast
         with torch.autocast(local.query.device.type, enabled=False):
             saved: tuple[Tensor | None, ...]
-            arguments = local, call.members, EXCHANGES[call.mode]
+            where = call.members, EXCHANGES[call.mode]
             if local.form == "sigmoid":
-                loss_sum, saved = sigmoid_pass(*arguments, call.requested, call.weight)
+                loss_sum, saved = sigmoid_pass(local, *where, call.requested, call.weight)
             else:
-                loss_sum, saved = softmax_statistics(*arguments)
+                loss_sum, saved = softmax_statistics(problem, *where)
             loss = call.members.shared_sum(loss_sum) * call.weight
         # Inputs too, so that autograd notices if they are changed before the backward pass.
         ctx.save_for_backward(*inputs, *saved)
-        ctx.call = replace(call, local=local)
+        ctx.call = replace(call, problem=problem)
         return loss
 
     @staticmethod
@@ -92,11 +94,12 @@ class _OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, upstream: Tensor, *saved: Tensor) -> tuple[Any, ...]:
         inputs, statistics = saved[: len(_INPUTS)], saved[len(_INPUTS) :]
-        with torch.autocast(call.local.query.device.type, enabled=False):
-            if call.local.form == "sigmoid":
+        local = call.problem.contrast
+        with torch.autocast(local.query.device.type, enabled=False):
+            if local.form == "sigmoid":
                 gradients = Gradients(*statistics)
             else:
-                arguments = call.local, call.members, EXCHANGES[call.mode]
+                arguments = call.problem, call.members, EXCHANGES[call.mode]
                 gradients = softmax_gradients(*arguments, call.requested, call.weight, statistics)
             scale = upstream * call.factor
             return tuple(

@@ -21,11 +21,13 @@ from mmcl_fast.distributed.group import (
     CallSignature,
     Group,
     agree,
+    bits_of,
     equal_members,
     group_of,
     report_refusal,
 )
-from mmcl_fast.losses.contrast import Contrast, Form
+from mmcl_fast.distributed.problem import LocalProblem
+from mmcl_fast.losses.contrast import Form
 
 _SCALES = ("ddp", "sum")
 _FORMS: tuple[Form, ...] = ("softmax", "decoupled", "sigmoid")
@@ -62,12 +64,12 @@ class Setting(NamedTuple):
                 raise ValueError(f"{name}: expected {listed}, got {value!r}")
 
 
-def collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
+def collective_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
     """The loss of the whole batch, of which `build` makes this rank's part.
 
     Args:
         setting: How it runs.
-        build: Checks the arguments and makes the contrast of them. Called once, inside: what it
+        build: Checks the arguments and makes the problem of them. Called once, inside: what it
             refuses is refused on every rank.
 
     Raises:
@@ -80,36 +82,46 @@ def collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
 
 # Reading the signatures of other ranks cannot be traced: `torch.compile` runs this eagerly.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _agreed_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    """The loss of the contrast that `build` makes of checked arguments, if all ranks agree."""
+def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
+    """The loss of the problem that `build` makes of checked arguments, if all ranks agree."""
     group = group_of(setting.group)
     try:
         setting.check()
-        local = build()
+        problem = build()
     except (TypeError, ValueError):
         if not setting.equal_batches:  # the other ranks wait for this signature
             report_refusal(group)
         raise
-    requested = requested_of(local)
+    local, requested = problem.contrast, requested_of(problem)
     members = equal_members(group, len(local.query))
     if not setting.equal_batches:
         signature = CallSignature(
             rows=len(local.query),
             features=local.query.shape[1],
             dtype=DTYPES.index(local.query.dtype),
-            loss=_code(local),
+            loss=_code(problem),
             mode=list(EXCHANGES).index(setting.mode),
             gradient=_SCALES.index(setting.gradient),
             requires_grad=sum(needed << k for k, needed in enumerate(requested)),
+            label_smoothing=bits_of(problem.label_smoothing),
         )
         members = agree(group, signature)
     factor = float(members.size if setting.gradient == "ddp" else 1)
-    return distributed_loss(Call(local, requested, members, setting.mode, factor))
+    return distributed_loss(Call(problem, requested, members, setting.mode, factor))
 
 
-def _code(local: Contrast) -> int:
+def _code(problem: LocalProblem) -> int:
     """A number that differs between losses."""
-    flags = local.symmetric, local.stopped, local.key is None, local.labels is not None
+    local = problem.contrast
+    sent_labels = problem.payload[1:]
+    flags = (
+        local.symmetric,
+        local.stopped,
+        local.key is None,
+        problem.classes is not None,
+        bool(sent_labels),
+        bool(sent_labels) and sent_labels[0].is_floating_point(),
+    )
     return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
 
 

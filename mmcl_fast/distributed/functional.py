@@ -10,14 +10,16 @@ from torch import Tensor
 from mmcl_fast.distributed.arguments import (
     bias_of,
     check_pairs,
+    check_some_rows,
     temperature_of,
     temperature_of_scale,
 )
 from mmcl_fast.distributed.autograd import GradientScale, Mode
 from mmcl_fast.distributed.collective import Setting, collective_loss
 from mmcl_fast.distributed.group import Group
+from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.validation import check_labels, check_options
+from mmcl_fast.losses.validation import check_features, check_labels, check_options, check_smoothing
 
 
 def infonce_across(  # noqa: PLR0913 - the loss's own options
@@ -30,15 +32,17 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
     labels: Tensor | None,
     negatives: Literal["all", "other_label"],
     stop_gradient: Literal["key"] | None,
+    label_smoothing: float,
 ) -> Tensor:
     """See `DistributedInfoNCELoss`."""
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
         check_pairs("query", query, "key", key)
+        check_smoothing(label_smoothing)
         pair = check_labels(query, key, labels, None, negatives=negatives)
         stopped = stop_gradient is not None
-        return Contrast(
+        contrast = Contrast(
             query=query,
             key=key.detach() if stopped and not symmetric else key,
             temperature=temperature_of(temperature, query),
@@ -48,6 +52,7 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
             symmetric=symmetric,
             stopped=stopped,
         )
+        return LocalProblem(contrast, label_smoothing=float(label_smoothing))
 
     return collective_loss(setting, local)
 
@@ -62,15 +67,16 @@ def siglip_across(
 ) -> Tensor:
     """See `DistributedSigLIPLoss`."""
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_pairs("query", query, "key", key)
-        return Contrast(
+        contrast = Contrast(
             query=query,
             key=key,
             temperature=temperature_of(temperature, query),
             bias=bias_of(bias, query),
             form="sigmoid",
         )
+        return LocalProblem(contrast)
 
     return collective_loss(setting, local)
 
@@ -80,10 +86,10 @@ def two_views_across(
 ) -> Tensor:
     """See `DistributedNTXentLoss` (form "softmax") and `DistributedDCLLoss` ("decoupled")."""
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_pairs("first", first, "second", second)
         both = torch.cat([first, second])
-        return Contrast(
+        contrast = Contrast(
             query=both,
             key=None,
             temperature=temperature_of(temperature, both),
@@ -91,6 +97,30 @@ def two_views_across(
             form=form,
             exclude_self=True,
         )
+        return LocalProblem(contrast)
+
+    return collective_loss(setting, local)
+
+
+def supcon_across(
+    setting: Setting, query: Tensor, labels: Tensor, *, temperature: float | Tensor
+) -> Tensor:
+    """See `DistributedSupConLoss`."""
+
+    def local() -> LocalProblem:
+        check_features("query", query)
+        check_some_rows("query", query)
+        pair = check_labels(query, query, labels, None, negatives="other_label")
+        assert pair is not None
+        contrast = Contrast(
+            query=query,
+            key=None,
+            temperature=temperature_of(temperature, query),
+            positive_key=query.new_zeros(()).expand_as(query),
+            form="decoupled",
+            exclude_self=True,
+        )
+        return LocalProblem(contrast, classes=_sendable(pair[0]))
 
     return collective_loss(setting, local)
 
@@ -118,14 +148,15 @@ def clip_loss(
     Returns: The loss over the whole batch, the same on every rank.
     """
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_pairs("image_features", image_features, "text_features", text_features)
-        return Contrast(
+        contrast = Contrast(
             query=image_features,
             key=text_features,
             temperature=temperature_of_scale(scale, image_features),
             symmetric=True,
         )
+        return LocalProblem(contrast)
 
     return collective_loss(Setting(group, mode, gradient), local)
 
@@ -154,15 +185,16 @@ def siglip_loss(
     Returns: The loss over the whole batch, the same on every rank.
     """
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_pairs("image_features", image_features, "text_features", text_features)
-        return Contrast(
+        contrast = Contrast(
             query=image_features,
             key=text_features,
             temperature=temperature_of_scale(scale, image_features),
             bias=bias_of(bias, image_features),
             form="sigmoid",
         )
+        return LocalProblem(contrast)
 
     return collective_loss(Setting(group, mode, gradient), local)
 
@@ -172,4 +204,11 @@ def _sendable(labels: Tensor) -> Tensor:
     return labels.to(torch.float64 if labels.is_floating_point() else torch.int64)
 
 
-__all__ = ["clip_loss", "infonce_across", "siglip_across", "siglip_loss", "two_views_across"]
+__all__ = [
+    "clip_loss",
+    "infonce_across",
+    "siglip_across",
+    "siglip_loss",
+    "supcon_across",
+    "two_views_across",
+]

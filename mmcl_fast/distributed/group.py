@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +45,10 @@ class Members:
 
 
 class CallSignature(NamedTuple):
-    """The arguments of one rank's call that must agree, as integers; 0 rows: they were refused."""
+    """The arguments of one rank's call, as integers; 0 rows: they were refused.
+
+    All but the rows must agree. A number that is no integer is sent as `bits_of` it.
+    """
 
     rows: int
     features: int = 0
@@ -53,6 +57,7 @@ class CallSignature(NamedTuple):
     mode: int = 0
     gradient: int = 0
     requires_grad: int = 0
+    label_smoothing: int = 0
 
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -113,7 +118,15 @@ def equal_members(group: Group, rows: int) -> Members:
     return Members(group, dist.get_rank(group), (rows,) * dist.get_world_size(group))
 
 
+def bits_of(x: float) -> int:
+    """The bits of a float64 as an int64."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", x))
+    return int(bits)
+
+
 def _shown(name: str, value: int) -> str:
+    if name == "label_smoothing":
+        return str(*struct.unpack("<d", struct.pack("<q", value)))
     return str(DTYPES[value]).removeprefix("torch.") if name == "dtype" else str(value)
 
 
@@ -130,6 +143,7 @@ __all__ = [
     "Group",
     "Members",
     "agree",
+    "bits_of",
     "equal_members",
     "group_of",
     "report_refusal",

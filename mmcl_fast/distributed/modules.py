@@ -9,10 +9,20 @@ from torch import Tensor, nn
 from mmcl_fast.distributed.arguments import zero_dim
 from mmcl_fast.distributed.autograd import GradientScale, Mode
 from mmcl_fast.distributed.collective import Setting
-from mmcl_fast.distributed.functional import infonce_across, siglip_across, two_views_across
+from mmcl_fast.distributed.functional import (
+    infonce_across,
+    siglip_across,
+    supcon_across,
+    two_views_across,
+)
 from mmcl_fast.distributed.group import Group
 from mmcl_fast.losses.contrast import Form
-from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
+from mmcl_fast.losses.validation import (
+    check_bias,
+    check_options,
+    check_smoothing,
+    check_temperature,
+)
 
 
 class _Distributed(nn.Module):
@@ -65,9 +75,11 @@ class DistributedInfoNCELoss(_Distributed):
         temperature: As for `info_nce`, and the same on every rank, which is not checked; a tensor
             may have shape [] or [1], which FSDP2 asks for. An `nn.Parameter` becomes a parameter of
             the module, any other tensor a buffer.
-        symmetric: As for `info_nce`, and so are negatives and stop_gradient.
+        symmetric: As for `info_nce`, and so are negatives, stop_gradient
+            and label_smoothing.
         negatives: "all" | "other_label".
         stop_gradient: None | "key".
+        label_smoothing: In 0 .. 1.
         mode: "gather": every rank holds all keys, and their gradient; fewer messages.
             "ring": keys travel from rank to rank, and their gradient with them, while the block
             before is computed; memory O(n D) of this rank's n rows, whatever the number of ranks.
@@ -99,6 +111,7 @@ class DistributedInfoNCELoss(_Distributed):
         symmetric: bool = False,
         negatives: Literal["all", "other_label"] = "all",
         stop_gradient: Literal["key"] | None = None,
+        label_smoothing: float = 0.0,
         mode: Mode = "gather",
         gradient: GradientScale = "ddp",
         group: Group | None = None,
@@ -106,9 +119,11 @@ class DistributedInfoNCELoss(_Distributed):
     ) -> None:
         super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
+        check_smoothing(label_smoothing)
         self.symmetric = symmetric
         self.negatives: Literal["all", "other_label"] = negatives
         self.stop_gradient: Literal["key"] | None = stop_gradient
+        self.label_smoothing = label_smoothing
 
     def forward(self, query: Tensor, key: Tensor, *, labels: Tensor | None = None) -> Tensor:
         """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
@@ -121,6 +136,7 @@ class DistributedInfoNCELoss(_Distributed):
             labels=labels,
             negatives=self.negatives,
             stop_gradient=self.stop_gradient,
+            label_smoothing=self.label_smoothing,
         )
         self._is_checked = True
         return loss
@@ -215,9 +231,38 @@ class DistributedDCLLoss(_TwoViews):
         super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
 
 
+class DistributedSupConLoss(_Distributed):
+    """`sup_con` of a batch distributed over the processes of a group, without separate keys.
+
+    The positives of a row are the rows of its label on every rank. Contract, arguments and errors
+    are those of `DistributedNTXentLoss`; the mean is over all rows, and a row without positives has
+    loss 0 and no gradient. Several views of an example are rows with one label.
+    """
+
+    temperature: float | Tensor
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.07,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
+
+    def forward(self, query: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the whole batch; `query` [n, D] are this rank's rows, `labels` [n] theirs."""
+        loss = supcon_across(self._setting(), query, labels, temperature=self.temperature)
+        self._is_checked = True
+        return loss
+
+
 __all__ = [
     "DistributedDCLLoss",
     "DistributedInfoNCELoss",
     "DistributedNTXentLoss",
     "DistributedSigLIPLoss",
+    "DistributedSupConLoss",
 ]

@@ -17,6 +17,7 @@ from mmcl_fast.distributed import (
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
+    DistributedSupConLoss,
     clip_loss,
     siglip_loss,
 )
@@ -47,10 +48,12 @@ class Case:
     calls: int = 1  # of one module; gradients are those of the last
     scale: float = 1.0  # of the features
     shape: tuple[int, ...] = ()  # of temperature and bias
+    trained: bool = False  # features near an optimum, where parts of a gradient cancel
 
 
 SYMMETRIC = {"symmetric": True}
 OTHER = {"negatives": "other_label"}
+SMOOTHED = {"label_smoothing": 0.2}
 STOPPED = {"stop_gradient": "key"}
 CASES = [
     Case("one_way", "every default, batches of three sizes"),
@@ -108,6 +111,34 @@ CASES = [
     Case("dcl", "no positive among the negatives", loss="dcl"),
     Case("dcl_single_rows", "no negative at home", loss="dcl", rows=(1, 1, 1), gradient="sum"),
     Case("dcl_alone", "no negative anywhere", loss="dcl", rows=(1,), group=ALONE),
+    Case("supcon", "positives on every rank", loss="supcon", classes=4),
+    Case("supcon_rare", "rows without positives, others have theirs elsewhere", loss="supcon",
+         classes=12, upstream=(2.5, 0.5, -3.0)),
+    Case("supcon_single_rows", "one row a rank", loss="supcon", classes=2, rows=(1, 1, 1)),
+    Case("supcon_pair", "ranks inside a group of two", loss="supcon", classes=3, rows=(9, 4),
+         group=PAIR, shape=(1,), gradient="sum"),
+    Case("supcon_alone", "a group of one", loss="supcon", classes=3, rows=(9,), group=ALONE),
+    Case("supcon_float32", "the promised arithmetic", loss="supcon", classes=5, rows=(40, 33, 50),
+         d=24, dtype=torch.float32),
+    Case("supcon_bfloat16", "both parts of a gradient are added before they are rounded",
+         loss="supcon", classes=5, rows=(16, 9, 15), d=24, dtype=torch.bfloat16, trained=True),
+    Case("smoothed", "one way", options=SMOOTHED),
+    Case("smoothed_symmetric", "each direction has candidates of its own",
+         options=SMOOTHED | SYMMETRIC, upstream=(2.5, 0.5, -3.0)),
+    Case("smoothed_stopped", "no gradient travels", options=SMOOTHED | STOPPED),
+    Case("smoothed_paper_9", "each direction differentiated in its query",
+         options=SMOOTHED | OTHER | SYMMETRIC | STOPPED, classes=3),
+    Case("smoothed_labels", "candidates of other labels", options=SMOOTHED | OTHER | SYMMETRIC,
+         classes=3, gradient="sum"),
+    Case("smoothed_one_label", "the positive is the only candidate", options=SMOOTHED | OTHER,
+         classes=1),
+    Case("smoothed_single_rows", "no negative at home", options=SMOOTHED | SYMMETRIC,
+         rows=(1, 1, 1)),
+    Case("smoothed_frozen_key", "one tower learns", options=SMOOTHED | SYMMETRIC, frozen=("key",)),
+    Case("smoothed_float32", "the promised arithmetic", options=SMOOTHED | SYMMETRIC,
+         rows=(40, 33, 50), d=24, dtype=torch.float32),
+    Case("smoothed_bfloat16", "both parts of a gradient are added before they are rounded",
+         options=SMOOTHED | SYMMETRIC, rows=(16, 9, 15), d=24, dtype=torch.bfloat16, trained=True),
     Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
          dtype=torch.float32),
 ]  # fmt: skip
@@ -147,7 +178,20 @@ def tensors_of(case: Case) -> dict[str, Tensor]:
     numbers = {"temperature": torch.full(case.shape, case.temperature, dtype=wide)}
     if case.loss in ("siglip", "open_clip_siglip"):
         numbers["bias"] = torch.full(case.shape, -1.5, dtype=wide)
+    if case.trained:
+        x = _trained(case, x)
     return {name: tensor.to(case.dtype) for name, tensor in x.items()} | numbers
+
+
+def _trained(case: Case, x: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The features after gradient descent."""
+    leaves = {name: tensor.double().requires_grad_() for name, tensor in x.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        oracle(case)(**leaves, temperature=case.temperature).backward()
+        optimizer.step()
+    return {name: tensor.detach() for name, tensor in leaves.items()}
 
 
 def labels_of(case: Case) -> Tensor | None:
@@ -164,6 +208,10 @@ def oracle(case: Case) -> Callable[..., Tensor]:
         return lambda query, key, temperature: of_views(query, key, temperature=temperature)
     if case.loss in ("siglip", "open_clip_siglip"):
         return reference.siglip
+    if case.loss == "supcon":
+        return lambda query, key, temperature: reference.sup_con(
+            query, labels_of(case), temperature=temperature
+        )
     options = {k: v for k, v in case.options.items() if k != "equal_batches"}
     if case.loss == "clip":
         options = SYMMETRIC
@@ -184,6 +232,7 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
         "siglip": DistributedSigLIPLoss,
         "ntxent": DistributedNTXentLoss,
         "dcl": DistributedDCLLoss,
+        "supcon": DistributedSupConLoss,
     }
     labels = labels_of(case)
     more = {} if labels is None else {"labels": labels[part]}
@@ -194,7 +243,9 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
             made.append(kinds[case.loss](**numbers, **case.options, **where))
         for name, value in numbers.items():
             setattr(made[0], name, value)
-        value: Tensor = made[0](query, key, **{k: x.to(query.device) for k, x in more.items()})
+        own = {k: x.to(query.device) for k, x in more.items()}
+        rows = (query,) if case.loss == "supcon" else (query, key)
+        value: Tensor = made[0](*rows, **own)
         return value
 
     return loss

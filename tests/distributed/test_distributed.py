@@ -13,6 +13,7 @@ from mmcl_fast.distributed import (
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
+    DistributedSupConLoss,
 )
 from mmcl_fast.reference.contrastive import info_nce
 from mmcl_fast.reference.family import siglip
@@ -220,7 +221,13 @@ def test_no_process_group_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [DistributedDCLLoss, DistributedInfoNCELoss, DistributedNTXentLoss, DistributedSigLIPLoss],
+    [
+        DistributedDCLLoss,
+        DistributedInfoNCELoss,
+        DistributedNTXentLoss,
+        DistributedSigLIPLoss,
+        DistributedSupConLoss,
+    ],
 )
 @pytest.mark.parametrize(
     ("options", "text"),
