@@ -31,7 +31,10 @@ class Call:
         requested: Inputs whose gradient is needed.
         members: The ranks.
         mode: A key of `EXCHANGES`.
-        factor: Ratio of the returned gradients to those of the returned loss.
+        factor: Ratio of the returned gradients to those of the mean of the ranks' returned losses.
+        local_value: Each rank returns the mean over its own rows, not over the whole batch.
+        others_constant: The features of other ranks are constants of this rank's loss: gradients of
+            features are its own, not the sum over ranks.
     """
 
     problem: LocalProblem
@@ -39,11 +42,21 @@ class Call:
     members: Members
     mode: Mode
     factor: float
+    local_value: bool = False
+    others_constant: bool = False
 
     @property
     def weight(self) -> float:
-        """Weight of one row loss in the loss."""
-        return 1.0 / self.members.total
+        """Weight of one row loss of this rank in the mean of the ranks' returned losses."""
+        members = self.members
+        if self.local_value:
+            return 1.0 / (members.size * members.rows[members.rank])
+        return 1.0 / members.total
+
+    @property
+    def feature_factor(self) -> float:
+        """`factor`, for gradients of features."""
+        return self.factor / self.members.size if self.others_constant else self.factor
 
 
 def requested_of(problem: LocalProblem) -> Requested:
@@ -76,7 +89,10 @@ class _Distributed(torch.autograd.Function):
                 loss_sum, saved = sigmoid_pass(local, *where, call.requested, call.weight)
             else:
                 loss_sum, saved = softmax_statistics(problem, *where)
-            loss = call.members.shared_sum(loss_sum) * call.weight
+            if call.local_value:
+                loss = loss_sum / len(local.query)
+            else:
+                loss = call.members.shared_sum(loss_sum) * call.weight
         # Inputs too, so that autograd notices if they are changed before the backward pass.
         ctx.save_for_backward(*inputs, *saved)
         ctx.call = replace(call, problem=problem)
@@ -101,10 +117,12 @@ class _OnceDifferentiable(torch.autograd.Function):
             else:
                 arguments = call.problem, call.members, EXCHANGES[call.mode]
                 gradients = softmax_gradients(*arguments, call.requested, call.weight, statistics)
-            scale = upstream * call.factor
+            factors = (call.factor if name in _SCALARS else call.feature_factor for name in _INPUTS)
             return tuple(
-                None if gradient is None else (gradient * scale).to(x.dtype)
-                for gradient, x in zip(_summed(call, gradients), inputs, strict=True)
+                None if gradient is None else (gradient * (upstream * factor)).to(x.dtype)
+                for gradient, factor, x in zip(
+                    _summed(call, gradients), factors, inputs, strict=True
+                )
             )
 
     @staticmethod

@@ -28,6 +28,7 @@ from mmcl_fast.distributed.group import (
 )
 from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Form
+from mmcl_fast.losses.validation import check_options
 
 _SCALES = ("ddp", "sum")
 _FORMS: tuple[Form, ...] = ("softmax", "decoupled", "sigmoid")
@@ -42,19 +43,25 @@ class Setting(NamedTuple):
         gradient: "ddp" | "sum".
         equal_batches: A promise that every rank has as many rows as this one, and equal arguments;
             it is not checked.
+        local_loss: See `clip_loss`.
+        gather_with_grad: See `clip_loss`.
     """
 
     group: Group | None = None
     mode: Mode = "gather"
     gradient: GradientScale = "ddp"
     equal_batches: bool = False
+    local_loss: bool = False
+    gather_with_grad: bool = True
 
     def check(self) -> None:
         """Each option is one of its known values.
 
         Raises:
-            ValueError: It is not; the message lists them.
+            TypeError: A switch is no bool.
+            ValueError: Another option is none of its values; the message lists them.
         """
+        check_options(local_loss=self.local_loss, gather_with_grad=self.gather_with_grad)
         for name, value, known in (
             ("mode", self.mode, tuple(EXCHANGES)),
             ("gradient", self.gradient, _SCALES),
@@ -104,10 +111,21 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
             gradient=_SCALES.index(setting.gradient),
             requires_grad=sum(needed << k for k, needed in enumerate(requested)),
             label_smoothing=bits_of(problem.label_smoothing),
+            local_loss=int(setting.local_loss),
+            gather_with_grad=int(setting.gather_with_grad),
         )
         members = agree(group, signature)
-    factor = float(members.size if setting.gradient == "ddp" else 1)
-    return distributed_loss(Call(problem, requested, members, setting.mode, factor))
+    return distributed_loss(
+        Call(
+            problem=problem,
+            requested=requested,
+            members=members,
+            mode=setting.mode,
+            factor=float(members.size if setting.gradient == "ddp" else 1),
+            local_value=setting.local_loss,
+            others_constant=not (setting.gather_with_grad or setting.local_loss),
+        )
+    )
 
 
 def _code(problem: LocalProblem) -> int:

@@ -125,7 +125,7 @@ def supcon_across(
     return collective_loss(setting, local)
 
 
-def clip_loss(
+def clip_loss(  # noqa: PLR0913 - open_clip's options, and where it runs
     image_features: Tensor,
     text_features: Tensor,
     scale: float | Tensor,
@@ -133,8 +133,26 @@ def clip_loss(
     group: Group | None = None,
     mode: Mode = "gather",
     gradient: GradientScale = "ddp",
+    gather_with_grad: bool = True,
+    local_loss: bool = False,
 ) -> Tensor:
     """Symmetric InfoNCE of the whole batch, in the arguments of open_clip.
+
+    Options of open_clip's `ClipLoss` decide what a rank returns and what of it is differentiated.
+    With L the loss of the whole batch, L_r the mean over the rows of rank r (in both directions,
+    against everyone's rows; L is the mean of L_r where ranks have equal batches), W ranks, x the
+    features of rank r and s the scale, a rank returns under `gradient="ddp"`:
+
+        gather_with_grad  local_loss  value  gradient of x             of s
+        True              False       L      W * dL/dx                 dL/ds
+        True              True        L_r    sum_q dL_q/dx             mean_q dL_q/ds
+        False             False       L      dL/dx                     dL/ds
+        False             True        L_r    dL_r/dx, keys constant    mean_q dL_q/ds
+
+    The average over ranks that `DistributedDataParallel` takes is that of open_clip in every row.
+    In the first it is the gradient of L, and in the second that of the mean of L_q. In the third it
+    is 1/W of L's gradient through the encoders, but all of it through the scale. In the fourth each
+    direction is differentiated in its query alone, as `info_nce` does with `stop_gradient="key"`.
 
     Args:
         image_features: This rank's rows, [n, D]; nothing is normalised.
@@ -143,10 +161,16 @@ def clip_loss(
             shape [] or [1] receives a gradient.
         group: As for `DistributedInfoNCELoss`, and so are mode and gradient, result and errors.
         mode: "gather" | "ring".
-        gradient: "ddp" | "sum".
+        gradient: "ddp" | "sum", which is 1/W of it.
+        gather_with_grad: Whether features of other ranks are differentiated; see above.
+        local_loss: Whether each rank returns the mean over its own rows; see above.
 
-    Returns: The loss over the whole batch, the same on every rank.
+    Returns: The loss over the whole batch, the same on every rank; with `local_loss` that of this
+        rank's rows.
     """
+    setting = Setting(
+        group, mode, gradient, local_loss=local_loss, gather_with_grad=gather_with_grad
+    )
 
     def local() -> LocalProblem:
         check_pairs("image_features", image_features, "text_features", text_features)
@@ -155,10 +179,11 @@ def clip_loss(
             key=text_features,
             temperature=temperature_of_scale(scale, image_features),
             symmetric=True,
+            stopped=local_loss and not gather_with_grad,
         )
         return LocalProblem(contrast)
 
-    return collective_loss(Setting(group, mode, gradient), local)
+    return collective_loss(setting, local)
 
 
 def siglip_loss(

@@ -58,6 +58,8 @@ class CallSignature(NamedTuple):
     gradient: int = 0
     requires_grad: int = 0
     label_smoothing: int = 0
+    local_loss: int = 0
+    gather_with_grad: int = 0
 
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -125,6 +127,8 @@ def bits_of(x: float) -> int:
 
 
 def _shown(name: str, value: int) -> str:
+    if name in ("local_loss", "gather_with_grad"):
+        return str(bool(value))
     if name == "label_smoothing":
         return str(*struct.unpack("<d", struct.pack("<q", value)))
     return str(DTYPES[value]).removeprefix("torch.") if name == "dtype" else str(value)

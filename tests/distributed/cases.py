@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from mmcl_fast import reference
 from mmcl_fast.distributed import (
@@ -249,6 +249,45 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
         return value
 
     return loss
+
+
+OPEN_CLIP = [(True, True), (False, False), (False, True)]  # gather_with_grad, local_loss
+EVEN, UNEVEN = (4, 4, 4), (4, 6, 3)
+
+
+def as_open_clip(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    rows: tuple[int, ...],
+    options: tuple[bool, bool],
+) -> list[Tensor]:
+    """The value of open_clip's `ClipLoss` on each rank, of the whole batch in one process.
+
+    Their mean has the gradient that DistributedDataParallel makes of theirs.
+    """
+    gather_with_grad, local_loss = options
+    values = []
+    for rank in range(len(rows)):
+        own = torch.zeros(sum(rows), 1, dtype=torch.bool)
+        own[part_of(rows, rank)] = True
+        live = own if not local_loss else torch.zeros_like(own)
+        everyone = [
+            x if gather_with_grad else torch.where(live, x, x.detach()) for x in (images, texts)
+        ]
+        queries = [
+            x[own[:, 0]] if local_loss else y
+            for x, y in zip((images, texts), everyone, strict=True)
+        ]
+        at = torch.arange(sum(rows))[own[:, 0]] if local_loss else torch.arange(sum(rows))
+        values.append(
+            sum(
+                cross_entropy(scale * query @ key.T, at)
+                for query, key in zip(queries, reversed(everyone), strict=True)
+            )
+            / 2
+        )
+    return values
 
 
 class Towers(nn.Module):

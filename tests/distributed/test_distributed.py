@@ -19,17 +19,23 @@ from mmcl_fast.reference.contrastive import info_nce
 from mmcl_fast.reference.family import siglip
 from tests.distributed.cases import (
     CASES,
+    EVEN,
     MODES,
     NCCL,
+    OPEN_CLIP,
+    PAIR,
+    UNEVEN,
     WATCHED,
     WORLD,
     Case,
     Towers,
+    as_open_clip,
     oracle,
     pictures,
     tensors_of,
 )
 from tests.support.budget import assert_within_budget, compute_dtype, error, value_and_grads
+from tests.support.peers import require
 
 pytestmark = pytest.mark.process
 
@@ -132,6 +138,33 @@ def test_open_clips_modules_under_ddp(found: Found, mode: str) -> None:
             )
 
 
+def assert_as_open_clip(
+    results: list[dict[str, Tensor]], rows: tuple[int, ...], options: tuple[bool, bool]
+) -> None:
+    """Results of all ranks are those of the dense formula."""
+    model = Towers()
+    values = as_open_clip(*model(*pictures(rows)), rows, options)
+    torch.stack(values).mean().backward()
+    for result, value in zip(results, values, strict=True):
+        torch.testing.assert_close(result["value"], value.detach(), rtol=1e-12, atol=1e-14)
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(result[name], p.grad, rtol=1e-12, atol=1e-14)
+
+
+@both_modes
+@pytest.mark.parametrize("options", OPEN_CLIP)
+def test_options_of_open_clip(found: Found, options: tuple[bool, bool], mode: str) -> None:
+    for ranks, rows in (((0, 1, 2), EVEN), ((0, 1, 2), UNEVEN), (PAIR, (5, 2))):
+        results = [found[rank][f"clip_options/{options}/{rows}/{mode}"] for rank in ranks]
+        assert_as_open_clip(results, rows, options)
+
+
+@pytest.mark.parametrize("options", OPEN_CLIP)
+def test_the_dense_formula_is_open_clips(found: Found, options: tuple[bool, bool]) -> None:
+    require("open_clip")
+    assert_as_open_clip([x[f"clip_options/{options}/theirs"] for x in found], EVEN, options)
+
+
 @both_modes
 def test_without_gradients_the_value_is_the_same(found: Found, mode: str) -> None:
     for rank in range(WORLD):
@@ -180,6 +213,9 @@ REFUSALS = {
     "mode": "ValueError: mode: expected the same on every rank",
     "loss": "ValueError: loss: expected the same on every rank",
     "requires_grad": "ValueError: requires_grad: expected the same on every rank",
+    "local_loss": "ValueError: local_loss: expected the same on every rank, got False, True, False",
+    "gather_with_grad": "ValueError: gather_with_grad: expected the same on every rank",
+    "label_smoothing": "ValueError: label_smoothing: expected the same on every rank, got 0.0, 0.1",
 }
 
 
