@@ -99,17 +99,19 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
         if not setting.equal_batches:  # the other ranks wait for this signature
             report_refusal(group)
         raise
-    local, requested = problem.contrast, requested_of(problem)
-    members = equal_members(group, len(local.query))
+    local, (requested, extra_learns) = problem.contrast, requested_of(problem)
+    extra = 0 if problem.extra is None else len(problem.extra)
+    members = equal_members(group, len(local.query), extra)
     if not setting.equal_batches:
         signature = CallSignature(
             rows=len(local.query),
+            extra=extra,
             features=local.query.shape[1],
             dtype=DTYPES.index(local.query.dtype),
             loss=_code(problem),
             mode=list(EXCHANGES).index(setting.mode),
             gradient=_SCALES.index(setting.gradient),
-            requires_grad=sum(needed << k for k, needed in enumerate(requested)),
+            requires_grad=sum(needed << k for k, needed in enumerate((*requested, extra_learns))),
             label_smoothing=bits_of(problem.label_smoothing),
             local_loss=int(setting.local_loss),
             gather_with_grad=int(setting.gather_with_grad),
@@ -119,6 +121,7 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
         Call(
             problem=problem,
             requested=requested,
+            extra_learns=extra_learns,
             members=members,
             mode=setting.mode,
             factor=float(members.size if setting.gradient == "ddp" else 1),
@@ -137,6 +140,8 @@ def _code(problem: LocalProblem) -> int:
         local.stopped,
         local.key is None,
         problem.classes is not None,
+        local.hard is not None,
+        problem.extra is not None,
         bool(sent_labels),
         bool(sent_labels) and sent_labels[0].is_floating_point(),
     )

@@ -19,7 +19,13 @@ from mmcl_fast.distributed.collective import Setting, collective_loss
 from mmcl_fast.distributed.group import Group
 from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.validation import check_features, check_labels, check_options, check_smoothing
+from mmcl_fast.losses.validation import (
+    check_features,
+    check_labels,
+    check_more_negatives,
+    check_options,
+    check_smoothing,
+)
 
 
 def infonce_across(  # noqa: PLR0913 - the loss's own options
@@ -30,6 +36,8 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
     temperature: float | Tensor,
     symmetric: bool,
     labels: Tensor | None,
+    extra_negatives: Tensor | None,
+    hard_negatives: Tensor | None,
     negatives: Literal["all", "other_label"],
     stop_gradient: Literal["key"] | None,
     label_smoothing: float,
@@ -40,11 +48,16 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
         check_pairs("query", query, "key", key)
         check_smoothing(label_smoothing)
+        check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
         pair = check_labels(query, key, labels, None, negatives=negatives)
         stopped = stop_gradient is not None
+        others = {"key": key, "hard": hard_negatives, "extra": extra_negatives}
+        if stopped and not symmetric:
+            others = {name: None if x is None else x.detach() for name, x in others.items()}
         contrast = Contrast(
             query=query,
-            key=key.detach() if stopped and not symmetric else key,
+            key=others["key"],
+            hard=others["hard"],
             temperature=temperature_of(temperature, query),
             # Explicit with labels, so that rows keep their order.
             positive=None if pair is None else torch.arange(len(query), device=query.device),
@@ -52,7 +65,7 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
             symmetric=symmetric,
             stopped=stopped,
         )
-        return LocalProblem(contrast, label_smoothing=float(label_smoothing))
+        return LocalProblem(contrast, label_smoothing=float(label_smoothing), extra=others["extra"])
 
     return collective_loss(setting, local)
 

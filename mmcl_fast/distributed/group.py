@@ -21,11 +21,13 @@ class Members:
         group: The process group.
         rank: Of this process.
         rows: Rows of each rank's local batch.
+        extra: Extra negatives of each rank, if the loss has any.
     """
 
     group: Group
     rank: int
     rows: tuple[int, ...]
+    extra: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -47,10 +49,12 @@ class Members:
 class CallSignature(NamedTuple):
     """The arguments of one rank's call, as integers; 0 rows: they were refused.
 
-    All but the rows must agree. A number that is no integer is sent as `bits_of` it.
+    All but the numbers of rows and of extra negatives must agree. A number that is no integer is
+    sent as `bits_of` it.
     """
 
     rows: int
+    extra: int = 0
     features: int = 0
     dtype: int = 0
     loss: int = 0
@@ -87,7 +91,7 @@ def group_of(group: Group | None) -> Group:
 
 
 def agree(group: Group, signature: CallSignature) -> Members:
-    """The members and their rows, if the other fields agree on all ranks.
+    """The members, their rows and extra negatives, if the other fields agree on all ranks.
 
     Raises:
         ValueError: A field differs, or a rank refused its arguments; raised on every rank.
@@ -96,11 +100,12 @@ def agree(group: Group, signature: CallSignature) -> Members:
     refused = [rank for rank, other in enumerate(table) if not other.rows]
     if refused:
         raise ValueError(f"arguments: expected valid ones on every rank, refused on rank {refused}")
-    for k, name in enumerate(CallSignature._fields[1:], start=1):
+    for k, name in enumerate(CallSignature._fields[2:], start=2):
         if len({other[k] for other in table}) > 1:
             values = [_shown(name, other[k]) for other in table]
             raise ValueError(f"{name}: expected the same on every rank, got {', '.join(values)}")
-    return Members(group, dist.get_rank(group), tuple(other.rows for other in table))
+    rows, extra = (tuple(other[k] for other in table) for k in range(2))
+    return Members(group, dist.get_rank(group), rows, extra)
 
 
 def report_refusal(group: Group) -> None:
@@ -115,9 +120,10 @@ def _gather_signatures(group: Group, signature: CallSignature) -> list[CallSigna
     return [CallSignature(*row) for row in torch.stack(signatures).tolist()]
 
 
-def equal_members(group: Group, rows: int) -> Members:
-    """Members with `rows` rows each, without communication."""
-    return Members(group, dist.get_rank(group), (rows,) * dist.get_world_size(group))
+def equal_members(group: Group, rows: int, extra: int) -> Members:
+    """Members with `rows` rows and `extra` extra negatives each, without communication."""
+    size = dist.get_world_size(group)
+    return Members(group, dist.get_rank(group), (rows,) * size, (extra,) * size)
 
 
 def bits_of(x: float) -> int:

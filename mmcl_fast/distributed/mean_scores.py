@@ -51,7 +51,7 @@ class MeanScores(ABC):
         local = problem.contrast
         none = local.query.new_zeros(len(local.query), dtype=torch.float64)
         means = kind(problem, [none] * (2 if local.symmetric else 1), none, none)
-        of_keys = means.add(problem.payload, diagonal=True)
+        of_keys = means.add(problem.keys, means.pairs(problem.payload, diagonal=True))
         if of_keys is not None:
             means.totals[1] = of_keys
         return means
@@ -66,49 +66,48 @@ class MeanScores(ABC):
         """What the gradients need, see `of`."""
         return self.count, self.linear
 
-    def add(self, payload: Payload, *, diagonal: bool = False) -> Tensor | None:
-        """Add the scores of this rank's queries with the keys of a payload.
+    def add(self, key: Tensor, pairs: SelectedPairs) -> Tensor | None:
+        """Add the scores of selected pairs of this rank's queries and some keys.
 
         Returns: If symmetric, these keys' sums over this rank's queries, which belong to the rank
             of the keys.
         """
-        local, pairs = self.problem.contrast, self.pairs(payload, diagonal=diagonal)
-        total, count = pairs.scores(local.query, payload[0], local.temperature)
+        local = self.problem.contrast
+        total, count = pairs.scores(local.query, key, local.temperature)
         self.totals[0] = self.totals[0] + total
         self.count = self.count + count
         if not local.symmetric:
             return None
-        return pairs.mirrored.scores(payload[0], local.query, local.temperature)[0]
+        return pairs.mirrored.scores(key, local.query, local.temperature)[0]
 
     def gradients(
         self,
-        payload: Payload,
+        key: Tensor,
+        pairs: SelectedPairs,
         requested: Requested,
         rows: Tensor,
         columns: Tensor | None,
-        *,
-        diagonal: bool = False,
     ) -> Gradients:
-        """Through the pairs of this rank's queries and the keys of a payload.
+        """Through selected pairs of this rank's queries and some keys.
 
         Args:
-            payload: Of another rank, or with `diagonal` of this one.
+            key: [M, D].
+            pairs: Those that `add` was given for these keys.
             requested: Of query and key.
             rows: `weights` of the queries, [n].
             columns: Those of the keys, [M], if they are queries of the other direction.
-            diagonal: See `SelectedPairs`.
         """
-        local, pairs = self.problem.contrast, self.pairs(payload, diagonal=diagonal)
-        query = key = None
+        local = self.problem.contrast
+        of_query = of_key = None
         if requested.query:
             other = None if local.stopped else columns
-            query = self._scaled(pairs.query_gradient(payload[0], rows, other))
+            of_query = self._scaled(pairs.query_gradient(key, rows, other))
         if requested.key:
             # In the mirrored tile the keys are the queries.
-            own = payload[0].new_zeros(len(payload[0])) if columns is None else columns
+            own = rows.new_zeros(len(key)) if columns is None else columns
             other = None if local.stopped else rows
-            key = self._scaled(pairs.mirrored.query_gradient(local.query, own, other))
-        return Gradients(query=query, key=key)
+            of_key = self._scaled(pairs.mirrored.query_gradient(local.query, own, other))
+        return Gradients(query=of_query, key=of_key)
 
     def own_gradients(self, requested: Requested, row_weight: Tensor) -> Gradients:
         """Through this rank's own rows, and that of the temperature: all pairs of its queries.
@@ -119,7 +118,8 @@ class MeanScores(ABC):
         """
         rows = self.weights(row_weight)
         columns = rows if self.problem.contrast.symmetric else None
-        found = self.gradients(self.problem.payload, requested, rows, columns, diagonal=True)
+        pairs = self.pairs(self.problem.payload, diagonal=True)
+        found = self.gradients(self.problem.keys, pairs, requested, rows, columns)
         if requested.temperature:
             # Scores are proportional to 1 / temperature.
             share = -(row_weight * self.linear) / self.problem.contrast.temperature.double()
@@ -135,8 +135,13 @@ class MeanScores(ABC):
         return (x / local.temperature.double()).to(local.dtype)
 
     @abstractmethod
-    def pairs(self, payload: Payload, *, diagonal: bool) -> SelectedPairs:
-        """The pairs of this rank's queries and the keys of a payload whose scores are summed."""
+    def pairs(self, payload: Payload, *, diagonal: bool = False) -> SelectedPairs:
+        """The pairs of this rank's queries and the keys of a payload whose scores are summed.
+
+        Args:
+            payload: Of another rank, or with `diagonal` of this one.
+            diagonal: See `SelectedPairs`.
+        """
 
     @abstractmethod
     def losses(self, sides: list[RowStatistics]) -> list[Tensor]:
@@ -150,7 +155,7 @@ class MeanScores(ABC):
 class PositiveMeans(MeanScores):
     """The mean of a row's positives (supervised); a row without any has loss 0, no gradient."""
 
-    def pairs(self, payload: Payload, *, diagonal: bool) -> SelectedPairs:
+    def pairs(self, payload: Payload, *, diagonal: bool = False) -> SelectedPairs:
         """See `MeanScores`."""
         return SelectedPairs(self.problem.labels(payload), same=True, diagonal=diagonal)
 
@@ -173,7 +178,7 @@ class PositiveMeans(MeanScores):
 class CandidateMeans(MeanScores):
     """The mean of a query's positive and negatives (label smoothing); sums are of the negatives."""
 
-    def pairs(self, payload: Payload, *, diagonal: bool) -> SelectedPairs:
+    def pairs(self, payload: Payload, *, diagonal: bool = False) -> SelectedPairs:
         """See `MeanScores`."""
         return SelectedPairs(self.problem.labels(payload), diagonal=diagonal)
 
@@ -181,6 +186,10 @@ class CandidateMeans(MeanScores):
         """See `MeanScores`."""
         local, share = self.problem.contrast, self.problem.label_smoothing
         positive = scores(local.query, self.problem.keys, local.temperature)
+        if local.hard is not None:
+            total = local.hard.sum(dim=1, dtype=torch.float64)
+            self.totals[0] = self.totals[0] + scores(local.query, total, local.temperature)
+            self.count = self.count + local.hard.shape[1]
         terms = [share * (positive - (x + positive) / (self.count + 1)) for x in self.totals]
         self.linear = torch.stack(terms).mean(dim=0)
         return [
@@ -193,7 +202,7 @@ class CandidateMeans(MeanScores):
         return -self.problem.label_smoothing / directions * row_weight / (self.count + 1)
 
     def own_gradients(self, requested: Requested, row_weight: Tensor) -> Gradients:
-        """See `MeanScores`; with those of the positives."""
+        """See `MeanScores`; with those of the positives and the hard negatives."""
         found = super().own_gradients(requested, row_weight)
         local = self.problem.contrast
         positive = self.problem.label_smoothing * row_weight * self.count / (self.count + 1)
@@ -203,7 +212,17 @@ class CandidateMeans(MeanScores):
             None if grad is None else grad + self._scaled(positive[:, None] * other.double())
             for grad, other in ((found.query, self.problem.keys), (found.key, local.query))
         )
-        return found._replace(query=query, key=key)
+        found = found._replace(query=query, key=key)
+        if local.hard is None:
+            return found
+        weights = self.weights(row_weight).double()[:, None]
+        if query is not None:
+            total = local.hard.sum(dim=1, dtype=torch.float64)
+            found = found._replace(query=query + self._scaled(weights * total))
+        if requested.hard:
+            one = self._scaled(weights * local.query.double())
+            found = found._replace(hard=one[:, None].expand(local.hard.shape))
+        return found
 
 
 def _kind(problem: LocalProblem) -> type[MeanScores] | None:

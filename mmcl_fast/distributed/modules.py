@@ -125,8 +125,27 @@ class DistributedInfoNCELoss(_Distributed):
         self.stop_gradient: Literal["key"] | None = stop_gradient
         self.label_smoothing = label_smoothing
 
-    def forward(self, query: Tensor, key: Tensor, *, labels: Tensor | None = None) -> Tensor:
-        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        labels: Tensor | None = None,
+        extra_negatives: Tensor | None = None,
+        hard_negatives: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows.
+
+        Args:
+            query: [n, D].
+            key: [n, D].
+            labels: [n], of both.
+            extra_negatives: [K, D], K >= 0: this rank's share of the negatives that every query of
+                the whole batch has, as in one process with those of all ranks one after another.
+                What all ranks hold alike, as a queue, is passed in parts: else it counts W times.
+            hard_negatives: [n, K, D]: K further negatives of each of this rank's queries, and of
+                no others; they do not travel. K may differ between ranks.
+        """
         loss = infonce_across(
             self._setting(),
             query,
@@ -134,6 +153,8 @@ class DistributedInfoNCELoss(_Distributed):
             temperature=self.temperature,
             symmetric=self.symmetric,
             labels=labels,
+            extra_negatives=extra_negatives,
+            hard_negatives=hard_negatives,
             negatives=self.negatives,
             stop_gradient=self.stop_gradient,
             label_smoothing=self.label_smoothing,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from mmcl_fast.losses.contrast import Contrast
+
+INPUTS = ("query", "key", "hard", "temperature", "bias", "extra")
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,28 @@ class LocalProblem:
         classes: [n] or None: labels of the supervised loss. The positives of a row are all other
             rows of its label, on every rank; those of the contrast then have score 0.
         label_smoothing: The share of the target that all candidates of a query have in equal parts.
+        extra: [K, D] or None: further negatives of every query of the whole batch; K >= 0 may
+            differ between ranks.
     """
 
     contrast: Contrast
     classes: Tensor | None = None
     label_smoothing: float = 0.0
+    extra: Tensor | None = None
+
+    @property
+    def inputs(self) -> dict[str, Tensor | None]:
+        """What may have a gradient, in the order of `INPUTS`."""
+        return {name: getattr(self.contrast, name) for name in INPUTS[:-1]} | {"extra": self.extra}
+
+    @property
+    def detached(self) -> LocalProblem:
+        """The same without their history."""
+        given: dict[str, Any] = {
+            name: x.detach() for name, x in self.inputs.items() if x is not None
+        }
+        extra = given.pop("extra", None)
+        return replace(self, contrast=replace(self.contrast, **given), extra=extra)
 
     @property
     def keys(self) -> Tensor:
@@ -47,4 +67,4 @@ class LocalProblem:
         return None if labels is None else (labels[0], payload[1])
 
 
-__all__ = ["LocalProblem"]
+__all__ = ["INPUTS", "LocalProblem"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.distributed.exchange import Exchange, Payload
+from mmcl_fast.distributed.extra_negatives import extra_gradients, extra_statistics
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.mean_scores import MeanScores
 from mmcl_fast.distributed.off_diagonal import remote_gradients, remote_statistics
@@ -47,7 +48,7 @@ def softmax_statistics(
     def visit(payload: Payload) -> Tensor | None:
         rows, columns = remote_statistics(_tile(local, payload))
         _merge(sides[0], rows)
-        sums = None if means is None else means.add(payload)
+        sums = None if means is None else means.add(payload[0], means.pairs(payload))
         if columns is None:
             return None
         if sums is None:
@@ -60,6 +61,9 @@ def softmax_statistics(
         _merge(sides[1], (max_score, exp_sum))
         if means is not None:
             means.totals[1] = means.totals[1] + sums[0]
+    if problem.extra is not None:
+        for of_extra in extra_statistics(problem, members, exchange, means):
+            _merge(sides[0], of_extra)
     losses = [side.losses() for side in sides] if means is None else means.losses(sides)
     statistics = tuple(x for side in sides for x in side.saved())
     if means is not None:
@@ -72,12 +76,14 @@ def softmax_gradients(
     members: Members,
     exchange: type[Exchange],
     requested: Requested,
+    extra_learns: bool,  # noqa: FBT001 - beside `requested`
     weight: float,
     saved: tuple[Tensor, ...],
-) -> Gradients:
-    """Gradients of `weight` times the sum of the row losses of all ranks.
+) -> tuple[Gradients, Tensor | None]:
+    """Gradients of the sum of all ranks' row losses, each times the `weight` of its rank.
 
-    Gradients of this rank's rows are complete, that of the temperature this rank's share.
+    Returns: Gradients of this rank's rows, which are complete, and this rank's share of that of the
+        temperature; that of its extra negatives, if `extra_learns`.
     """
     local = problem.contrast
     size = 6 if local.symmetric else 3
@@ -104,7 +110,8 @@ def softmax_gradients(
         part = _tile_gradients(_tile(local, payload), requested, scales[0], of_keys)
         if means is not None and mean_weights is not None:
             key_weights = columns[2] if columns is not None and local.symmetric else None
-            part = _added(part, means.gradients(payload, requested, mean_weights, key_weights))
+            pairs, weights = means.pairs(payload), (mean_weights, key_weights)
+            part = _added(part, means.gradients(payload[0], pairs, requested, *weights))
         if local.key is None and part.temperature is not None:
             # The tile of the other rank has each pair, too.
             part = part._replace(temperature=part.temperature / 2)
@@ -112,7 +119,16 @@ def softmax_gradients(
         return part.key
 
     returned = started.run(visit, torch.Tensor.add_)
-    return gradients._replace(key=_plus(gradients.key, returned))
+    gradients = gradients._replace(key=_plus(gradients.key, returned))
+    if problem.extra is None:
+        return gradients, None
+    mean_rows = None if means is None or mean_weights is None else (means, mean_weights)
+    of_extra = extra_gradients(
+        problem, members, exchange, requested._replace(key=extra_learns), scales[0], mean_rows
+    )
+    for part in of_extra[:-1]:
+        gradients = _added(gradients, part)
+    return gradients, of_extra[-1].key
 
 
 def _tile_gradients(
@@ -131,7 +147,13 @@ def _tile(local: Contrast, payload: Payload) -> Contrast:
     """This rank's queries against the keys of other ranks."""
     labels = None if local.labels is None else (local.labels[0], payload[1])
     return replace(
-        local, key=payload[0], positive=None, positive_key=None, labels=labels, exclude_self=False
+        local,
+        key=payload[0],
+        positive=None,
+        positive_key=None,
+        hard=None,
+        labels=labels,
+        exclude_self=False,
     )
 
 
@@ -183,10 +205,11 @@ def _merged(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _added(first: Gradients, second: Gradients) -> Gradients:
-    """Sums of the gradients of query and key, and of the temperature's over all rows."""
+    """Sums of the gradients of features, and of the temperature's over all rows."""
     return first._replace(
         query=_plus(first.query, second.query),
         key=_plus(first.key, second.key),
+        hard=_plus(first.hard, second.hard),
         temperature=_plus(_temperature_sum(first), _temperature_sum(second)),
     )
 

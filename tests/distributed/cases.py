@@ -48,6 +48,8 @@ class Case:
     calls: int = 1  # of one module; gradients are those of the last
     scale: float = 1.0  # of the features
     shape: tuple[int, ...] = ()  # of temperature and bias
+    extra: tuple[int, ...] = ()  # extra negatives of each rank
+    hard: tuple[int, ...] = ()  # hard negatives of each query, rank by rank
     trained: bool = False  # features near an optimum, where parts of a gradient cancel
 
 
@@ -91,6 +93,25 @@ CASES = [
     Case("bfloat16", "sums in float32", options=SYMMETRIC, rows=(40, 33, 50), d=24,
          dtype=torch.bfloat16),
     Case("float16", "gradients travel in float32", rows=(40, 33, 50), d=24, dtype=torch.float16),
+    Case("extra", "of other numbers on every rank", extra=(3, 0, 2)),
+    Case("extra_pair", "ranks inside a group of two", rows=(9, 4), extra=(0, 5), group=PAIR,
+         gradient="sum"),
+    Case("extra_alone", "a group of one", rows=(9,), extra=(4,), group=ALONE),
+    Case("extra_nowhere", "none on any rank", extra=(0, 0, 0)),
+    Case("extra_queue", "negatives that do not learn", extra=(4, 2, 3),
+         frozen=("extra_negatives",)),
+    Case("extra_learns_alone", "nothing else does", extra=(4, 2, 3),
+         frozen=("query", "key", "temperature")),
+    Case("extra_promised", "later calls exchange no sizes", options={"equal_batches": True},
+         rows=(4, 4, 4), extra=(2, 2, 2), hard=(3, 3, 3), calls=3),
+    Case("hard", "each query's own", hard=(3, 3, 3), upstream=(2.5, 0.5, -3.0)),
+    Case("hard_ragged", "of other numbers on every rank", hard=(1, 4, 2)),
+    Case("more_negatives", "whatever their labels", options=SMOOTHED | OTHER, classes=3,
+         extra=(3, 0, 2), hard=(2, 2, 2)),
+    Case("more_stopped", "no gradient of theirs", options=SMOOTHED | STOPPED, extra=(3, 0, 2),
+         hard=(2, 2, 2)),
+    Case("more_float32", "the promised arithmetic", options=SMOOTHED, rows=(40, 33, 50), d=24,
+         extra=(20, 5, 30), hard=(3, 3, 3), dtype=torch.float32),
     Case("clip", "open_clip's arguments", loss="clip", shape=(1,)),
     Case("siglip", "one ring", loss="siglip"),
     Case("siglip_pair", "ranks inside a group of two", loss="siglip", rows=(9, 4), group=PAIR,
@@ -178,6 +199,13 @@ def tensors_of(case: Case) -> dict[str, Tensor]:
     numbers = {"temperature": torch.full(case.shape, case.temperature, dtype=wide)}
     if case.loss in ("siglip", "open_clip_siglip"):
         numbers["bias"] = torch.full(case.shape, -1.5, dtype=wide)
+    more = {
+        "extra_negatives": (sum(case.extra),) if case.extra else (),
+        "hard_negatives": (n, max(case.hard)) if case.hard else (),
+    }
+    for name, sizes in more.items():
+        if sizes:
+            x[name] = case.scale * normalize(torch.randn(*sizes, case.d, generator=g), dim=-1)
     if case.trained:
         x = _trained(case, x)
     return {name: tensor.to(case.dtype) for name, tensor in x.items()} | numbers
@@ -215,7 +243,20 @@ def oracle(case: Case) -> Callable[..., Tensor]:
     options = {k: v for k, v in case.options.items() if k != "equal_batches"}
     if case.loss == "clip":
         options = SYMMETRIC
+    if len(set(case.hard)) > 1:
+        return partial(_ragged, case)
     return partial(info_nce, labels=labels_of(case), **options)
+
+
+def _ragged(
+    case: Case, query: Tensor, key: Tensor, hard_negatives: Tensor, temperature: Tensor
+) -> Tensor:
+    """One way, where each rank's queries have another number of hard negatives."""
+    count = torch.tensor(case.hard).repeat_interleave(torch.tensor(case.rows))
+    absent = torch.arange(hard_negatives.shape[1]) >= count[:, None]
+    hard = (query[:, None] * hard_negatives).sum(dim=2) / temperature
+    scores = torch.cat([query @ key.T / temperature, hard.masked_fill(absent, -torch.inf)], dim=1)
+    return cross_entropy(scores, torch.arange(len(query)))
 
 
 def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[..., Tensor]:
@@ -238,12 +279,14 @@ def distributed(case: Case, mode: str, group: Any, part: slice) -> Callable[...,
     more = {} if labels is None else {"labels": labels[part]}
     made: list[nn.Module] = []
 
-    def loss(query: Tensor, key: Tensor, **numbers: Tensor) -> Tensor:
+    def loss(query: Tensor, key: Tensor, **others: Tensor) -> Tensor:
+        numbers = {k: x for k, x in others.items() if k in ("temperature", "bias")}
         if not made:
             made.append(kinds[case.loss](**numbers, **case.options, **where))
         for name, value in numbers.items():
             setattr(made[0], name, value)
         own = {k: x.to(query.device) for k, x in more.items()}
+        own |= {k: x for k, x in others.items() if k not in numbers}
         rows = (query,) if case.loss == "supcon" else (query, key)
         value: Tensor = made[0](*rows, **own)
         return value

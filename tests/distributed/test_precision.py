@@ -49,7 +49,8 @@ def test_results_travel_in_float32(
     else:
         problem = LocalProblem(local)
         _, statistics = softmax_statistics(problem, members, Mirror)
-        softmax_gradients(problem, members, Mirror, requested, 1 / 80, statistics)
+        arguments = problem, members, Mirror, requested
+        softmax_gradients(*arguments, extra_learns=False, weight=1 / 80, saved=statistics)
     assert Mirror.results
     for result in Mirror.results:
         assert result.dtype == torch.float32

@@ -76,6 +76,15 @@ class Watch(TorchDispatchMode):
         return out
 
 
+def own_part(case: Case, name: str, x: Tensor, rank: int) -> Tensor:
+    """What this rank has of a tensor of the whole batch."""
+    if name == "extra_negatives":
+        return x[part_of(case.extra, rank)]
+    if name == "hard_negatives":
+        return x[part_of(case.rows, rank), : case.hard[rank]]
+    return x[part_of(case.rows, rank)] if name in FEATURES else x
+
+
 def run(
     case: Case,
     mode: str,
@@ -87,7 +96,7 @@ def run(
     """Value, and gradients of everything that learns, on this rank of the group."""
     part = part_of(case.rows, rank)
     leaves = {
-        name: (x[part] if name in FEATURES else x)
+        name: own_part(case, name, x, rank)
         .to(device, copy=True)
         .requires_grad_(name not in case.frozen)
         for name, x in tensors_of(case).items()
