@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.distributed.exchange import Exchange, Payload, Visit
+from mmcl_fast.distributed.gradient_sums import added
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.mean_scores import MeanScores
 from mmcl_fast.distributed.off_diagonal import remote_gradients, remote_statistics
@@ -49,9 +50,9 @@ def extra_gradients(
     exchange: type[Exchange],
     requested: Requested,
     rows: Pair,
-    mean_rows: tuple[MeanScores, Tensor] | None,
-) -> list[Gradients]:
-    """Through the extra negatives of some ranks each.
+    means: tuple[MeanScores, Tensor] | None,
+) -> tuple[Gradients, Tensor | None]:
+    """Through all ranks' extra negatives.
 
     Args:
         problem: Of this rank.
@@ -59,29 +60,27 @@ def extra_gradients(
         exchange: Kind of the exchange.
         requested: Of query, temperature, and as "key" of this rank's extra negatives.
         rows: See `remote_gradients`.
-        mean_rows: The mean scores of the loss and their `weights`, or None.
+        means: The mean scores in the loss and their `weights`, or None.
 
-    Returns: Parts of the gradients of query and temperature; in the last one, as "key", the whole
-        gradient of this rank's extra negatives.
+    Returns: Parts of the gradients of query and temperature, and the whole gradient of this rank's
+        extra negatives.
     """
-    local, found = problem.contrast, list[Gradients]()
+    local, gradients = problem.contrast, Gradients()
 
     def visit(payload: Payload) -> Tensor | None:
+        nonlocal gradients
         (extra,) = payload
         if not len(extra):
             return extra.to(local.dtype) if requested.key else None
         part = remote_gradients(_tile(local, extra), requested, rows, None)
-        found.append(part._replace(key=None))
-        of_extra = part.key
-        if mean_rows is not None:
-            means, weights = mean_rows
-            linear = means.gradients(extra, ALL_PAIRS, requested, weights, None)
-            found.append(linear._replace(key=None))
-            of_extra = None if of_extra is None or linear.key is None else of_extra + linear.key
-        return of_extra
+        if means is not None:
+            scores, weights = means
+            part = added(part, scores.gradients(extra, ALL_PAIRS, requested, weights, None))
+        gradients = added(gradients, part._replace(key=None))
+        return part.key
 
     own = _trip(problem, members, exchange, visit)
-    return [*found, Gradients(key=own)]
+    return gradients, own
 
 
 def _trip(

@@ -12,13 +12,14 @@ with one set of rows (NT-Xent and its relatives) 3 in all.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.distributed.exchange import Exchange, Payload
 from mmcl_fast.distributed.extra_negatives import extra_gradients, extra_statistics
+from mmcl_fast.distributed.gradient_sums import added, plus
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.mean_scores import MeanScores
 from mmcl_fast.distributed.off_diagonal import remote_gradients, remote_statistics
@@ -85,50 +86,74 @@ def softmax_gradients(
     Returns: Gradients of this rank's rows, which are complete, and this rank's share of that of the
         temperature; that of its extra negatives, if `extra_learns`.
     """
-    local = problem.contrast
-    size = 6 if local.symmetric else 3
-    statistics, means = saved[:size], MeanScores.of(problem, saved[size:])
-    row_weight = statistics[0].new_full(statistics[0].shape, weight)
+    local, weights = problem.contrast, _Weights.of(problem, weight, saved)
+    means = weights.means
+    sent = () if weights.columns is None else (weights.columns,)
+    started = exchange(members, (*problem.payload, *sent))
+    gradients = _diagonal(local, requested, weights.statistics, weights.row_weight)
     if means is not None:
-        row_weight = means.row_weight(weight).to(local.dtype)
-    sides = _sides(local, statistics)
-    scales = [(side.max_score, side.scale() * (row_weight / len(sides))) for side in sides]
-    mean_weights = None if means is None else means.weights(row_weight).to(local.dtype)
-    payload = problem.payload
-    if local.key is None or local.symmetric:
-        columns = scales[-1] if mean_weights is None else (*scales[-1], mean_weights)
-        payload = (*payload, torch.stack(columns, dim=1))
-    started = exchange(members, payload)
-    gradients = _diagonal(local, requested, statistics, row_weight)
-    if means is not None:
-        gradients = _added(gradients, means.own_gradients(requested, row_weight))
+        gradients = added(gradients, means[0].own_gradients(requested, weights.row_weight))
 
     def visit(payload: Payload) -> Tensor | None:
         nonlocal gradients
-        columns = payload[-1].T.contiguous() if local.key is None or local.symmetric else None
+        columns = None if weights.columns is None else payload[-1].T.contiguous()
         of_keys = None if columns is None else (columns[0], columns[1])
-        part = _tile_gradients(_tile(local, payload), requested, scales[0], of_keys)
-        if means is not None and mean_weights is not None:
-            key_weights = columns[2] if columns is not None and local.symmetric else None
-            pairs, weights = means.pairs(payload), (mean_weights, key_weights)
-            part = _added(part, means.gradients(payload[0], pairs, requested, *weights))
+        part = _tile_gradients(_tile(local, payload), requested, weights.rows, of_keys)
+        if means is not None:
+            pairs, rows = means[0].pairs(payload), means[1]
+            key_rows = columns[2] if columns is not None and local.symmetric else None
+            linear = means[0].gradients(payload[0], pairs, requested, rows, key_rows)
+            part = added(part, linear)
         if local.key is None and part.temperature is not None:
             # The tile of the other rank has each pair, too.
             part = part._replace(temperature=part.temperature / 2)
-        gradients = _added(gradients, part._replace(key=None))
+        gradients = added(gradients, part._replace(key=None))
         return part.key
 
     returned = started.run(visit, torch.Tensor.add_)
-    gradients = gradients._replace(key=_plus(gradients.key, returned))
+    gradients = gradients._replace(key=plus(gradients.key, returned))
     if problem.extra is None:
         return gradients, None
-    mean_rows = None if means is None or mean_weights is None else (means, mean_weights)
-    of_extra = extra_gradients(
-        problem, members, exchange, requested._replace(key=extra_learns), scales[0], mean_rows
-    )
-    for part in of_extra[:-1]:
-        gradients = _added(gradients, part)
-    return gradients, of_extra[-1].key
+    requested = requested._replace(key=extra_learns)
+    part, of_extra = extra_gradients(problem, members, exchange, requested, weights.rows, means)
+    return added(gradients, part), of_extra
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Of the scores in the loss, from what the first trip found.
+
+    Attributes:
+        statistics: Of both directions, three each.
+        row_weight: Of each row loss of this rank, [n].
+        rows: (max_score, scale) of the queries, see `remote_gradients`.
+        columns: Of the keys as queries, for their tiles on other ranks, [n, 2], with the weights of
+            mean scores [n, 3]; None where the keys are not queries, too.
+        means: The mean scores in the loss and their `weights`.
+    """
+
+    statistics: tuple[Tensor, ...]
+    row_weight: Tensor
+    rows: Pair
+    columns: Tensor | None
+    means: tuple[MeanScores, Tensor] | None
+
+    @classmethod
+    def of(cls, problem: LocalProblem, weight: float, saved: tuple[Tensor, ...]) -> _Weights:
+        """From the results of `softmax_statistics`."""
+        local = problem.contrast
+        size = 6 if local.symmetric else 3
+        statistics, scores = saved[:size], MeanScores.of(problem, saved[size:])
+        row_weight, means = torch.full_like(statistics[0], weight), None
+        if scores is not None:
+            row_weight = scores.row_weight(weight).to(local.dtype)
+            means = scores, scores.weights(row_weight).to(local.dtype)
+        sides = _sides(local, statistics)
+        scales = [(side.max_score, side.scale() * (row_weight / len(sides))) for side in sides]
+        columns = None
+        if local.key is None or local.symmetric:
+            columns = torch.stack((*scales[-1], *(() if means is None else means[1:])), dim=1)
+        return cls(statistics, row_weight, scales[0], columns, means)
 
 
 def _tile_gradients(
@@ -140,7 +165,7 @@ def _tile_gradients(
     assert columns is not None
     part = remote_gradients(tile, requested._replace(key=False), rows, None)
     mirrored = remote_gradients(_mirrored(tile), _as_query(requested), columns, None)
-    return _added(part, mirrored._replace(key=mirrored.query, query=None))
+    return added(part, mirrored._replace(key=mirrored.query, query=None))
 
 
 def _tile(local: Contrast, payload: Payload) -> Contrast:
@@ -178,7 +203,7 @@ def _diagonal(
     one_way, upstream = replace(local, symmetric=False), upstream / 2
     rows = contrast_backward(one_way, requested._replace(key=False), statistics[:3], upstream)
     columns = contrast_backward(_mirrored(one_way), _as_query(requested), statistics[3:], upstream)
-    return _added(rows, columns._replace(key=columns.query, query=None))
+    return added(rows, columns._replace(key=columns.query, query=None))
 
 
 def _sides(local: Contrast, statistics: tuple[Tensor, ...]) -> list[RowStatistics]:
@@ -202,27 +227,6 @@ def _merged(first: Tensor, second: Tensor) -> Tensor:
     sums = (x[:, 1] * torch.exp2(x[:, 0] - max_score) for x in (first, second))
     merged = torch.stack([max_score, sum(sums, torch.zeros_like(max_score))], dim=1)
     return torch.cat([merged, first[:, 2:] + second[:, 2:]], dim=1)
-
-
-def _added(first: Gradients, second: Gradients) -> Gradients:
-    """Sums of the gradients of features, and of the temperature's over all rows."""
-    return first._replace(
-        query=_plus(first.query, second.query),
-        key=_plus(first.key, second.key),
-        hard=_plus(first.hard, second.hard),
-        temperature=_plus(_temperature_sum(first), _temperature_sum(second)),
-    )
-
-
-def _temperature_sum(gradients: Gradients) -> Tensor | None:
-    """The gradient of the temperature, summed over rows."""
-    return None if gradients.temperature is None else gradients.temperature.sum()
-
-
-def _plus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return first if second is None else second
-    return first + second
 
 
 __all__ = ["softmax_gradients", "softmax_statistics"]

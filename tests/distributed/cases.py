@@ -177,8 +177,8 @@ NCCL = [
 # Sizes tell what a tensor is: n x n scores < n x D features < n x N < N x D, and N x D < N x N in
 # the narrow ones.
 WATCHED = [
-    Case(f"{loss}_{name}", why, loss=loss, rows=(16,) * 3, d=d)
-    for loss in ("clip", "siglip", "ntxent")
+    Case(f"{loss}_{name}", why, loss=loss, rows=(16,) * 3, d=d, classes=3 * (loss == "supcon"))
+    for loss in ("clip", "siglip", "ntxent", "supcon")
     for name, d, why in (
         ("wide", 40, "a tile is smaller than one rank's features"),
         ("narrow", 2, "the whole batch's scores are larger than its features"),

@@ -129,6 +129,16 @@ def test_ddp_gradients_are_those_of_one_process(found: Found, mode: str) -> None
             )
 
 
+def test_fsdp_gradients_are_those_of_one_process(found: Found) -> None:
+    model = Towers()
+    images, texts, scale = model(*pictures((4, 6, 3)))
+    info_nce(images, texts, temperature=1 / scale, symmetric=True).backward()
+    for rank in range(WORLD):
+        for name, p in model.named_parameters():
+            expected = p.grad[None] if name == "log_scale" else p.grad
+            torch.testing.assert_close(found[rank]["fsdp"][name], expected, rtol=1e-12, atol=1e-14)
+
+
 @both_modes
 def test_open_clips_modules_under_ddp(found: Found, mode: str) -> None:
     model = Towers()
@@ -182,16 +192,18 @@ def test_without_gradients_the_value_is_the_same(found: Found, mode: str) -> Non
 def test_no_tensor_is_larger_than_it_must_be(found: Found, case: Case, mode: str) -> None:
     views = 2 if case.loss == "ntxent" else 1
     n, d = case.rows[0] * views, case.d
+    # Class sums are made of a tile's queries and keys together.
+    tile = 2 * n if case.loss == "supcon" else n
     whole_n = sum(case.rows) * views
     largest = max(entries for entries, _ in ranks_of(found, case, mode))
     assert largest > 0
     # Gathered, a rank's scores are those of its rows against two ranks' at a time.
-    expected = max(n * d, n * n) if mode == "ring" else max(whole_n * d, n * (whole_n - n))
+    expected = max(tile * d, n * n) if mode == "ring" else max(whole_n * d, n * (whole_n - n))
     assert largest <= expected < whole_n * max(whole_n, d)
 
 
 # Products of 2 * (local rows) * (whole batch) * D flop for the loss and all gradients.
-UNITS = {"clip": 4, "siglip": 3, "ntxent": 3}
+UNITS = {"clip": 4, "siglip": 3, "ntxent": 3, "supcon": 3}
 
 
 @both_modes

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -124,6 +126,17 @@ def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
     images, texts, scale = model(*(x[part] for x in pictures(rows)))
     clip_loss(images, texts, scale, mode=mode).backward()
     return {name: p.grad for name, p in model.module.named_parameters()}
+
+
+def fully_sharded(rank: int) -> dict[str, Tensor]:
+    """The same of a model under FSDP2, whose scale must have an axis to be sharded along."""
+    rows = (4, 6, 3)
+    model = Towers()
+    model.log_scale = torch.nn.Parameter(model.log_scale.detach()[None])
+    fully_shard(model, mesh=init_device_mesh("cpu", (WORLD,)))
+    part = part_of(rows, rank)
+    clip_loss(*model(*(x[part] for x in pictures(rows)))).backward()
+    return {name: p.grad.full_tensor() for name, p in model.named_parameters()}
 
 
 def open_clips(mode: str, rank: int) -> dict[str, Tensor]:
@@ -266,6 +279,7 @@ def on_cpus(rank: int) -> dict[str, Any]:
         found[f"open_clip/{mode}"] = open_clips(mode, rank)
         found[f"compiled/{mode}"] = compiled(mode, rank)
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
+    found["fsdp"] = fully_sharded(rank)
     found |= all_open_clip_options(groups, rank)
     for name, call in refusals(rank).items():
         found[f"refusal/{name}"] = message(call)
