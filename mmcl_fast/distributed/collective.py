@@ -105,7 +105,7 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
     if not setting.equal_batches:
         signature = CallSignature(
             rows=len(local.query),
-            extra=extra,
+            extra_rows=extra,
             features=local.query.shape[1],
             dtype=DTYPES.index(local.query.dtype),
             loss=_code(problem),
@@ -115,6 +115,9 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
             label_smoothing=bits_of(problem.label_smoothing),
             local_loss=int(setting.local_loss),
             gather_with_grad=int(setting.gather_with_grad),
+            labels=sum(1 + x.is_floating_point() for x in problem.payload[1:]),
+            extra_negatives=int(problem.extra is not None),
+            hard_negatives=int(local.hard is not None),
         )
         members = agree(group, signature)
     return distributed_loss(
@@ -134,17 +137,7 @@ def _agreed_loss(setting: Setting, build: Callable[[], LocalProblem]) -> Tensor:
 def _code(problem: LocalProblem) -> int:
     """A number that differs between losses."""
     local = problem.contrast
-    sent_labels = problem.payload[1:]
-    flags = (
-        local.symmetric,
-        local.stopped,
-        local.key is None,
-        problem.classes is not None,
-        local.hard is not None,
-        problem.extra is not None,
-        bool(sent_labels),
-        bool(sent_labels) and sent_labels[0].is_floating_point(),
-    )
+    flags = local.symmetric, local.stopped, local.key is None, problem.classes is not None
     return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
 
 

@@ -54,7 +54,7 @@ class CallSignature(NamedTuple):
     """
 
     rows: int
-    extra: int = 0
+    extra_rows: int = 0
     features: int = 0
     dtype: int = 0
     loss: int = 0
@@ -64,9 +64,21 @@ class CallSignature(NamedTuple):
     label_smoothing: int = 0
     local_loss: int = 0
     gather_with_grad: int = 0
+    labels: int = 0
+    extra_negatives: int = 0
+    hard_negatives: int = 0
 
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What the values of some fields mean.
+_WORDS = {
+    "dtype": [str(dtype).removeprefix("torch.") for dtype in DTYPES],
+    "local_loss": ["False", "True"],
+    "gather_with_grad": ["False", "True"],
+    "labels": ["None", "integers", "floating numbers"],
+    "extra_negatives": ["None", "a tensor"],
+    "hard_negatives": ["None", "a tensor"],
+}
 
 
 def group_of(group: Group | None) -> Group:
@@ -133,11 +145,9 @@ def bits_of(x: float) -> int:
 
 
 def _shown(name: str, value: int) -> str:
-    if name in ("local_loss", "gather_with_grad"):
-        return str(bool(value))
     if name == "label_smoothing":
         return str(*struct.unpack("<d", struct.pack("<q", value)))
-    return str(DTYPES[value]).removeprefix("torch.") if name == "dtype" else str(value)
+    return _WORDS[name][value] if name in _WORDS else str(value)
 
 
 def _device(group: Group) -> torch.device:

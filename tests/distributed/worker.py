@@ -23,7 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcl_fast.bench.peers.registry import import_bare
-from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from mmcl_fast.distributed import (
+    DistributedInfoNCELoss,
+    DistributedSigLIPLoss,
+    DistributedSupConLoss,
+    clip_loss,
+)
 from mmcl_fast.distributed.sample_shards import GroupShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 from mmcl_fast.errors import MmclError
@@ -236,6 +241,12 @@ def refusals(rank: int) -> dict[str, Callable[[], object]]:
         "loss": lambda: (other if odd else loss)(good, good),
         "requires_grad": lambda: loss(learns, good),
         "rows": lambda: loss(good, good[: 3 if odd else 4]),
+        "labels": lambda: DistributedSupConLoss()(good, torch.ones(4) if odd else torch.arange(4)),
+        "extra_negatives": lambda: loss(good, good, extra_negatives=None if odd else good),
+        "hard_negatives": lambda: loss(good, good, hard_negatives=good[:, None] if odd else None),
+        "symmetric": lambda: DistributedInfoNCELoss(symmetric=True)(
+            good, good, extra_negatives=good
+        ),
         "local_loss": lambda: clip_loss(good, good, 1.0, local_loss=odd),
         "gather_with_grad": lambda: clip_loss(good, good, 1.0, gather_with_grad=not odd),
         "label_smoothing": lambda: DistributedInfoNCELoss(label_smoothing=0.1 * odd)(good, good),
