@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mmcl_fast.distributed.exchange import EXCHANGES
 from mmcl_fast.distributed.group import Members
+from mmcl_fast.distributed.problem import INPUTS, LocalProblem
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
-from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
+from mmcl_fast.losses.contrast import Gradients, Requested
 
 Mode = Literal["gather", "ring"]
 GradientScale = Literal["ddp", "sum"]
 
 _SCALARS = ("temperature", "bias")
-_INPUTS = ("query", "key", *_SCALARS)  # of the autograd function, in this order
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,52 @@ class Call:
     """Arguments of forward and backward.
 
     Attributes:
-        local: The contrast of this rank's rows; its features are those of the forward pass.
-        requested: Inputs whose gradient is needed.
+        problem: Of this rank; its features are those of the forward pass.
+        requested: Inputs of the contrast whose gradient is needed.
+        extra_learns: Whether that of the extra negatives is needed.
         members: The ranks.
         mode: A key of `EXCHANGES`.
-        factor: Ratio of the returned gradients to those of the returned loss.
+        factor: Ratio of the returned gradients to those of the mean of the ranks' returned losses.
+        local_value: Each rank returns the mean over its own rows, not over the whole batch.
+        others_constant: The features of other ranks are constants of this rank's loss: gradients of
+            features are its own, not the sum over ranks.
     """
 
-    local: Contrast
+    problem: LocalProblem
     requested: Requested
+    extra_learns: bool
     members: Members
     mode: Mode
     factor: float
+    local_value: bool = False
+    others_constant: bool = False
 
     @property
     def weight(self) -> float:
-        """Weight of one row loss in the loss."""
-        return 1.0 / self.members.total
+        """Weight of one row loss of this rank in the mean of the ranks' returned losses."""
+        members = self.members
+        if self.local_value:
+            return 1.0 / (members.size * members.rows[members.rank])
+        return 1.0 / members.total
+
+    @property
+    def feature_factor(self) -> float:
+        """`factor`, for gradients of features."""
+        return self.factor / self.members.size if self.others_constant else self.factor
 
 
-def requested_of(local: Contrast) -> Requested:
-    """The gradients that autograd will request."""
+def requested_of(problem: LocalProblem) -> tuple[Requested, bool]:
+    """The gradients that autograd will request: of the contrast, and of the extra negatives."""
     if not torch.is_grad_enabled():
-        return Requested()
-    inputs = {name: getattr(local, name) for name in _INPUTS}
-    return Requested(**{name: x is not None and x.requires_grad for name, x in inputs.items()})
+        return Requested(), False
+    learns = {name: x is not None and x.requires_grad for name, x in problem.inputs.items()}
+    extra_learns = learns.pop("extra")
+    return Requested(**learns), extra_learns
 
 
 def distributed_loss(call: Call) -> Tensor:
     """The loss over the whole batch, the same on every rank; a collective call."""
-    local = call.local
-    inputs = local.query, local.key, local.temperature, local.bias
+    inputs = call.problem.inputs.values()
     result: Tensor = _Distributed.apply(call, *inputs)  # type: ignore[no-untyped-call]
     return result
 
@@ -66,18 +81,22 @@ class _Distributed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor | None) -> Tensor:
-        local = _detached(call.local)
+        problem = call.problem.detached
+        local = problem.contrast
         with torch.autocast(local.query.device.type, enabled=False):
             saved: tuple[Tensor | None, ...]
-            arguments = local, call.members, EXCHANGES[call.mode]
+            where = call.members, EXCHANGES[call.mode]
             if local.form == "sigmoid":
-                loss_sum, saved = sigmoid_pass(*arguments, call.requested, call.weight)
+                loss_sum, saved = sigmoid_pass(local, *where, call.requested, call.weight)
             else:
-                loss_sum, saved = softmax_statistics(*arguments)
-            loss = call.members.shared_sum(loss_sum) * call.weight
+                loss_sum, saved = softmax_statistics(problem, *where)
+            if call.local_value:
+                loss = loss_sum / len(local.query)
+            else:
+                loss = call.members.shared_sum(loss_sum) * call.weight
         # Inputs too, so that autograd notices if they are changed before the backward pass.
         ctx.save_for_backward(*inputs, *saved)
-        ctx.call = replace(call, local=local)
+        ctx.call = replace(call, problem=problem)
         return loss
 
     @staticmethod
@@ -91,17 +110,23 @@ class _OnceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, upstream: Tensor, *saved: Tensor) -> tuple[Any, ...]:
-        inputs, statistics = saved[: len(_INPUTS)], saved[len(_INPUTS) :]
-        with torch.autocast(call.local.query.device.type, enabled=False):
-            if call.local.form == "sigmoid":
+        inputs, statistics = saved[: len(INPUTS)], saved[len(INPUTS) :]
+        local = call.problem.contrast
+        with torch.autocast(local.query.device.type, enabled=False):
+            of_extra = None
+            if local.form == "sigmoid":
                 gradients = Gradients(*statistics)
             else:
-                arguments = call.local, call.members, EXCHANGES[call.mode]
-                gradients = softmax_gradients(*arguments, call.requested, call.weight, statistics)
-            scale = upstream * call.factor
+                where = call.members, EXCHANGES[call.mode]
+                learns = call.requested, call.extra_learns
+                arguments = call.problem, *where, *learns, call.weight
+                gradients, of_extra = softmax_gradients(*arguments, statistics)
+            factors = (call.factor if name in _SCALARS else call.feature_factor for name in INPUTS)
             return tuple(
-                None if gradient is None else (gradient * scale).to(x.dtype)
-                for gradient, x in zip(_summed(call, gradients), inputs, strict=True)
+                None if gradient is None else (gradient * (upstream * factor)).to(x.dtype)
+                for gradient, factor, x in zip(
+                    _summed(call, gradients, of_extra), factors, inputs, strict=True
+                )
             )
 
     @staticmethod
@@ -109,20 +134,21 @@ class _OnceDifferentiable(torch.autograd.Function):
         raise RuntimeError("distributed losses: expected one differentiation, got a second")
 
 
-def _detached(contrast: Contrast) -> Contrast:
-    features = {name: getattr(contrast, name) for name in _INPUTS}
-    return replace(contrast, **{k: x.detach() for k, x in features.items() if x is not None})
-
-
-def _summed(call: Call, gradients: Gradients) -> list[Tensor | None]:
-    """In the order of `_INPUTS`; of scalars, 1 / size of the sum over ranks for each rank."""
+def _summed(call: Call, gradients: Gradients, of_extra: Tensor | None) -> list[Tensor | None]:
+    """In the order of `INPUTS`; of scalars, 1 / size of the sum over ranks for each rank."""
     requested = [name for name in _SCALARS if getattr(call.requested, name)]
-    parts: dict[str, Tensor | None] = {"query": gradients.query, "key": gradients.key}
+    parts: dict[str, Tensor | None] = {
+        "query": gradients.query,
+        "key": gradients.key,
+        "hard": gradients.hard,
+        "extra": of_extra,
+    }
     if requested:
         shares = torch.stack([getattr(gradients, name).sum() for name in requested])
         whole = call.members.shared_sum(shares) / call.members.size
         parts |= dict(zip(requested, whole.unbind(), strict=True))
-    return [parts.get(name) if getattr(call.requested, name) else None for name in _INPUTS]
+    learns = call.requested._asdict() | {"extra": call.extra_learns}
+    return [parts.get(name) if learns[name] else None for name in INPUTS]
 
 
 __all__ = ["Call", "GradientScale", "Mode", "distributed_loss", "requested_of"]

@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.distributed.autograd import (
-    Call,
-    GradientScale,
-    Mode,
-    distributed_loss,
-    requested_of,
+from mmcl_fast.distributed.arguments import (
+    bias_of,
+    check_pairs,
+    check_some_rows,
+    temperature_of,
+    temperature_of_scale,
 )
-from mmcl_fast.distributed.exchange import EXCHANGES
-from mmcl_fast.distributed.group import (
-    DTYPES,
-    CallSignature,
-    Group,
-    agree,
-    equal_members,
-    group_of,
-    report_refusal,
-)
+from mmcl_fast.distributed.autograd import GradientScale, Mode
+from mmcl_fast.distributed.collective import Setting, collective_loss
+from mmcl_fast.distributed.group import Group
+from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.dispatch import scalar
 from mmcl_fast.losses.validation import (
-    check_bias,
     check_features,
     check_labels,
-    check_like_query,
+    check_more_negatives,
     check_options,
-    check_temperature,
+    check_smoothing,
 )
-
-_SCALES = ("ddp", "sum")
-_FORMS: tuple[Form, ...] = ("softmax", "decoupled", "sigmoid")
-
-
-class Setting(NamedTuple):
-    """How a distributed loss runs.
-
-    Attributes:
-        group: The processes; None: the default group. Ranks are those inside the group.
-        mode: "gather" | "ring".
-        gradient: "ddp" | "sum".
-        equal_batches: A promise that every rank has as many rows as this one, and equal arguments;
-            it is not checked.
-    """
-
-    group: Group | None = None
-    mode: Mode = "gather"
-    gradient: GradientScale = "ddp"
-    equal_batches: bool = False
-
-    def check(self) -> None:
-        """Each option is one of its known values.
-
-        Raises:
-            ValueError: It is not; the message lists them.
-        """
-        for name, value, known in (
-            ("mode", self.mode, tuple(EXCHANGES)),
-            ("gradient", self.gradient, _SCALES),
-        ):
-            if value not in known:
-                listed = " | ".join(repr(choice) for choice in known)
-                raise ValueError(f"{name}: expected {listed}, got {value!r}")
 
 
 def infonce_across(  # noqa: PLR0913 - the loss's own options
@@ -80,29 +36,38 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
     temperature: float | Tensor,
     symmetric: bool,
     labels: Tensor | None,
+    extra_negatives: Tensor | None,
+    hard_negatives: Tensor | None,
     negatives: Literal["all", "other_label"],
     stop_gradient: Literal["key"] | None,
+    label_smoothing: float,
 ) -> Tensor:
     """See `DistributedInfoNCELoss`."""
 
-    def local() -> Contrast:
+    def local() -> LocalProblem:
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
-        _check_pairs("query", query, "key", key)
-        check_temperature(temperature, query.device)
+        check_pairs("query", query, "key", key)
+        check_smoothing(label_smoothing)
+        check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
         pair = check_labels(query, key, labels, None, negatives=negatives)
         stopped = stop_gradient is not None
-        return Contrast(
+        others = {"key": key, "hard": hard_negatives, "extra": extra_negatives}
+        if stopped and not symmetric:
+            others = {name: None if x is None else x.detach() for name, x in others.items()}
+        contrast = Contrast(
             query=query,
-            key=key.detach() if stopped and not symmetric else key,
-            temperature=scalar(temperature, query),
+            key=others["key"],
+            hard=others["hard"],
+            temperature=temperature_of(temperature, query),
             # Explicit with labels, so that rows keep their order.
             positive=None if pair is None else torch.arange(len(query), device=query.device),
             labels=None if pair is None else (_sendable(pair[0]), _sendable(pair[1])),
             symmetric=symmetric,
             stopped=stopped,
         )
+        return LocalProblem(contrast, label_smoothing=float(label_smoothing), extra=others["extra"])
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
 def siglip_across(
@@ -115,42 +80,65 @@ def siglip_across(
 ) -> Tensor:
     """See `DistributedSigLIPLoss`."""
 
-    def local() -> Contrast:
-        _check_pairs("query", query, "key", key)
-        check_temperature(temperature, query.device)
-        check_bias(bias, query.device)
-        return Contrast(
+    def local() -> LocalProblem:
+        check_pairs("query", query, "key", key)
+        contrast = Contrast(
             query=query,
             key=key,
-            temperature=scalar(temperature, query),
-            bias=scalar(bias, query),
+            temperature=temperature_of(temperature, query),
+            bias=bias_of(bias, query),
             form="sigmoid",
         )
+        return LocalProblem(contrast)
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
-def ntxent_across(
-    setting: Setting, first: Tensor, second: Tensor, *, temperature: float | Tensor
+def two_views_across(
+    setting: Setting, form: Form, first: Tensor, second: Tensor, *, temperature: float | Tensor
 ) -> Tensor:
-    """See `DistributedNTXentLoss`."""
+    """See `DistributedNTXentLoss` (form "softmax") and `DistributedDCLLoss` ("decoupled")."""
 
-    def local() -> Contrast:
-        _check_pairs("first", first, "second", second)
-        check_temperature(temperature, first.device)
+    def local() -> LocalProblem:
+        check_pairs("first", first, "second", second)
         both = torch.cat([first, second])
-        return Contrast(
+        contrast = Contrast(
             query=both,
             key=None,
-            temperature=scalar(temperature, both),
+            temperature=temperature_of(temperature, both),
             positive=torch.arange(len(both), device=both.device).roll(len(first)),
+            form=form,
             exclude_self=True,
         )
+        return LocalProblem(contrast)
 
-    return _run(setting, local)
+    return collective_loss(setting, local)
 
 
-def clip_loss(
+def supcon_across(
+    setting: Setting, query: Tensor, labels: Tensor, *, temperature: float | Tensor
+) -> Tensor:
+    """See `DistributedSupConLoss`."""
+
+    def local() -> LocalProblem:
+        check_features("query", query)
+        check_some_rows("query", query)
+        pair = check_labels(query, query, labels, None, negatives="other_label")
+        assert pair is not None
+        contrast = Contrast(
+            query=query,
+            key=None,
+            temperature=temperature_of(temperature, query),
+            positive_key=query.new_zeros(()).expand_as(query),
+            form="decoupled",
+            exclude_self=True,
+        )
+        return LocalProblem(contrast, classes=_sendable(pair[0]))
+
+    return collective_loss(setting, local)
+
+
+def clip_loss(  # noqa: PLR0913 - open_clip's options, and where it runs
     image_features: Tensor,
     text_features: Tensor,
     scale: float | Tensor,
@@ -158,30 +146,57 @@ def clip_loss(
     group: Group | None = None,
     mode: Mode = "gather",
     gradient: GradientScale = "ddp",
+    gather_with_grad: bool = True,
+    local_loss: bool = False,
 ) -> Tensor:
     """Symmetric InfoNCE of the whole batch, in the arguments of open_clip.
+
+    Options of open_clip's `ClipLoss` decide what a rank returns and what of it is differentiated.
+    With L the loss of the whole batch, L_r the mean over the rows of rank r (in both directions,
+    against everyone's rows; L is the mean of L_r where ranks have equal batches), W ranks, x the
+    features of rank r and s the scale, a rank returns under `gradient="ddp"`:
+
+        gather_with_grad  local_loss  value  gradient of x             of s
+        True              False       L      W * dL/dx                 dL/ds
+        True              True        L_r    sum_q dL_q/dx             mean_q dL_q/ds
+        False             False       L      dL/dx                     dL/ds
+        False             True        L_r    dL_r/dx, keys constant    mean_q dL_q/ds
+
+    The average over ranks that `DistributedDataParallel` takes is that of open_clip in every row.
+    In the first it is the gradient of L, and in the second that of the mean of L_q. In the third it
+    is 1/W of L's gradient through the encoders, but all of it through the scale. In the fourth each
+    direction is differentiated in its query alone, as `info_nce` does with `stop_gradient="key"`.
 
     Args:
         image_features: This rank's rows, [n, D]; nothing is normalised.
         text_features: Their pairs, [n, D].
-        scale: 1 / temperature, > 0 (open_clip's scale, which arrives exponentiated); a 0-d tensor
-            receives a gradient.
+        scale: 1 / temperature, > 0 (open_clip's scale, which arrives exponentiated); a tensor of
+            shape [] or [1] receives a gradient.
         group: As for `DistributedInfoNCELoss`, and so are mode and gradient, result and errors.
         mode: "gather" | "ring".
-        gradient: "ddp" | "sum".
+        gradient: "ddp" | "sum", which is 1/W of it.
+        gather_with_grad: Whether features of other ranks are differentiated; see above.
+        local_loss: Whether each rank returns the mean over its own rows; see above.
 
-    Returns: The loss over the whole batch, the same on every rank.
+    Returns: The loss over the whole batch, the same on every rank; with `local_loss` that of this
+        rank's rows.
     """
-    return infonce_across(
-        Setting(group, mode, gradient),
-        image_features,
-        text_features,
-        temperature=_inverse(scale),
-        symmetric=True,
-        labels=None,
-        negatives="all",
-        stop_gradient=None,
+    setting = Setting(
+        group, mode, gradient, local_loss=local_loss, gather_with_grad=gather_with_grad
     )
+
+    def local() -> LocalProblem:
+        check_pairs("image_features", image_features, "text_features", text_features)
+        contrast = Contrast(
+            query=image_features,
+            key=text_features,
+            temperature=temperature_of_scale(scale, image_features),
+            symmetric=True,
+            stopped=local_loss and not gather_with_grad,
+        )
+        return LocalProblem(contrast)
+
+    return collective_loss(setting, local)
 
 
 def siglip_loss(
@@ -199,78 +214,27 @@ def siglip_loss(
     Args:
         image_features: This rank's rows, [n, D]; nothing is normalised.
         text_features: Their pairs, [n, D].
-        scale: 1 / temperature, > 0; a 0-d tensor receives a gradient.
-        bias: Added to every score; a 0-d tensor receives a gradient.
+        scale: 1 / temperature, > 0; a tensor of shape [] or [1] receives a gradient.
+        bias: Added to every score; a tensor of shape [] or [1] receives a gradient.
         group: As for `DistributedSigLIPLoss`, and so are mode and gradient, result and errors.
         mode: "gather" | "ring".
         gradient: "ddp" | "sum".
 
     Returns: The loss over the whole batch, the same on every rank.
     """
-    setting = Setting(group, mode, gradient)
-    temperature = _inverse(scale)
-    return siglip_across(setting, image_features, text_features, temperature=temperature, bias=bias)
 
-
-def _run(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    loss: Tensor = _collective_loss(setting, build)
-    return loss
-
-
-# Reading the signatures of other ranks cannot be traced: `torch.compile` runs this eagerly.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _collective_loss(setting: Setting, build: Callable[[], Contrast]) -> Tensor:
-    """The loss of the contrast that `build` makes of checked arguments, if all ranks agree."""
-    group = group_of(setting.group)
-    try:
-        setting.check()
-        local = build()
-    except (TypeError, ValueError):
-        if not setting.equal_batches:  # the other ranks wait for this signature
-            report_refusal(group)
-        raise
-    requested = requested_of(local)
-    members = equal_members(group, len(local.query))
-    if not setting.equal_batches:
-        signature = CallSignature(
-            rows=len(local.query),
-            features=local.query.shape[1],
-            dtype=DTYPES.index(local.query.dtype),
-            loss=_code(local),
-            mode=list(EXCHANGES).index(setting.mode),
-            gradient=_SCALES.index(setting.gradient),
-            requires_grad=sum(needed << k for k, needed in enumerate(requested)),
+    def local() -> LocalProblem:
+        check_pairs("image_features", image_features, "text_features", text_features)
+        contrast = Contrast(
+            query=image_features,
+            key=text_features,
+            temperature=temperature_of_scale(scale, image_features),
+            bias=bias_of(bias, image_features),
+            form="sigmoid",
         )
-        members = agree(group, signature)
-    factor = float(members.size if setting.gradient == "ddp" else 1)
-    return distributed_loss(Call(local, requested, members, setting.mode, factor))
+        return LocalProblem(contrast)
 
-
-def _code(local: Contrast) -> int:
-    """A number that differs between losses."""
-    flags = local.symmetric, local.stopped, local.key is None, local.labels is not None
-    return sum(flag << k for k, flag in enumerate(flags)) + (_FORMS.index(local.form) << len(flags))
-
-
-def _check_pairs(name: str, first: Tensor, other: str, second: Tensor) -> None:
-    """Pairs [n, D], n >= 1, in one dtype and on one device.
-
-    Raises:
-        TypeError, ValueError: They are not.
-    """
-    check_features(name, first)
-    check_like_query(other, second, first, name)
-    if len(second) != len(first):
-        raise ValueError(f"{other}: expected the {len(first)} rows of {name}, got {len(second)}")
-    if not len(first):
-        raise ValueError(f"{name}: expected at least 1 row on every rank, got 0")
-
-
-def _inverse(scale: float | Tensor) -> float | Tensor:
-    """The temperature 1 / scale of open_clip's scale; its own check refuses bad values."""
-    if not isinstance(scale, Tensor) and not scale:
-        return math.inf
-    return 1.0 / scale
+    return collective_loss(Setting(group, mode, gradient), local)
 
 
 def _sendable(labels: Tensor) -> Tensor:
@@ -279,10 +243,10 @@ def _sendable(labels: Tensor) -> Tensor:
 
 
 __all__ = [
-    "Setting",
     "clip_loss",
     "infonce_across",
-    "ntxent_across",
     "siglip_across",
     "siglip_loss",
+    "supcon_across",
+    "two_views_across",
 ]

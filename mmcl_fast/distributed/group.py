@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ class Members:
         group: The process group.
         rank: Of this process.
         rows: Rows of each rank's local batch.
+        extra: Extra negatives of each rank, if the loss has any.
     """
 
     group: Group
     rank: int
     rows: tuple[int, ...]
+    extra: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -44,18 +47,38 @@ class Members:
 
 
 class CallSignature(NamedTuple):
-    """The arguments of one rank's call that must agree, as integers; 0 rows: they were refused."""
+    """The arguments of one rank's call, as integers; 0 rows: they were refused.
+
+    All but the numbers of rows and of extra negatives must agree. A number that is no integer is
+    sent as `bits_of` it.
+    """
 
     rows: int
+    extra_rows: int = 0
     features: int = 0
     dtype: int = 0
     loss: int = 0
     mode: int = 0
     gradient: int = 0
     requires_grad: int = 0
+    label_smoothing: int = 0
+    local_loss: int = 0
+    gather_with_grad: int = 0
+    labels: int = 0
+    extra_negatives: int = 0
+    hard_negatives: int = 0
 
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What the values of some fields mean.
+_WORDS = {
+    "dtype": [str(dtype).removeprefix("torch.") for dtype in DTYPES],
+    "local_loss": ["False", "True"],
+    "gather_with_grad": ["False", "True"],
+    "labels": ["None", "integers", "floating numbers"],
+    "extra_negatives": ["None", "a tensor"],
+    "hard_negatives": ["None", "a tensor"],
+}
 
 
 def group_of(group: Group | None) -> Group:
@@ -80,7 +103,7 @@ def group_of(group: Group | None) -> Group:
 
 
 def agree(group: Group, signature: CallSignature) -> Members:
-    """The members and their rows, if the other fields agree on all ranks.
+    """The members, their rows and extra negatives, if the other fields agree on all ranks.
 
     Raises:
         ValueError: A field differs, or a rank refused its arguments; raised on every rank.
@@ -89,11 +112,12 @@ def agree(group: Group, signature: CallSignature) -> Members:
     refused = [rank for rank, other in enumerate(table) if not other.rows]
     if refused:
         raise ValueError(f"arguments: expected valid ones on every rank, refused on rank {refused}")
-    for k, name in enumerate(CallSignature._fields[1:], start=1):
+    for k, name in enumerate(CallSignature._fields[2:], start=2):
         if len({other[k] for other in table}) > 1:
             values = [_shown(name, other[k]) for other in table]
             raise ValueError(f"{name}: expected the same on every rank, got {', '.join(values)}")
-    return Members(group, dist.get_rank(group), tuple(other.rows for other in table))
+    rows, extra = (tuple(other[k] for other in table) for k in range(2))
+    return Members(group, dist.get_rank(group), rows, extra)
 
 
 def report_refusal(group: Group) -> None:
@@ -108,13 +132,22 @@ def _gather_signatures(group: Group, signature: CallSignature) -> list[CallSigna
     return [CallSignature(*row) for row in torch.stack(signatures).tolist()]
 
 
-def equal_members(group: Group, rows: int) -> Members:
-    """Members with `rows` rows each, without communication."""
-    return Members(group, dist.get_rank(group), (rows,) * dist.get_world_size(group))
+def equal_members(group: Group, rows: int, extra: int) -> Members:
+    """Members with `rows` rows and `extra` extra negatives each, without communication."""
+    size = dist.get_world_size(group)
+    return Members(group, dist.get_rank(group), (rows,) * size, (extra,) * size)
+
+
+def bits_of(x: float) -> int:
+    """The bits of a float64 as an int64."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", x))
+    return int(bits)
 
 
 def _shown(name: str, value: int) -> str:
-    return str(DTYPES[value]).removeprefix("torch.") if name == "dtype" else str(value)
+    if name == "label_smoothing":
+        return str(*struct.unpack("<d", struct.pack("<q", value)))
+    return _WORDS[name][value] if name in _WORDS else str(value)
 
 
 def _device(group: Group) -> torch.device:
@@ -130,6 +163,7 @@ __all__ = [
     "Group",
     "Members",
     "agree",
+    "bits_of",
     "equal_members",
     "group_of",
     "report_refusal",

@@ -6,15 +6,23 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mmcl_fast.distributed.arguments import zero_dim
 from mmcl_fast.distributed.autograd import GradientScale, Mode
+from mmcl_fast.distributed.collective import Setting
 from mmcl_fast.distributed.functional import (
-    Setting,
     infonce_across,
-    ntxent_across,
     siglip_across,
+    supcon_across,
+    two_views_across,
 )
 from mmcl_fast.distributed.group import Group
-from mmcl_fast.losses.validation import check_bias, check_options, check_temperature
+from mmcl_fast.losses.contrast import Form
+from mmcl_fast.losses.validation import (
+    check_bias,
+    check_options,
+    check_smoothing,
+    check_temperature,
+)
 
 
 class _Distributed(nn.Module):
@@ -27,7 +35,7 @@ class _Distributed(nn.Module):
         self._is_checked = False
         for name, value in scalars.items():
             check = check_bias if name == "bias" else check_temperature
-            check(value, value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
+            check(zero_dim(value), value.device if isinstance(value, Tensor) else None)  # type: ignore[arg-type]
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
             else:
@@ -64,11 +72,14 @@ class DistributedInfoNCELoss(_Distributed):
     calls: every rank makes both, in the same order. It can be differentiated once.
 
     Args:
-        temperature: As for `info_nce`, and the same on every rank, which is not checked. An
-            `nn.Parameter` becomes a parameter of the module, any other tensor a buffer.
-        symmetric: As for `info_nce`, and so are negatives and stop_gradient.
+        temperature: As for `info_nce`, and the same on every rank, which is not checked; a tensor
+            may have shape [] or [1], which FSDP2 asks for. An `nn.Parameter` becomes a parameter of
+            the module, any other tensor a buffer.
+        symmetric: As for `info_nce`, and so are negatives, stop_gradient
+            and label_smoothing.
         negatives: "all" | "other_label".
         stop_gradient: None | "key".
+        label_smoothing: In 0 .. 1.
         mode: "gather": every rank holds all keys, and their gradient; fewer messages.
             "ring": keys travel from rank to rank, and their gradient with them, while the block
             before is computed; memory O(n D) of this rank's n rows, whatever the number of ranks.
@@ -100,6 +111,7 @@ class DistributedInfoNCELoss(_Distributed):
         symmetric: bool = False,
         negatives: Literal["all", "other_label"] = "all",
         stop_gradient: Literal["key"] | None = None,
+        label_smoothing: float = 0.0,
         mode: Mode = "gather",
         gradient: GradientScale = "ddp",
         group: Group | None = None,
@@ -107,12 +119,33 @@ class DistributedInfoNCELoss(_Distributed):
     ) -> None:
         super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
+        check_smoothing(label_smoothing)
         self.symmetric = symmetric
         self.negatives: Literal["all", "other_label"] = negatives
         self.stop_gradient: Literal["key"] | None = stop_gradient
+        self.label_smoothing = label_smoothing
 
-    def forward(self, query: Tensor, key: Tensor, *, labels: Tensor | None = None) -> Tensor:
-        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows."""
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        labels: Tensor | None = None,
+        extra_negatives: Tensor | None = None,
+        hard_negatives: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of the whole batch, of which `query` and `key` [n, D] are this rank's rows.
+
+        Args:
+            query: [n, D].
+            key: [n, D].
+            labels: [n], of both.
+            extra_negatives: [K, D], K >= 0: this rank's share of the negatives that every query of
+                the whole batch has, as in one process with those of all ranks one after another.
+                What all ranks hold alike, as a queue, is passed in parts: else it counts W times.
+            hard_negatives: [n, K, D]: K further negatives of each of this rank's queries, and of
+                no others; they do not travel. K may differ between ranks.
+        """
         loss = infonce_across(
             self._setting(),
             query,
@@ -120,8 +153,11 @@ class DistributedInfoNCELoss(_Distributed):
             temperature=self.temperature,
             symmetric=self.symmetric,
             labels=labels,
+            extra_negatives=extra_negatives,
+            hard_negatives=hard_negatives,
             negatives=self.negatives,
             stop_gradient=self.stop_gradient,
+            label_smoothing=self.label_smoothing,
         )
         self._is_checked = True
         return loss
@@ -158,7 +194,22 @@ class DistributedSigLIPLoss(_Distributed):
         return loss
 
 
-class DistributedNTXentLoss(_Distributed):
+class _TwoViews(_Distributed):
+    """The losses of two views of every row, which differ in their form."""
+
+    temperature: float | Tensor
+    form: Form
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
+        loss = two_views_across(
+            self._setting(), self.form, first, second, temperature=self.temperature
+        )
+        self._is_checked = True
+        return loss
+
+
+class DistributedNTXentLoss(_TwoViews):
     """`nt_xent` of a batch distributed over the processes of a group.
 
     Contract, arguments and errors are those of `DistributedInfoNCELoss`; the mean is over the two
@@ -166,7 +217,7 @@ class DistributedNTXentLoss(_Distributed):
     own views.
     """
 
-    temperature: float | Tensor
+    form = "softmax"
 
     def __init__(
         self,
@@ -179,11 +230,60 @@ class DistributedNTXentLoss(_Distributed):
     ) -> None:
         super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """The loss of the whole batch, of which these views [n, D] are this rank's rows."""
-        loss = ntxent_across(self._setting(), first, second, temperature=self.temperature)
+
+class DistributedDCLLoss(_TwoViews):
+    """`dcl` of a batch distributed over the processes of a group.
+
+    Contract, arguments and errors are those of `DistributedNTXentLoss`. With one pair in the whole
+    batch there are no negatives, and the loss is 0.
+    """
+
+    form = "decoupled"
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.1,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
+
+
+class DistributedSupConLoss(_Distributed):
+    """`sup_con` of a batch distributed over the processes of a group, without separate keys.
+
+    The positives of a row are the rows of its label on every rank. Contract, arguments and errors
+    are those of `DistributedNTXentLoss`; the mean is over all rows, and a row without positives has
+    loss 0 and no gradient. Several views of an example are rows with one label.
+    """
+
+    temperature: float | Tensor
+
+    def __init__(
+        self,
+        *,
+        temperature: float | Tensor = 0.07,
+        mode: Mode = "gather",
+        gradient: GradientScale = "ddp",
+        group: Group | None = None,
+        equal_batches: bool = False,
+    ) -> None:
+        super().__init__(Setting(group, mode, gradient, equal_batches), temperature=temperature)
+
+    def forward(self, query: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the whole batch; `query` [n, D] are this rank's rows, `labels` [n] theirs."""
+        loss = supcon_across(self._setting(), query, labels, temperature=self.temperature)
         self._is_checked = True
         return loss
 
 
-__all__ = ["DistributedInfoNCELoss", "DistributedNTXentLoss", "DistributedSigLIPLoss"]
+__all__ = [
+    "DistributedDCLLoss",
+    "DistributedInfoNCELoss",
+    "DistributedNTXentLoss",
+    "DistributedSigLIPLoss",
+    "DistributedSupConLoss",
+]

@@ -7,32 +7,41 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmcl_fast.distributed import (
+    DistributedDCLLoss,
     DistributedInfoNCELoss,
     DistributedNTXentLoss,
     DistributedSigLIPLoss,
+    DistributedSupConLoss,
 )
 from mmcl_fast.reference.contrastive import info_nce
 from mmcl_fast.reference.family import siglip
 from tests.distributed.cases import (
     CASES,
+    EVEN,
     MODES,
     NCCL,
+    OPEN_CLIP,
+    PAIR,
+    UNEVEN,
     WATCHED,
     WORLD,
     Case,
     Towers,
+    as_open_clip,
     oracle,
     pictures,
     tensors_of,
 )
 from tests.support.budget import assert_within_budget, compute_dtype, error, value_and_grads
+from tests.support.peers import require
 
 pytestmark = pytest.mark.process
 
 Found = list[dict[str, Any]]
-FEATURES = ("query", "key")
+FEATURES = ("query", "key", "extra_negatives", "hard_negatives")
 both_modes = pytest.mark.parametrize("mode", MODES)
 
 
@@ -47,6 +56,8 @@ def whole(case: Case, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     for name in results[0]:
         if name in FEATURES:
             parts = [r[name] / (factor * u) for r, u in zip(results, case.upstream, strict=False)]
+            if name == "hard_negatives":
+                parts = [pad(x, (0, 0, 0, max(case.hard) - x.shape[1])) for x in parts]
             made[name] = torch.cat(parts)
         elif name != "value":
             made[name] = results[0][name] * (len(case.rows) / factor) / case.upstream[0]
@@ -64,7 +75,8 @@ def assert_those_of_one_process(case: Case, results: list[dict[str, Tensor]]) ->
         assert_within_budget(ours, plain={name: plain[name] for name in ours}, exact=exact)
         return
     for name, value in ours.items():
-        scale = exact[name].abs().max().item()
+        scale = exact[name].abs().max().item() if exact[name].numel() else 0.0
+        assert value.shape == exact[name].shape, name
         assert error(value, exact[name]) <= 1e-13 * scale, name
 
 
@@ -117,6 +129,16 @@ def test_ddp_gradients_are_those_of_one_process(found: Found, mode: str) -> None
             )
 
 
+def test_fsdp_gradients_are_those_of_one_process(found: Found) -> None:
+    model = Towers()
+    images, texts, scale = model(*pictures((4, 6, 3)))
+    info_nce(images, texts, temperature=1 / scale, symmetric=True).backward()
+    for rank in range(WORLD):
+        for name, p in model.named_parameters():
+            expected = p.grad[None] if name == "log_scale" else p.grad
+            torch.testing.assert_close(found[rank]["fsdp"][name], expected, rtol=1e-12, atol=1e-14)
+
+
 @both_modes
 def test_open_clips_modules_under_ddp(found: Found, mode: str) -> None:
     model = Towers()
@@ -128,6 +150,33 @@ def test_open_clips_modules_under_ddp(found: Found, mode: str) -> None:
             torch.testing.assert_close(
                 found[rank][f"open_clip/{mode}"][name], p.grad, rtol=1e-12, atol=1e-14
             )
+
+
+def assert_as_open_clip(
+    results: list[dict[str, Tensor]], rows: tuple[int, ...], options: tuple[bool, bool]
+) -> None:
+    """Results of all ranks are those of the dense formula."""
+    model = Towers()
+    values = as_open_clip(*model(*pictures(rows)), rows, options)
+    torch.stack(values).mean().backward()
+    for result, value in zip(results, values, strict=True):
+        torch.testing.assert_close(result["value"], value.detach(), rtol=1e-12, atol=1e-14)
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(result[name], p.grad, rtol=1e-12, atol=1e-14)
+
+
+@both_modes
+@pytest.mark.parametrize("options", OPEN_CLIP)
+def test_options_of_open_clip(found: Found, options: tuple[bool, bool], mode: str) -> None:
+    for ranks, rows in (((0, 1, 2), EVEN), ((0, 1, 2), UNEVEN), (PAIR, (5, 2))):
+        results = [found[rank][f"clip_options/{options}/{rows}/{mode}"] for rank in ranks]
+        assert_as_open_clip(results, rows, options)
+
+
+@pytest.mark.parametrize("options", OPEN_CLIP)
+def test_the_dense_formula_is_open_clips(found: Found, options: tuple[bool, bool]) -> None:
+    require("open_clip")
+    assert_as_open_clip([x[f"clip_options/{options}/theirs"] for x in found], EVEN, options)
 
 
 @both_modes
@@ -143,16 +192,18 @@ def test_without_gradients_the_value_is_the_same(found: Found, mode: str) -> Non
 def test_no_tensor_is_larger_than_it_must_be(found: Found, case: Case, mode: str) -> None:
     views = 2 if case.loss == "ntxent" else 1
     n, d = case.rows[0] * views, case.d
+    # Class sums are made of a tile's queries and keys together.
+    tile = 2 * n if case.loss == "supcon" else n
     whole_n = sum(case.rows) * views
     largest = max(entries for entries, _ in ranks_of(found, case, mode))
     assert largest > 0
     # Gathered, a rank's scores are those of its rows against two ranks' at a time.
-    expected = max(n * d, n * n) if mode == "ring" else max(whole_n * d, n * (whole_n - n))
+    expected = max(tile * d, n * n) if mode == "ring" else max(whole_n * d, n * (whole_n - n))
     assert largest <= expected < whole_n * max(whole_n, d)
 
 
 # Products of 2 * (local rows) * (whole batch) * D flop for the loss and all gradients.
-UNITS = {"clip": 4, "siglip": 3, "ntxent": 3}
+UNITS = {"clip": 4, "siglip": 3, "ntxent": 3, "supcon": 3}
 
 
 @both_modes
@@ -178,6 +229,13 @@ REFUSALS = {
     "mode": "ValueError: mode: expected the same on every rank",
     "loss": "ValueError: loss: expected the same on every rank",
     "requires_grad": "ValueError: requires_grad: expected the same on every rank",
+    "labels": "ValueError: labels: expected the same on every rank, got integers, floating numbers",
+    "extra_negatives": "ValueError: extra_negatives: expected the same on every rank, got a tensor",
+    "hard_negatives": "ValueError: hard_negatives: expected the same on every rank, got None, a te",
+    "symmetric": "ValueError: extra_negatives: expected None with symmetric=True",
+    "local_loss": "ValueError: local_loss: expected the same on every rank, got False, True, False",
+    "gather_with_grad": "ValueError: gather_with_grad: expected the same on every rank",
+    "label_smoothing": "ValueError: label_smoothing: expected the same on every rank, got 0.0, 0.1",
 }
 
 
@@ -190,15 +248,15 @@ def test_what_differs_is_refused_on_every_rank(found: Found, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("rows", "key: expected the 4 rows of query, got 3"),
-        ("empty", "query: expected at least 1 row on every rank, got 0"),
+        ("rows", "ValueError: key: expected the 4 rows of query, got 3"),
+        ("empty", "ValueError: query: expected at least 1 row on every rank, got 0"),
+        ("scale", "TypeError: scale: expected a number or a tensor, got str"),
     ],
 )
 def test_what_one_rank_refuses_stops_all(found: Found, name: str, text: str) -> None:
     for rank in range(WORLD):
-        general = "arguments: expected valid ones on every rank, refused on rank [1]"
-        expected = text if rank == 1 else general
-        assert found[rank][f"refusal/{name}"] == f"ValueError: {expected}"
+        general = "ValueError: arguments: expected valid ones on every rank, refused on rank [1]"
+        assert found[rank][f"refusal/{name}"] == (text if rank == 1 else general)
 
 
 def test_a_group_without_this_process_is_refused(found: Found) -> None:
@@ -218,7 +276,14 @@ def test_no_process_group_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [DistributedInfoNCELoss, DistributedNTXentLoss, DistributedSigLIPLoss]
+    "kind",
+    [
+        DistributedDCLLoss,
+        DistributedInfoNCELoss,
+        DistributedNTXentLoss,
+        DistributedSigLIPLoss,
+        DistributedSupConLoss,
+    ],
 )
 @pytest.mark.parametrize(
     ("options", "text"),

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from mmcl_fast.distributed.exchange import Merge, Payload, Visit
 from mmcl_fast.distributed.group import Members
+from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
 from mmcl_fast.losses.contrast import Contrast, Requested
@@ -46,8 +47,10 @@ def test_results_travel_in_float32(
         local = replace(local, form="sigmoid", symmetric=False, bias=torch.tensor(-1.0))
         sigmoid_pass(local, members, Mirror, requested, 1 / 80)
     else:
-        _, statistics = softmax_statistics(local, members, Mirror)
-        softmax_gradients(local, members, Mirror, requested, 1 / 80, statistics)
+        problem = LocalProblem(local)
+        _, statistics = softmax_statistics(problem, members, Mirror)
+        arguments = problem, members, Mirror, requested
+        softmax_gradients(*arguments, extra_learns=False, weight=1 / 80, saved=statistics)
     assert Mirror.results
     for result in Mirror.results:
         assert result.dtype == torch.float32

@@ -10,25 +10,38 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcl_fast.distributed import DistributedInfoNCELoss, DistributedSigLIPLoss, clip_loss
+from mmcl_fast.bench.peers.registry import import_bare
+from mmcl_fast.distributed import (
+    DistributedInfoNCELoss,
+    DistributedSigLIPLoss,
+    DistributedSupConLoss,
+    clip_loss,
+)
 from mmcl_fast.distributed.sample_shards import GroupShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves
 from mmcl_fast.errors import MmclError
 from mmcl_fast.losses import ClipLoss, SigLipLoss
 from tests.distributed.cases import (
     CASES,
+    EVEN,
     GROUPS,
     MODES,
     NCCL,
+    OPEN_CLIP,
+    PAIR,
+    UNEVEN,
     WATCHED,
     WORLD,
     Case,
@@ -70,6 +83,15 @@ class Watch(TorchDispatchMode):
         return out
 
 
+def own_part(case: Case, name: str, x: Tensor, rank: int) -> Tensor:
+    """What this rank has of a tensor of the whole batch."""
+    if name == "extra_negatives":
+        return x[part_of(case.extra, rank)]
+    if name == "hard_negatives":
+        return x[part_of(case.rows, rank), : case.hard[rank]]
+    return x[part_of(case.rows, rank)] if name in FEATURES else x
+
+
 def run(
     case: Case,
     mode: str,
@@ -81,7 +103,7 @@ def run(
     """Value, and gradients of everything that learns, on this rank of the group."""
     part = part_of(case.rows, rank)
     leaves = {
-        name: (x[part] if name in FEATURES else x)
+        name: own_part(case, name, x, rank)
         .to(device, copy=True)
         .requires_grad_(name not in case.frozen)
         for name, x in tensors_of(case).items()
@@ -111,6 +133,17 @@ def wrapped(mode: str, rank: int) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.module.named_parameters()}
 
 
+def fully_sharded(rank: int) -> dict[str, Tensor]:
+    """The same of a model under FSDP2, whose scale must have an axis to be sharded along."""
+    rows = (4, 6, 3)
+    model = Towers()
+    model.log_scale = torch.nn.Parameter(model.log_scale.detach()[None])
+    fully_shard(model, mesh=init_device_mesh("cpu", (WORLD,)))
+    part = part_of(rows, rank)
+    clip_loss(*model(*(x[part] for x in pictures(rows)))).backward()
+    return {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+
+
 def open_clips(mode: str, rank: int) -> dict[str, Tensor]:
     """The same through open_clip's calls: gradients of both losses' sum."""
     rows = (4, 6, 3)
@@ -121,6 +154,43 @@ def open_clips(mode: str, rank: int) -> dict[str, Tensor]:
     sigmoid = SigLipLoss(rank=rank, world_size=WORLD, dist_impl=OF_OPEN_CLIP[mode])
     (clip(images, texts, scale) + sigmoid(images, texts, scale, -1.0)).backward()
     return {name: p.grad for name, p in model.module.named_parameters()}
+
+
+def open_clip_options(
+    loss: Callable[..., Tensor], group: Any, rank: int, rows: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Value, and parameter gradients of a model in DistributedDataParallel."""
+    model = DistributedDataParallel(Towers(), process_group=group)
+    part = part_of(rows, rank)
+    value = loss(*model(*(x[part] for x in pictures(rows))))
+    value.backward()
+    grads = {name: p.grad for name, p in model.module.named_parameters()}
+    return {"value": value.detach(), **grads}
+
+
+def all_open_clip_options(groups: dict[tuple[int, ...], Any], rank: int) -> dict[str, Any]:
+    """Of ours in both modes, and of open_clip's own loss where it is installed."""
+    found: dict[str, Any] = {}
+    for options in OPEN_CLIP:
+        switches = dict(zip(("gather_with_grad", "local_loss"), options, strict=True))
+        for ranks, rows in ((GROUPS[0], EVEN), (GROUPS[0], UNEVEN), (PAIR, (5, 2))):
+            if rank not in ranks:
+                continue
+            group = groups[ranks]
+            for mode in MODES:
+                ours = partial(clip_loss, group=group, mode=mode, **switches)
+                found[f"clip_options/{options}/{rows}/{mode}"] = open_clip_options(
+                    ours, group, ranks.index(rank), rows
+                )
+        if find_spec("open_clip") is not None:
+            theirs = import_bare("open_clip.loss").ClipLoss(rank=rank, world_size=WORLD, **switches)
+            with warnings.catch_warnings():
+                # What open_clip gathers with is deprecated in torch.
+                warnings.simplefilter("ignore")
+                found[f"clip_options/{options}/theirs"] = open_clip_options(
+                    theirs, None, rank, EVEN
+                )
+    return found
 
 
 def compiled(mode: str, rank: int) -> dict[str, Tensor]:
@@ -171,6 +241,16 @@ def refusals(rank: int) -> dict[str, Callable[[], object]]:
         "loss": lambda: (other if odd else loss)(good, good),
         "requires_grad": lambda: loss(learns, good),
         "rows": lambda: loss(good, good[: 3 if odd else 4]),
+        "labels": lambda: DistributedSupConLoss()(good, torch.ones(4) if odd else torch.arange(4)),
+        "extra_negatives": lambda: loss(good, good, extra_negatives=None if odd else good),
+        "hard_negatives": lambda: loss(good, good, hard_negatives=good[:, None] if odd else None),
+        "symmetric": lambda: DistributedInfoNCELoss(symmetric=True)(
+            good, good, extra_negatives=good
+        ),
+        "local_loss": lambda: clip_loss(good, good, 1.0, local_loss=odd),
+        "gather_with_grad": lambda: clip_loss(good, good, 1.0, gather_with_grad=not odd),
+        "label_smoothing": lambda: DistributedInfoNCELoss(label_smoothing=0.1 * odd)(good, good),
+        "scale": lambda: clip_loss(good, good, "large" if odd else 10.0),
         "empty": lambda: loss(good[: 0 if odd else 4], good[: 0 if odd else 4]),
         "outside": lambda: clip_loss(good, good, 10.0, group=outside),
         "twice": lambda: (
@@ -210,6 +290,8 @@ def on_cpus(rank: int) -> dict[str, Any]:
         found[f"open_clip/{mode}"] = open_clips(mode, rank)
         found[f"compiled/{mode}"] = compiled(mode, rank)
         found[f"no_grad/{mode}"] = evaluated(mode, rank)
+    found["fsdp"] = fully_sharded(rank)
+    found |= all_open_clip_options(groups, rank)
     for name, call in refusals(rank).items():
         found[f"refusal/{name}"] = message(call)
     for case in (*TRAIN_CASES, *SINGLE_PRECISION):
