@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "losses.backends": {"environment", "errors", "losses.contrast"},
     "losses.triton_backend": {"kernels", "losses.contrast"},
     "losses": {"losses.backends", "losses.contrast"},
-    "losses.compat": {"distributed", "losses", "losses.backends"},
+    "losses.compat": {"distributed", "losses", "losses.backends", "losses.contrast"},
     "distributed": {"losses", "losses.contrast", "losses.torch_backend"},
     "distributed.training": {
         "config", "data.signal_noise", "data.stream", "distributed", "distributed.sample_shards",

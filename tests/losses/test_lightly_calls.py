@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from mmcl_fast.losses.compat import DCLWLoss, MemoryBankModule, NTXentLoss
-from tests.losses.test_peers import assert_same, inputs
+from tests.losses.peer_cases import assert_same, inputs
 from tests.support.budget import value_and_grads
 from tests.support.peers import peer
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmcl_fast.losses import contrastive
 from mmcl_fast.losses.compat.inputs import check_features, check_like, check_pairs, unit_rows
-from mmcl_fast.losses.compat.module import LossModule, without_axes
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.validation import check_options
 
 Reduction = Literal["none", "mean", "sum"]
@@ -110,7 +110,7 @@ class InfoNCE(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.keep_temperature(temperature)
+        keep_temperature(self, temperature)
         check_options(reduction=reduction)
         _check_mode(negative_mode)
         self.reduction: Reduction = reduction

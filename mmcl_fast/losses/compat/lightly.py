@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features, check_pairs, unit_rows
 from mmcl_fast.losses.compat.memory_bank import MemoryBankModule, check_bank_size
-from mmcl_fast.losses.compat.module import LossModule, without_axes
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.compat.world_size import mean_over_ranks, world_size
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.family import dcl, nt_xent
@@ -53,7 +53,7 @@ class NTXentLoss(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.keep_temperature(temperature)
+        keep_temperature(self, temperature)
         check_bank_size("memory_bank_size", memory_bank_size)
         self.memory_bank_size = memory_bank_size
         self.memory_bank = MemoryBankModule(memory_bank_size, gather_distributed)
@@ -120,7 +120,7 @@ class DCLLoss(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.keep_temperature(temperature)
+        keep_temperature(self, temperature)
         self.weight_fn = weight_fn
         self.gather_distributed = gather_distributed
         self.backend = backend

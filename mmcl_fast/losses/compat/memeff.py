@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features, check_pairs, unit_rows
-from mmcl_fast.losses.compat.module import LossModule, without_axes
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.validation import check_smoothing
 
@@ -54,7 +54,7 @@ class MemoryEfficientCLIPLoss(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.keep_temperature(temperature)
+        keep_temperature(self, temperature)
         check_smoothing(label_smoothing)
         if stable:
             raise ValueError(

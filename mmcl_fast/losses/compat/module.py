@@ -19,26 +19,28 @@ class LossModule(nn.Module):
     shown: ClassVar[tuple[str, ...]] = ()
     temperature: float | Tensor
 
-    def keep_temperature(self, temperature: float | Tensor) -> None:
-        """`temperature` as an attribute that follows the module to another device.
-
-        Args:
-            temperature: A number > 0, or a tensor of one element. An `nn.Parameter` becomes a
-                parameter; any other tensor a buffer that `state_dict` leaves out, as the
-                checkpoints of the replaced library have no such entry.
-
-        Raises:
-            TypeError, ValueError: Neither, or its range.
-        """
-        check_temperature(without_axes(temperature), None)
-        if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
-            self.register_buffer("temperature", temperature, persistent=False)
-        else:
-            self.temperature = temperature
-
     def extra_repr(self) -> str:
         """The options, for `repr`."""
         return ", ".join(f"{name}={_described(getattr(self, name))}" for name in self.shown)
+
+
+def keep_temperature(module: nn.Module, temperature: float | Tensor) -> None:
+    """`temperature` as an attribute of a module that follows it to another device.
+
+    Args:
+        module: The loss.
+        temperature: A number > 0, or a tensor of one element. An `nn.Parameter` becomes a
+            parameter; any other tensor a buffer that `state_dict` leaves out, as the checkpoints of
+            the replaced library have no such entry.
+
+    Raises:
+        TypeError, ValueError: Neither, or its range.
+    """
+    check_temperature(without_axes(temperature), None)
+    if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
+        module.register_buffer("temperature", temperature, persistent=False)
+    else:
+        module.temperature = temperature  # type: ignore[assignment]
 
 
 def without_axes(scalar: float | Tensor) -> float | Tensor:
@@ -54,4 +56,4 @@ def _described(value: object) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-__all__ = ["LossModule", "without_axes"]
+__all__ = ["LossModule", "keep_temperature", "without_axes"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features
-from mmcl_fast.losses.compat.module import LossModule, without_axes
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.family import sup_con
 from mmcl_fast.losses.validation import check_temperature
 
@@ -45,7 +45,7 @@ class SupConLoss(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.keep_temperature(temperature)
+        keep_temperature(self, temperature)
         check_temperature(base_temperature, None)
         if contrast_mode not in ("all", "one"):
             raise ValueError(f"contrast_mode: expected 'all' | 'one', got {contrast_mode!r}")
