@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from types import ModuleType
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from mmcl_fast import losses
+from mmcl_fast.losses.compat import info_nce_pytorch
 from tests.losses.peer_cases import D, Loss, M, N, T, assert_same, inputs
 from tests.support.peers import peer, require
 
@@ -119,7 +121,7 @@ def test_info_nce_pytorch(negatives: str | None, reduction: str) -> None:
     if negatives == "paired":
         options["negative_mode"] = "paired"
 
-    def call(loss: nn.Module) -> Loss:
+    def call(loss: Loss) -> Loss:
         def summed(*rows: Tensor) -> Tensor:
             value = loss(*rows)
             weights = torch.linspace(0.5, 1.5, N, dtype=value.dtype)
@@ -131,6 +133,14 @@ def test_info_nce_pytorch(negatives: str | None, reduction: str) -> None:
 
     names = ("x", "y") if negatives is None else ("x", "y", negatives)
     assert_same(call(losses.InfoNCE(**options)), call(theirs.InfoNCE(**options)), inputs(*names))
+    functions = (partial(f, **options) for f in (info_nce_pytorch.info_nce, theirs.info_nce))
+    assert_same(*(call(function) for function in functions), inputs(*names))
+
+
+def test_the_function_of_info_nce_pytorch_is_not_ours() -> None:
+    x, y = inputs("x", "y").values()
+    normalising = info_nce_pytorch.info_nce(x, y)
+    assert (normalising - losses.info_nce(x, y, temperature=0.1)).abs() > 1
 
 
 # --- pytorch-metric-learning 2.9 ------------------------------------------------------------------
@@ -183,6 +193,12 @@ def test_metric_learning_sup_con(metric_learning: ModuleType) -> None:
         lambda x: theirs(x, labels),
         inputs("x"),
     )
+
+
+def test_sup_con_without_negatives(metric_learning: ModuleType) -> None:
+    rows, labels = inputs("x")["x"][:3].mul(0), torch.zeros(3)
+    assert metric_learning.SupConLoss()(rows, labels) == 0
+    assert losses.sup_con(rows, labels).item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("labelled", [False, True])
