@@ -6,7 +6,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,8 @@ from tests.support.budget import value_and_grads
 
 WORLD, N, D = 2, 5, 4
 FLAGS = [(False, False), (False, True), (True, False), (True, True)]  # with grad, local
+METRIC_LEARNING = ["NTXentLoss", "SupConLoss"]
+FOUR_DIRECTIONS = ("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc")
 Loss = Callable[..., Tensor]
 
 
@@ -66,6 +70,48 @@ def of_lightly() -> dict[str, tuple[Loss, Loss, bool]]:
     }
 
 
+def of_metric_learning(rank: int) -> dict[str, tuple[Loss, Loss, bool]]:
+    from pytorch_metric_learning import losses
+    from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+
+    from mmcl_fast.losses.compat import metric_learning as ours
+
+    labels = torch.tensor([0, 0, 1, 2, rank])
+    found: dict[str, tuple[Loss, Loss, bool]] = {}
+    for name in METRIC_LEARNING:
+        for efficient in (False, True):
+
+            def wrapped(module: Any, name: str = name, efficient: bool = efficient) -> Loss:
+                loss = DistributedLossWrapper(getattr(module, name)(), efficient)
+                return lambda x, y: loss(x, labels) + 0 * y.sum()
+
+            found[f"{name}, efficient={efficient}"] = wrapped(ours), wrapped(losses), False
+    return found
+
+
+def of_sentence_transformers() -> dict[str, tuple[Loss, Loss, bool]]:
+    from sentence_transformers.sentence_transformer import losses
+
+    from mmcl_fast.losses.compat import sentence_transformers as ours
+
+    options: dict[str, dict[str, Any]] = {
+        "pairs": {},
+        "four": {"directions": FOUR_DIRECTIONS},
+        "symmetric": {"directions": FOUR_DIRECTIONS[:2], "partition_mode": "per_direction"},
+    }
+
+    def made(module: Any, **options: Any) -> Loss:
+        loss = module.MultipleNegativesRankingLoss(
+            torch.nn.Identity(), gather_across_devices=True, **options
+        )
+        return lambda x, y: loss.compute_loss_from_embeddings([x, y, y.flip(0)], None)
+
+    return {
+        name: (made(ours, **chosen), made(losses, **chosen), False)
+        for name, chosen in options.items()
+    }
+
+
 def bank_of_all_ranks(rank: int) -> Tensor:
     loss = compat.NTXentLoss(0.2, (3 * N, D), gather_distributed=True)
     tensors = inputs(rank)
@@ -81,7 +127,16 @@ def main(rank: int, rendezvous: str, out: Path) -> None:
     # The peers use calls that torch has deprecated, and copy tensors with a warning.
     warnings.simplefilter("ignore")
     found = {}
-    for name, (ours, theirs, scaled) in {**of_open_clip(rank), **of_lightly()}.items():
+    pairs: dict[str, tuple[Loss, Loss, bool]] = {}
+    if find_spec("open_clip"):
+        pairs |= of_open_clip(rank)
+    if find_spec("lightly"):
+        pairs |= of_lightly()
+    if find_spec("pytorch_metric_learning"):
+        pairs |= of_metric_learning(rank)
+    if find_spec("sentence_transformers"):
+        pairs |= of_sentence_transformers()
+    for name, (ours, theirs, scaled) in pairs.items():
         for whose, loss in (("ours", ours), ("theirs", theirs)):
             tensors = inputs(rank, scaled=scaled)
             found[f"{name}/{whose}"] = value_and_grads(

@@ -1,4 +1,4 @@
-"""The modules of open_clip and lightly in two processes, against their own."""
+"""The drop-in modules in two processes, against those of the other libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.losses.compat_worker import FLAGS, WORLD, D, N, inputs
+from tests.losses.compat_worker import FLAGS, METRIC_LEARNING, WORLD, D, N, inputs
 from tests.support.peers import require
 
 pytestmark = pytest.mark.process
@@ -28,8 +28,6 @@ OF_LIGHTLY = ["NTXentLoss", "DCLLoss", "DCLLoss, weighted", "DCLWLoss"]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    require("open_clip")
-    require("lightly")
     folder = tmp_path_factory.mktemp("compat")
     command = [sys.executable, "-m", "tests.losses.compat_worker"]
     rendezvous = (folder / "rendezvous").as_uri()
@@ -59,13 +57,18 @@ def both(found: list[dict[str, Any]], name: str) -> tuple[list[Any], list[Any]]:
     return ours, [of_rank[f"{name}/theirs"] for of_rank in found]
 
 
-@pytest.mark.parametrize("name", OF_OPEN_CLIP)
-def test_open_clip(found: list[dict[str, Any]], name: str) -> None:
-    """Value and features' gradients on each rank; the scale's as DDP averages it."""
-    ours, theirs = both(found, name)
+def assert_same_on_each_rank(ours: list[Any], theirs: list[Any]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         for key in ("value", "x", "y"):
             torch.testing.assert_close(mine[key], other[key], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OF_OPEN_CLIP)
+def test_open_clip(found: list[dict[str, Any]], name: str) -> None:
+    """Value and features' gradients on each rank; the scale's as DDP averages it."""
+    require("open_clip")
+    ours, theirs = both(found, name)
+    assert_same_on_each_rank(ours, theirs)
     mean = [sum(rank["scale"] for rank in ranks) / WORLD for ranks in (ours, theirs)]
     torch.testing.assert_close(*mean, rtol=1e-9, atol=1e-12)
 
@@ -73,6 +76,7 @@ def test_open_clip(found: list[dict[str, Any]], name: str) -> None:
 @pytest.mark.parametrize("name", OF_LIGHTLY)
 def test_lightly(found: list[dict[str, Any]], name: str) -> None:
     """Theirs returns the loss of a rank's own rows; the mean over ranks is the batch's."""
+    require("lightly")
     ours, theirs = both(found, name)
     for mine, other in zip(ours, theirs, strict=True):
         for key in ("x", "y"):
@@ -80,6 +84,21 @@ def test_lightly(found: list[dict[str, Any]], name: str) -> None:
         torch.testing.assert_close(
             mine["value"], sum(rank["value"] for rank in theirs) / WORLD, rtol=1e-12, atol=1e-12
         )
+
+
+@pytest.mark.parametrize("efficient", [False, True])
+@pytest.mark.parametrize("name", METRIC_LEARNING)
+def test_the_wrapper_of_metric_learning(
+    found: list[dict[str, Any]], name: str, efficient: bool
+) -> None:
+    require("pytorch_metric_learning")
+    assert_same_on_each_rank(*both(found, f"{name}, efficient={efficient}"))
+
+
+@pytest.mark.parametrize("name", ["pairs", "four", "symmetric"])
+def test_sentence_transformers_gather(found: list[dict[str, Any]], name: str) -> None:
+    require("sentence_transformers")
+    assert_same_on_each_rank(*both(found, name))
 
 
 def test_the_rows_of_all_ranks_enter_the_bank(found: list[dict[str, Any]]) -> None:
