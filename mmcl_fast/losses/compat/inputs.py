@@ -54,8 +54,7 @@ def check_like(name: str, features: Tensor, owner: str, others: Tensor) -> None:
         TypeError: Its dtype.
         ValueError: Its device or size.
     """
-    mixed = torch.is_autocast_enabled(others.device.type)
-    if features.dtype != others.dtype and not mixed:
+    if features.dtype != others.dtype and not torch.is_autocast_enabled(others.device.type):
         raise TypeError(
             f"{name}: expected the dtype of {owner}, {_short(others.dtype)}, "
             f"got {_short(features.dtype)}"

@@ -68,12 +68,11 @@ class NTXentLoss(LossModule):
         """
         first, second = _views(out0, out1)
         temperature = without_axes(self.temperature)
-        second, bank = self.memory_bank(second, update=out0.requires_grad)
-        if bank is not None:
-            bank = bank.T.to(first)
+        if self.memory_bank.size[0]:
+            _, bank = self.memory_bank(second, update=out0.requires_grad)
             return info_nce(
                 first,
-                bank,
+                bank.T.to(first),
                 positive_key=second,
                 temperature=temperature,
                 backend=self.backend,
