@@ -138,10 +138,11 @@ def history(
         for name in names
     }
     trained = copy.deepcopy(model)
+    # Plain steps, not clipped: Adam would hide a factor of the gradient.
     arguments = sentence_transformers.SentenceTransformerTrainingArguments(
         output_dir=str(folder), max_steps=4, per_device_train_batch_size=8, logging_steps=1,
-        learning_rate=1e-2, report_to="none", save_strategy="no", disable_tqdm=True, seed=5,
-        use_cpu=True, dataloader_pin_memory=False,
+        optim="sgd", learning_rate=0.1, max_grad_norm=0.0, seed=5, report_to="none",
+        save_strategy="no", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = sentence_transformers.SentenceTransformerTrainer(
         model=trained,
