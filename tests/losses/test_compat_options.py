@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_fast.losses import compat
-from mmcl_fast.losses.compat import info_nce_pytorch
+from mmcl_fast.losses.compat import info_nce_pytorch, inputs
 
 G = torch.Generator().manual_seed(3)
 X, Y = torch.randn(2, 5, 3, generator=G)
@@ -139,6 +139,16 @@ def test_messages_name_the_callers_argument(call: Callable[[], object], message:
     with pytest.raises((ValueError, TypeError)) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_dtypes_may_differ_under_autocast_alone() -> None:
+    """There the loss decides; on a device without autocast they may not."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inputs.check_pairs("b", Y.bfloat16(), "a", X)
+        with pytest.raises(TypeError, match=r"^b: expected the dtype of a, float32, got bfloat16$"):
+            inputs.check_pairs("b", Y.to("meta").bfloat16(), "a", X.to("meta"))
+    with pytest.raises(ValueError, match=r"^b: expected a tensor on cpu as a is, got meta$"):
+        inputs.check_pairs("b", Y.to("meta"), "a", X)
 
 
 Z = torch.complex(X, Y)

@@ -54,7 +54,7 @@ def check_like(name: str, features: Tensor, owner: str, others: Tensor) -> None:
         TypeError: Its dtype.
         ValueError: Its device or size.
     """
-    if features.dtype != others.dtype and not torch.is_autocast_enabled(others.device.type):
+    if features.dtype != others.dtype and not _is_under_autocast(others.device):
         raise TypeError(
             f"{name}: expected the dtype of {owner}, {_short(others.dtype)}, "
             f"got {_short(features.dtype)}"
@@ -145,6 +145,12 @@ def with_key_bias(
     last = bias.to(query.device, wide)[:, None]
     queries = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
     return queries, torch.cat([key.to(wide), last], dim=1)
+
+
+def _is_under_autocast(device: torch.device) -> bool:
+    # Some kinds of device, such as meta, know no autocast, and asking of them is an error.
+    known = torch.amp.is_autocast_available(device.type)
+    return known and torch.is_autocast_enabled(device.type)
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -5,7 +5,7 @@ Import this module by its name: `mmcl_fast.losses.compat` does not, as it loads 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sentence_transformers.sentence_transformer import losses as theirs
@@ -110,12 +110,15 @@ class MultipleNegativesRankingLoss(theirs.MultipleNegativesRankingLoss):  # type
                 *own, temperature=temperature, reduction="none"
             ).chunk(2)
             return torch.logaddexp(of_anchors, of_positives).mean()
-        of_anchors = _of_anchors(rows, own[0], first, temperature, "query_to_query" in asked)
+        # One softmax of both has a sum over rows in its logarithm; else means are quicker.
+        joint = "doc_to_query" in asked and not per_direction
+        reduction: Literal["none", "mean"] = "none" if joint else "mean"
+        of_anchors = _of_anchors(rows, (own[0], first), temperature, reduction, asked)
         if "doc_to_query" not in asked:
-            return of_anchors.mean()
-        of_positives = _of_positives(rows, own[1], first, temperature, "doc_to_doc" in asked)
+            return of_anchors
+        of_positives = _of_positives(rows, (own[1], first), temperature, reduction, asked)
         if per_direction:
-            return (of_anchors.mean() + of_positives.mean()) / 2
+            return (of_anchors + of_positives) / 2
         # Both have the positive's score subtracted, so their sums of exponentials add up.
         return torch.logaddexp(of_anchors, of_positives).mean()
 
@@ -160,45 +163,69 @@ class CachedMultipleNegativesRankingLoss(
 
 
 def _of_anchors(
-    rows: list[Tensor], own: Tensor, first: int, temperature: float | Tensor, to_anchors: bool
+    rows: list[Tensor],
+    own: tuple[Tensor, int],
+    temperature: float | Tensor,
+    reduction: Literal["none", "mean"],
+    asked: set[str],
 ) -> Tensor:
     """-log softmax of each anchor's positive among all documents, and the other anchors."""
-    documents = torch.cat(rows[1:])
-    every = torch.arange(len(rows[0]), device=own.device)
-    at = every[first : first + len(own)]
-    if not to_anchors:
-        return info_nce(own, documents, positive=at, temperature=temperature, reduction="none")
-    no_anchor = torch.full((len(documents),), -1, device=own.device)
+    documents, (anchors, first) = torch.cat(rows[1:]), own
+    at = _places(rows, own)
+    if "query_to_query" not in asked:
+        is_first = first == 0  # row i of the documents is then the positive of anchor i
+        return info_nce(
+            anchors,
+            documents,
+            positive=None if is_first else at,
+            temperature=temperature,
+            reduction=reduction,
+        )
+    no_anchor = at.new_full((len(documents),), -1)
     return info_nce(
-        own,
+        anchors,
         torch.cat([documents, rows[0]]),
         positive=at,
         labels=at,
-        key_labels=torch.cat([no_anchor, every]),
+        key_labels=torch.cat([no_anchor, _every(rows)]),
         negatives="other_label",
         temperature=temperature,
-        reduction="none",
+        reduction=reduction,
     )
 
 
 def _of_positives(
-    rows: list[Tensor], own: Tensor, first: int, temperature: float | Tensor, to_documents: bool
+    rows: list[Tensor],
+    own: tuple[Tensor, int],
+    temperature: float | Tensor,
+    reduction: Literal["none", "mean"],
+    asked: set[str],
 ) -> Tensor:
     """-log softmax of each positive's anchor among all anchors, and other anchors' documents."""
-    every = torch.arange(len(rows[0]), device=own.device)
-    at = every[first : first + len(own)]
-    if not to_documents:
-        return info_nce(own, rows[0], positive=at, temperature=temperature, reduction="none")
+    at, positives = _places(rows, own), own[0]
+    if "doc_to_doc" not in asked:
+        return info_nce(
+            positives, rows[0], positive=at, temperature=temperature, reduction=reduction
+        )
     return info_nce(
-        own,
+        positives,
         torch.cat(rows),
         positive=at,
         labels=at,
-        key_labels=every.repeat(len(rows)),
+        key_labels=_every(rows).repeat(len(rows)),
         negatives="other_label",
         temperature=temperature,
-        reduction="none",
+        reduction=reduction,
     )
+
+
+def _every(rows: list[Tensor]) -> Tensor:
+    return torch.arange(len(rows[0]), device=rows[0].device)
+
+
+def _places(rows: list[Tensor], own: tuple[Tensor, int]) -> Tensor:
+    """Where this process's rows are among those of all."""
+    return _every(rows)[own[1] : own[1] + len(own[0])]
 
 
 __all__ = ["CachedMultipleNegativesRankingLoss", "MultipleNegativesRankingLoss"]
