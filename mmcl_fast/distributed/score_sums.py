@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.class_sums import Classes
+from mmcl_fast.losses.class_sums import ClassCodes, sum_by_class
 
 Pair = tuple[Tensor, Tensor]
 
@@ -44,11 +44,14 @@ class SelectedPairs:
         wide = x.double()
         total, count = wide.sum(dim=0).expand(rows, -1), wide.new_full((rows,), len(x))
         if self.labels is not None:
-            classes = Classes.of(*self.labels, wide)
+            codes = ClassCodes.of(*self.labels)
+            of_label = sum_by_class(codes.key, wide, codes.number)[codes.query]
+            ones = wide.new_ones(len(x), 1)
+            size = sum_by_class(codes.key, ones, codes.number)[codes.query, 0]
             if self.same:
-                total, count = classes
+                total, count = of_label, size
             else:
-                total, count = total - classes.key_sum, count - classes.size
+                total, count = total - of_label, count - size
         if self.diagonal and (self.labels is None or self.same):
             total, count = total - wide, count - 1
         # Without keys the cancelled sum has rounding errors.

@@ -7,7 +7,6 @@ import importlib
 import io
 import re
 import shlex
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from mmcl_fast.cli.options import COMMANDS
 from mmcl_fast.cli.parser import flags_of
-from tests.support.peers import peer
+from tests.support.peers import INSTALL, require
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "bench/README.md", *(ROOT / "docs").rglob("*.md")])
@@ -46,10 +45,9 @@ def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     code = blocks(path, "python")
     assert len(code) == path.read_text().count("```python")
-    if "grad_cache" in "".join(code):
-        # The released package imports itself under the name that its repository uses.
-        module = peer("grad_cache.grad_cache", folder="gradcache")
-        monkeypatch.setitem(sys.modules, "grad_cache", module)
+    for package in re.findall(r"^(?:from|import) (\w+)", "\n".join(code), re.MULTILINE):
+        if package in INSTALL:
+            require(package)
     space = {"__name__": "__main__"}
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

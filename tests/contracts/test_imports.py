@@ -38,8 +38,10 @@ ARROWS: dict[str, set[str]] = {
     "losses": {
         "losses.backends", "losses.class_sums", "losses.contrast", "losses.torch_backend",
     },
-    "losses.compat": {"distributed", "losses"},
-    "distributed": {"losses", "losses.contrast", "losses.torch_backend"},
+    "losses.compat": {"distributed", "losses", "losses.backends", "losses.contrast"},
+    "distributed": {
+        "losses", "losses.class_sums", "losses.contrast", "losses.torch_backend",
+    },
     "distributed.training": {
         "config", "data.signal_noise", "data.stream", "distributed", "distributed.sample_shards",
         "engines", "errors", "training",

@@ -258,35 +258,26 @@ def test_gather_distributed_in_one_process_changes_nothing() -> None:
         assert torch.equal(kind(gather_distributed=True)(a, b), kind()(a, b))
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inf_cl_refuses_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world_size.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(world_size.distributed, "get_world_size", lambda: 4)
-    a, b = inputs(**PAIRS).values()
-    for kind in (losses.NTXentLoss, losses.DCLLoss):
-        kind()(a, b)  # of this process alone, as in lightly
-        with pytest.raises(ValueError, match="gather_distributed: expected False, got 4 processes"):
-            kind(gather_distributed=True)(a, b)
     with pytest.raises(ValueError, match=r"torch\.distributed: expected one process, got 4"):
-        losses.cal_inf_loss(a, b)
+        losses.cal_inf_loss(*inputs(**PAIRS).values())
 
 
 X, Y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
 ROWS_OF_VIEWS = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1))
 WRONG: list[tuple[type[Exception], Callable[[], object], str]] = [
-    (ValueError, lambda: losses.ClipLoss(world_size=2), "gather_with_grad: expected True with "
-     "several processes, got False: the gradient would be 1 / world_size of the loss's"),
     (ValueError, lambda: losses.ClipLoss(use_horovod=True), "use_horovod: expected False, got "
      "True: Horovod is not supported"),
     (TypeError, lambda: losses.ClipLoss()([1.0], Y, 1.0), "image_features: expected a tensor, got "
      "list"),
-    (TypeError, lambda: losses.ClipLoss()(X, Y.int(), 1.0), "text_features: expected a floating "
-     "tensor, got torch.int32"),
+    (TypeError, lambda: losses.ClipLoss()(X, Y.int(), 1.0), "text_features: expected dtype "
+     "float16 | bfloat16 | float32 | float64, got int32"),
     (ValueError, lambda: losses.ClipLoss()(X, Y[0], 1.0), "text_features: expected 2 axes, got "
      "shape [3]"),
     (ValueError, lambda: losses.ClipLoss()(X, Y, 0.0), "logit_scale: expected a finite number > 0, "
      "got 0.0"),
-    (ValueError, lambda: losses.ClipLoss()(X, Y, torch.tensor(float("nan"))), "logit_scale: "
-     "expected a finite number > 0, got nan"),
     (ValueError, lambda: losses.ClipLoss()(X, Y, torch.ones(2)), "logit_scale: expected one "
      "element, got shape [2]"),
     (TypeError, lambda: losses.ClipLoss()(X, Y, torch.tensor(3)), "logit_scale: expected a "
@@ -295,9 +286,8 @@ WRONG: list[tuple[type[Exception], Callable[[], object], str]] = [
      "got str"),
     (ValueError, lambda: losses.SigLipLoss()(X, Y[:3], 1.0, 0.0), "text_features: expected the 4 "
      "rows of image_features, got 3"),
-    (ValueError, lambda: losses.NTXentLoss(memory_bank_size=(64, 3)), "memory_bank_size: expected "
-     "0, got (64, 3): keep the bank [K, D] yourself and call info_nce(out0, bank, "
-     "positive_key=out1)"),
+    (ValueError, lambda: losses.NTXentLoss(memory_bank_size=64), "memory_bank_size: expected 0 or "
+     "(rows, features), both >= 0, got 64"),
     (ValueError, lambda: losses.DCLLoss(0.0), "temperature: expected a number > 0 in the normal "
      "range of float32, got 0.0"),
     (ValueError, lambda: losses.InfoNCE(negative_mode="both"), "negative_mode: expected 'unpaired' "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
 from functools import partial
 from types import ModuleType
 
@@ -13,31 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from mmcl_fast import losses
-from tests.support.budget import value_and_grads
+from mmcl_fast.losses.compat import info_nce_pytorch
+from tests.losses.peer_cases import D, Loss, M, N, T, assert_same, inputs
 from tests.support.peers import peer, require
 
-N, M, D = 70, 11, 20
-T = 0.2
 DIAGONAL = torch.arange(N)
-Loss = Callable[..., Tensor]
-
-
-def inputs(*names: str, unit: bool = False) -> dict[str, Tensor]:
-    g = torch.Generator().manual_seed(23)
-    shapes = {"x": (N, D), "y": (N, D), "shared": (M, D), "paired": (N, 3, D), "views": (12, 3, D)}
-    drawn = {k: torch.randn(s, dtype=torch.float64, generator=g) for k, s in shapes.items()}
-    drawn = {k: normalize(v, dim=-1) if unit else v for k, v in drawn.items()}
-    drawn["scale"] = torch.tensor(7.0, dtype=torch.float64)
-    drawn["bias"] = torch.tensor(-3.0, dtype=torch.float64)
-    return {name: drawn[name] for name in names}
-
-
-def assert_same(ours: Loss, theirs: Loss, tensors: dict[str, Tensor]) -> None:
-    upstream = torch.tensor(0.7, dtype=torch.float64)
-    found, expected = (value_and_grads(loss, tensors, upstream) for loss in (ours, theirs))
-    for name, value in expected.items():
-        assert found[name].dtype == torch.float64
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
 
 
 # --- torch ----------------------------------------------------------------------------------------
@@ -141,7 +121,7 @@ def test_info_nce_pytorch(negatives: str | None, reduction: str) -> None:
     if negatives == "paired":
         options["negative_mode"] = "paired"
 
-    def call(loss: nn.Module) -> Loss:
+    def call(loss: Loss) -> Loss:
         def summed(*rows: Tensor) -> Tensor:
             value = loss(*rows)
             weights = torch.linspace(0.5, 1.5, N, dtype=value.dtype)
@@ -153,6 +133,14 @@ def test_info_nce_pytorch(negatives: str | None, reduction: str) -> None:
 
     names = ("x", "y") if negatives is None else ("x", "y", negatives)
     assert_same(call(losses.InfoNCE(**options)), call(theirs.InfoNCE(**options)), inputs(*names))
+    functions = (partial(f, **options) for f in (info_nce_pytorch.info_nce, theirs.info_nce))
+    assert_same(*(call(function) for function in functions), inputs(*names))
+
+
+def test_the_function_of_info_nce_pytorch_is_not_ours() -> None:
+    x, y = inputs("x", "y").values()
+    normalising = info_nce_pytorch.info_nce(x, y)
+    assert (normalising - losses.info_nce(x, y, temperature=0.1)).abs() > 1
 
 
 # --- pytorch-metric-learning 2.9 ------------------------------------------------------------------
@@ -205,6 +193,12 @@ def test_metric_learning_sup_con(metric_learning: ModuleType) -> None:
         lambda x: theirs(x, labels),
         inputs("x"),
     )
+
+
+def test_sup_con_without_negatives(metric_learning: ModuleType) -> None:
+    rows, labels = inputs("x")["x"][:3].mul(0), torch.zeros(3)
+    assert metric_learning.SupConLoss()(rows, labels) == 0
+    assert losses.sup_con(rows, labels).item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("labelled", [False, True])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, temperature_of
+from mmcl_fast.losses.compat.inputs import check_features, check_like, temperature_of
 from mmcl_fast.losses.compat.world_size import require_one_process, world_size
 from mmcl_fast.losses.contrastive import info_nce
+from mmcl_fast.losses.validation import is_readable
 
 
 def cal_inf_loss(
@@ -39,8 +41,36 @@ def cal_inf_loss(
     require_one_process("torch.distributed", "one process", processes=world_size())
     check_features("q", q)
     check_features("k", k)
+    check_like("k", k, "q", q)
+    _check_labels(labels, q, k)
     temperature = 1.0 if scale is None else temperature_of("scale", scale, q)
     return info_nce(q, k, positive=labels, temperature=temperature)
+
+
+def _check_labels(labels: Tensor | None, q: Tensor, k: Tensor) -> None:
+    """One row of k for each row of q; their range is read on a CPU only."""
+    if labels is None:
+        if len(k) < len(q):
+            raise ValueError(
+                f"k: expected at least the {len(q)} rows of q, whose positives they are (or give "
+                f"labels), got {len(k)} rows"
+            )
+        return
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
+    if labels.dtype != torch.int64 or labels.shape != q.shape[:1]:
+        dtype = str(labels.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"labels: expected int64 [{len(q)}], one row of k for each of q, "
+            f"got {dtype} {list(labels.shape)}"
+        )
+    if labels.device != q.device:
+        raise ValueError(f"labels: expected a tensor on {q.device} as q is, got {labels.device}")
+    if len(labels) and is_readable(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(k):
+            bad = low if low < 0 else high
+            raise ValueError(f"labels: expected rows of k, 0 .. {len(k) - 1}, got {bad}")
 
 
 __all__ = ["cal_inf_loss"]

@@ -1,27 +1,95 @@
-"""The call of info-nce-pytorch 0.1.4 (`info_nce.InfoNCE`)."""
+"""The calls of info-nce-pytorch 0.1.4 (`info_nce.InfoNCE`, `info_nce.info_nce`)."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, unit_rows
-from mmcl_fast.losses.contrastive import info_nce
-from mmcl_fast.losses.validation import check_options, check_temperature
+from mmcl_fast.losses import contrastive
+from mmcl_fast.losses.compat.inputs import check_features, check_like, check_pairs, unit_rows
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
+from mmcl_fast.losses.validation import check_options
+
+Reduction = Literal["none", "mean", "sum"]
+NegativeMode = Literal["unpaired", "paired"]
 
 
-class InfoNCE(nn.Module):
-    """`info_nce.InfoNCE`: one-way `info_nce` of normalised rows.
+def info_nce(
+    query: Tensor,
+    positive_key: Tensor,
+    negative_keys: Tensor | None = None,
+    temperature: float | Tensor = 0.1,
+    reduction: Reduction = "mean",
+    negative_mode: NegativeMode = "unpaired",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """`info_nce.info_nce`: one-way InfoNCE of rows that are normalised here.
+
+    It is another function than `mmcl_fast.losses.info_nce`, whose second argument are the keys and
+    which normalises nothing: the same two-argument call gives another number there.
 
     Differs: float32 result for float16 and bfloat16 features; no N x M logits; `temperature` must
-    be > 0; options are checked at once.
+    be > 0.
 
     Args:
-        temperature: Dimensionless, > 0; a number or a 0-d tensor.
+        query: [N, D].
+        positive_key: [N, D], same device and, but for autocast, dtype.
+        negative_keys: [M, D], or [N, M, D] if "paired". None: the other positive keys.
+        temperature: Dimensionless, > 0; a number or a tensor of one element.
         reduction: "mean" | "sum" | "none".
         negative_mode: "unpaired": `negative_keys` [M, D] are those of all queries. "paired":
             `negative_keys` [N, M, D] are those of one query each.
+        backend: As for `mmcl_fast.losses.info_nce`.
+
+    Returns: A scalar, or [N].
+
+    Raises:
+        TypeError, ValueError: As for `mmcl_fast.losses.info_nce`; an unknown `negative_mode`.
+
+    See: mmcl_fast.losses.info_nce.
+    """
+    _check_mode(negative_mode)
+    check_features("query", query)
+    check_features("positive_key", positive_key)
+    check_pairs("positive_key", positive_key, "query", query)
+    paired = negative_mode == "paired"
+    if negative_keys is not None:
+        check_features("negative_keys", negative_keys, rank=3 if paired else 2)
+        check_like("negative_keys", negative_keys, "query", query)
+        if paired and len(negative_keys) != len(query):
+            raise ValueError(
+                f"negative_keys: expected the {len(query)} rows of query with "
+                f'negative_mode="paired", got {len(negative_keys)}'
+            )
+        negative_keys = unit_rows(negative_keys)
+    query, positive_key = unit_rows(query), unit_rows(positive_key)
+    key, positive, hard = positive_key, None, None
+    if negative_keys is not None:
+        positive = positive_key
+        key, hard = (query.detach()[:0], negative_keys) if paired else (negative_keys, None)
+    return contrastive.info_nce(
+        query,
+        key,
+        positive_key=positive,
+        hard_negatives=hard,
+        temperature=without_axes(temperature),
+        reduction=reduction,
+        backend=backend,
+    )
+
+
+class InfoNCE(LossModule):
+    """`info_nce.InfoNCE`: `info_nce` of this module with its options fixed.
+
+    Options are checked at once.
+
+    Args:
+        temperature: As for `info_nce`. An `nn.Parameter` becomes a parameter of the module, any
+            other tensor a buffer that is not in its `state_dict`.
+        reduction: As for `info_nce`, and so are the others.
+        negative_mode: "unpaired" | "paired".
         backend: As for `mmcl_fast.losses.info_nce`.
 
     Raises:
@@ -31,66 +99,42 @@ class InfoNCE(nn.Module):
     See: mmcl_fast.losses.info_nce.
     """
 
+    shown = ("temperature", "reduction", "negative_mode", "backend")
+
     def __init__(
         self,
         temperature: float | Tensor = 0.1,
-        reduction: Literal["none", "mean", "sum"] = "mean",
-        negative_mode: Literal["unpaired", "paired"] = "unpaired",
+        reduction: Reduction = "mean",
+        negative_mode: NegativeMode = "unpaired",
         *,
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        check_temperature(temperature, None)
+        keep_temperature(self, temperature)
         check_options(reduction=reduction)
-        if negative_mode not in ("unpaired", "paired"):
-            raise ValueError(
-                f"negative_mode: expected 'unpaired' | 'paired', got {negative_mode!r}"
-            )
-        self.temperature = temperature
-        self.reduction: Literal["none", "mean", "sum"] = reduction
-        self.negative_mode = negative_mode
+        _check_mode(negative_mode)
+        self.reduction: Reduction = reduction
+        self.negative_mode: NegativeMode = negative_mode
         self.backend = backend
 
     def forward(
         self, query: Tensor, positive_key: Tensor, negative_keys: Tensor | None = None
     ) -> Tensor:
-        """The loss of `query` [N, D] against `positive_key` [N, D]; rows are normalised here.
-
-        Args:
-            query: [N, D].
-            positive_key: [N, D].
-            negative_keys: [M, D], or [N, M, D] if "paired". None: the other positive keys.
-
-        Returns: A scalar, or [N].
-
-        Raises:
-            TypeError, ValueError: As for `mmcl_fast.losses.info_nce`.
-        """
-        check_features("query", query)
-        check_features("positive_key", positive_key)
-        if len(query) != len(positive_key):
-            raise ValueError(
-                f"positive_key: expected the {len(query)} rows of query, got {len(positive_key)}"
-            )
-        query, positive_key = unit_rows(query), unit_rows(positive_key)
-        hard = None
-        if negative_keys is None:
-            key, positive = positive_key, None
-        else:
-            paired = self.negative_mode == "paired"
-            check_features("negative_keys", negative_keys, rank=3 if paired else 2)
-            key, positive = unit_rows(negative_keys), positive_key
-            if paired:
-                key, hard = query.detach()[:0], key
+        """The loss of `query` [N, D] against `positive_key` [N, D]; see `info_nce`."""
         return info_nce(
             query,
-            key,
-            positive_key=positive,
-            hard_negatives=hard,
-            temperature=self.temperature,
-            reduction=self.reduction,
+            positive_key,
+            negative_keys,
+            self.temperature,
+            self.reduction,
+            self.negative_mode,
             backend=self.backend,
         )
 
 
-__all__ = ["InfoNCE"]
+def _check_mode(negative_mode: object) -> None:
+    if negative_mode not in ("unpaired", "paired"):
+        raise ValueError(f"negative_mode: expected 'unpaired' | 'paired', got {negative_mode!r}")
+
+
+__all__ = ["InfoNCE", "info_nce"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmcl_fast.losses.backends import FLOAT_DTYPES
 from mmcl_fast.losses.validation import is_readable
 
 
@@ -23,18 +24,60 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def check_features(name: str, features: object, *, rank: int = 2) -> None:
-    """A floating tensor of this rank.
+    """A tensor of this rank in a supported dtype.
 
     Raises:
-        TypeError: Not a tensor, or not a floating one.
+        TypeError: Not a tensor, or its dtype.
         ValueError: Another rank.
     """
     if not isinstance(features, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(features).__name__}")
-    if not features.is_floating_point():
-        raise TypeError(f"{name}: expected a floating tensor, got {features.dtype}")
+    if features.dtype not in FLOAT_DTYPES:
+        known = " | ".join(_short(dtype) for dtype in FLOAT_DTYPES)
+        raise TypeError(f"{name}: expected dtype {known}, got {_short(features.dtype)}")
     if features.dim() != rank:
         raise ValueError(f"{name}: expected {rank} axes, got shape {list(features.shape)}")
+
+
+def check_like(name: str, features: Tensor, owner: str, others: Tensor) -> None:
+    """Dtype, device and number of features of `features` [.., D] are those of `others` [N, D].
+
+    Dtypes may differ under autocast: what they become is for the loss to say.
+
+    Args:
+        name: Of the argument, for the message.
+        features: Of which `check_features` has seen the rank.
+        owner: Name of the argument `others`.
+        others: A matrix.
+
+    Raises:
+        TypeError: Its dtype.
+        ValueError: Its device or size.
+    """
+    if features.dtype != others.dtype and not _is_under_autocast(others.device):
+        raise TypeError(
+            f"{name}: expected the dtype of {owner}, {_short(others.dtype)}, "
+            f"got {_short(features.dtype)}"
+        )
+    if features.device != others.device:
+        raise ValueError(
+            f"{name}: expected a tensor on {others.device} as {owner} is, got {features.device}"
+        )
+    if features.shape[-1] != others.shape[-1]:
+        raise ValueError(
+            f"{name}: expected {others.shape[-1]} features as in {owner}, got {features.shape[-1]}"
+        )
+
+
+def check_pairs(name: str, features: Tensor, owner: str, others: Tensor) -> None:
+    """As `check_like`, and row i of `features` [N, D] belongs to row i of `others` [N, D].
+
+    Raises:
+        TypeError, ValueError: As for `check_like`; another number of rows.
+    """
+    check_like(name, features, owner, others)
+    if len(features) != len(others):
+        raise ValueError(f"{name}: expected the {len(others)} rows of {owner}, got {len(features)}")
 
 
 def temperature_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tensor:
@@ -53,13 +96,65 @@ def temperature_of(name: str, scale: float | Tensor, features: Tensor) -> float 
         ValueError: Several elements, or not > 0 and finite.
     """
     value = _value(name, scale)
-    if value is not None and not (value > 0 and math.isfinite(value)):
+    if value is not None and not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a finite number > 0, got {value}")
     if not isinstance(scale, Tensor):
         return 1 / float(scale)
     double = torch.float64 in (scale.dtype, features.dtype)
     wide = scale.to(features.device, torch.float64 if double else torch.float32)
     return wide.reshape(()).reciprocal()
+
+
+def is_not_finite(name: str, scalar: float | Tensor) -> bool:
+    """Whether a number, or a tensor of one element on a CPU, is NaN or infinite.
+
+    Raises:
+        TypeError: Neither a number nor a floating tensor.
+    """
+    if isinstance(scalar, Tensor) and scalar.numel() != 1:
+        return False
+    value = _value(name, scalar)
+    # Not math.isfinite, which cannot be traced for a number that varies between calls.
+    return value is not None and not -math.inf < value < math.inf
+
+
+def with_key_bias(
+    query: Tensor, key: Tensor, scale: float | Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows whose scores at temperature 1 are scale * <q_i, k_j> + bias_j.
+
+    Each has one coordinate more: 1 in the queries, bias_j in the keys.
+
+    Args:
+        query: [N, D].
+        key: [M, D].
+        scale: A number > 0, or a floating tensor of one element.
+        bias: [M].
+
+    Returns: Queries [N, D + 1] and keys [M, D + 1], float64 if `query` is, else float32.
+
+    Raises:
+        TypeError, ValueError: `scale`, as for `temperature_of`.
+    """
+    value = _value("logit_scale", scale)
+    if value is not None and not value > 0:
+        raise ValueError(f"logit_scale: expected a finite number > 0, got {value}")
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    factor = scale.to(query.device, wide).reshape(()) if isinstance(scale, Tensor) else scale
+    scaled = query.to(wide) * factor
+    last = bias.to(query.device, wide)[:, None]
+    queries = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+    return queries, torch.cat([key.to(wide), last], dim=1)
+
+
+def _is_under_autocast(device: torch.device) -> bool:
+    # Some kinds of device, such as meta, know no autocast, and asking of them is an error.
+    known = torch.amp.is_autocast_available(device.type)
+    return known and torch.is_autocast_enabled(device.type)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _value(name: str, scale: object) -> float | None:
@@ -75,4 +170,12 @@ def _value(name: str, scale: object) -> float | None:
     return float(scale)
 
 
-__all__ = ["check_features", "temperature_of", "unit_rows"]
+__all__ = [
+    "check_features",
+    "check_like",
+    "check_pairs",
+    "is_not_finite",
+    "temperature_of",
+    "unit_rows",
+    "with_key_bias",
+]

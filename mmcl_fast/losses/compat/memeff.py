@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_pairs, unit_rows
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.contrastive import info_nce
-from mmcl_fast.losses.validation import check_smoothing, check_temperature
+from mmcl_fast.losses.validation import check_smoothing
 
 
-class MemoryEfficientCLIPLoss(nn.Module):
+class MemoryEfficientCLIPLoss(LossModule):
     """memeff's CLIP loss of one process: `info_nce(..., symmetric=True)`.
 
     Differs: the gradient is that of the loss, so `stable=True`, memeff's default, is refused: there
@@ -17,7 +18,9 @@ class MemoryEfficientCLIPLoss(nn.Module):
     number of features; on a CPU too; `temperature` may be a tensor that learns.
 
     Args:
-        temperature: Dimensionless, > 0; a number or a 0-d tensor.
+        temperature: Dimensionless, > 0; a number or a tensor of one element. An `nn.Parameter`
+            becomes a parameter of the module, any other tensor a buffer that is not in its
+            `state_dict`.
         normalized_inputs: The rows have been normalised by the caller.
         stable: False.
         tau_plus: 0.0: the debiased estimate is not built.
@@ -31,6 +34,15 @@ class MemoryEfficientCLIPLoss(nn.Module):
     See: mmcl_fast.losses.info_nce.
     """
 
+    shown = (
+        "temperature",
+        "normalized_inputs",
+        "stable",
+        "tau_plus",
+        "label_smoothing",
+        "backend",
+    )
+
     def __init__(
         self,
         temperature: float | Tensor = 0.07,
@@ -42,7 +54,7 @@ class MemoryEfficientCLIPLoss(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        check_temperature(temperature, None)
+        keep_temperature(self, temperature)
         check_smoothing(label_smoothing)
         if stable:
             raise ValueError(
@@ -50,7 +62,6 @@ class MemoryEfficientCLIPLoss(nn.Module):
                 "sqrt(N * temperature); put that factor into the learning rate"
             )
         _refuse_debiasing(tau_plus)
-        self.temperature = temperature
         self.normalized_inputs = normalized_inputs
         self.stable = stable
         self.tau_plus = tau_plus
@@ -79,12 +90,13 @@ class MemoryEfficientCLIPLoss(nn.Module):
             _refuse_debiasing(tau_plus)
         check_features("image_features", image_features)
         check_features("text_features", text_features)
+        check_pairs("text_features", text_features, "image_features", image_features)
         if not self.normalized_inputs:
             image_features, text_features = unit_rows(image_features), unit_rows(text_features)
         return info_nce(
             image_features,
             text_features,
-            temperature=self.temperature,
+            temperature=without_axes(self.temperature),
             symmetric=True,
             label_smoothing=self.label_smoothing,
             backend=self.backend,

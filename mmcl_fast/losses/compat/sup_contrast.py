@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features
+from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.family import sup_con
 from mmcl_fast.losses.validation import check_temperature
 
 
-class SupConLoss(nn.Module):
+class SupConLoss(LossModule):
     """SupContrast's `SupConLoss`: `sup_con` over all views, times temperature / base_temperature.
 
     Differs: an anchor without a positive has loss 0 (there: NaN); the sum of exponentials is not
     raised by 1e-9; no `mask`, as positives are found by label here.
 
     Args:
-        temperature: Dimensionless, > 0.
+        temperature: Dimensionless, > 0; a number or a tensor of one element. An `nn.Parameter`
+            becomes a parameter of the module, any other tensor a buffer that is not in its
+            `state_dict`.
         contrast_mode: "all": every view is an anchor; "one": the first view of each example is.
         base_temperature: The loss is multiplied by temperature / base_temperature.
         backend: As for `sup_con`.
@@ -31,20 +34,21 @@ class SupConLoss(nn.Module):
     See: mmcl_fast.losses.sup_con.
     """
 
+    shown = ("temperature", "contrast_mode", "base_temperature", "backend")
+
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | Tensor = 0.07,
         contrast_mode: Literal["all", "one"] = "all",
         base_temperature: float = 0.07,
         *,
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        check_temperature(temperature, None)
+        keep_temperature(self, temperature)
         check_temperature(base_temperature, None)
         if contrast_mode not in ("all", "one"):
             raise ValueError(f"contrast_mode: expected 'all' | 'one', got {contrast_mode!r}")
-        self.temperature = temperature
         self.contrast_mode = contrast_mode
         self.base_temperature = base_temperature
         self.backend = backend
@@ -76,13 +80,16 @@ class SupConLoss(nn.Module):
         b, v, _ = features.shape
         if labels is None:
             labels = torch.arange(b, device=features.device)
+        elif not isinstance(labels, Tensor):
+            raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
         elif labels.numel() != b:
             raise ValueError(f"labels: expected [{b}], got {list(labels.shape)}")
         labels = labels.reshape(-1)
         views = features.transpose(0, 1).flatten(end_dim=1)  # [V * B, D], view by view
         every = labels.repeat(v)
+        temperature = without_axes(self.temperature)
         if self.contrast_mode == "all":
-            loss = sup_con(views, every, temperature=self.temperature, backend=self.backend)
+            loss = sup_con(views, every, temperature=temperature, backend=self.backend)
         else:
             loss = sup_con(
                 features[:, 0],
@@ -90,10 +97,11 @@ class SupConLoss(nn.Module):
                 key=views,
                 key_labels=every,
                 exclude_self=True,
-                temperature=self.temperature,
+                temperature=temperature,
                 backend=self.backend,
             )
-        return loss * (self.temperature / self.base_temperature)
+        factor = temperature / self.base_temperature
+        return loss * (factor.to(loss.dtype) if isinstance(factor, Tensor) else factor)
 
 
 __all__ = ["SupConLoss"]

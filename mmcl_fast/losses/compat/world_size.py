@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 
 def world_size() -> int:
@@ -25,4 +26,21 @@ def require_one_process(name: str, expected: str, *, processes: int) -> None:
         )
 
 
-__all__ = ["require_one_process", "world_size"]
+def mean_over_ranks(terms: Tensor) -> Tensor:
+    """The mean of the terms of all processes of the default group, the same on every rank.
+
+    Its gradient here is the number of processes times that of the mean: what
+    `DistributedDataParallel` averages over the ranks, as in `mmcl_fast.distributed`.
+
+    Args:
+        terms: [n] of this rank.
+
+    Returns: A scalar.
+    """
+    total = torch.stack([terms.detach().sum(), terms.new_tensor(float(len(terms)))])
+    distributed.all_reduce(total)
+    own = terms.sum() * (world_size() / total[1])
+    return own + (total[0] / total[1] - own).detach()
+
+
+__all__ = ["mean_over_ranks", "require_one_process", "world_size"]
