@@ -51,7 +51,7 @@ def test_a_temperature_of_one_element_follows_the_module_and_learns(
 
 @pytest.mark.parametrize("name", TEMPERED)
 def test_a_temperature_of_several_elements_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^temperature: expected a 0-d tensor.*\[2\]"):
+    with pytest.raises(ValueError, match=r"^temperature: expected a tensor of one element.*\[2\]"):
         TEMPERED[name][0](torch.ones(2))
 
 

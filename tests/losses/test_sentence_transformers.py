@@ -16,7 +16,7 @@ from tests.support.budget import value_and_grads
 
 NEEDED = ("sentence_transformers", "accelerate", "datasets")
 for package in NEEDED:
-    pytest.importorskip(package, reason='needs pip install -e ".[test]"')
+    pytest.importorskip(package, reason='needs pip install -e ".[peers]"')
 sentence_transformers = import_module("sentence_transformers")
 theirs = import_module("sentence_transformers.sentence_transformer.losses")
 ours = import_module("mmcl_fast.losses.compat.sentence_transformers")

@@ -16,8 +16,8 @@ INSTALL = {
     "lightly": "pip install --no-deps lightly==1.6.0",
     "open_clip": "pip install --no-deps open_clip_torch==3.3.0",
     "pytorch_metric_learning": 'pip install -e ".[test]"',
-    "sentence_transformers": 'pip install -e ".[test]"',
-    "transformers": 'pip install -e ".[test]"',
+    "sentence_transformers": 'pip install -e ".[peers]"',
+    "transformers": 'pip install -e ".[peers]"',
 }
 
 
