@@ -163,7 +163,7 @@ MISTAKES = [
         "x: expected negatives_per_sample to be a",
     ),
     ([], "m: expected one value in each point of the picture"),
-    (["--where", "m"], "where: expected name=value, got 'm'"),
+    (["--where", "m"], "where: expected name=value or name=value,value, got 'm'"),
     (["--where", "m=7"], "where: expected a value of m in the store (2, 3), got 7"),
     (["--where", "m=x"], "where: expected a number for m, got 'x'"),
     (["--where", "modality=both"], "where: expected a value of modality in the store (multi, sin"),

@@ -82,6 +82,9 @@ ARROWS: dict[str, set[str]] = {
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
     },
+    "report": {
+        "config", "errors", "experiments", "files", "plotting", "sweep.plan", "sweep.store",
+    },
     "cli": {
         "__init__", "cli.commands", "config", "errors", "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "sweep", "sweep.plan",
@@ -92,7 +95,7 @@ ARROWS: dict[str, set[str]] = {
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "sweep.execute", "sweep.plan", "sweep.store", "training",
+        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
     "bench": {"bench.peers", "config", "environment"},
     "bench.run": {"bench", "bench.peers", "bench.report"},

@@ -15,14 +15,13 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
 from mmcl_fast.plotting import curves, sweep
 from mmcl_fast.plotting.style import settings_caption
+from mmcl_fast.sweep.store.conditions import KEYS, filtered
 from mmcl_fast.sweep.store.reader import check_column, load
-from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
-from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
+from mmcl_fast.sweep.store.schema import CURVES
+from mmcl_fast.sweep.store.seed_statistics import Cells, over_seeds
 
 PlotKind = Literal["curves", "lines", "heatmap"]
-KEYS = (*SETTINGS, *DERIVED_NAMES)
 FINALS = tuple(f"final_{name}" for name in CURVES)
-SHOWN = 5e-6  # relative; a value is identified by the six digits that messages show
 SUFFIXES = (".png", ".pdf")
 
 
@@ -55,9 +54,7 @@ def plot_command(  # noqa: PLR0913 - one argument per flag
         raise ConfigError(f"out: expected a file ending in .png or .pdf, got {str(out)!r}")
     keys = _keys(kind, x, y, hue)
     values = _values(kind, value)
-    conditions = [_condition(text) for text in where]
-    needed = [*KEYS, "status", *values]
-    table = _filtered(load(store, needed), conditions)
+    table = filtered(load(store, [*KEYS, "status", *values]), where)
     for flag, name in zip(("x", "y"), keys[:-1], strict=False):
         _check_numbers(table, flag, name)
     cells_of = {name: over_seeds(table, keys, name) for name in values}
@@ -112,42 +109,6 @@ def _values(kind: PlotKind, value: str | None) -> tuple[str, ...]:
         return CURVES if kind == "curves" else ("final_ood_accuracy",)
     check_column(value, known)
     return (value,)
-
-
-def _condition(text: str) -> tuple[str, str]:
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not name or not value:
-        raise ConfigError(f"where: expected name=value, got {text!r}")
-    check_column(name, KEYS)
-    return name, value
-
-
-def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table:
-    """Rows that meet every condition; numbers match to six digits."""
-    for name, text in conditions:
-        column = table[name]
-        if pa.types.is_string(column.type):
-            matches = pc.equal(column, text)
-        else:
-            try:
-                number = float(text)
-            except ValueError:
-                raise ConfigError(f"where: expected a number for {name}, got {text!r}") from None
-            given = column.to_numpy().astype(float)
-            matches = pa.array(np.isclose(given, number, rtol=SHOWN, atol=0.0))
-        chosen = table.filter(matches)
-        if not len(chosen):
-            values = sorted(set(column.drop_null().to_pylist()))
-            there = ", ".join(dict.fromkeys(_shown(v) for v in values))
-            raise ConfigError(
-                f"where: expected a value of {name} in the store ({there}), got {text}"
-            )
-        table = chosen
-    return table
-
-
-def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _check_numbers(table: pa.Table, flag: str, name: str) -> None:

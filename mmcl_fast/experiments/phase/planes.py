@@ -6,7 +6,6 @@ Between the cells of a plane the growth rate and the initial scale of the noise 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -15,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.experiments import borders
+from mmcl_fast.experiments.borders import TheoryPoint
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
+from mmcl_fast.theory import Check
 
 Floats = npt.NDArray[np.float64]
 SIGMA_XI = 1.0
-ORDER_ONE = 10.0  # n SNR^2 = Theta(1) is taken to hold within this factor
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
 
@@ -79,45 +79,33 @@ PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
 
 
 def log_t1_ratio(point: Scaled, modality: str) -> float:
-    """Log of T1 of the noise (Lemma 5.2) over T1 of the signal (Lemma 5.4); > 0: signal is first.
-
-    Single-modal training is Lemma 5.4's rate with C_mu = 1: its signal meets only itself.
-    """
-    shared = {"sigma_0": point.sigma_0, "eta": point.eta, "m": point.m, "tau": point.tau}
-    noise = t1_single(sigma_xi=SIGMA_XI, d=point.d, n=point.n, **shared)
-    c_mu = point.c_mu if modality == "multi" else 1.0
-    return math.log(noise / t1_multi(mu_norm=point.mu_norm, c_mu=c_mu, **shared))
+    """`borders.log_t1_ratio` at a point of a plane."""
+    return borders.log_t1_ratio(_theory(point), modality)
 
 
 def conditions(point: Scaled, modality: str) -> list[Check]:
-    """Assumption 4.1 at a point; its conditions on modality B for multi-modal training only."""
-    checks = assumption_4_1(
+    """`borders.conditions` at a point of a plane."""
+    return borders.conditions(_theory(point), modality)
+
+
+def margin(point: Scaled, modality: str) -> float:
+    """`borders.margin` at a point of a plane."""
+    return borders.margin(_theory(point), modality)
+
+
+def _theory(point: Scaled) -> TheoryPoint:
+    return TheoryPoint(
         n=point.n,
         d=point.d,
         m=point.m,
         eta=point.eta,
+        tau=point.tau,
         sigma_0=point.sigma_0,
         sigma_xi=SIGMA_XI,
         sigma_eps=TrainConfig().sigma_eps,
         mu_norm=point.mu_norm,
         mu_b_norm=point.c_mu * point.mu_norm,
-        order_one=ORDER_ONE,
     )
-    return [c for c in checks if modality == "multi" or not c.condition.startswith("C_mu")]
-
-
-def margin(point: Scaled, modality: str) -> float:
-    """Margin of Assumption 4.1: log of the factor to its nearest boundary, < 0 where it fails."""
-    margins = []
-    for check in conditions(point, modality):
-        ratio = math.log(check.left / check.right)
-        if ">=" in check.condition:
-            margins.append(ratio)
-        elif "<=" in check.condition:
-            margins.append(-ratio)
-        else:
-            margins.append(math.log(ORDER_ONE) - abs(ratio))
-    return min(margins)
 
 
 def overlay(

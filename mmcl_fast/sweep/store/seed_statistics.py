@@ -66,7 +66,7 @@ def over_seeds(table: pa.Table, keys: Sequence[str], value: str) -> Cells:
     """
     if not len(table):
         raise ConfigError("store: expected rows to draw, got none")
-    codes = {name: _codes(table[name]) for name in dict.fromkeys([*keys, *SETTINGS])}
+    codes = {name: coded(table[name]) for name in dict.fromkeys([*keys, *SETTINGS])}
     joint = np.zeros(len(table), np.int64)
     for name in keys:
         index, values = codes[name]
@@ -89,8 +89,11 @@ def over_seeds(table: pa.Table, keys: Sequence[str], value: str) -> Cells:
     )
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Integers, list[Any]]:
-    """Index of each row's value among the sorted values of a column, and the values."""
+def coded(column: pa.ChunkedArray) -> tuple[Integers, list[Any]]:
+    """Index of each row's value among the sorted values of a column, and the values.
+
+    Equal to 12 digits is equal; a null comes first.
+    """
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     given = encoded.dictionary.to_pylist()
     rounded = [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in given]
@@ -154,4 +157,4 @@ def _curves(
     return mean, sd
 
 
-__all__ = ["SETTINGS", "Cells", "over_seeds"]
+__all__ = ["SETTINGS", "Cells", "coded", "over_seeds"]
