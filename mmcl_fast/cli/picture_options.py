@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -17,34 +17,49 @@ class Plot:
     store: Path = field(metadata=POSITIONAL)
     """Directory of the store."""
     kind: Literal["curves", "lines", "heatmap"] = "curves"
-    """Curves over epochs, lines over --x, or a heatmap over --x and --y; bands: 1 s.d."""
+    """Curves over epochs, lines over --x, or a heatmap over --x and --y."""
     x: str | None = None
     """Horizontal axis: a setting, or snr, n_snr2, c_mu, noise_rate, noise_start."""
     y: str | None = None
     """Vertical axis of a heatmap: as --x."""
     value: str | None = None
     """Loss, ood_accuracy, signal or noise; final_... of it. Default: all, or final_ood_accuracy."""
-    hue: str = "modality"
-    """Setting that distinguishes the lines, or the panels of a heatmap: as --x."""
+    hue: str | None = None
+    """Setting of the lines, or of a heatmap's columns: as --x. Default: modality, unless used."""
+    col: str | None = None
+    """Setting of the columns of panels: as --x."""
+    row: str | None = None
+    """Setting of the rows of panels: as --x."""
     where: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
-    """Filter of the rows: m=16. A setting that varies and is no axis needs one."""
+    """Filter of the rows: m=16 or m=16,64. A setting that varies and is no axis needs one."""
+    band: Literal["sd", "se", "quantiles", "none"] = "sd"
+    """Bands: 1 s.d., the standard error, 25 % to 75 % around the median, or none."""
+    theory: bool = False
+    """Draw the theory's borders on a heatmap: equal T1 of signal and noise, Assumption 4.1."""
+    log: Literal["auto", "none", "x", "y", "xy"] = "auto"
+    """Logarithmic axes; auto: axes of settings with geometric or wide values."""
+    title: str | None = None
+    """Title of the figure."""
+    xlabel: str | None = None
+    """Label of the horizontal axes. Default: the setting's symbol."""
+    ylabel: str | None = None
+    """Label of the vertical axes. Default: as --xlabel."""
+    size: str | None = None
+    """Width and height in inches: 7,3. Default: by the number of panels."""
+    dpi: float = 200.0
+    """Dots per inch of a .png. 10 to 2400."""
+    style: Path | None = None
+    """Matplotlib style file (.mplstyle), applied over ours."""
     out: Path
-    """Output file, .png or .pdf."""
+    """Output file, .png, .pdf or .svg."""
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         from mmcl_fast.cli.commands.plot import plot_command
 
-        return plot_command(
-            self.store,
-            self.kind,
-            x=self.x,
-            y=self.y,
-            value=self.value,
-            hue=self.hue,
-            where=self.where,
-            out=self.out,
-        )
+        own = {"store", "size", "dpi", "out"}
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+        return plot_command(self.store, chosen, size=self.size, dpi=self.dpi, out=self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +86,10 @@ class Phase:
 
     plane: PlaneName = "cmu-nsnr2"
     """Axes: n and SNR, C_mu and n SNR^2, d and n SNR^2, or m and n SNR^2."""
+    x: str | None = None
+    """Another horizontal axis, NAME=LOW,HIGH: n, d, m, snr, n_snr2, c_mu, noise_rate, ..._start."""
+    y: str | None = None
+    """Another vertical axis: as --x."""
     seeds: int = 5
     """Seeds of each cell, from --first-seed upwards. At least 1."""
     points: int = 16
@@ -86,10 +105,10 @@ class Phase:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
-        from mmcl_fast.cli.commands.phase import phase_command
+        from mmcl_fast.cli.commands.phase import chosen_plane, phase_command
 
         return phase_command(
-            self.plane,
+            chosen_plane(self.plane, self.x, self.y),
             seeds=range(self.first_seed, self.first_seed + self.seeds),
             points=self.points,
             epochs=self.epochs,

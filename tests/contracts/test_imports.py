@@ -69,7 +69,8 @@ ARROWS: dict[str, set[str]] = {
     "experiments.table1.protocol": {"data.mnist", "errors", "stream_tags"},
     "experiments.phase.names": set(),
     "experiments.phase": {
-        "config", "environment", "experiments", "experiments.phase.names", "sweep.execute",
+        "config", "environment", "errors", "experiments", "experiments.phase.names",
+        "sweep.execute",
         "sweep.plan", "sweep.store", "theory",
     },
     "experiments.theory_checks": {
@@ -78,7 +79,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "experiments", "experiments.phase", "experiments.table1",
+        "config", "data.mnist", "errors", "experiments", "experiments.phase", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
     },

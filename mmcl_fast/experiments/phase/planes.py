@@ -6,6 +6,7 @@ Between the cells of a plane the growth rate and the initial scale of the noise 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments import borders
 from mmcl_fast.experiments.borders import TheoryPoint
-from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.experiments.phase.names import AXIS_NAMES, PlaneName
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.theory import Check
 
@@ -31,14 +33,29 @@ class Range:
     """One axis, logarithmic.
 
     Attributes:
-        name: Column of the store: n, d, m, snr, n_snr2 or c_mu.
-        low: First value.
-        high: Last value.
+        name: Column of the store, one of `AXIS_NAMES`.
+        low: First value, > 0.
+        high: Last value, above it.
+
+    Raises: ConfigError: another name, or another order.
     """
 
     name: str
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if self.name not in AXIS_NAMES:
+            raise ConfigError(
+                f"{self.name}: expected an axis of a plane ({', '.join(AXIS_NAMES)}), got another"
+            )
+        if self.name in WHOLE and self.low < 1:
+            raise ConfigError(f"{self.name}: expected a range from 1 or more, got {self.low:g}")
+        if not 0 < self.low < self.high < math.inf:
+            raise ConfigError(
+                f"{self.name}: expected a range from a number > 0 to a larger one, got "
+                f"{self.low:g}, {self.high:g}"
+            )
 
     def values(self, points: int) -> list[float]:
         """At most `points` values from low to high; integers are not repeated."""
@@ -50,11 +67,28 @@ class Range:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two axes and the fixed settings."""
+    """Two axes and the fixed settings.
+
+    Raises: ConfigError: both axes set the same, or a corner has settings that no run can have.
+    """
 
     x: Range
     y: Range
     base: Scaled = BASE
+
+    def __post_init__(self) -> None:
+        names = (self.x.name, self.y.name)
+        if names[0] == names[1] or set(names) == {"snr", "n_snr2"}:
+            raise ConfigError(f"y: expected an axis that sets another thing than {names[0]}")
+        for x in (self.x.low, self.x.high):
+            for y in (self.y.low, self.y.high):
+                self.cell(x, y)
+
+    @property
+    def name(self) -> str:
+        """Its own, or its axes'."""
+        known = (name for name, plane in PLANES.items() if plane == self)
+        return next(known, f"{self.x.name}-{self.y.name}")
 
     def at(self, x: float, y: float) -> Scaled:
         """Settings at a point of the plane; sizes need not be integers."""
