@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
@@ -104,7 +105,6 @@ def heat_panels(figure: Figure, panels: Sequence[Panel], picture: Picture) -> No
     cells = panels[0].cells
     xs, ys = (sorted({float(v) for v in cells.keys[name]}) for name in (picture.x, picture.y))
     limits = colour_limits(panels[0].value, cells.mean)
-    drawn = []
     for panel in panels:
         found = panel.where()
         column = [xs.index(float(cells.keys[picture.x][k])) for k in found]
@@ -114,22 +114,42 @@ def heat_panels(figure: Figure, panels: Sequence[Panel], picture: Picture) -> No
         mesh = heat_panel(panel.axis, xs, ys, grid, limits)
         for which, values in (("x", xs), ("y", ys)):
             _scale(panel.axis, which, values, picture, automatic=False)
-        if picture.theory:
-            points = [_point(panel.table, int(cells.first[k])) for k in found]
-            for rule, look_of in zip((log_t1_ratio, margin), LINES, strict=True):
-                numbers = np.full_like(grid, np.nan)
-                numbers[row, column] = [_number(rule, point) for point in points]
-                drawn.append(np.isfinite(numbers).any())
-                draw_border(panel.axis, (xs, ys), numbers, look_of)
     figure.colorbar(mesh, ax=[panel.axis for panel in panels], label=label(panels[0].value))
     if picture.theory:
-        if not any(drawn):
-            raise ConfigError(
-                "theory: expected settings of which the theory speaks (q = 1, gradient descent, a "
-                "signal), got none"
-            )
-        handles = border_handles()
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=CAPTION)
+        _borders(figure, panels, (picture.x, xs), (picture.y, ys))
+
+
+def _borders(
+    figure: Figure,
+    panels: Sequence[Panel],
+    x: tuple[str, list[float]],
+    y: tuple[str, list[float]],
+) -> None:
+    """The theory's borders on heat maps, and a legend of those that lie on one."""
+    known, drawn = False, [False, False]
+    for panel in panels:
+        keys = panel.cells.keys
+        grids = np.full((2, len(y[1]), len(x[1])), np.nan)
+        for k in panel.where():
+            point, modality = _point(panel.table, int(panel.cells.first[k]))
+            if point is not None:
+                place = y[1].index(float(keys[y[0]][k])), x[1].index(float(keys[x[0]][k]))
+                grids[(slice(None), *place)] = (
+                    log_t1_ratio(point, modality),
+                    margin(point, modality),
+                )
+        known |= bool(np.isfinite(grids).any())
+        for j, style in enumerate(LINES):
+            drawn[j] |= draw_border(panel.axis, (x[1], y[1]), grids[j], style)
+    if not known:
+        raise ConfigError(
+            "theory: expected settings of which the theory speaks (q = 1, gradient descent, a "
+            "signal), got none"
+        )
+    handles = [handle for handle, there in zip(border_handles(), drawn, strict=True) if there]
+    if not handles:
+        handles = [Line2D([], [], ls="", label="no border of the theory on these maps")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=CAPTION)
 
 
 def _lines(panel: Panel, picture: Picture) -> list[tuple[npt.NDArray[np.int64], dict[str, Any]]]:
@@ -187,12 +207,6 @@ def _shade(axis: Axes, x: Any, low: Floats, high: Floats, colour: Any) -> None:
 def _point(table: pa.Table, row: int) -> tuple[TheoryPoint | None, str]:
     cfg = TrainConfig(**{name: table[name][row].as_py() for name in SETTINGS})
     return theory_point(cfg), cfg.modality
-
-
-def _number(
-    rule: Callable[[TheoryPoint, str], float], point: tuple[TheoryPoint | None, str]
-) -> float:
-    return np.nan if point[0] is None else rule(point[0], point[1])
 
 
 __all__ = ["Panel", "curves_panel", "heat_panels", "lines_panel"]

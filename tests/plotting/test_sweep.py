@@ -150,8 +150,8 @@ def test_a_style_that_is_none(text: str | None, reason: str, tmp_path: Path, cap
 def test_the_theorys_border_is_where_its_number_is_zero(store: Path) -> None:
     picture = Picture(kind="heatmap", x="m", y="snr", theory=True, where=("eta=0.1",))
     figure = draw(store, picture).figure
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "$T_1$" in texts[0]
+    (text,) = figure.legends[0].get_texts()
+    assert "$T_1$" in text.get_text(), "the assumption fails everywhere: no border of it"
     cfg = TrainConfig(n=10, d=30, modality="single", eta=0.1)
     contour = figure.axes[0].collections[1]
     points = np.concatenate([path.vertices for path in contour.get_paths()])
@@ -168,6 +168,13 @@ def test_the_theorys_border_is_where_its_number_is_zero(store: Path) -> None:
         assert point is not None
         signs.append(log_t1_ratio(point, "single") > 0)
     assert signs == [False, True]
+
+
+def test_no_border_is_said(store: Path) -> None:
+    where = ("eta=0.1", "snr=0.01,0.1")
+    figure = draw(store, Picture(kind="heatmap", x="m", y="snr", theory=True, where=where)).figure
+    (text,) = figure.legends[0].get_texts()
+    assert text.get_text() == "no border of the theory on these maps"
 
 
 def test_a_border_is_interpolated_in_logarithms() -> None:
