@@ -171,7 +171,7 @@ def test_the_theorys_border_is_where_its_number_is_zero(store: Path) -> None:
 
 
 def test_no_border_is_said(store: Path) -> None:
-    where = ("eta=0.1", "snr=0.01,0.1")
+    where = ("eta=0.1", "snr=0.01,0.1", "modality=single")
     figure = draw(store, Picture(kind="heatmap", x="m", y="snr", theory=True, where=where)).figure
     (text,) = figure.legends[0].get_texts()
     assert text.get_text() == "no border of the theory on these maps"
@@ -194,9 +194,13 @@ def test_the_theory_says_nothing_of_other_models(tmp_path: Path) -> None:
         draw(tmp_path / "s", Picture(kind="heatmap", x="m", y="snr", theory=True))
 
 
-def test_an_error_names_the_axis_that_was_swept(store: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^snr: expected one value .*--where snr=0\.01, or"):
-        draw(store, Picture(kind="lines", x="m", where=("eta=0.1",)))
+def test_an_error_names_the_axis_that_was_swept(tmp_path: Path) -> None:
+    base = TrainConfig(n=10, d=30, n_test=20, epochs=1, data="reduced")
+    # |mu|, which the SNR sets, takes four values.
+    plan = sweep.make_plan(base, grid={"d": [30, 40], "snr": [0.25, 0.5], "m": [2, 3]})
+    sweep.run_sweep(plan, tmp_path / "s", policy=sweep.Policy(workers=1))
+    with pytest.raises(ConfigError, match=r"^snr: expected one value .*--where snr=0\.25, or"):
+        draw(tmp_path / "s", Picture(kind="lines", x="m", col="d"))
 
 
 MISTAKES = [
