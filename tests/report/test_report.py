@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mmcl_fast import BackendUnavailableError, ConfigError, TrainConfig, sweep
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.report import write_report
+from mmcl_fast.sweep import Plan
 from mmcl_fast.sweep.store.plan_file import write_plan
+from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
+from mmcl_fast.sweep.store.store import Store, provenance
 
 pytest.importorskip("vl_convert", reason="extra [report] is not installed")
 
@@ -112,6 +116,66 @@ def test_a_name_is_no_markup(store: Path, tmp_path: Path) -> None:
     link.symlink_to(store)
     text = write_report(link, tmp_path / "x.html").path.read_text()
     assert "<b>" not in text.partition("<script>")[0]
+
+
+def test_failed_runs_are_counted_with_their_errors(tmp_path: Path) -> None:
+    plan = sweep.make_plan(TrainConfig(n=10, d=30, m=2, epochs=2, data="reduced"), seeds=4)
+    out = tmp_path / "store"
+    (out / "parts").mkdir(parents=True)
+    write_plan(plan, out)
+    for shard in range(plan.shards):
+        runs = plan.runs_of(shard)
+        Store(out).publish(plan, shard, failed_rows(plan, runs), provenance(1))
+    page = write_report(out, tmp_path / "x.html").path.read_text()
+    assert "4: 2 finished, 2 failed" in page
+    assert "<dd>2 with ValueError: &lt;odd&gt;</dd>" in page
+    (row,) = rows_of(page, "settings")
+    assert (row["finished"], row["failed"], row["loss_mean"], row["loss_sd"]) == (
+        "2",
+        "2",
+        "1",
+        "1.41421",
+    )
+    assert row["loss_means"] == "4 2 1"
+    by_status = {run["status"]: run["loss_values"] for run in rows_of(page, "runs")}
+    assert by_status == {"finished": "4 2 2", "failed": "  "}
+
+
+def failed_rows(plan: Plan, runs: np.ndarray) -> Rows:
+    """Runs 0 and 2 finish, with last losses 0 and 2; the others fail."""
+    schema = part_schema(plan.dtype)
+    columns = setting_columns(plan, runs)
+    good = runs % 2 == 0
+    curves = [
+        np.array([4.0, 2.0, run]) if fine else None for run, fine in zip(runs, good, strict=True)
+    ]
+    columns["status"] = pa.array(["finished" if fine else "failed" for fine in good])
+    columns["diverged_at"] = pa.nulls(len(runs), pa.int32())
+    columns["error"] = pa.array(
+        [None if fine else "ValueError: <odd>" for fine in good], pa.string()
+    )
+    for name in CURVES:
+        columns[name] = list_column(curves, schema.field(name).type)
+        finals = [float(run) if fine else None for run, fine in zip(runs, good, strict=True)]
+        columns[f"final_{name}"] = pa.array(finals, pa.float64())
+    columns["computed_on"] = pa.array(["x"] * len(runs))
+    table = pa.table([columns[field.name] for field in schema], schema=schema)
+    return Rows(table, {}, 1.0)
+
+
+def test_runs_of_different_lengths(tmp_path: Path) -> None:
+    base = TrainConfig(n=10, d=30, m=2, n_test=20, data="reduced")
+    plan = sweep.make_plan(base, grid={"epochs": [3, 6]}, seeds=2)
+    sweep.run_sweep(plan, tmp_path / "s", policy=sweep.Policy(workers=1))
+    page = write_report(tmp_path / "s", tmp_path / "x.html").path.read_text()
+    rows = sweep.load(tmp_path / "s").to_pylist()
+    for row, epochs in zip(rows_of(page, "settings"), (3, 6), strict=True):
+        mine = [r for r in rows if r["epochs"] == epochs]
+        shown = row["loss_means"].split(" ")
+        assert [bool(text) for text in shown] == [k <= epochs for k in range(7)]
+        finals = np.mean([r["final_loss"] for r in mine])
+        assert float(row["loss_mean"]) == pytest.approx(finals, rel=1e-5)
+        assert float(shown[epochs]) == pytest.approx(finals, rel=1e-3)
 
 
 MISTAKES = [
