@@ -50,6 +50,8 @@ class Plot:
     """Dots per inch of a .png. 10 to 2400."""
     style: Path | None = None
     """Matplotlib style file (.mplstyle), applied over ours."""
+    data: bool = False
+    """Write the numbers of the picture too, to a .csv beside it."""
     out: Path
     """Output file, .png, .pdf or .svg."""
 
@@ -57,9 +59,11 @@ class Plot:
         """Run the command and return its exit status."""
         from mmcl_fast.cli.commands.plot import plot_command
 
-        own = {"store", "size", "dpi", "out"}
+        own = {"store", "size", "dpi", "data", "out"}
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
-        return plot_command(self.store, chosen, size=self.size, dpi=self.dpi, out=self.out)
+        return plot_command(
+            self.store, chosen, size=self.size, dpi=self.dpi, data=self.data, out=self.out
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

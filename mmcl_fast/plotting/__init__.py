@@ -8,6 +8,7 @@ plotting.save(drawn.figure, Path("widths.svg"))
 from mmcl_fast.plotting.curves import figure1 as figure1
 from mmcl_fast.plotting.curves import run_curves as run_curves
 from mmcl_fast.plotting.curves import save as save
+from mmcl_fast.plotting.figure_data import figure_data as figure_data
 from mmcl_fast.plotting.picture import Picture as Picture
 from mmcl_fast.plotting.sweep import Drawn as Drawn
 from mmcl_fast.plotting.sweep import draw as draw

@@ -132,7 +132,10 @@ def test_columns_rows_and_words(store: Path, tmp_path: Path, drawn, capsys) -> N
     flags = ["--value", "loss", "--col", "n_snr2", "--row", "modality", "--hue", "m"]
     flags += ["--where", "n_snr2=0.01,2", "--size", "6,4", "--dpi", "50", "--title", "Losses"]
     out = tmp_path / "x.svg"
-    assert mmcl(["plot", str(store), *flags, "--out", str(out)]) == 0
+    assert mmcl(["plot", str(store), *flags, "--data", "--out", str(out)]) == 0
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0].split(",")[-1] == '"high"'
+    assert len(lines) == 1 + 8 * (EPOCHS + 1)
     assert "24 runs in 8 points" in capsys.readouterr().out
     assert out.read_text().lstrip().startswith("<?xml")
     (figure,) = drawn

@@ -203,6 +203,28 @@ def test_an_error_names_the_axis_that_was_swept(tmp_path: Path) -> None:
         draw(tmp_path / "s", Picture(kind="lines", x="m", col="d"))
 
 
+def test_the_numbers_of_a_picture(store: Path) -> None:
+    picture = Picture(kind="lines", x="m", col="snr", hue="eta", where=("modality=multi",))
+    table = plotting.figure_data(draw(store, picture)).to_pylist()
+    assert len(table) == 18
+    for row in table:
+        at = {name: row[name] for name in ("m", "snr", "eta")}
+        mine = rows_of(store, "final_ood_accuracy", modality="multi", **at)
+        assert (row["value"], row["runs"], row["left_out"]) == ("final_ood_accuracy", 3, 0)
+        assert row["mean"] == row["centre"] == pytest.approx(mine.mean())
+        assert row["sd"] == pytest.approx(mine.std(ddof=1), abs=1e-12)
+        assert row["high"] - row["low"] == pytest.approx(2 * row["sd"], abs=1e-12)
+
+
+def test_the_numbers_of_curves_are_one_row_an_epoch(store: Path) -> None:
+    where = ("m=2", "snr=1", "eta=0.1", "modality=multi")
+    table = plotting.figure_data(draw(store, Picture(where=where))).to_pylist()
+    assert len(table) == 4 * 5
+    for row in table:
+        mine = rows_of(store, row["value"], m=2, snr=1.0, eta=0.1, modality="multi")
+        assert row["mean"] == pytest.approx(mine[:, row["epoch"]].mean(), rel=1e-6)
+
+
 MISTAKES = [
     ({"col": "snr"}, "col: expected none with four curves side by side, got snr"),
     ({"kind": "lines", "x": "m", "row": "m"}, "row: expected another setting than --x, got m"),
