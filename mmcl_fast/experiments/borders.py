@@ -47,10 +47,9 @@ def theory_point(cfg: TrainConfig) -> TheoryPoint | None:
     """The point of a run's settings.
 
     Returns: None where the theory states nothing: q > 1, an optimizer other than gradient descent,
-        or no signal, step or initial weights.
+        or a modality without a signal.
     """
-    positive = (cfg.mu_norm, cfg.mu_b_norm, cfg.eta, cfg.sigma_0, cfg.sigma_xi)
-    if cfg.q != 1 or cfg.optimizer != "gd" or min(positive) <= 0:
+    if cfg.q != 1 or cfg.optimizer != "gd" or 0 in (cfg.mu_norm, cfg.mu_b_norm):
         return None
     return TheoryPoint(
         n=cfg.n,
