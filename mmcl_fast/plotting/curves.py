@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
 from mmcl_fast.files import write_atomically
 from mmcl_fast.plotting.style import (
@@ -22,6 +26,7 @@ from mmcl_fast.plotting.style import (
     draw_curve,
     look,
     mark_chance,
+    read_style,
     seeds_text,
     settings_caption,
 )
@@ -35,16 +40,43 @@ PANELS = {
     "noise": ("Noise memorisation", (0.0, 3.0)),
 }
 
+CANVASES: dict[str, tuple[type[FigureCanvasBase], dict[str, None]]] = {
+    ".png": (FigureCanvasAgg, {"Software": None}),
+    ".pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    ".svg": (FigureCanvasSVG, {"Date": None}),
+}
+DPI, MIN_DPI, MAX_DPI = 200, 10, 2400
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG or PDF, by the suffix, whole or not at all."""
-    canvas = FigureCanvasPdf(figure) if path.suffix == ".pdf" else FigureCanvasAgg(figure)
-    # No creation date: equal runs leave equal files.
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    with mpl.rc_context(STYLE):
+
+def save(figure: Figure, path: Path, *, dpi: float = DPI, style: Path | None = None) -> Path:
+    """Write a figure as PNG, PDF or SVG, by the suffix, whole or not at all.
+
+    Args:
+        figure: The figure.
+        path: The file, named `*.png`, `*.pdf` or `*.svg`.
+        dpi: Dots per inch of a PNG, and of what is drawn as pixels in the others. 10 to 2400.
+        style: The style file with which it was drawn.
+
+    Raises: ConfigError: another suffix, or dpi out of range. OutputError: it cannot be written.
+    """
+    check_file(path, dpi)
+    # No creation date, and no random names: equal runs leave equal files.
+    canvas, metadata = CANVASES[path.suffix]
+    style_of_it: dict[Any, Any] = STYLE if style is None else STYLE | read_style(style)
+    with mpl.rc_context(style_of_it | {"svg.hashsalt": "mmcl"}):
+        drawn = canvas(figure)
         return write_atomically(
-            path, lambda temporary: canvas.print_figure(temporary, dpi=200, metadata=metadata)
+            path, lambda temporary: drawn.print_figure(temporary, dpi=dpi, metadata=metadata)
         )
+
+
+def check_file(path: Path, dpi: float = DPI) -> None:
+    """Raise ConfigError for a file that `save` does not write."""
+    if path.suffix not in CANVASES:
+        known = ", ".join(CANVASES)
+        raise ConfigError(f"out: expected a file ending in {known}, got {str(path)!r}")
+    if not MIN_DPI <= dpi <= MAX_DPI:
+        raise ConfigError(f"dpi: expected a number in {MIN_DPI} .. {MAX_DPI}, got {dpi:g}")
 
 
 def figure1(result: Figure1) -> Figure:
@@ -120,4 +152,13 @@ def _mark_t1(axis: Axes, result: Figure1) -> None:
             )
 
 
-__all__ = ["COLOURS", "NAMES", "PANELS", "STYLE", "figure1", "run_curves", "save"]
+__all__ = [
+    "COLOURS",
+    "NAMES",
+    "PANELS",
+    "STYLE",
+    "check_file",
+    "figure1",
+    "run_curves",
+    "save",
+]

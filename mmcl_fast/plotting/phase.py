@@ -11,23 +11,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
 from mmcl_fast.experiments.phase.planes import overlay
+from mmcl_fast.experiments.scaling import FIGURE_1_START
+from mmcl_fast.plotting.heat import (
+    ACCURACY,
+    LINES,
+    Floats,
+    border_handles,
+    draw_border,
+    edges,
+    heat_panel,
+)
+from mmcl_fast.plotting.legend import label
 from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
-from mmcl_fast.plotting.sweep import ACCURACY, Floats, edges, heat_panel, label
 from mmcl_fast.theory import MIN_C_MU
 
 FINE = 120  # points along an axis for the theory's curves
 MARK = COLOURS["multi"]
-FIGURE_1 = SimpleNamespace(n=100, d=2000, m=50, snr=math.sqrt(1.25 / 100), n_snr2=1.25, c_mu=3.0)
-GUIDES = (0.1, 1.0, 10.0)
-LINES = (
-    SimpleNamespace(colour="black", halo="white", width=1.8, dashes="-"),
-    SimpleNamespace(colour="white", halo="black", width=1.2, dashes="--"),
+FIGURE_1 = SimpleNamespace(
+    n=100,
+    d=2000,
+    m=50,
+    snr=math.sqrt(1.25 / 100),
+    n_snr2=1.25,
+    c_mu=3.0,
+    noise_rate=0.2,
+    noise_start=FIGURE_1_START,
 )
+GUIDES = (0.1, 1.0, 10.0)
 
 
 def phase(result: Phase) -> Figure:
@@ -68,8 +82,10 @@ def _fixed(result: Phase) -> str:
     """What every cell has in common."""
     drawn = (result.plane.x.name, result.plane.y.name)
     base = vars(result.plane.base) | {"epochs": result.epochs}
-    names = ("n", "d", "m", "c_mu", "noise_rate", "epochs")
+    names = ("n", "d", "m", "n_snr2", "c_mu", "noise_rate", "epochs")
     left = {name: base[name] for name in names if name not in drawn}
+    if "snr" in drawn:
+        del left["n_snr2"]
     return settings_caption(left, names) + r", $\tau = 1/m$; one scale of colours from chance to 1"
 
 
@@ -79,24 +95,17 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
     ys = _fine(result.ys)
     values = overlay(plane, xs.tolist(), ys.tolist(), modality)
     for grid, style in zip(values, LINES, strict=True):
-        if grid.min() < 0 < grid.max():
-            line = axis.contour(
-                xs,
-                ys,
-                grid,
-                levels=[0.0],
-                colors=style.colour,
-                linewidths=style.width,
-                linestyles=style.dashes,
-            )
-            line.set_path_effects([withStroke(linewidth=style.width + 1.4, foreground=style.halo)])
+        draw_border(axis, (xs.tolist(), ys.tolist()), grid, style)
     place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
     axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
-    if plane.y.name == "snr":
+    if (plane.x.name, plane.y.name) == ("n", "snr"):
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
-    if "c_mu" in (plane.x.name, plane.y.name) and modality == "multi":
-        axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
+    if modality == "multi":
+        if plane.x.name == "c_mu":
+            axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
+        if plane.y.name == "c_mu":
+            axis.axhline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
 
 
 def _fine(centres: list[float]) -> Floats:
@@ -106,40 +115,23 @@ def _fine(centres: list[float]) -> Floats:
 
 def _handles(result: Phase) -> list[Line2D]:
     count = len(result.seeds)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color="black",
-            lw=1.8,
-            label="$T_1$ of signal = $T_1$ of noise (Lemmas 5.2, 5.4)",
-        ),
-        Line2D(
-            [],
-            [],
-            color="white",
-            lw=1.2,
-            ls="--",
-            path_effects=[withStroke(linewidth=2.6, foreground="black")],
-            label="border of Assumption 4.1",
-        ),
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker="o",
-            ms=3.5,
-            mfc="white",
-            mec="black",
-            label=f"measured: mean over {count} seeds passes {HALF_WAY}",
-        ),
-    ]
+    dots = Line2D(
+        [],
+        [],
+        ls="",
+        marker="o",
+        ms=3.5,
+        mfc="white",
+        mec="black",
+        label=f"measured: mean over {count} seeds passes {HALF_WAY}",
+    )
+    handles = [*border_handles(), dots]
     star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
     handles.append(star)
-    if result.plane.y.name == "snr":
+    if (result.plane.x.name, result.plane.y.name) == ("n", "snr"):
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"{label('n_snr2')} = {told}"))
-    if result.plane.x.name == "c_mu":
+    if "c_mu" in (result.plane.x.name, result.plane.y.name):
         handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
     if result.left_out:
         handles.append(

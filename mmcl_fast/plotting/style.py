@@ -10,11 +10,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,6 +29,8 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
+
+from mmcl_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -88,6 +93,31 @@ MANY_TICKS = 7
 LEAST_RATIO = 1.4  # between neighbours of a geometric sequence
 WIDE = 20.0  # a positive axis wider than this is logarithmic, whatever its steps
 FINE_TICKS = ((2.2, (1.0, 2.0, 5.0)), (4.2, (1.0, 3.0)))  # by decades of the axis
+
+
+def read_style(path: Path) -> dict[str, Any]:
+    """Settings of a matplotlib style file.
+
+    Raises: ConfigError: the file cannot be read, or has a line that matplotlib does not know.
+    """
+    complaints: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("matplotlib")
+    logger.addHandler(listener)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        found = mpl.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+    except (OSError, ValueError) as error:
+        complaints.append(str(error))
+        found = mpl.RcParams()
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(listener)
+    if complaints:
+        reason = complaints[0].strip().partition("\n")[0]
+        raise ConfigError(f"style: expected a matplotlib style file, got {str(path)!r} ({reason})")
+    return {str(name): value for name, value in found.items()}
 
 
 def symbol(name: str) -> str:
@@ -241,6 +271,7 @@ __all__ = [
     "look",
     "mark_chance",
     "number",
+    "read_style",
     "scale_axis",
     "seeds_text",
     "settings_caption",

@@ -1,4 +1,6 @@
-"""Pictures of a sweep: curves over epochs, lines over a setting, heat maps of two settings.
+"""Pictures of a sweep: curves over epochs, lines over a setting, heat maps, in rows and columns.
+
+    figure = draw("store", Picture(kind="lines", x="m", col="snr", row="modality"))
 
 Statistics over seeds are taken by `seed_statistics`, from every row; nothing is resampled. The
 caption of each picture says what its band is and how many seeds it is of.
@@ -6,254 +8,208 @@ caption of each picture says what its band is and how many seeds it is of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from mmcl_fast.plotting.curves import PANELS
-from mmcl_fast.plotting.style import (
-    MAP,
-    MODALITIES,
-    MORE_DASHES,
-    MORE_MARKERS,
-    NAMES,
-    PALETTE,
-    STYLE,
-    caption,
-    draw_curve,
-    is_logarithmic,
-    look,
-    mark_chance,
-    scale_axis,
-    symbol,
-)
-from mmcl_fast.sweep.store.seed_statistics import Cells
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.plotting.legend import hue_label, label, left_out, order, seeds, told
+from mmcl_fast.plotting.panels import Panel, curves_panel, heat_panels, lines_panel
+from mmcl_fast.plotting.picture import Picture
+from mmcl_fast.plotting.style import STYLE, caption, read_style, settings_caption
+from mmcl_fast.sweep.store.conditions import KEYS, filtered
+from mmcl_fast.sweep.store.plan_file import read_outline
+from mmcl_fast.sweep.store.reader import load
+from mmcl_fast.sweep.store.seed_statistics import Cells, over_seeds
 
-Floats = npt.NDArray[np.float64]
-ACCURACY = (0.5, 1.0)
 MANY = 6  # lines; a legend of more would cover them
-LABELS = {f"final_{name}": f"{title}, last epoch" for name, (title, _) in PANELS.items()}
+PANEL_SIZE = {"curves": (2.3, 2.5), "lines": (3.0, 2.7), "heatmap": (3.6, 3.0)}
+ONE_LINES = (5.5, 3.6)
+MARGINS = {"curves": (0.0, 0.4), "lines": (0.6, 0.9), "heatmap": (1.2, 0.5)}
 
 
-def sweep_curves(found: Mapping[str, Cells], hue: str, fixed: str = "") -> Figure:
-    """Curves over epochs, one panel a curve and one line with its band a value of `hue`.
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and what is in it.
+
+    Attributes:
+        figure: The figure; write it by `plotting.save`.
+        cells: Statistics of each drawn value.
+    """
+
+    figure: Figure
+    cells: dict[str, Cells]
+
+    @property
+    def runs(self) -> int:
+        """Finished runs in the picture."""
+        return int(self._any.count.sum())
+
+    @property
+    def points(self) -> int:
+        """Points: settings of which each mean is taken."""
+        return len(self._any)
+
+    @property
+    def left_out(self) -> int:
+        """Runs that diverged or failed."""
+        return int(self._any.left_out.sum())
+
+    @property
+    def _any(self) -> Cells:
+        return next(iter(self.cells.values()))
+
+
+def draw(store: str | Path, picture: Picture) -> Drawn:
+    """Draw the rows of a store.
 
     Args:
-        found: Cells of each curve's name, keyed by `hue` alone.
-        hue: The key column.
-        fixed: What was held fixed, for the caption.
+        store: Directory of the store.
+        picture: What to show.
+
+    Raises: ConfigError: a setting that varies and is no axis, line, row, column or condition (the
+        message names the one that was swept); an axis without numbers; nothing evaluated.
+        OutputError: the store cannot be read.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(4.2, 2.3 * len(found)), 2.9), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(found)))
-        for axis, (name, cells) in zip(axes, found.items(), strict=True):
-            values = list(cells.keys[hue])
-            looks = hue_looks(hue, values)
-            for k in sorted(range(len(values)), key=lambda k: _order(values[k])):
-                seen = np.flatnonzero(np.isfinite(cells.mean[k]))
-                mean, sd = cells.mean[k][seen], cells.sd[k][seen]
-                style = looks[values[k]] | {"label": hue_label(hue, values[k])}
-                draw_curve(axis, seen, mean, style)
-                _shade(axis, (seen, mean, sd), style["color"])
-            axis.set(title=PANELS[name][0], xlabel="epoch")
-            if name == "ood_accuracy":
-                mark_chance(axis)
-        axes[0].legend(fontsize=7)
-        cells = next(iter(found.values()))
-        caption(figure, told(cells, chance="ood_accuracy" in found), fixed)
-    return figure
-
-
-def sweep_lines(cells: Cells, x: str, hue: str, value: str, fixed: str = "") -> Figure:
-    """A final value over a setting, one line with its band a value of `hue`.
-
-    Args:
-        cells: Keyed by `x` and `hue`.
-        x: Key column of the horizontal axis, numbers.
-        hue: Key column of the lines.
-        value: Name of what the cells hold.
-        fixed: What was held fixed, for the caption.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-        axis = figure.subplots()
-        shown = sorted(set(cells.keys[hue]), key=_order)
-        looks = hue_looks(hue, shown)
-        for one in shown:
-            mine = cells.where(**{hue: one})
-            places = np.array([cells.keys[x][k] for k in mine], float)
-            there = np.isfinite(cells.mean[mine])
-            line = (places[there], cells.mean[mine][there], cells.sd[mine][there])
-            axis.plot(*line[:2], lw=1.4, label=hue_label(hue, one), **looks[one])
-            _shade(axis, line, looks[one]["color"])
-        axis.set(xlabel=label(x), ylabel=label(value))
-        scale_axis(axis, "x", [float(v) for v in cells.keys[x]])
-        if value == "final_ood_accuracy":
-            mark_chance(axis)
-        if len(shown) > MANY:
-            figure.legend(fontsize=7, loc="outside right center")
-        else:
-            axis.legend(fontsize=7)
-        caption(figure, told(cells, chance=value == "final_ood_accuracy"), fixed)
-    return figure
-
-
-def sweep_heat(
-    cells: Cells, axes: tuple[str, str], hue: str, value: str, fixed: str = ""
-) -> Figure:
-    """A final value over two settings, one panel a value of `hue`, one scale of colours.
-
-    Args:
-        cells: Keyed by both axes and `hue`.
-        axes: Key columns of the horizontal and the vertical axis, numbers.
-        hue: Key column of the panels.
-        value: Name of what the cells hold.
-        fixed: What was held fixed, for the caption.
-    """
-    x, y = axes
-    xs, ys = (sorted({float(v) for v in cells.keys[name]}) for name in axes)
-    panels = sorted(set(cells.keys[hue]), key=_order)
-    limits = colour_limits(value, cells.mean)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(panels) + 1.2, 3.5), layout="constrained")
-        drawn = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        for axis, one in zip(drawn, panels, strict=True):
-            grid = np.full((len(ys), len(xs)), np.nan)
-            for k in cells.where(**{hue: one}):
-                place = ys.index(float(cells.keys[y][k])), xs.index(float(cells.keys[x][k]))
-                grid[place] = cells.mean[k]
-            mesh = heat_panel(axis, xs, ys, grid, limits)
-            axis.set(title=hue_label(hue, one), xlabel=label(x))
-        drawn[0].set_ylabel(label(y))
-        figure.colorbar(mesh, ax=list(drawn), label=label(value))
-        count = _seeds(cells)
-        note = "; hatched: no finished run" if not np.isfinite(cells.mean).all() else ""
-        caption(figure, f"mean over {count}{_left_out(cells)}{note}", fixed)
-    return figure
-
-
-def heat_panel(
-    axis: Axes,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    grid: Floats,
-    limits: tuple[float, float],
-) -> QuadMesh:
-    """Draw one map, `grid` [ys, xs]; cells without a value stay hatched."""
-    scale_axis(axis, "x", xs)
-    scale_axis(axis, "y", ys)
-    axis.set_facecolor("0.9")
-    axis.patch.set_hatch("////")
-    axis.patch.set_edgecolor("0.7")
-    axis.grid(visible=False)
-    return axis.pcolormesh(
-        edges(xs),
-        edges(ys),
-        np.ma.masked_invalid(grid),
-        cmap=MAP,
-        vmin=limits[0],
-        vmax=limits[1],
-        rasterized=True,
-    )
-
-
-def edges(centres: Sequence[float]) -> Floats:
-    """Borders of the cells around sorted centres, half-way between them, [centres + 1].
-
-    Half-way is taken in logarithms where the axis is logarithmic.
-    """
-    logarithmic = is_logarithmic(centres)
-    middle = np.log(centres) if logarithmic else np.array(centres, float)
-    if len(middle) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    inner = (middle[1:] + middle[:-1]) / 2
-    outer = [2 * middle[0] - inner[0], 2 * middle[-1] - inner[-1]]
-    found = np.concatenate([outer[:1], inner, outer[1:]])
-    return np.exp(found) if logarithmic else found
-
-
-def colour_limits(value: str, means: Floats) -> tuple[float, float]:
-    """Ends of the colour scale: chance to 1 for accuracy, else those of the values."""
-    if "accuracy" in value:
-        return ACCURACY
-    finite = means[np.isfinite(means)]
-    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-
-
-def hue_looks(hue: str, values: Sequence[Any]) -> dict[Any, dict[str, Any]]:
-    """Colour, dash and marker of each value; modalities have their own."""
-    if hue == "modality":
-        return {modality: look(modality) for modality in MODALITIES}
-    colours: Sequence[Any] = [PALETTE[k % len(PALETTE)] for k in range(len(values))]
-    if all(isinstance(v, int | float) for v in values) and len(values) > 2:
-        colours = [tuple(c) for c in mpl.colormaps[MAP](np.linspace(0.0, 0.9, len(values)))]
-    return {
-        v: {
-            "color": colours[k],
-            "ls": MORE_DASHES[k % len(MORE_DASHES)],
-            "marker": MORE_MARKERS[k % len(MORE_MARKERS)],
-            "ms": 4,
-        }
-        for k, v in enumerate(values)
+    swept = [name for name in read_outline(Path(store)).swept if name in KEYS]
+    table = filtered(load(store, [*KEYS, "status", *picture.values]), picture.where)
+    for flag, name in (("x", picture.x), ("y", picture.y)):
+        if name is not None:
+            _check_numbers(table, flag, name)
+    cells = {
+        value: over_seeds(table, picture.keys, value, band=picture.band, swept=swept)
+        for value in picture.values
     }
+    for name, found in cells.items():
+        if not np.isfinite(found.mean).any():
+            raise ConfigError(f"{name}: expected a value somewhere, got none (never evaluated?)")
+    style: dict[Any, Any] = STYLE if picture.style is None else STYLE | read_style(picture.style)
+    with mpl.rc_context(style):
+        figure = _figure(picture, cells, table)
+    return Drawn(figure, cells)
 
 
-def hue_label(hue: str, value: Any) -> str:
-    """A value's name in a legend."""
-    if hue == "modality":
-        return NAMES[value]
-    return f"{label(hue)} = {value:.4g}" if isinstance(value, float) else f"{label(hue)} = {value}"
+def _figure(picture: Picture, cells: dict[str, Cells], table: pa.Table) -> Figure:
+    one = next(iter(cells.values()))
+    rows = _values(one, picture.row)
+    columns = _values(one, picture.columns)
+    side_by_side = list(cells) if len(cells) > 1 else columns
+    figure = Figure(figsize=_size(picture, len(rows), len(side_by_side)), layout="constrained")
+    axes = figure.subplots(
+        len(rows),
+        len(side_by_side),
+        squeeze=False,
+        sharex=True,
+        sharey="col" if len(cells) > 1 else True,
+    )
+    panels = []
+    for i, row in enumerate(rows):
+        for j, column in enumerate(side_by_side):
+            value = column if len(cells) > 1 else picture.values[0]
+            given = [(picture.row, row), *([] if len(cells) > 1 else [(picture.columns, column)])]
+            at = {name: v for name, v in given if name is not None}
+            panels.append(Panel(axes[i, j], value, cells[value], at, table))
+            axes[i, j].set_title(_title(picture, value, at, first_row=i == 0))
+    chance = _draw_panels(figure, panels, picture)
+    _label(axes, picture, panels)
+    _legend(figure, axes, picture, one)
+    if picture.title is not None:
+        figure.suptitle(picture.title)
+    fixed = settings_caption(_fixed(table, picture.keys))
+    if picture.kind == "heatmap":
+        hatched = not all(np.isfinite(p.numbers("mean")).all() for p in panels)
+        note = "; hatched: no finished run" if hatched else ""
+        caption(figure, f"mean over {seeds(one)}{left_out(one)}{note}", fixed)
+    else:
+        caption(figure, told(one, picture.band, chance=chance), fixed)
+    return figure
 
 
-def label(name: str) -> str:
-    """A column's name on an axis."""
-    return LABELS.get(name, symbol(name))
+def _draw_panels(figure: Figure, panels: Sequence[Panel], picture: Picture) -> bool:
+    """Draw into every panel.
+
+    Returns: Whether chance is marked.
+    """
+    if picture.kind == "heatmap":
+        heat_panels(figure, panels, picture)
+        return False
+    one = curves_panel if picture.kind == "curves" else lines_panel
+    marked = [one(panel, picture) for panel in panels]
+    return any(marked)
 
 
-def told(cells: Cells, *, chance: bool) -> str:
-    """What a band is, of how many seeds, and what the dotted line is."""
-    dotted = "; dotted: chance" if chance else ""
-    return f"mean ± 1 s.d. over {_seeds(cells)}{_left_out(cells)}{dotted}"
+def _values(cells: Cells, name: str | None) -> list[Any]:
+    return [None] if name is None else sorted(set(cells.keys[name]), key=order)
 
 
-def _seeds(cells: Cells) -> str:
-    low, high = int(cells.count.min()), int(cells.count.max())
-    return f"{low} to {high} seeds" if low < high else f"{high} seed{'s' * (high != 1)}"
+def _size(picture: Picture, rows: int, columns: int) -> tuple[float, float]:
+    if picture.size is not None:
+        return picture.size
+    if picture.kind == "lines" and rows == columns == 1:
+        return ONE_LINES
+    (width, height), (right, bottom) = PANEL_SIZE[picture.kind], MARGINS[picture.kind]
+    return max(4.2, width * columns + right), height * rows + bottom
 
 
-def _left_out(cells: Cells) -> str:
-    total = int(cells.left_out.sum())
-    return f"; {total} diverged or failed run{'s' * (total != 1)} left out" if total else ""
+def _title(picture: Picture, value: str, at: dict[str, Any], *, first_row: bool) -> str:
+    """The panel's own settings; a curve's name above the first row."""
+    found = ", ".join(hue_label(name, v) for name, v in at.items())
+    if picture.kind == "curves" and (picture.value is None or not found) and first_row:
+        return f"{label(value)}\n{found}".strip()
+    return found
 
 
-def _order(value: Any) -> tuple[int, Any]:
-    """Single before multi; what is not set before numbers and words."""
-    names = list(NAMES)
-    if value is None or value in names:
-        return (0, -1 if value is None else names.index(value))
-    return (1, value)
+def _label(axes: Any, picture: Picture, panels: Sequence[Panel]) -> None:
+    """Labels of the outer axes."""
+    across = "epoch" if picture.x is None else label(picture.x)
+    upward = label(picture.y or panels[0].value)
+    if picture.kind == "curves" and (picture.value is None or len(panels) == 1):
+        upward = ""
+    for axis in axes[-1]:
+        axis.set_xlabel(across if picture.xlabel is None else picture.xlabel)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(upward if picture.ylabel is None else picture.ylabel)
 
 
-def _shade(axis: Axes, line: tuple[npt.NDArray[Any], Floats, Floats], colour: Any) -> None:
-    x, mean, sd = line
-    axis.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
+def _legend(figure: Figure, axes: Any, picture: Picture, cells: Cells) -> None:
+    """One legend of all panels: in the first if it has room, else beside them."""
+    if picture.lines is None or picture.kind == "heatmap":
+        return
+    first: Axes = axes[0, 0]
+    handles, labels = first.get_legend_handles_labels()
+    if not handles:
+        return
+    covered = axes.size > 1 and len(picture.values) == 1
+    if covered or len(_values(cells, picture.lines)) > MANY:
+        figure.legend(handles, labels, fontsize=7, loc="outside right center")
+    else:
+        first.legend(handles, labels, fontsize=7)
 
 
-__all__ = [
-    "colour_limits",
-    "edges",
-    "heat_panel",
-    "hue_label",
-    "hue_looks",
-    "label",
-    "sweep_curves",
-    "sweep_heat",
-    "sweep_lines",
-    "told",
-]
+def _fixed(table: pa.Table, keys: Sequence[str]) -> dict[str, Any]:
+    """Settings that are the same in every row, and no axis or line of the picture."""
+    found = {}
+    for name in KEYS:
+        values = pc.unique(table[name])
+        if name not in keys and len(values) == 1 and values[0].is_valid:
+            found[name] = values[0].as_py()
+    return found
+
+
+def _check_numbers(table: pa.Table, flag: str, name: str) -> None:
+    """Raise ConfigError for an axis that is not a number in every row."""
+    if pa.types.is_string(table[name].type):
+        raise ConfigError(f"{flag}: expected a setting with numbers, got {name}")
+    if table[name].null_count:
+        raise ConfigError(f"{flag}: expected {name} to be a number in every row, got none in some")
+
+
+__all__ = ["Drawn", "draw"]

@@ -160,7 +160,7 @@ MISTAKES = [
     (["train", "--n", "60000", "--d", "2", "--engine", "reference"], "memory: expected a run of"),
     (
         ["figure2"],
-        "figure2: expected a command: figure1, table1, train, sweep, status, plot, phase, theory,",
+        "figure2: expected a command: figure1, table1, train, sweep, status, plot, report, phase,",
     ),
     ([], "mmcl: expected a command: figure1,"),
     (["train", "--n"], "--n: expected one argument"),

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from mmcl_fast import TrainConfig, sweep
 from mmcl_fast.cli.command_line import run as mmcl
-from mmcl_fast.cli.commands import plot
-from mmcl_fast.plotting import curves, style
-from mmcl_fast.plotting import sweep as plotting_sweep
+from mmcl_fast.plotting import curves, heat, legend, style
+from mmcl_fast.sweep.store.conditions import KEYS
 
 EPOCHS = 4
 BASE = TrainConfig(n=10, d=30, n_test=20, epochs=EPOCHS, data="reduced")
@@ -37,9 +36,9 @@ def drawn(monkeypatch):
     kept = []
     save = curves.save
 
-    def keep(figure, path):
+    def keep(figure, path, **more):
         kept.append(figure)
-        return save(figure, path)
+        return save(figure, path, **more)
 
     monkeypatch.setattr(curves, "save", keep)
     return kept
@@ -129,6 +128,22 @@ def test_a_value_is_named_by_six_digits(tmp_path: Path, drawn, capsys) -> None:
     np.testing.assert_allclose(line.get_xdata(), [1 / 3])
 
 
+def test_columns_rows_and_words(store: Path, tmp_path: Path, drawn, capsys) -> None:
+    flags = ["--value", "loss", "--col", "n_snr2", "--row", "modality", "--hue", "m"]
+    flags += ["--where", "n_snr2=0.01,2", "--size", "6,4", "--dpi", "50", "--title", "Losses"]
+    out = tmp_path / "x.svg"
+    assert mmcl(["plot", str(store), *flags, "--data", "--out", str(out)]) == 0
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0].split(",")[-1] == '"high"'
+    assert len(lines) == 1 + 8 * (EPOCHS + 1)
+    assert "24 runs in 8 points" in capsys.readouterr().out
+    assert out.read_text().lstrip().startswith("<?xml")
+    (figure,) = drawn
+    assert len(figure.axes) == 4
+    assert figure.get_suptitle() == "Losses"
+    assert figure.get_size_inches().tolist() == [6.0, 4.0]
+
+
 def test_heat(store: Path, tmp_path: Path, drawn) -> None:
     flags = ["--kind", "heatmap", "--x", "m", "--y", "n_snr2", "--value", "final_noise"]
     assert mmcl(["plot", str(store), *flags, "--out", str(tmp_path / "x.png")]) == 0
@@ -156,19 +171,25 @@ MISTAKES = [
     (["--kind", "lines", "--x", "m", "--value", "final_los"], "did you mean final_loss?"),
     (["--value", "accuracy"], "accuracy: unknown column; did you mean ood_accuracy?"),
     (["--hue", "modalty"], "modalty: unknown column; did you mean modality?"),
-    (["--kind", "lines", "--x", "m", "--hue", "m"], "hue: expected another setting than --x"),
+    (
+        ["--kind", "lines", "--x", "m", "--hue", "m"],
+        "hue: expected another setting than --x, got m",
+    ),
     (["--kind", "lines", "--x", "modality", "--hue", "m"], "x: expected a setting with numbers"),
     (
         ["--kind", "lines", "--x", "negatives_per_sample"],
         "x: expected negatives_per_sample to be a",
     ),
     ([], "m: expected one value in each point of the picture"),
-    (["--where", "m"], "where: expected name=value, got 'm'"),
+    (["--where", "m"], "where: expected name=value or name=value,value, got 'm'"),
     (["--where", "m=7"], "where: expected a value of m in the store (2, 3), got 7"),
     (["--where", "m=x"], "where: expected a number for m, got 'x'"),
     (["--where", "modality=both"], "where: expected a value of modality in the store (multi, sin"),
+    (["--size", "6"], "size: expected WIDTH,HEIGHT in inches, got '6'"),
+    (["--dpi", "5"], "dpi: expected a number in 10 .. 2400, got 5"),
+    (["--style", "none.mplstyle"], "style: expected a matplotlib style file, got"),
     (["--kind", "heat"], "--kind: expected one of curves, lines, heatmap, got 'heat' (did you"),
-    (["--out", "x.jpg"], "out: expected a file ending in .png or .pdf, got 'x.jpg'"),
+    (["--out", "x.jpg"], "out: expected a file ending in .png, .pdf, .svg, got 'x.jpg'"),
 ]
 
 
@@ -230,7 +251,7 @@ def test_diverged_runs_are_said_and_hatched(tmp_path: Path, drawn, capsys) -> No
     ],
 )
 def test_edges_are_half_way(centres: list[float], expected: list[float]) -> None:
-    np.testing.assert_allclose(plotting_sweep.edges(centres), expected)
+    np.testing.assert_allclose(heat.edges(centres), expected)
 
 
 def test_logarithmic_axes() -> None:
@@ -262,15 +283,15 @@ def test_few_values_are_their_own_ticks() -> None:
 
 
 def test_colours_are_told_apart() -> None:
-    found = plotting_sweep.hue_looks("modality", ["single"])
+    found = legend.hue_looks("modality", ["single"])
     assert {m: found[m]["color"] for m in found} == style.COLOURS
     for hue, values in (("augment", ["fixed", "per_epoch"]), ("m", [1, 2, 3, 4])):
-        looks = plotting_sweep.hue_looks(hue, values).values()
+        looks = legend.hue_looks(hue, values).values()
         for what in ("color", "ls", "marker"):
             assert len({str(one[what]) for one in looks}) == len(values)
     assert mpl.colormaps[style.MAP] is not None
 
 
 def test_no_setting_is_missing_from_the_choices() -> None:
-    assert {"n", "m", "d", "q", "snr", "n_snr2", "c_mu", "noise_rate", "modality"} <= set(plot.KEYS)
-    assert "seed" not in plot.KEYS
+    assert {"n", "m", "d", "q", "snr", "n_snr2", "c_mu", "noise_rate", "modality"} <= set(KEYS)
+    assert "seed" not in KEYS

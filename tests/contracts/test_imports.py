@@ -74,7 +74,8 @@ ARROWS: dict[str, set[str]] = {
     "experiments.table1.protocol": {"data.mnist", "errors", "stream_tags"},
     "experiments.phase.names": set(),
     "experiments.phase": {
-        "config", "environment", "experiments", "experiments.phase.names", "sweep.execute",
+        "config", "environment", "errors", "experiments", "experiments.phase.names",
+        "sweep.execute",
         "sweep.plan", "sweep.store", "theory",
     },
     "experiments.theory_checks": {
@@ -83,9 +84,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "experiments", "experiments.phase", "experiments.table1",
+        "config", "data.mnist", "errors", "experiments", "experiments.phase", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
+    },
+    "report": {
+        "config", "errors", "experiments", "files", "plotting", "sweep.plan", "sweep.store",
     },
     "cli": {
         "__init__", "cli.commands", "config", "errors", "experiments.phase.names",
@@ -97,7 +101,7 @@ ARROWS: dict[str, set[str]] = {
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "sweep.execute", "sweep.plan", "sweep.store", "training",
+        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "training",
     },
     "bench": {"bench.peers", "config", "environment"},
     "bench.run": {"bench", "bench.peers", "bench.report"},

@@ -36,7 +36,7 @@ window.addEventListener("error", event => window.seen.push(
 window.addEventListener("unhandledrejection", event => window.seen.push("error: " + event.reason));
 </script>"""
 DRIVER = """<!doctype html><meta charset="utf-8"><body><script>
-const pages = PAGES, widths = WIDTHS, found = [];
+const pages = PAGES, widths = WIDTHS, script = SCRIPT, found = [];
 // Beyond the window's edge, and in no box of its own that scrolls.
 const beyond = (element, there, root) => {
   const place = element.getBoundingClientRect();
@@ -57,9 +57,12 @@ const open = (page, width) => new Promise(done => {
     if (there.MathJax && there.MathJax.startup) await there.MathJax.startup.promise;
     for (const image of text.images) image.loading = "eager";
     await Promise.all([...text.images].map(image => image.decode().catch(() => 0)));
+    let acted = null;
+    try { if (script) acted = await there.eval(script); }
+    catch (error) { there.seen.push("error: " + error); }
     const formulas = [...text.querySelectorAll(".math")];
     found.push({
-      page, width,
+      page, width, acted,
       wide: [...text.querySelectorAll("main *")].filter(e => beyond(e, there, root))
         .slice(0, 5).map(e => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40)),
       images: [...text.images].filter(i => !i.naturalWidth).map(i => i.src),
@@ -131,14 +134,31 @@ class _Site(SimpleHTTPRequestHandler):
 
 
 def open_pages(
-    folder: Path, pages: Sequence[str], widths: Sequence[int], profile: Path, timeout: float
+    folder: Path,
+    pages: Sequence[str],
+    widths: Sequence[int],
+    profile: Path,
+    *,
+    timeout: float,
+    script: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One report a page and width."""
+    """One report a page and width.
+
+    Args:
+        folder: Where the pages are.
+        pages: Their names in it.
+        widths: Of the window, in pixels.
+        profile: Directory for the browser's own files.
+        timeout: Seconds for all of them.
+        script: JavaScript that each page runs when it is there; its value, or that of its promise,
+            is `acted` of the report.
+    """
     report: list[dict[str, Any]] = []
     done = threading.Event()
     driver = DRIVER.replace("PAGES", json.dumps(list(pages))).replace(
         "WIDTHS", json.dumps(list(widths))
     )
+    driver = driver.replace("SCRIPT", json.dumps(script).replace("</", "<\\/"))
     handler = partial(_Site, directory=str(folder), driver=driver, report=report, done=done)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -159,4 +179,17 @@ def open_pages(
     return report
 
 
-__all__ = ["chromium", "open_pages"]
+def open_from_disk(path: Path, profile: Path, timeout: float) -> str:
+    """The elements of a page opened as a file, as text, when its scripts have run."""
+    command = [str(chromium()), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=10000"]
+    shown = subprocess.run(
+        [*command, "--dump-dom", path.resolve().as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
+    )
+    return shown.stdout
+
+
+__all__ = ["chromium", "open_from_disk", "open_pages"]

@@ -15,7 +15,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.diagram import Phase, run_phase
 from mmcl_fast.experiments.phase.names import PlaneName
-from mmcl_fast.experiments.phase.planes import PLANES, Floats
+from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, Range
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, phase
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
@@ -26,7 +26,7 @@ INCOMPLETE = 1
 
 
 def phase_command(
-    plane: PlaneName,
+    plane: Plane,
     *,
     seeds: range,
     points: int,
@@ -39,7 +39,7 @@ def phase_command(
     Re-running the same command resumes.
 
     Args:
-        plane: Name of the plane.
+        plane: Its axes.
         seeds: Seeds of each cell, at least one.
         points: Values of each axis.
         epochs: Epochs of training, at least one.
@@ -58,8 +58,8 @@ def phase_command(
         raise ConfigError(f"epochs: expected an integer >= 1, got {epochs}")
     for seed in (seeds[0], seeds[-1]):
         TrainConfig(seed=seed, epochs=epochs)
+    axes = plane.x.values(points), plane.y.values(points)
     prepare_directory(out)
-    axes = PLANES[plane].x.values(points), PLANES[plane].y.values(points)
     total = 2 * len(axes[0]) * len(axes[1]) * len(seeds)
     with progress(total, "runs") as shown:
         result, swept = run_phase(
@@ -79,6 +79,27 @@ def phase_command(
     _report(result, swept)
     sys.stdout.write(f"wrote phase.png, phase.pdf, phase.json, store in {out}\n")
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
+
+
+def chosen_plane(plane: PlaneName, x: str | None, y: str | None) -> Plane:
+    """A plane of the theory, with other axes `NAME=LOW,HIGH` where they are given."""
+    known = PLANES[plane]
+    if x is None and y is None:
+        return known
+    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base)
+
+
+def _axis(flag: str, text: str | None, default: Range) -> Range:
+    if text is None:
+        return default
+    name, _, given = text.partition("=")
+    try:
+        low, high = (float(part) for part in given.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{flag}: expected NAME=LOW,HIGH, such as m=2,512, got {text!r}"
+        ) from None
+    return Range(name.strip(), low, high)
 
 
 class _ProgressOfEvents:
@@ -120,4 +141,4 @@ def _range(offsets: Floats) -> str:
     return f"{offsets.min():.2f} .. {offsets.max():.2f}" if len(offsets) else "-"
 
 
-__all__ = ["phase_command"]
+__all__ = ["chosen_plane", "phase_command"]

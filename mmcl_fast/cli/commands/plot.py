@@ -1,168 +1,54 @@
-"""`mmcl plot`: curves, lines and heatmaps from the store of a sweep."""
+"""`mmcl plot`: curves, lines and heat maps from the store of a sweep."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any
 
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
-from mmcl_fast.plotting import curves, sweep
-from mmcl_fast.plotting.style import settings_caption
-from mmcl_fast.sweep.store.reader import check_column, load
-from mmcl_fast.sweep.store.schema import CURVES, DERIVED_NAMES
-from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
-
-PlotKind = Literal["curves", "lines", "heatmap"]
-KEYS = (*SETTINGS, *DERIVED_NAMES)
-FINALS = tuple(f"final_{name}" for name in CURVES)
-SHOWN = 5e-6  # relative; a value is identified by the six digits that messages show
-SUFFIXES = (".png", ".pdf")
+from mmcl_fast.plotting import curves
+from mmcl_fast.plotting.figure_data import save_data
+from mmcl_fast.plotting.picture import Picture
+from mmcl_fast.plotting.sweep import draw
 
 
-def plot_command(  # noqa: PLR0913 - one argument per flag
-    store: Path,
-    kind: PlotKind,
-    *,
-    x: str | None,
-    y: str | None,
-    value: str | None,
-    hue: str,
-    where: Sequence[str],
-    out: Path,
+def plot_command(
+    store: Path, shown: dict[str, Any], *, size: str | None, dpi: float, data: bool, out: Path
 ) -> int:
     """Plot the rows of a store.
 
     Args:
         store: Directory of the store.
-        kind: curves over epochs, lines over a setting, or a heatmap of two.
-        x: Setting of the horizontal axis (lines, heatmap).
-        y: Setting of the vertical axis (heatmap).
-        value: Plotted quantity; default: the four curves, or final_ood_accuracy.
-        hue: Setting that distinguishes lines, or panels.
-        where: Conditions NAME=VALUE on the rows.
-        out: Output file, .png or .pdf.
+        shown: Fields of a `Picture`, but for its size.
+        size: Width and height in inches, `7,3`.
+        dpi: Dots per inch.
+        data: Write a CSV file beside the picture.
+        out: Output file.
 
     Returns: Exit status 0.
     """
-    if out.suffix not in SUFFIXES:
-        raise ConfigError(f"out: expected a file ending in .png or .pdf, got {str(out)!r}")
-    keys = _keys(kind, x, y, hue)
-    values = _values(kind, value)
-    conditions = [_condition(text) for text in where]
-    needed = [*KEYS, "status", *values]
-    table = _filtered(load(store, needed), conditions)
-    for flag, name in zip(("x", "y"), keys[:-1], strict=False):
-        _check_numbers(table, flag, name)
-    cells_of = {name: over_seeds(table, keys, name) for name in values}
-    for name, cells in cells_of.items():
-        if not np.isfinite(cells.mean).any():
-            raise ConfigError(f"{name}: expected a value somewhere, got none (never evaluated?)")
+    curves.check_file(out, dpi)
+    picture = Picture(size=None if size is None else _parse_size(size), **shown)
+    drawn = draw(store, picture)
     prepare_directory(out.parent)
-    one = next(iter(cells_of.values()))
-    fixed = settings_caption(_fixed(table, keys))
-    if kind == "curves":
-        figure = sweep.sweep_curves(cells_of, hue, fixed)
-    elif kind == "lines":
-        figure = sweep.sweep_lines(one, keys[0], hue, values[0], fixed)
-    else:
-        figure = sweep.sweep_heat(one, (keys[0], keys[1]), hue, values[0], fixed)
-    curves.save(figure, out)
-    _report(one, out)
+    curves.save(drawn.figure, out, dpi=dpi, style=picture.style)
+    if data:
+        save_data(drawn, out.with_suffix(".csv"))
+    sys.stdout.write(f"wrote {out}: {drawn.runs} runs in {drawn.points} points\n")
+    if drawn.left_out:
+        sys.stderr.write(f"mmcl: {drawn.left_out} diverged or failed runs are left out\n")
     return 0
 
 
-def _fixed(table: pa.Table, keys: Sequence[str]) -> dict[str, Any]:
-    """Settings that are the same in every row, and no axis or line of the picture."""
-    found = {}
-    for name in KEYS:
-        values = pc.unique(table[name])
-        if name not in keys and len(values) == 1 and values[0].is_valid:
-            found[name] = values[0].as_py()
-    return found
+def _parse_size(text: str) -> tuple[float, float]:
+    """`WIDTH,HEIGHT` in inches."""
+    try:
+        width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"size: expected WIDTH,HEIGHT in inches, got {text!r}") from None
+    return width, height
 
 
-def _keys(kind: PlotKind, x: str | None, y: str | None, hue: str) -> list[str]:
-    """Key columns in the order x, y, hue; raises if a kind lacks one, or does not take one."""
-    axes = {"curves": 0, "lines": 1, "heatmap": 2}[kind]
-    keys = []
-    for k, (flag, name) in enumerate((("x", x), ("y", y))):
-        if k < axes and name is None:
-            raise ConfigError(f"{flag}: expected a setting with --kind {kind}, got none")
-        if k >= axes and name is not None:
-            raise ConfigError(f"{flag}: expected none with --kind {kind}, got {name}")
-        if name is not None:
-            check_column(name, KEYS)
-            keys.append(name)
-    check_column(hue, KEYS)
-    if len({*keys, hue}) < len(keys) + 1:
-        raise ConfigError(f"hue: expected another setting than --x and --y, got {hue}")
-    return [*keys, hue]
-
-
-def _values(kind: PlotKind, value: str | None) -> tuple[str, ...]:
-    known = CURVES if kind == "curves" else FINALS
-    if value is None:
-        return CURVES if kind == "curves" else ("final_ood_accuracy",)
-    check_column(value, known)
-    return (value,)
-
-
-def _condition(text: str) -> tuple[str, str]:
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not name or not value:
-        raise ConfigError(f"where: expected name=value, got {text!r}")
-    check_column(name, KEYS)
-    return name, value
-
-
-def _filtered(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table:
-    """Rows that meet every condition; numbers match to six digits."""
-    for name, text in conditions:
-        column = table[name]
-        if pa.types.is_string(column.type):
-            matches = pc.equal(column, text)
-        else:
-            try:
-                number = float(text)
-            except ValueError:
-                raise ConfigError(f"where: expected a number for {name}, got {text!r}") from None
-            given = column.to_numpy().astype(float)
-            matches = pa.array(np.isclose(given, number, rtol=SHOWN, atol=0.0))
-        chosen = table.filter(matches)
-        if not len(chosen):
-            values = sorted(set(column.drop_null().to_pylist()))
-            there = ", ".join(dict.fromkeys(_shown(v) for v in values))
-            raise ConfigError(
-                f"where: expected a value of {name} in the store ({there}), got {text}"
-            )
-        table = chosen
-    return table
-
-
-def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
-
-
-def _check_numbers(table: pa.Table, flag: str, name: str) -> None:
-    """Raise ConfigError for an axis that is not a number in every row."""
-    if pa.types.is_string(table[name].type):
-        raise ConfigError(f"{flag}: expected a setting with numbers, got {name}")
-    if table[name].null_count:
-        raise ConfigError(f"{flag}: expected {name} to be a number in every row, got none in some")
-
-
-def _report(cells: Cells, out: Path) -> None:
-    runs = int(cells.count.sum())
-    sys.stdout.write(f"wrote {out}: {runs} runs in {len(cells)} points\n")
-    if left := int(cells.left_out.sum()):
-        sys.stderr.write(f"mmcl: {left} diverged or failed runs are left out\n")
-
-
-__all__ = ["PlotKind", "plot_command"]
+__all__ = ["plot_command"]

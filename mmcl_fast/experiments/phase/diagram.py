@@ -65,7 +65,7 @@ class Phase:
         left_out: Runs that diverged or failed.
     """
 
-    name: PlaneName
+    name: str
     plane: Plane
     xs: list[float]
     ys: list[float]
@@ -130,7 +130,7 @@ def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
 
 
 def run_phase(
-    name: PlaneName,
+    plane: PlaneName | Plane,
     store: Path,
     *,
     points: int,
@@ -142,7 +142,7 @@ def run_phase(
     """Compute the runs of a plane that a store lacks, and read the diagram from the store.
 
     Args:
-        name: Of the plane.
+        plane: Of the theory, by its name, or any other.
         store: Directory of the store; ConfigError if it holds another plan.
         points: Values of each axis, >= 2.
         seeds: Seeds of each cell.
@@ -150,7 +150,8 @@ def run_phase(
         workers: Processes; default: one per core.
         told: See `sweep.run_sweep`.
     """
-    plane = PLANES[name]
+    name = plane.name if isinstance(plane, Plane) else plane
+    plane = plane if isinstance(plane, Plane) else PLANES[plane]
     plan = phase_plan(plane, points, seeds, epochs)
     result = run_sweep(plan, store, policy=Policy(workers=workers), told=told)
     xs, ys = plane.x.values(points), plane.y.values(points)

@@ -6,4 +6,7 @@ from typing import Literal
 
 PlaneName = Literal["n-snr", "cmu-nsnr2", "d", "m"]
 
-__all__ = ["PlaneName"]
+AXIS_NAMES = ("n", "d", "m", "snr", "n_snr2", "c_mu", "noise_rate", "noise_start")
+"""Columns that can be an axis of a plane."""
+
+__all__ = ["AXIS_NAMES", "PlaneName"]

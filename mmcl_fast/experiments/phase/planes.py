@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.experiments import borders
+from mmcl_fast.experiments.borders import TheoryPoint
+from mmcl_fast.experiments.phase.names import AXIS_NAMES, PlaneName
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
+from mmcl_fast.theory import Check
 
 Floats = npt.NDArray[np.float64]
 SIGMA_XI = 1.0
-ORDER_ONE = 10.0  # n SNR^2 = Theta(1) is taken to hold within this factor
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
 
@@ -31,14 +33,29 @@ class Range:
     """One axis, logarithmic.
 
     Attributes:
-        name: Column of the store: n, d, m, snr, n_snr2 or c_mu.
-        low: First value.
-        high: Last value.
+        name: Column of the store, one of `AXIS_NAMES`.
+        low: First value, > 0.
+        high: Last value, above it.
+
+    Raises: ConfigError: another name, or another order.
     """
 
     name: str
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if self.name not in AXIS_NAMES:
+            raise ConfigError(
+                f"{self.name}: expected an axis of a plane ({', '.join(AXIS_NAMES)}), got another"
+            )
+        if self.name in WHOLE and self.low < 1:
+            raise ConfigError(f"{self.name}: expected a range from 1 or more, got {self.low:g}")
+        if not 0 < self.low < self.high < math.inf:
+            raise ConfigError(
+                f"{self.name}: expected a range from a number > 0 to a larger one, got "
+                f"{self.low:g}, {self.high:g}"
+            )
 
     def values(self, points: int) -> list[float]:
         """At most `points` values from low to high; integers are not repeated."""
@@ -50,11 +67,28 @@ class Range:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two axes and the fixed settings."""
+    """Two axes and the fixed settings.
+
+    Raises: ConfigError: both axes set the same, or a corner has settings that no run can have.
+    """
 
     x: Range
     y: Range
     base: Scaled = BASE
+
+    def __post_init__(self) -> None:
+        names = (self.x.name, self.y.name)
+        if names[0] == names[1] or set(names) == {"snr", "n_snr2"}:
+            raise ConfigError(f"y: expected an axis that sets another thing than {names[0]}")
+        for x in (self.x.low, self.x.high):
+            for y in (self.y.low, self.y.high):
+                self.cell(x, y)
+
+    @property
+    def name(self) -> str:
+        """Its own, or its axes'."""
+        known = (name for name, plane in PLANES.items() if plane == self)
+        return next(known, f"{self.x.name}-{self.y.name}")
 
     def at(self, x: float, y: float) -> Scaled:
         """Settings at a point of the plane; sizes need not be integers."""
@@ -79,45 +113,33 @@ PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
 
 
 def log_t1_ratio(point: Scaled, modality: str) -> float:
-    """Log of T1 of the noise (Lemma 5.2) over T1 of the signal (Lemma 5.4); > 0: signal is first.
-
-    Single-modal training is Lemma 5.4's rate with C_mu = 1: its signal meets only itself.
-    """
-    shared = {"sigma_0": point.sigma_0, "eta": point.eta, "m": point.m, "tau": point.tau}
-    noise = t1_single(sigma_xi=SIGMA_XI, d=point.d, n=point.n, **shared)
-    c_mu = point.c_mu if modality == "multi" else 1.0
-    return math.log(noise / t1_multi(mu_norm=point.mu_norm, c_mu=c_mu, **shared))
+    """`borders.log_t1_ratio` at a point of a plane."""
+    return borders.log_t1_ratio(_theory(point), modality)
 
 
 def conditions(point: Scaled, modality: str) -> list[Check]:
-    """Assumption 4.1 at a point; its conditions on modality B for multi-modal training only."""
-    checks = assumption_4_1(
+    """`borders.conditions` at a point of a plane."""
+    return borders.conditions(_theory(point), modality)
+
+
+def margin(point: Scaled, modality: str) -> float:
+    """`borders.margin` at a point of a plane."""
+    return borders.margin(_theory(point), modality)
+
+
+def _theory(point: Scaled) -> TheoryPoint:
+    return TheoryPoint(
         n=point.n,
         d=point.d,
         m=point.m,
         eta=point.eta,
+        tau=point.tau,
         sigma_0=point.sigma_0,
         sigma_xi=SIGMA_XI,
         sigma_eps=TrainConfig().sigma_eps,
         mu_norm=point.mu_norm,
         mu_b_norm=point.c_mu * point.mu_norm,
-        order_one=ORDER_ONE,
     )
-    return [c for c in checks if modality == "multi" or not c.condition.startswith("C_mu")]
-
-
-def margin(point: Scaled, modality: str) -> float:
-    """Margin of Assumption 4.1: log of the factor to its nearest boundary, < 0 where it fails."""
-    margins = []
-    for check in conditions(point, modality):
-        ratio = math.log(check.left / check.right)
-        if ">=" in check.condition:
-            margins.append(ratio)
-        elif "<=" in check.condition:
-            margins.append(-ratio)
-        else:
-            margins.append(math.log(ORDER_ONE) - abs(ratio))
-    return min(margins)
 
 
 def overlay(

@@ -36,12 +36,14 @@ class Outline:
         dtype: See `Plan.dtype`.
         digests: Hash of each shard's runs.
         sizes: Number of each shard's runs.
+        swept: Names of the settings on the plan's axes.
     """
 
     runs: int
     dtype: str
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
+    swept: tuple[str, ...]
 
     @property
     def shards(self) -> int:
@@ -137,6 +139,7 @@ def read_outline(store: Path) -> Outline:
             str(metadata["dtype"]),
             tuple(metadata["shard_digests"]),
             tuple(metadata["shard_sizes"]),
+            tuple(str(name) for names, _ in metadata["axes"] for name in names),
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmcl_fast.sweep.store.schema import part_schema
 from mmcl_fast.sweep.store.store import Store, checked_info, readable
 
 READERS = 4
+AHEAD = 2 * READERS
 
 
 def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -34,6 +36,27 @@ def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises: OutputError: no store, or a part (which is named) is corrupt or of another plan.
         ConfigError: an unknown column; the message has the nearest one.
     """
+    schema, tables = read_parts(store, columns)
+    whole = pa.concat_tables([schema.empty_table(), *tables])
+    runs = whole["run_id"].to_numpy()
+    if (np.diff(runs) < 0).any():
+        whole = whole.take(np.argsort(runs, kind="stable"))
+    return whole.select(list(schema.names if columns is None else columns))
+
+
+def read_parts(
+    store: str | Path, columns: Sequence[str] | None = None
+) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Rows of a store part by part, so that a store larger than memory can be read.
+
+    Args:
+        store: Directory of the store.
+        columns: As for `load`; run_id is always read.
+
+    Returns: The columns read, and each part's rows, in the order of the shards; parts are read
+        ahead by threads.
+    Raises: As `load`.
+    """
     folder = Store(Path(store))
     paths = list(folder.present().values())  # before the plan, which another process may extend
     plan = read_outline(folder.path)
@@ -50,13 +73,19 @@ def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
             part = file.read(columns=selected.names, use_threads=False)
             return part.select(selected.names).cast(selected)
 
+    return selected, _in_order(one, paths)
+
+
+def _in_order(one: Callable[[Path], pa.Table], paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """Each part's table, at most `AHEAD` of them read and not yet asked for."""
     with ThreadPoolExecutor(READERS) as readers:
-        tables = list(readers.map(one, paths))
-    whole = pa.concat_tables([selected.empty_table(), *tables])
-    runs = whole["run_id"].to_numpy()
-    if (np.diff(runs) < 0).any():
-        whole = whole.take(np.argsort(runs, kind="stable"))
-    return whole.select(requested)
+        waiting: deque[Future[pa.Table]] = deque()
+        for path in paths:
+            waiting.append(readers.submit(one, path))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def check_column(name: str, known: Sequence[str]) -> None:
@@ -67,4 +96,4 @@ def check_column(name: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{name}: unknown column; {hint}")
 
 
-__all__ = ["check_column", "load"]
+__all__ = ["check_column", "load", "read_parts"]

@@ -26,6 +26,7 @@ from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.plotting import curves, phase
 
 NAMES = list(PLANES)
+MODALITIES = ("single", "multi")
 SMALL = Plane(Range("n", 8, 16), Range("snr", 0.02, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
 
 
@@ -285,9 +286,44 @@ def test_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
     assert "18 computed now" in capsys.readouterr().out
 
 
+def test_any_two_axes(tmp_path: Path, capsys) -> None:
+    flags = ["--x", "m=2,8", "--y", "c_mu=0.5,4", "--points", "3", "--seeds", "1", "--epochs", "5"]
+    assert mmcl(["phase", *flags, "--workers", "1", "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "phase.json").read_text())
+    assert told["plane"] == "m-c_mu"
+    assert told["x"] == {"name": "m", "values": [2.0, 4.0, 8.0]}
+    assert told["y"]["values"] == pytest.approx([0.5, math.sqrt(2.0), 4.0])
+    assert told["fixed"]["n_snr2"] == 1.25
+    assert (tmp_path / "phase.png").stat().st_size > 5000
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("names", [("noise_rate", "noise_start"), ("c_mu", "snr"), ("n", "d")])
+def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
+    ranges = {"n": (10, 200), "d": (1e3, 1e6), "c_mu": (1, 8), "snr": (0.01, 0.5)}
+    x, y = (Range(name, *ranges.get(name, (0.01, 0.5))) for name in names)
+    plane = Plane(x, y)
+    assert plane.name == f"{names[0]}-{names[1]}"
+    xs, ys = x.values(3), y.values(3)
+    empty = np.full(3, np.nan)
+    maps = {m: Map(np.full((3, 3), 0.7), np.zeros((3, 3)), empty, empty) for m in MODALITIES}
+    figure = phase.phase(Phase(plane.name, plane, xs, ys, range(2), 20, maps, 0))
+    fixed = figure.legends[0].get_title().get_text()
+    assert ("SNR}^2$ = 1.25" in fixed) == ("snr" not in names)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("= 2.66" in text for text in labels) == ("c_mu" in names)
+    assert not any("0.1, 1, 10" in text for text in labels), "guides are of n and SNR"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--x", "mm=2,4"], "mm: expected an axis of a plane (n, d, m, snr, n_snr2,"),
+        (["--x", "m=4"], "x: expected NAME=LOW,HIGH, such as m=2,512, got 'm=4'"),
+        (["--x", "m=4,2"], "m: expected a range from a number > 0 to a larger one, got 4, 2"),
+        (["--x", "d=0.1,4"], "d: expected a range from 1 or more, got 0.1"),
+        (["--y", "c_mu=1,4"], "y: expected an axis that sets another thing than c_mu"),
+        (["--x", "snr=0.1,4"], "y: expected an axis that sets another thing than snr"),
         (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
         (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),
         (["--epochs", "0"], "epochs: expected an integer >= 1, got 0"),
