@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from operator import attrgetter
@@ -20,13 +20,20 @@ from mmcl_fast.engines import (
     free_gpu_bytes,
     memory_bytes,
 )
-from mmcl_fast.training.loop import Callback, train_batch
+from mmcl_fast.errors import ConfigError
+from mmcl_fast.training.loop import train_batch
+from mmcl_fast.training.observers import Callback, Metric, check_callback, check_metrics
 from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
 
-def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None) -> list[Run]:
+def train_many(
+    configs: Iterable[TrainConfig],
+    on_epoch: Callback | None = None,
+    *,
+    metrics: Mapping[str, Metric] | None = None,
+) -> list[Run]:
     """Train many runs, in batches of runs that differ only in what the engine allows.
 
     Every engine allows different seeds; `triton` and `native` also d, norms, noise levels, tau and
@@ -35,10 +42,17 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
 
     Args:
         configs: Settings of each run; any may differ, in any order.
-        on_epoch: Called before training and after each epoch of each batch.
+        on_epoch: Called with an `EpochInfo` of each batch before training and after each epoch. If
+            it returns "stop" all runs of the batch end there; a bool tensor [R] ends those that it
+            marks. They keep their curves, and the other batches are trained.
+        metrics: As for `train`.
 
     Returns: One run per config, in the order given.
+    Raises: ConfigError, DataError, EngineRefusedError: before any work starts.
     """
+    check_callback(on_epoch)
+    chosen_metrics = check_metrics(metrics)
+    configs = _configs(configs)
     runs: dict[int, Run] = {}
     started: list[tuple[list[int], Recorder]] = []
 
@@ -55,7 +69,7 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
                 1 if _may_overlap(resolved[0]) and _fits_beside(resolved[0], batch_bytes) else 0
             )
             finish(leaving=under_way)
-            started.append((batch, _start(resolved, on_epoch)))
+            started.append((batch, _start(resolved, on_epoch, chosen_metrics)))
             finish(leaving=under_way)
         finish(leaving=0)
     except BaseException:
@@ -88,7 +102,27 @@ def _batches(
             yield [k for k, _ in part], resolved, len(part) * bytes_of_run
 
 
-def _start(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorder:
+def _configs(configs: Iterable[TrainConfig]) -> list[TrainConfig]:
+    """The configs of any iterable, each checked to be one."""
+    if not isinstance(configs, Iterable):
+        raise ConfigError(
+            f"configs: expected TrainConfigs in a list or another iterable, got {_kind(configs)}"
+        )
+    given = list(configs)
+    for k, cfg in enumerate(given):
+        if not isinstance(cfg, TrainConfig):
+            raise ConfigError(f"configs: expected TrainConfigs, got {_kind(cfg)} at index {k}")
+    return given
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"one {name}" if isinstance(value, TrainConfig) else f"{name} {value!r}"
+
+
+def _start(
+    configs: Sequence[TrainConfig], on_epoch: Callback | None, metrics: Mapping[str, Metric]
+) -> Recorder:
     """Draw and train a batch. On a GPU it still runs at the return, as the batch before it may.
 
     Therefore drawing and engine construction use a side stream.
@@ -101,7 +135,7 @@ def _start(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorde
         with _on_side_stream(device):
             return ENGINES[spec.cfg.engine].build(spec)
 
-    return train_batch(configs, data, on_epoch, build=build)
+    return train_batch(configs, data, on_epoch, build=build, metrics=metrics)
 
 
 def _may_overlap(cfg: TrainConfig) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,9 +34,18 @@ class Checkpoint:
         cfg: Resolved settings; a file of other settings is refused, naming the first difference.
         data: The run's data; a file of other data is refused.
         every: Epochs between writes.
+        metrics: Names of the metrics; a file of a run with others is refused.
     """
 
-    def __init__(self, path: Path, cfg: TrainConfig, data: SignalNoiseData, every: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cfg: TrainConfig,
+        data: SignalNoiseData,
+        every: int,
+        *,
+        metrics: Sequence[str] = (),
+    ) -> None:
         if every < 1:
             raise ConfigError(f"checkpoint_every: expected an integer >= 1, got {every}")
         if not path.parent.is_dir():
@@ -47,6 +57,7 @@ class Checkpoint:
             "format": FORMAT,
             "config": json.dumps(cfg.to_dict()),
             "data": _fingerprint(data),
+            "metrics": json.dumps(sorted(metrics)),
         }
         self._resumed = self._read() if path.exists() else None
 
@@ -92,6 +103,12 @@ class Checkpoint:
         if metadata["data"] != self._metadata["data"]:
             raise ConfigError(
                 f"checkpoint: expected a run on the same data, got other data in "
+                f"{str(self._path)!r}; take another file or remove it"
+            )
+        names, expected = metadata.get("metrics", "[]"), self._metadata["metrics"]
+        if names != expected:
+            raise ConfigError(
+                f"checkpoint: expected a run with metrics {expected}, got one with {names} in "
                 f"{str(self._path)!r}; take another file or remove it"
             )
         return int(metadata["epoch"]), state

@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import TwoLayerEncoder
+from mmcl_fast.training.span import modality_index, require_coordinates, weights_in_span
 
-Status = Literal["finished", "diverged"]
+Status = Literal["finished", "diverged", "stopped"]
 
 
 @dataclass(frozen=True)
 class Run:
     """Result of one training run.
 
-    Curves have epochs + 1 entries: before training, and after each epoch.
+    Curves have epochs + 1 entries: before training, and after each epoch; those of a run that a
+    callback stopped end at that epoch.
 
     Attributes:
         config: The resolved settings (engine, device and temperature are the ones used).
@@ -42,8 +42,12 @@ class Run:
         rho_curve: rho at those epochs, [k, m, n].
         gamma_b_curve: gamma_curve of modality B; None if single-modal.
         rho_b_curve: rho_curve of modality B; None if single-modal.
-        status: "finished", or "diverged": curves are NaN from `diverged_at` on.
+        status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
+            callback, after `stopped_at` updates: all but `config` is then as of a run of so many
+            epochs.
         diverged_at: First epoch whose loss is not finite, or None.
+        stopped_at: Last epoch of a stopped run, or None.
+        metrics: Curves of own metrics by name, float64, [epochs + 1].
     """
 
     config: TrainConfig
@@ -62,6 +66,8 @@ class Run:
     rho_b_curve: Tensor | None = None
     status: Status = "finished"
     diverged_at: int | None = None
+    stopped_at: int | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)
@@ -91,39 +97,29 @@ class Run:
         """Final weights of an encoder, [m, d] (or [m, d_b]).
 
         Raises:
-            ConfigError: The run has none (single-modal runs have no modality B, reduced data no
-                R^d).
+            ConfigError: `modality` is another word; or the run has none (single-modal runs have no
+                modality B, reduced data no R^d).
         """
-        if modality == "b" and not self.config.is_multi:
-            raise ConfigError("modality: expected a for a single-modal run, got b")
-        if self.config.data == "reduced":
-            raise ConfigError(
-                "weights: expected explicit data, got reduced (weights in R^d do not exist)"
-            )
-        k = "ab".index(modality)
+        k = modality_index(self.config, modality)
+        require_coordinates(self.config)
         if self._weights is not None:
             return self._weights[k]
         if self._span is None:
             raise ConfigError("weights: expected a finished run, got one without coefficients")
-        data = as_data(self.config, self._data)
-        names = ("weights", "mu", "noise") if k == 0 else ("weights_b", "mu_b", "noise_b")
-        vectors: list[Tensor] = [getattr(data, name) for name in names]
-        initial, mu, noise = vectors
-        span = self._span[k]
-        along_noise = aligned(span.noise) @ aligned(noise)
-        return span.initial * initial + torch.outer(span.mu, mu) + along_noise
+        return weights_in_span(self._span[k], as_data(self.config, self._data), k)
 
     def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""
         return TwoLayerEncoder(self.weights(modality), self.config.q)
 
     def curves(self) -> Mapping[str, Tensor]:
-        """The four curves by name."""
+        """The four curves by name, and own metrics."""
         return {
             "loss": self.loss,
             "ood_accuracy": self.ood_accuracy,
             "signal": self.signal,
             "noise": self.noise,
+            **self.metrics,
         }
 
     def final(self) -> dict[str, Any]:

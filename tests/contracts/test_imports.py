@@ -54,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
+    "metrics": {"errors", "losses", "training"},
     "sweep": set(),
     "sweep.plan": {"__init__", "config", "engines", "environment", "errors", "training"},
     "sweep.store": {"_native", "config", "environment", "errors", "files", "sweep.plan"},
@@ -247,9 +248,9 @@ def test_public_names_are_these() -> None:
     assert mmcl_fast.__all__ == sorted(mmcl_fast.__all__, key=lambda n: (n.lower() == n, n))
     assert set(mmcl_fast.__all__) == {
         "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
-        "InfoNCELoss", "MmclError", "OutputError", "Run", "SignalNoiseData", "TrainConfig",
-        "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce", "losses", "reference",
-        "sweep", "theory", "train", "train_many",
+        "InfoNCELoss", "MmclError", "OutputError", "Run", "RunState", "SignalNoiseData",
+        "TrainConfig", "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce",
+        "losses", "metrics", "reference", "sweep", "theory", "train", "train_many",
     }  # fmt: skip
 
 
