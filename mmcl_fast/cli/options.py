@@ -74,6 +74,8 @@ class Train:
     """Directory of the results."""
     checkpoint_every: int = 0
     """Epochs between checkpoints; re-running the same command resumes from the last. 0: none."""
+    metric: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """An own metric, module:function or name=module:function; mmcl_fast.metrics has some."""
     threads: int | None = None
     """CPU threads; above 1 GFLOP an epoch, curves depend on them by rounding."""
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -92,7 +94,7 @@ class Train:
         from mmcl_fast.cli.commands.train import train_command
 
         _set_threads("threads", self.threads)
-        return train_command(self.config, self.out, self.checkpoint_every)
+        return train_command(self.config, self.out, self.checkpoint_every, self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,8 @@ class Sweep:
     """An axis: m=16,64,256, snr=linspace(0.05,0.5,10), n=geomspace(10,1000,5), modality=both."""
     zip: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
     """An axis that varies jointly with the other --zip axes."""
+    metric: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """An own metric, module:function or name=module:function; mmcl_fast.metrics has some."""
     seeds: int | None = None
     """Seeds of each combination, from --first-seed upwards. Default: 1."""
     first_seed: int | None = None
@@ -216,6 +220,7 @@ class Sweep:
             Spec(self.config) if self.spec is None else read_spec(self.spec),
             grid=self.grid,
             zipped=self.zip,
+            metrics=self.metric,
             seeds=self.seeds,
             first_seed=self.first_seed,
             out=self.out,

@@ -117,7 +117,7 @@ def test_diverged_runs_are_rows_and_failed_ones_are_no_success(
     assert run(["sweep", *SMALL, *wild, "--out", str(tmp_path / "wild")]) == 0
     assert "diverged" in capsys.readouterr().out
 
-    def fails(configs: object) -> None:
+    def fails(configs: object, **options: object) -> None:
         raise ArithmeticError("odd")
 
     good = shard.train_many

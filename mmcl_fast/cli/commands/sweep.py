@@ -27,6 +27,7 @@ from mmcl_fast.sweep.execute.runner import (
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
 from mmcl_fast.sweep.plan.axes import Value, parse_axis
+from mmcl_fast.sweep.plan.metric_paths import parse_metrics
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.plan.shards import run_seconds
 from mmcl_fast.sweep.plan.spec_file import Spec
@@ -57,6 +58,7 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
     *,
     grid: Sequence[str],
     zipped: Sequence[str],
+    metrics: Sequence[str],
     seeds: int | None,
     first_seed: int | None,
     out: Path,
@@ -71,6 +73,7 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
         spec: The sweep of a file, which the other arguments override.
         grid: Axes `name=values`.
         zipped: Axes that vary jointly.
+        metrics: Own metrics `module:function` or `name=module:function`.
         seeds: Number of seeds per combination.
         first_seed: The first seed.
         out: Directory of the store.
@@ -86,6 +89,7 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
         zipped=spec.zipped | _axes("zip", zipped),
         seeds=spec.seeds if seeds is None else seeds,
         first_seed=spec.first_seed if first_seed is None else first_seed,
+        metrics=spec.metrics | parse_metrics(metrics),
     )
     sys.stdout.write(_described(plan) + "\n")
     if dry_run:
@@ -122,7 +126,7 @@ def _described(plan: Plan) -> str:
 
 def _core_seconds(plan: Plan) -> float:
     counts = np.bincount(plan.point_of)
-    return float(np.dot([run_seconds(cfg) for cfg in plan.points], counts))
+    return float(np.dot([run_seconds(cfg, len(plan.metrics)) for cfg in plan.points], counts))
 
 
 def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves as plotting
+from mmcl_fast.sweep.plan.metric_paths import import_metrics, metric_paths, parse_metrics
 from mmcl_fast.training import train
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
@@ -25,18 +27,22 @@ CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
 
 
-def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
+def train_command(
+    cfg: TrainConfig, out: Path, checkpoint_every: int, metrics: Sequence[str] = ()
+) -> int:
     """Train; write run.json, curves.npz, curves.png and weights.safetensors to `out`.
 
     Args:
         cfg: Settings of the run.
         out: Directory of the results, created if absent.
         checkpoint_every: Epochs between checkpoints, from which a re-run resumes; 0: none.
+        metrics: Own metrics `module:function` or `name=module:function`.
 
     Returns: Exit status: 0, or 1 if the run diverged (its curves up to there are written).
     """
     if checkpoint_every < 0:
         raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
+    chosen_metrics = import_metrics(metric_paths(parse_metrics(metrics)))
     resolve(cfg)
     check_drawable(cfg)
     prepare_directory(out)
@@ -45,6 +51,7 @@ def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
         run = train(
             cfg,
             on_epoch=lambda info: shown.advance("training", info.epoch),
+            metrics=chosen_metrics,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every or 1,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
         return
     for cfg, how in zip(plan.points, plan.numerics, strict=True):
         resolve_engine(cfg)
-        if (here := numerics_of(cfg)) != how:
+        if (here := numerics_of(cfg, measures=bool(plan.metrics))) != how:
             raise ConfigError(
                 f"engine: expected what the plan was made with ({how}), got {here}; rows would "
                 "agree to rounding only: --allow-other-engine accepts it, and marks them"
@@ -263,9 +264,9 @@ def _check_disk(runs: int, plan: Plan, store: Store) -> None:
 def disk_bytes(plan: Plan, runs: int | None = None) -> int:
     """Estimated bytes of a plan's last `runs` runs (default: all); curves hardly compress."""
     chosen = plan.point_of if runs is None else plan.point_of[len(plan) - runs :]
-    each = np.array(
-        [3.2 * (c.epochs + 1) * (4 if c.dtype == "float32" else 8) + 200 for c in plan.points]
-    )
+    of_metrics = 8 * len(plan.metrics)
+    of_epoch = [3.2 * (4 if c.dtype == "float32" else 8) + of_metrics for c in plan.points]
+    each = np.array([(c.epochs + 1) * b + 200 for c, b in zip(plan.points, of_epoch, strict=True)])
     return int(each[chosen].sum())
 
 
@@ -276,7 +277,7 @@ def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
         return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)))
     from mmcl_fast.sweep.execute.local_pool import LocalPool
 
-    return LocalPool(workers, _gpus(plan))
+    return LocalPool(workers, _gpus(plan), path=sys.path if plan.metrics else ())
 
 
 def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:

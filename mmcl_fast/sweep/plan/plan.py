@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
+from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.points import expand, resolve_point
 from mmcl_fast.sweep.plan.shards import cut
@@ -39,6 +41,7 @@ class Plan:
         numerics: Identity of the arithmetic of each point (`numerics.py`), [points].
         combination_of: Index of each run's combination of axis values, the last axis fastest,
             [runs]; None in a plan file of version 0.1.0.
+        metrics: Name and import path of each own metric, sorted.
     """
 
     points: tuple[TrainConfig, ...]
@@ -48,6 +51,7 @@ class Plan:
     axes: tuple[Axis, ...]
     numerics: tuple[str, ...]
     combination_of: npt.NDArray[np.int64] | None
+    metrics: Paths = ()
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -60,7 +64,12 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Hash of everything the results depend on: equal digests, equal rows."""
-        return _digest(self._texts, self.point_of, self.seeds, self.shard_of)
+        return _digest(self._texts, self.metrics, self.point_of, self.seeds, self.shard_of)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the own metrics."""
+        return tuple(name for name, _ in self.metrics)
 
     @property
     def dtype(self) -> str:
@@ -81,7 +90,7 @@ class Plan:
         runs = self.runs_of(shard)
         used, index = np.unique(self.point_of[runs], return_inverse=True)
         texts = [self._texts[k] for k in used]
-        return _digest(texts, index.astype(np.int32), self.seeds[runs], runs)
+        return _digest(texts, self.metrics, index.astype(np.int32), self.seeds[runs], runs)
 
     def config(self, run: int) -> TrainConfig:
         """Settings of one run."""
@@ -121,6 +130,7 @@ def make_plan(
     zipped: Mapping[str, Values] | None = None,
     seeds: int = 1,
     first_seed: int | None = None,
+    metrics: Mapping[str, str | Callable[..., Any]] | None = None,
 ) -> Plan:
     """Plan every run of a grid of settings times seeds, resolved and validated before any work.
 
@@ -133,11 +143,14 @@ def make_plan(
         zipped: Values by setting, varied jointly: lists of one length.
         seeds: Number of seeds, >= 1; every combination is run with the same seeds.
         first_seed: The first seed; default: base.seed.
+        metrics: Further curves by name: functions as for `train`, or their import paths
+            "module:function". Workers import them, so a function of a script is refused.
 
     Returns: The plan; run ids count combinations in the order of the axes, seeds fastest.
     Raises: ConfigError, EngineRefusedError: a setting is unknown, out of range, or cannot be
         trained exactly; the message names the combination.
     """
+    paths = metric_paths(metrics)
     chosen = _chosen(seeds, base.seed if first_seed is None else first_seed)
     axes = make_axes(grid or {}, zipped or {})
     if any("seed" in axis.names for axis in axes):
@@ -164,7 +177,10 @@ def make_plan(
             table[k, :, column] = chosen if value is None else value
         point_of[k] = points.setdefault(resolve_point(bare, combination), len(points))
     combination_of = np.repeat(np.arange(count), seeds)
-    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of)
+    _check_different(point_of.reshape(-1), table.reshape(-1, 3))
+    return assemble(
+        tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of, paths
+    )
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -178,17 +194,8 @@ def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
     return np.arange(seeds, dtype=np.uint64) + np.uint64(first)
 
 
-def assemble(
-    points: tuple[TrainConfig, ...],
-    point_of: npt.NDArray[np.int32],
-    seeds: npt.NDArray[np.uint64],
-    axes: tuple[Axis, ...],
-    combination_of: npt.NDArray[np.int64],
-) -> Plan:
-    """A plan of runs, partitioned into shards.
-
-    Raises: ConfigError: a run occurs twice.
-    """
+def _check_different(point_of: npt.NDArray[np.int32], seeds: npt.NDArray[np.uint64]) -> None:
+    """Raise ConfigError where a run occurs twice."""
     order = np.lexsort((seeds[:, 2], seeds[:, 1], point_of))
     keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])[order]
     same = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
@@ -198,16 +205,28 @@ def assemble(
             f"grid: expected different runs, got equal settings, data_seed and init_seed in runs "
             f"{one} and {two} (of {len(same) + 1} or more)"
         )
-    numerics = tuple(map(numerics_of, points))
-    shard_of = cut(points, point_of)
-    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of)
+
+
+def assemble(
+    points: tuple[TrainConfig, ...],
+    point_of: npt.NDArray[np.int32],
+    seeds: npt.NDArray[np.uint64],
+    axes: tuple[Axis, ...],
+    combination_of: npt.NDArray[np.int64],
+    metrics: Paths = (),
+) -> Plan:
+    """A plan of different runs, partitioned into shards."""
+    numerics = tuple(numerics_of(cfg, measures=bool(metrics)) for cfg in points)
+    shard_of = cut(points, point_of, metrics=len(metrics))
+    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of, metrics)
 
 
 _settings = attrgetter(*FIELD_NAMES)
 
 
-def _digest(texts: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
-    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
+def _digest(texts: Sequence[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
+    named = [f"metric {name} {path}" for name, path in metrics]
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts, *named]).encode())
     for array in arrays:
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

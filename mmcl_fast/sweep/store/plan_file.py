@@ -36,12 +36,14 @@ class Outline:
         dtype: See `Plan.dtype`.
         digests: Hash of each shard's runs.
         sizes: Number of each shard's runs.
+        metric_names: Names of the own metrics.
     """
 
     runs: int
     dtype: str
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
+    metric_names: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -75,6 +77,7 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
         "digest": plan.digest,
         "axes": [[list(axis.names), [list(row) for row in axis.rows]] for axis in plan.axes],
         "dtype": plan.dtype,
+        "metrics": [list(pair) for pair in plan.metrics],
         "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
         "shard_sizes": np.bincount(plan.shard_of).tolist(),
     }
@@ -137,6 +140,7 @@ def read_outline(store: Path) -> Outline:
             str(metadata["dtype"]),
             tuple(metadata["shard_digests"]),
             tuple(metadata["shard_sizes"]),
+            tuple(name for name, _ in metadata.get("metrics", [])),
         )
 
 
@@ -185,6 +189,7 @@ def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
         axes,
         tuple(numerics),
         table["combination"].to_numpy() if "combination" in table.column_names else None,
+        tuple((str(name), str(path)) for name, path in metadata.get("metrics", [])),
     )
 
 

@@ -117,10 +117,10 @@ def test_a_run_that_raises_is_a_row_with_a_traceback(
     plan = make_plan(BASE, seeds=4)
     good = shard.train_many
 
-    def fails(configs: list[TrainConfig]) -> list:
+    def fails(configs: list[TrainConfig], **options: object) -> list:
         if any(cfg.seed in (1, 3) for cfg in configs):
             raise ArithmeticError("no such\nnumber")
-        return good(configs)
+        return good(configs, **options)
 
     monkeypatch.setattr(shard, "train_many", fails)
     store = tmp_path / "store"
