@@ -54,6 +54,8 @@ def test_a_plan_of_other_metrics_is_another_plan(tmp_path: Path, compute: Callab
     plain, measured = (make_plan(BASE, metrics=x) for x in (None, GIVEN))
     assert plain.digest != measured.digest
     assert make_plan(BASE, metrics={}).digest == plain.digest
+    renamed = make_plan(BASE, metrics={"edge": metrics.margin, "rank": GIVEN["rank"]})
+    assert renamed.digest != measured.digest
     compute(plain, tmp_path)
     for policy in ({}, {"extend": True}):
         with pytest.raises(ConfigError, match="metrics: none in the store, margin = mmcl_fast"):
@@ -93,10 +95,13 @@ SMALL = ["--n", "12", "--d", "60", "--epochs", "3", "--n-test", "10", "--data", 
 def test_a_module_of_ones_own_from_the_command_line(tmp_path: Path) -> None:
     """As the program is called: a worker finds the module in the folder that it is called in."""
     (tmp_path / "own_metrics.py").write_text(OWN)
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "shared_metrics.py").write_text("def one(state): return 1")
     (tmp_path / "spec.toml").write_text('seeds = 2\n[metrics]\nm2 = "mmcl_fast.metrics:margin"\n')
     flags = ["--grid", "m=4,8", "--metric", "own_metrics:spread", "--out", "store"]
+    flags += ["--metric", "shared_metrics:one"]
     # Without `-m`, whose folder is on the path of modules.
-    code = "import sys; sys.path.pop(0); from mmcl_fast.cli import main; main()"
+    code = "import sys; sys.path[0] = 'library'; from mmcl_fast.cli import main; main()"
     command = [sys.executable, "-c", code, "sweep", "spec.toml", *SMALL, *flags]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1, "a run failed"
