@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -105,6 +105,17 @@ class TrainConfig:
     """Epochs between evaluations of OOD accuracy (the last epoch always counts). 0: never."""
     coefficients_every: int = 0
     """Epochs between stored gamma and rho. 0: only the final ones."""
+
+    def __new__(cls, *positional: object, **settings: object) -> TrainConfig:
+        """An instance, whose fields `__init__` fills; refuses what is no setting by its name."""
+        if positional:
+            raise ConfigError(
+                f"TrainConfig: expected settings by name, such as n=100, got {positional[0]!r}"
+            )
+        for name in settings:
+            if name not in _KINDS:
+                raise ConfigError(unknown_setting(name))
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
@@ -215,6 +226,7 @@ _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
+_SIMILAR = 0.6  # of difflib: 1 is the same word
 DEFAULT_MOMENTUM = 0.9
 FLOAT_MAX = {
     "float32": float.fromhex("0x1.fffffep+127"),
@@ -256,9 +268,50 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
 
 def unknown_setting(name: str) -> str:
     """The message for a setting that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, FIELD_NAMES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
+    near = nearest(name, FIELD_NAMES)
+    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
     return f"{name}: unknown setting{hint}"
+
+
+# What other programs call a setting.
+_OTHER_NAMES = MappingProxyType(
+    {
+        "activation": "q",
+        "batch": "batch_size",
+        "dim": "d",
+        "hidden": "m",
+        "input_dim": "d",
+        "iterations": "epochs",
+        "l2": "weight_decay",
+        "learning_rate": "eta",
+        "lr": "eta",
+        "mu": "mu_norm",
+        "n_samples": "n",
+        "neurons": "m",
+        "power": "q",
+        "samples": "n",
+        "sigma": "sigma_xi",
+        "steps": "epochs",
+        "temperature": "tau",
+        "wd": "weight_decay",
+        "width": "m",
+    }
+)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name among `known` that another probably means: synonym, whole name, or most similar."""
+    names = list(known)
+    synonym = _OTHER_NAMES.get(name.lower())
+    if synonym in names:
+        return synonym
+    longer = [other for other in names if len(name) > 2 and other.startswith(name)]
+    if len(longer) == 1:
+        return longer[0]
+    # A name of one or two letters resembles too much.
+    long = [other for other in names if len(other) > 2 or abs(len(name) - len(other)) < 2]
+    near = difflib.get_close_matches(name, long, n=1, cutoff=_SIMILAR)
+    return near[0] if near else None
 
 
 @dataclass(frozen=True)
@@ -328,6 +381,11 @@ def _check_combinations(cfg: TrainConfig) -> None:
         raise ConfigError(
             f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
         )
+    if cfg.negatives_per_sample is not None and cfg.negatives_per_sample >= cfg.n:
+        raise ConfigError(
+            f"negatives_per_sample: expected at most n - 1 = {cfg.n - 1} (the other label's "
+            f"samples), got {cfg.negatives_per_sample}"
+        )
     if cfg.negatives_per_sample is None and cfg.negatives_draw == "per_epoch":
         raise ConfigError("negatives_draw: expected fixed where all negatives are used")
     if cfg.is_multi and cfg.augment == "per_epoch":
@@ -389,6 +447,7 @@ __all__ = [
     "RANGES",
     "SEEDS",
     "TrainConfig",
+    "nearest",
     "plain_value",
     "unknown_setting",
 ]

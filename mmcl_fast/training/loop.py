@@ -13,6 +13,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, flop
+from mmcl_fast.errors import ConfigError
 from mmcl_fast.training.checkpoint import Checkpoint
 from mmcl_fast.training.epoch_info import advance
 from mmcl_fast.training.observers import (
@@ -36,7 +37,7 @@ def train(
     *,
     metrics: Mapping[str, Metric] | None = None,
     checkpoint: str | Path | None = None,
-    checkpoint_every: int = 100,
+    checkpoint_every: int | None = 100,
 ) -> Run:
     """Train one run by the paper's gradient descent (7), (10).
 
@@ -49,7 +50,7 @@ def train(
         metrics: Further curves by name, lower case: functions from a `RunState` to a number, called
             before training and after each epoch. `mmcl_fast.metrics` has some.
         checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs.
-        checkpoint_every: Epochs between checkpoints, >= 1.
+        checkpoint_every: Epochs between checkpoints, >= 1; None: about a minute between them.
 
     Returns: The run; with status "diverged" and the curves so far if its loss becomes non-finite.
     Cost: A callback or a metric makes the engine train one epoch a call; `EpochInfo` says what each
@@ -57,6 +58,7 @@ def train(
     Raises: ConfigError, DataError, EngineRefusedError: before any work starts. OutputError: the
         checkpoint cannot be used or written.
     """
+    check_config(cfg)
     check_callback(on_epoch)
     chosen_metrics = check_metrics(metrics)
     resolved = resolve(cfg)
@@ -68,6 +70,13 @@ def train(
         )
     recorder = train_batch([resolved], drawn, on_epoch, checkpoint_file, metrics=chosen_metrics)
     return recorder.runs(drawn if data is not None else [None])[0]
+
+
+def check_config(cfg: object) -> None:
+    """Raise ConfigError for what is no TrainConfig."""
+    if not isinstance(cfg, TrainConfig):
+        hint = "; take TrainConfig(**settings)" if isinstance(cfg, Mapping) else ""
+        raise ConfigError(f"cfg: expected a TrainConfig, got {type(cfg).__name__} {cfg!r}{hint}")
 
 
 def train_batch(
@@ -120,7 +129,8 @@ def _epochs_until_event(cfg: TrainConfig, epoch: int, checkpoint_file: Checkpoin
     periods = (
         cfg.evaluate_every,
         cfg.coefficients_every,
-        checkpoint_file.every if checkpoint_file else 0,
+        # By time: after each epoch there is a look at the clock.
+        (checkpoint_file.every or 1) if checkpoint_file else 0,
     )
     return max(1, min([cfg.epochs - epoch, *(k - epoch % k for k in periods if k)]))
 

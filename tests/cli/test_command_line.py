@@ -97,7 +97,7 @@ def test_train_leaves_curves_and_weights(tmp_path: Path) -> None:
 
 def test_train_continues_from_its_checkpoint(tmp_path: Path) -> None:
     import mmcl_fast
-    from mmcl_fast.cli.commands.train import CHECKPOINT
+    from mmcl_fast.cli.checks import CHECKPOINT
 
     cfg = mmcl_fast.TrainConfig(n=20, d=30, m=4, epochs=6)
 
@@ -160,7 +160,7 @@ MISTAKES = [
     (["train", "--n", "60000", "--d", "2", "--engine", "reference"], "memory: expected a run of"),
     (
         ["figure2"],
-        "figure2: expected a command: figure1, table1, train, sweep, status, plot, phase, theory,",
+        "figure2: expected a command (did you mean figure1?): figure1, table1, train, sweep,",
     ),
     ([], "mmcl: expected a command: figure1,"),
     (["train", "--n"], "--n: expected one argument"),
@@ -206,6 +206,19 @@ def test_info_names_engines_and_backends(capsys: pytest.CaptureFixture) -> None:
     assert run(["info"]) == 0
     said = capsys.readouterr().out
     for word in ("native", "gram", "primal", "reference", "torch", "threads"):
+        assert word in said
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_info_keeps_words_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(["info"]) == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= columns
+    for word in ("scikit-learn", "minibatches,", "coordinates"):
         assert word in said
 
 
@@ -270,7 +283,7 @@ def test_reduced_data_leave_no_weights(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "weights.safetensors").exists()
     (tmp_path / "mine.txt").write_text("not ours")
     capsys.readouterr()
-    assert run(["train", "--d", "1000", "--data", "reduced", *small]) == 0
+    assert run(["train", "--d", "1000", "--data", "reduced", *small, "--overwrite"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "curves.npz",
         "curves.png",

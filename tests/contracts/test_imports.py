@@ -84,12 +84,15 @@ ARROWS: dict[str, set[str]] = {
         "theory", "training",
     },
     "cli": {
-        "__init__", "cli.commands", "config", "errors", "experiments.phase.names",
-        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep", "sweep.plan",
+        "__init__", "cli.checks", "cli.commands", "config", "errors", "experiments.phase.names",
+        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
+        "sweep.plan", "sweep.store",
     },
+    "cli.checks": {"errors", "sweep.plan"},
     "cli.progress": set(),
     "cli.commands": {
-        "_native", "bench", "bench.peers", "bench.run", "cli.progress", "config", "data.mnist",
+        "_native", "bench", "bench.peers", "bench.run", "cli.checks", "cli.progress", "config",
+        "data.mnist",
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",

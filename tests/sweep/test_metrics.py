@@ -13,7 +13,7 @@ import pytest
 
 from mmcl_fast import ConfigError, TrainConfig, metrics, train
 from mmcl_fast.cli.command_line import run
-from mmcl_fast.sweep import load, make_plan, to_xarray
+from mmcl_fast.sweep import Policy, load, make_plan, run_sweep, to_xarray
 from mmcl_fast.sweep.store.plan_file import read_plan
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced", evaluate_every=2)
@@ -60,6 +60,19 @@ def test_a_plan_of_other_metrics_is_another_plan(tmp_path: Path, compute: Callab
     for policy in ({}, {"extend": True}):
         with pytest.raises(ConfigError, match="metrics: none in the store, margin = mmcl_fast"):
             compute(measured, tmp_path, **policy)
+
+
+def test_what_is_no_plan_or_policy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"plan: expected a Plan of sweep\.make_plan, got 'x'"):
+        run_sweep("x", tmp_path / "y")
+    for name, value in (("workers", 0), ("workers", 1.5), ("max_deaths", True)):
+        with pytest.raises(ConfigError, match=f"{name}: expected an integer >= 1, got {value}"):
+            Policy(**{name: value})
+    with pytest.raises(ConfigError, match="executor: expected one of local, ray, got 'dask'"):
+        Policy(executor="dask")
+    with pytest.raises(ConfigError, match="extend: expected a store with a plan"):
+        run_sweep(make_plan(BASE), tmp_path / "y", policy=Policy(extend=True))
+    assert not list(tmp_path.iterdir())
 
 
 def local() -> Callable:

@@ -22,6 +22,7 @@ from mmcl_fast.data.signal_noise.synthetic import (
     SignalNoiseData,
     axis_vectors,
     check_both_labels,
+    check_negatives,
     data_bytes,
     shapes,
 )
@@ -40,8 +41,8 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 
     Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
         streamed data have no noise patches of training samples, which are drawn when needed.
-    Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
-        would not fit into memory.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), the rarer label
+        has fewer samples than `negatives_per_sample`, or the data would not fit into memory.
     """
     return sample_many([cfg])[0]
 
@@ -161,6 +162,9 @@ def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
     labels = label_runs([c.data_key for c in configs], "labels", cfg.n, cfg.dtype)
     for r in (labels == labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
         check_both_labels(labels[r], f"seed {configs[r].data_key} draws")
+    for r, config in enumerate(configs):
+        if config.negatives_per_sample is not None:
+            check_negatives(config, labels[r], f"seed {config.data_key} draws")
     return labels
 
 
@@ -187,7 +191,8 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
         cfg: The run's settings; its sizes must be those of the data.
         data: None, a `SignalNoiseData`, or a mapping from its field names to arrays.
 
-    Raises: DataError: a field is missing, unknown, of wrong shape or not finite.
+    Raises: DataError: a field is missing, unknown, of wrong shape or not finite, or a label has
+        fewer samples than `negatives_per_sample`.
     """
     if data is None:
         return sample(cfg)
@@ -216,6 +221,7 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
     fields.setdefault("augmented", None)
     result = SignalNoiseData(**fields)  # type: ignore[arg-type]
     check_both_labels(result.labels, "got")
+    check_negatives(cfg, result.labels, "data has")
     return result
 
 

@@ -120,6 +120,16 @@ def check_both_labels(labels: Tensor, subject: str) -> None:
         )
 
 
+def check_negatives(cfg: TrainConfig, labels: Tensor, subject: str) -> None:
+    """Refuse M negatives a sample where the rarer label, whose samples they are, has fewer."""
+    rarer = min(int((labels > 0).sum()), int((labels < 0).sum()))
+    if cfg.negatives_per_sample is not None and cfg.negatives_per_sample > rarer:
+        raise DataError(
+            f"negatives_per_sample: expected at most {rarer}, the samples of the rarer label that "
+            f"{subject}, got {cfg.negatives_per_sample}; take fewer, or None for all"
+        )
+
+
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of a run that are not None."""
     d = cfg.columns
@@ -144,6 +154,7 @@ __all__ = [
     "SignalNoiseData",
     "axis_vectors",
     "check_both_labels",
+    "check_negatives",
     "data_bytes",
     "draw_augmented",
     "draw_minibatches",

@@ -109,6 +109,8 @@ class LocalPool(Pool):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            # A terminal sends Ctrl-C to its own group; workers are the driver's to stop.
+            process_group=0,
         )
         worker = _Worker(process, slot)
         self._workers.append(worker)

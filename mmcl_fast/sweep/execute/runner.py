@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,41 +17,18 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
+from mmcl_fast.sweep.execute.policy import Policy
+from mmcl_fast.sweep.execute.ray_pool import require_ray
 from mmcl_fast.sweep.execute.worker_pool import Event, Job, Pool, drive
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
-from mmcl_fast.sweep.store.plan_file import PLAN_FILE, read_plan, write_plan
+from mmcl_fast.sweep.store.place import PLAN_FILE
+from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
-ExecutorName = Literal["local", "ray"]
 GIB = 2**30
 PROCESS_BYTES = 300 << 20  # a worker with torch loaded
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How a sweep is executed; the plan determines what it computes.
-
-    Attributes:
-        executor: Processes of this machine, or Ray.
-        address: Ray cluster to join; default: a new one on this machine.
-        workers: Concurrent jobs; default: one per core, or per GPU.
-        part: (i, N): compute only the i-th of N ranges of shards, 1 <= i <= N; for job arrays.
-        extend: Accept a plan that adds runs to the stored one.
-        any_engine: Resume where the plan's engine or processor is unavailable; rows are marked.
-        retry_failed: Recompute shards that have failed rows.
-        max_deaths: Worker deaths after which a shard is quarantined, >= 1.
-    """
-
-    executor: ExecutorName = "local"
-    address: str | None = None
-    workers: int | None = None
-    part: tuple[int, int] | None = None
-    extend: bool = False
-    any_engine: bool = False
-    retry_failed: bool = False
-    max_deaths: int = 5
 
 
 @dataclass(frozen=True)
@@ -112,8 +88,14 @@ def run_sweep(
     """
     policy = policy or Policy()
     notify = told or (lambda event: None)
-    _check_policy(policy)
-    chosen_shards(plan, policy.part)
+    if not isinstance(plan, Plan):
+        raise ConfigError(f"plan: expected a Plan of sweep.make_plan, got {plan!r}")
+    if policy.executor == "ray":
+        require_ray()
+    if policy.extend and not (Path(out) / PLAN_FILE).exists():
+        raise ConfigError(
+            f"extend: expected a store with a plan to add runs to, got none at {str(out)!r}"
+        )
     workers = _workers(plan, policy)
     store = Store(Path(out))
     store.prepare()
@@ -203,23 +185,9 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
             )
 
 
-def _check_policy(policy: Policy) -> None:
-    for name in ("workers", "max_deaths"):
-        value = getattr(policy, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}: expected an integer >= 1, got {value}")
-    if policy.address is not None and policy.executor != "ray":
-        raise ConfigError(f"address: expected executor ray, got {policy.executor}")
-
-
 def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts.
-
-    Raises: ConfigError: not 1 <= i <= N.
-    """
+    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts."""
     index, count = part or (1, 1)
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard: expected i/N with 1 <= i <= N, got {index}/{count}")
     first, last = (plan.shards * k // count for k in (index - 1, index))
     return list(range(first, last))
 
@@ -289,8 +257,6 @@ def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
 
 
 __all__ = [
-    "ExecutorName",
-    "Policy",
     "Start",
     "SweepResult",
     "chosen_shards",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -28,6 +28,32 @@ MAX_RUNS = 10**7  # 2 GiB while they are planned
 SEED_FIELDS = ("seed", "data_seed", "init_seed")
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a plan was made from, beside its axes and metrics.
+
+    Attributes:
+        base: Settings that no axis sets, not resolved.
+        seeds: Number of seeds.
+        first_seed: The first of them.
+    """
+
+    base: TrainConfig
+    seeds: int
+    first_seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"base": self.base.to_dict(), "seeds": self.seeds, "first_seed": self.first_seed}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Recipe | None:
+        """From `to_dict`; None of a plan file of version 0.1.0."""
+        if stored is None:
+            return None
+        return cls(TrainConfig(**stored["base"]), stored["seeds"], stored["first_seed"])
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value; compare digests
 class Plan:
     """The runs of a sweep. Run k has the settings `points[point_of[k]]` and the seeds `seeds[k]`.
@@ -42,6 +68,7 @@ class Plan:
         combination_of: Index of each run's combination of axis values, the last axis fastest,
             [runs]; None in a plan file of version 0.1.0.
         metrics: Name and import path of each own metric, sorted.
+        recipe: What it was made from; None in a plan file of version 0.1.0.
     """
 
     points: tuple[TrainConfig, ...]
@@ -52,6 +79,7 @@ class Plan:
     numerics: tuple[str, ...]
     combination_of: npt.NDArray[np.int64] | None
     metrics: Paths = ()
+    recipe: Recipe | None = None
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -178,9 +206,10 @@ def make_plan(
         point_of[k] = points.setdefault(resolve_point(bare, combination), len(points))
     combination_of = np.repeat(np.arange(count), seeds)
     _check_different(point_of.reshape(-1), table.reshape(-1, 3))
-    return assemble(
+    plan = assemble(
         tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of, paths
     )
+    return replace(plan, recipe=Recipe(base, int(seeds), int(chosen[0])))
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -232,4 +261,4 @@ def _digest(texts: Sequence[str], metrics: Paths, *arrays: npt.NDArray[np.generi
     return digest.hexdigest()
 
 
-__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan"]
+__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "Recipe", "assemble", "make_plan"]

@@ -80,6 +80,7 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
         tuple(numerics),
         combination_of,
         stored.metrics,
+        asked.recipe,
     )
 
 
