@@ -12,6 +12,7 @@ import torch
 
 from mmcl_fast.config import FIELD_NAMES, SEEDS, TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample_many
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import (
     ENGINES,
     Engine,
@@ -20,8 +21,8 @@ from mmcl_fast.engines import (
     free_gpu_bytes,
     memory_bytes,
 )
-from mmcl_fast.errors import ConfigError
-from mmcl_fast.training.loop import train_batch
+from mmcl_fast.errors import ConfigError, DataError
+from mmcl_fast.training.loop import OwnData, prepared, train_batch
 from mmcl_fast.training.observers import Callback, Metric, check_callback, check_metrics
 from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
@@ -32,6 +33,7 @@ def train_many(
     configs: Iterable[TrainConfig],
     on_epoch: Callback | None = None,
     *,
+    data: OwnData | Sequence[OwnData] | None = None,
     metrics: Mapping[str, Metric] | None = None,
 ) -> list[Run]:
     """Train many runs, in batches of runs that differ only in what the engine allows.
@@ -45,6 +47,7 @@ def train_many(
         on_epoch: Called with an `EpochInfo` of each batch before training and after each epoch. If
             it returns "stop" all runs of the batch end there; a bool tensor [R] ends those that it
             marks. They keep their curves, and the other batches are trained.
+        data: User-supplied data as for `train`: one for all configs, or a list of one for each.
         metrics: As for `train`.
 
     Returns: One run per config, in the order given.
@@ -53,13 +56,17 @@ def train_many(
     check_callback(on_epoch)
     chosen_metrics = check_metrics(metrics)
     configs = _configs(configs)
+    own = _own_data(configs, data)
+    if own is not None:
+        configs = [cfg for cfg, _ in own]
     runs: dict[int, Run] = {}
     started: list[tuple[list[int], Recorder]] = []
 
     def finish(*, leaving: int) -> None:
         while len(started) > leaving:
             batch, recorder = started.pop(0)
-            runs.update(zip(batch, recorder.runs([None] * len(batch)), strict=True))
+            held = [None if own is None else own[k][1] for k in batch]
+            runs.update(zip(batch, recorder.runs(held), strict=True))
 
     try:
         for batch, resolved, batch_bytes in _batches(configs):
@@ -69,7 +76,8 @@ def train_many(
                 1 if _may_overlap(resolved[0]) and _fits_beside(resolved[0], batch_bytes) else 0
             )
             finish(leaving=under_way)
-            started.append((batch, _start(resolved, on_epoch, chosen_metrics)))
+            held = None if own is None else [own[k][1] for k in batch]
+            started.append((batch, _start(resolved, held, on_epoch, chosen_metrics)))
             finish(leaving=under_way)
         finish(leaving=0)
     except BaseException:
@@ -120,8 +128,26 @@ def _kind(value: object) -> str:
     return f"one {name}" if isinstance(value, TrainConfig) else f"{name} {value!r}"
 
 
+def _own_data(
+    configs: Sequence[TrainConfig], data: OwnData | Sequence[OwnData] | None
+) -> list[tuple[TrainConfig, SignalNoiseData]] | None:
+    """Settings and data of each run where data are given."""
+    if data is None:
+        return None
+    if isinstance(data, Sequence):
+        if len(data) != len(configs):
+            raise DataError(
+                f"data: expected one, or one for each of {len(configs)} configs, got {len(data)}"
+            )
+        return [prepared(cfg, x) for cfg, x in zip(configs, data, strict=True)]
+    return [prepared(cfg, data) for cfg in configs]
+
+
 def _start(
-    configs: Sequence[TrainConfig], on_epoch: Callback | None, metrics: Mapping[str, Metric]
+    configs: Sequence[TrainConfig],
+    held: Sequence[SignalNoiseData] | None,
+    on_epoch: Callback | None,
+    metrics: Mapping[str, Metric],
 ) -> Recorder:
     """Draw and train a batch. On a GPU it still runs at the return, as the batch before it may.
 
@@ -129,7 +155,7 @@ def _start(
     """
     device = drawing_device(configs[0])
     with _on_side_stream(device):
-        data = sample_many(configs, device)
+        data = sample_many(configs, device) if held is None else held
 
     def build(spec: EngineSpec) -> Engine:
         with _on_side_stream(device):

@@ -216,8 +216,13 @@ class EpochInfo:
         k = modality_index(self.configs[0], modality)
         if self._coefficients is None:
             raise ConfigError(
-                f"gamma, rho: expected weights in the span of the data, got optimizer "
-                f"{self.configs[0].optimizer}, which leaves it; take weights()"
+                "gamma, rho: expected weights in the span of mu and the noise patches, got "
+                + (
+                    f"optimizer {self.configs[0].optimizer}, which leaves it"
+                    if self.data[0].signal is None
+                    else "a signal patch for each sample"
+                )
+                + "; take weights()"
             )
         return self._recorder.gamma_and_rho(k, self._coefficients[k])
 
@@ -302,10 +307,13 @@ class RunState:
     def features_of(self, weights: Tensor, samples: Samples = "a") -> Tensor:
         """`features` of given weights in the coordinates of `data`; autograd sees them."""
         data, q = self.data, self.config.q
-        mu = data.mu_b if samples == "b" else data.mu
+        mu, own = (data.mu_b, data.signal_b) if samples == "b" else (data.mu, data.signal)
         noise = self._patches(samples)
         assert mu is not None
-        signal = torch.outer(data.labels.to(mu.device), weights @ mu)
+        if own is None:
+            signal = torch.outer(data.labels.to(mu.device), weights @ mu)
+        else:
+            signal = own @ weights.T
         return torch.cat([power_relu(signal, q), power_relu(noise @ weights.T, q)], dim=1)
 
     def accuracy(self) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.own_arrays import as_data, with_own_norms
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, flop
-from mmcl_fast.errors import ConfigError
+from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.training.checkpoint import Checkpoint
 from mmcl_fast.training.epoch_info import advance
 from mmcl_fast.training.observers import (
@@ -27,12 +27,13 @@ from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
+OwnData = SignalNoiseData | Mapping[str, Any]
 THREADED_FLOP = 1e9  # of a step: some milliseconds of one core
 
 
 def train(
     cfg: TrainConfig,
-    data: SignalNoiseData | Mapping[str, Any] | None = None,
+    data: OwnData | None = None,
     on_epoch: Callback | None = None,
     *,
     metrics: Mapping[str, Metric] | None = None,
@@ -43,8 +44,8 @@ def train(
 
     Args:
         cfg: All settings.
-        data: User-supplied data: a `SignalNoiseData` or a mapping of its fields to arrays; default:
-            `mmcl_fast.data.sample(cfg)`.
+        data: User-supplied data: a `SignalNoiseData`, or a mapping of some of its fields to arrays;
+            what is not given is drawn (`mmcl_fast.data.from_arrays`). Default: all is drawn.
         on_epoch: Called with an `EpochInfo` before training and after each epoch. If it returns
             "stop" the run ends there and keeps its curves; an exception ends training and is yours.
         metrics: Further curves by name, lower case: functions from a `RunState` to a number, called
@@ -52,7 +53,8 @@ def train(
         checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs.
         checkpoint_every: Epochs between checkpoints, >= 1; None: about a minute between them.
 
-    Returns: The run; with status "diverged" and the curves so far if its loss becomes non-finite.
+    Returns: The run, whose config has the norms of given mu, mu_b and nu. Its status is "diverged",
+        with the curves so far, if its loss becomes non-finite.
     Cost: A callback or a metric makes the engine train one epoch a call; `EpochInfo` says what each
         request adds.
     Raises: ConfigError, DataError, EngineRefusedError: before any work starts. OutputError: the
@@ -61,8 +63,8 @@ def train(
     check_config(cfg)
     check_callback(on_epoch)
     chosen_metrics = check_metrics(metrics)
-    resolved = resolve(cfg)
-    drawn = [as_data(resolved, data)]
+    resolved, held = prepared(cfg, data)
+    drawn = [held]
     checkpoint_file = None
     if checkpoint is not None:
         checkpoint_file = Checkpoint(
@@ -70,6 +72,25 @@ def train(
         )
     recorder = train_batch([resolved], drawn, on_epoch, checkpoint_file, metrics=chosen_metrics)
     return recorder.runs(drawn if data is not None else [None])[0]
+
+
+def prepared(cfg: TrainConfig, data: OwnData | None) -> tuple[TrainConfig, SignalNoiseData]:
+    """Resolved settings and data of a run, each as the other needs it.
+
+    Raises: EngineRefusedError: a named engine cannot train on a signal patch per sample.
+    """
+    if data is None:
+        resolved = resolve(cfg)
+        return resolved, as_data(resolved, None)
+    held = as_data(cfg, data)
+    if held.signal is not None and cfg.engine != "reference":
+        if cfg.engine != "auto":
+            raise EngineRefusedError(
+                f"engine {cfg.engine}: data.signal has a patch for each sample, and this engine "
+                "takes y_i mu; use reference"
+            )
+        cfg = cfg.replace(engine="reference")
+    return with_own_norms(resolve(cfg), held), held
 
 
 def check_config(cfg: object) -> None:
@@ -154,4 +175,4 @@ def compute_threads(cfg: TrainConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-__all__ = ["Callback", "compute_threads", "train", "train_batch"]
+__all__ = ["Callback", "OwnData", "compute_threads", "prepared", "train", "train_batch"]

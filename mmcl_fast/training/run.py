@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError

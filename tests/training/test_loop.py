@@ -44,9 +44,8 @@ def test_given_data_are_used() -> None:
 
 BAD_DATA = [
     ({"noise": torch.zeros(20, 49)}, "data.noise: expected shape [20, 50], got [20, 49]"),
-    ({"labels": None}, "data.labels: expected shape [20], got nothing"),
     ({"labels": torch.ones(20)}, "labels: expected both +1 and -1, got 20 labels that are all +1"),
-    ({"labels": torch.zeros(20)}, "labels: expected +1 and -1, got values [0.0]"),
+    ({"labels": torch.zeros(20)}, "data.labels: expected +1 and -1, got 0 and 1; take 2 * labels"),
     ({"mu": torch.full((50,), torch.nan)}, "data.mu: expected finite values, got NaN or infinity"),
     ({"extra": 1}, "data: expected fields among"),
 ]

@@ -36,6 +36,9 @@ class SignalNoiseData:
         mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
         noise_b: Noise patches of modality B, [n, d_b]; None also if streamed.
         weights_b: Weights of modality B's encoder at the start, [m, d_b].
+        signal: First patch of each sample, [n, d], of own data whose signal is not y_i mu; None:
+            y_i mu.
+        signal_b: First patch of each sample in modality B, [n, d_b]; None likewise.
     """
 
     labels: Tensor
@@ -49,6 +52,8 @@ class SignalNoiseData:
     mu_b: Tensor | None = None
     noise_b: Tensor | None = None
     weights_b: Tensor | None = None
+    signal: Tensor | None = None
+    signal_b: Tensor | None = None
 
 
 def data_bytes(cfg: TrainConfig) -> int:
