@@ -7,16 +7,17 @@ fits the printed panels (`docs/claims.md` says what the paper states and what is
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import nearest
 from mmcl_fast.stream_tags import MAX_DIM, MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
@@ -113,6 +114,11 @@ class TrainConfig:
                 f"TrainConfig: expected settings by name, such as n=100, got {positional[0]!r}"
             )
         for name in settings:
+            if name in DERIVED:
+                raise ConfigError(
+                    f"{name}: expected {DERIVED[name]}, which it determines, or "
+                    f"TrainConfig(...).replace({name}=...), got {name}"
+                )
             if name not in _KINDS:
                 raise ConfigError(unknown_setting(name))
         return object.__new__(cls)
@@ -130,13 +136,39 @@ class TrainConfig:
         _check_magnitudes(self)
 
     def replace(self, **changes: Any) -> TrainConfig:
-        """A copy with some fields changed, validated again."""
+        """A copy with some fields changed, validated again.
+
+        `snr`, `n_snr2` (both set mu_norm), `c_mu` = |mu~| / |mu| (sets mu_b_norm), `noise_rate` and
+        `noise_start` may be given in place of the settings that they determine, as in sweeps; they
+        are applied after the other changes.
+        """
         if changes.keys() <= SEEDS:
             return self._reseeded(changes)
-        unknown = sorted(set(changes) - set(FIELD_NAMES))
+        unknown = sorted(set(changes) - set(FIELD_NAMES) - set(DERIVED))
         if unknown:
             raise ConfigError(unknown_setting(unknown[0]))
-        return dataclasses.replace(self, **changes)
+        asked = {name: changes.pop(name) for name in DERIVED if name in changes}
+        cfg = dataclasses.replace(self, **changes)
+        if not asked:
+            return cfg
+        check_derived(asked, changes)
+        changed: dict[str, Any] = {**settings_of(asked, cfg.to_dict() | {"tau": cfg.tau_value})}
+        return dataclasses.replace(cfg, **changed)
+
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio |mu| / (sigma_xi sqrt(d))."""
+        return derived(self)["snr"]
+
+    @property
+    def n_snr2(self) -> float:
+        """The product n SNR^2."""
+        return derived(self)["n_snr2"]
+
+    @property
+    def c_mu(self) -> float:
+        """The ratio |mu~| / |mu| of the signals; NaN without a signal in modality A."""
+        return derived(self)["c_mu"]
 
     def _reseeded(self, seeds: Mapping[str, Any]) -> TrainConfig:
         # A seed enters no other field's check, so only its own is made: sweeps do this per run.
@@ -226,7 +258,6 @@ _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
-_SIMILAR = 0.6  # of difflib: 1 is the same word
 DEFAULT_MOMENTUM = 0.9
 FLOAT_MAX = {
     "float32": float.fromhex("0x1.fffffep+127"),
@@ -271,47 +302,6 @@ def unknown_setting(name: str) -> str:
     near = nearest(name, FIELD_NAMES)
     hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
     return f"{name}: unknown setting{hint}"
-
-
-# What other programs call a setting.
-_OTHER_NAMES = MappingProxyType(
-    {
-        "activation": "q",
-        "batch": "batch_size",
-        "dim": "d",
-        "hidden": "m",
-        "input_dim": "d",
-        "iterations": "epochs",
-        "l2": "weight_decay",
-        "learning_rate": "eta",
-        "lr": "eta",
-        "mu": "mu_norm",
-        "n_samples": "n",
-        "neurons": "m",
-        "power": "q",
-        "samples": "n",
-        "sigma": "sigma_xi",
-        "steps": "epochs",
-        "temperature": "tau",
-        "wd": "weight_decay",
-        "width": "m",
-    }
-)
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name among `known` that another probably means: synonym, whole name, or most similar."""
-    names = list(known)
-    synonym = _OTHER_NAMES.get(name.lower())
-    if synonym in names:
-        return synonym
-    longer = [other for other in names if len(name) > 2 and other.startswith(name)]
-    if len(longer) == 1:
-        return longer[0]
-    # A name of one or two letters resembles too much.
-    long = [other for other in names if len(other) > 2 or abs(len(name) - len(other)) < 2]
-    near = difflib.get_close_matches(name, long, n=1, cutoff=_SIMILAR)
-    return near[0] if near else None
 
 
 @dataclass(frozen=True)
@@ -447,7 +437,6 @@ __all__ = [
     "RANGES",
     "SEEDS",
     "TrainConfig",
-    "nearest",
     "plain_value",
     "unknown_setting",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmcl_fast.derived import DERIVED
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.sweep.plan.axes import DERIVED, Value, parse_axis
+from mmcl_fast.sweep.plan.axes import Value, parse_axis
 
 CHECKPOINT = "checkpoint.safetensors"
 """File of `mmcl train`, in its directory, while it trains."""

@@ -12,6 +12,7 @@ from mmcl_fast.cli.checks import CHECKPOINT, at_least, check_file_to_append
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.sweep_options import Sweep
 from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
+from mmcl_fast.derived import DERIVED, check_derived
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
@@ -47,6 +48,8 @@ class Figure1:
     """Epochs of training (paper: 200)."""
     first_seed: int = 0
     """First seed."""
+    data: bool = False
+    """Write figure1.csv as well: every curve of every seed, one row an epoch."""
     threads: int | None = None
     """CPU threads; the curves do not depend on them. Default: torch's choice."""
 
@@ -64,7 +67,7 @@ class Figure1:
             epochs=self.epochs,
             seed=self.first_seed,
         )
-        return figure1_command(cfg, self.seeds, self.out)
+        return figure1_command(cfg, self.seeds, self.out, with_data=self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,12 @@ class Train:
     """Settings that the other flags change: figure1 or figure1-multi."""
     out: Path = Path("run")
     """Directory of the results."""
+    snr: float | None = None
+    """Signal-to-noise ratio |mu| / (sigma_xi sqrt(d)), in place of --mu-norm."""
+    n_snr2: float | None = None
+    """The product n SNR^2, in place of --mu-norm."""
+    c_mu: float | None = None
+    """The ratio |mu~| / |mu| of the signals, in place of --mu-b-norm."""
     overwrite: bool = False
     """Train into a directory that holds a run of other settings, whose files are replaced."""
     checkpoint_every: int | None = None
@@ -92,6 +101,8 @@ class Train:
         preset = given.get("preset", "figure1")
         if preset not in PRESETS:
             raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        asked = {name: given[name] for name in DERIVED if given.get(name) is not None}
+        check_derived(asked, given)  # raises where its setting is given, too
         return PRESETS[preset]
 
     def can_resume(self) -> bool:
@@ -104,8 +115,9 @@ class Train:
         from mmcl_fast.cli.commands.train import train_command
 
         _set_threads("threads", self.threads)
+        asked = {name: getattr(self, name, None) for name in DERIVED}
         return train_command(
-            self.config,
+            self.config.replace(**{name: x for name, x in asked.items() if x is not None}),
             self.out,
             self.checkpoint_every,
             metrics=self.metric,

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from mmcl_fast.config import nearest
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import nearest
 
 POSITIONAL = MappingProxyType({"positional": True})
 """Metadata of a field that is given without a flag."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmcl_fast.sweep.plan.spec_file import Spec as Spec
     from mmcl_fast.sweep.plan.spec_file import read_spec as read_spec
     from mmcl_fast.sweep.store.cube import to_xarray as to_xarray
+    from mmcl_fast.sweep.store.frames import to_pandas as to_pandas
     from mmcl_fast.sweep.store.reader import load as load
     from mmcl_fast.sweep.store.status import Status as Status
     from mmcl_fast.sweep.store.status import read_status as read_status
@@ -38,6 +39,7 @@ _HOME = {
     "read_spec": "plan.spec_file",
     "read_status": "store.status",
     "run_sweep": "execute.runner",
+    "to_pandas": "store.frames",
     "to_xarray": "store.cube",
 }
 
@@ -63,5 +65,6 @@ __all__ = [
     "read_spec",
     "read_status",
     "run_sweep",
+    "to_pandas",
     "to_xarray",
 ]

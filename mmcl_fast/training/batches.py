@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -22,6 +23,7 @@ from mmcl_fast.engines import (
     memory_bytes,
 )
 from mmcl_fast.errors import ConfigError, DataError
+from mmcl_fast.progress import Progress, optional_progress
 from mmcl_fast.training.loop import OwnData, prepared, train_batch
 from mmcl_fast.training.observers import Callback, Metric, check_callback, check_metrics
 from mmcl_fast.training.recorder import Recorder
@@ -35,6 +37,7 @@ def train_many(
     *,
     data: OwnData | Sequence[OwnData] | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    progress: bool = False,
 ) -> list[Run]:
     """Train many runs, in batches of runs that differ only in what the engine allows.
 
@@ -49,6 +52,7 @@ def train_many(
             marks. They keep their curves, and the other batches are trained.
         data: User-supplied data as for `train`: one for all configs, or a list of one for each.
         metrics: As for `train`.
+        progress: Show the epochs done, summed over runs, as `train` does.
 
     Returns: One run per config, in the order given.
     Raises: ConfigError, DataError, EngineRefusedError: before any work starts.
@@ -59,6 +63,41 @@ def train_many(
     own = _own_data(configs, data)
     if own is not None:
         configs = [cfg for cfg, _ in own]
+    total = sum(cfg.epochs for cfg in configs)
+    with optional_progress(total, "run-epochs", shown=progress) as display:
+        observed = Observed(on_epoch, chosen_metrics, _told(display))
+        return _train_all(configs, own, observed)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Who is told of a training: a callback, metrics, and a display of run-epochs."""
+
+    on_epoch: Callback | None
+    metrics: Mapping[str, Metric]
+    on_progress: Callable[[int], None] | None
+
+
+def _told(display: Progress | None) -> Callable[[int], None] | None:
+    """A function of run-epochs that shows their sum, where there is a display."""
+    if display is None:
+        return None
+    done = 0
+
+    def tell(run_epochs: int) -> None:
+        nonlocal done
+        done += run_epochs
+        display.advance("training", done)
+
+    return tell
+
+
+def _train_all(
+    configs: Sequence[TrainConfig],
+    own: list[tuple[TrainConfig, SignalNoiseData]] | None,
+    observed: Observed,
+) -> list[Run]:
+    """Train all batches, each beside the end of the one before."""
     runs: dict[int, Run] = {}
     started: list[tuple[list[int], Recorder]] = []
 
@@ -77,7 +116,7 @@ def train_many(
             )
             finish(leaving=under_way)
             held = None if own is None else [own[k][1] for k in batch]
-            started.append((batch, _start(resolved, held, on_epoch, chosen_metrics)))
+            started.append((batch, _start(resolved, held, observed)))
             finish(leaving=under_way)
         finish(leaving=0)
     except BaseException:
@@ -146,8 +185,7 @@ def _own_data(
 def _start(
     configs: Sequence[TrainConfig],
     held: Sequence[SignalNoiseData] | None,
-    on_epoch: Callback | None,
-    metrics: Mapping[str, Metric],
+    observed: Observed,
 ) -> Recorder:
     """Draw and train a batch. On a GPU it still runs at the return, as the batch before it may.
 
@@ -161,7 +199,22 @@ def _start(
         with _on_side_stream(device):
             return ENGINES[spec.cfg.engine].build(spec)
 
-    return train_batch(configs, data, on_epoch, build=build, metrics=metrics)
+    before = 0
+
+    def tell(epochs: int) -> None:
+        nonlocal before
+        assert observed.on_progress is not None
+        observed.on_progress((epochs - before) * len(configs))
+        before = epochs
+
+    return train_batch(
+        configs,
+        data,
+        observed.on_epoch,
+        build=build,
+        metrics=observed.metrics,
+        on_progress=tell if observed.on_progress else None,
+    )
 
 
 def _may_overlap(cfg: TrainConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmcl_fast.data.signal_noise.own_arrays import as_data, with_own_norms
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, flop
 from mmcl_fast.errors import ConfigError, EngineRefusedError
+from mmcl_fast.progress import optional_progress
 from mmcl_fast.training.checkpoint import Checkpoint
 from mmcl_fast.training.epoch_info import advance
 from mmcl_fast.training.observers import (
@@ -37,6 +39,7 @@ def train(
     on_epoch: Callback | None = None,
     *,
     metrics: Mapping[str, Metric] | None = None,
+    progress: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int | None = 100,
 ) -> Run:
@@ -50,6 +53,7 @@ def train(
             "stop" the run ends there and keeps its curves; an exception ends training and is yours.
         metrics: Further curves by name, lower case: functions from a `RunState` to a number, called
             before training and after each epoch. `mmcl_fast.metrics` has some.
+        progress: Show the epochs done: a bar on a terminal, a line in a notebook or a log.
         checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs.
         checkpoint_every: Epochs between checkpoints, >= 1; None: about a minute between them.
 
@@ -70,7 +74,15 @@ def train(
         checkpoint_file = Checkpoint(
             Path(checkpoint), resolved, drawn[0], checkpoint_every, metrics=list(chosen_metrics)
         )
-    recorder = train_batch([resolved], drawn, on_epoch, checkpoint_file, metrics=chosen_metrics)
+    with optional_progress(resolved.epochs, "epochs", shown=progress) as display:
+        recorder = train_batch(
+            [resolved],
+            drawn,
+            on_epoch,
+            checkpoint_file,
+            metrics=chosen_metrics,
+            on_progress=None if display is None else partial(display.advance, "training"),
+        )
     return recorder.runs(drawn if data is not None else [None])[0]
 
 
@@ -107,6 +119,7 @@ def train_batch(
     checkpoint_file: Checkpoint | None = None,
     build: Callable[[EngineSpec], Engine] | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Recorder:
     """Train a batch of runs.
 
@@ -117,6 +130,7 @@ def train_batch(
         checkpoint_file: The checkpoint, for a single run.
         build: Makes the engine; default: the engine of the settings.
         metrics: As for `train`.
+        on_progress: Told the number of updates so far, now and then; it costs no epoch.
     """
     cfg = configs[0]
     build = build or ENGINES[cfg.engine].build
@@ -137,6 +151,8 @@ def train_batch(
                 recorder.keep_up()
             recorder.record(epoch, measured)
             epoch += measured.loss.shape[1]
+            if on_progress:
+                on_progress(min(epoch, cfg.epochs))
             if recorder.all_stopped or recorder.all_diverged(epoch - 1):
                 break
             if checkpoint_file and epoch <= cfg.epochs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -14,12 +15,18 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import TwoLayerEncoder
+from mmcl_fast.training.run_file import load_run, save_run
+from mmcl_fast.training.run_tables import run_to_pandas, run_to_xarray, summary, summary_html
 from mmcl_fast.training.span import modality_index, require_coordinates, weights_in_span
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 Status = Literal["finished", "diverged", "stopped"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Result of one training run.
 
@@ -71,6 +78,13 @@ class Run:
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)
+    _made_with: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
     @property
     def epochs(self) -> range:
@@ -107,6 +121,49 @@ class Run:
         if self._span is None:
             raise ConfigError("weights: expected a finished run, got one without coefficients")
         return weights_in_span(self._span[k], as_data(self.config, self._data), k)
+
+    @property
+    def modalities(self) -> tuple[Literal["a", "b"], ...]:
+        """Modalities of the run."""
+        return ("a", "b") if self.config.is_multi else ("a",)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the run has weights in R^d."""
+        held = self._weights is not None or self._span is not None
+        return held and self.config.data != "reduced"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to one safetensors file: curves, coefficients, weights, and JSON inside.
+
+        Raises: OutputError: it cannot be written; no partial file is left.
+        """
+        return save_run(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read a run that `save` wrote; own data are not part of it, weights are.
+
+        Raises: OutputError: there is no such file, or it is none of `save`.
+        """
+        return load_run(cls, Path(path))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The curves as columns of a pandas data frame, with the epoch as index.
+
+        Raises: BackendUnavailableError: pandas is not installed.
+        """
+        return run_to_pandas(self)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Curves and coefficients as an xarray dataset, whose attributes say what made them.
+
+        Dimensions: epoch, neuron, sample, coefficient_epoch. Attributes: every setting that has a
+        value, status, the version of mmcl_fast and the commit.
+
+        Raises: BackendUnavailableError: xarray is not installed.
+        """
+        return run_to_xarray(self)
 
     def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""

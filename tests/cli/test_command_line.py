@@ -1,6 +1,7 @@
 """The command line: what each command leaves behind, and one clear line for every mistake."""
 
 import contextlib
+import csv
 import json
 import os
 import pty
@@ -46,6 +47,23 @@ def test_figure1_leaves_its_three_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert "paper" in said
     assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figure1.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_figure1_leaves_its_data(tmp_path: Path) -> None:
+    assert run(["figure1", "--seeds", "2", "--data", "--out", str(tmp_path), *QUICK]) == 0
+    found = json.loads((tmp_path / "figure1.json").read_text())
+    with (tmp_path / "figure1.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 7
+    for modality in ("single", "multi"):
+        for name in ("loss", "ood_accuracy", "signal", "noise"):
+            for seed, curve in enumerate(found[modality][name]["per_seed"]):
+                ours = [
+                    float(row[name])
+                    for row in rows
+                    if (row["modality"], int(row["seed"])) == (modality, seed)
+                ]
+                assert ours == curve
 
 
 @pytest.mark.parametrize("engine", ["gram", "primal", "reference"])

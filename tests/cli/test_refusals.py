@@ -14,7 +14,8 @@ from mmcl_fast import TrainConfig, train
 from mmcl_fast.bench import run as bench_run
 from mmcl_fast.cli.checks import CHECKPOINT
 from mmcl_fast.cli.command_line import run
-from mmcl_fast.config import FIELD_NAMES, nearest
+from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.names import nearest
 from mmcl_fast.sweep.execute import ray_pool
 from mmcl_fast.training import checkpoint
 

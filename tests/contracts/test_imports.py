@@ -26,7 +26,10 @@ ARROWS: dict[str, set[str]] = {
     "reference": set(),
     "kernels": set(),
     "stream_tags": set(),
-    "config": {"errors", "stream_tags"},
+    "config": {"derived", "errors", "names", "stream_tags"},
+    "derived": {"errors"},
+    "names": set(),
+    "progress": set(),
     "environment": {"__init__"},
     "files": {"errors"},
     "model": set(),
@@ -44,7 +47,9 @@ ARROWS: dict[str, set[str]] = {
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
     "data": set(),
     "data.stream": {"_native", "stream_tags"},
-    "data.signal_noise": {"_native", "config", "data.stream", "errors", "kernels", "stream_tags"},
+    "data.signal_noise": {
+        "_native", "config", "data.stream", "errors", "kernels", "names", "stream_tags",
+    },
     "data.mnist": {"data.stream", "errors"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "engines.paper_loss",
@@ -53,14 +58,21 @@ ARROWS: dict[str, set[str]] = {
     },
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
-    "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
+    "training": {
+        "_native", "config", "data.signal_noise", "engines", "environment", "errors", "files",
+        "model", "progress",
+    },
     "metrics": {"errors", "losses", "training"},
     "sweep": set(),
-    "sweep.plan": {"__init__", "config", "engines", "environment", "errors", "training"},
-    "sweep.store": {"_native", "config", "environment", "errors", "files", "sweep.plan"},
+    "sweep.plan": {
+        "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
+    },
+    "sweep.store": {
+        "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
+    },
     "sweep.execute": {
-        "config", "data.stream", "engines", "errors", "files", "sweep.plan", "sweep.store",
-        "training",
+        "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
+        "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {
@@ -84,14 +96,14 @@ ARROWS: dict[str, set[str]] = {
         "theory", "training",
     },
     "cli": {
-        "__init__", "cli.checks", "cli.commands", "config", "errors", "experiments.phase.names",
+        "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
+        "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
         "sweep.plan", "sweep.store",
     },
-    "cli.checks": {"errors", "sweep.plan"},
-    "cli.progress": set(),
+    "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
-        "_native", "bench", "bench.peers", "bench.run", "cli.checks", "cli.progress", "config",
+        "_native", "bench", "bench.peers", "bench.run", "cli.checks", "progress", "config",
         "data.mnist",
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",

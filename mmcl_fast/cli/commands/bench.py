@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmcl_fast.bench.operations import OPERATIONS
 from mmcl_fast.bench.peers.registry import PEERS
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.progress import progress
 
 JSON_FILE, PICTURE = "bench.jsonl", "bench.png"
 

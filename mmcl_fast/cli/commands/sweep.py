@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.runner import (
     Start,

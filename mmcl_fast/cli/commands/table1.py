@@ -15,7 +15,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import Device
 from mmcl_fast.data.mnist.download import fetch_digits
 from mmcl_fast.data.mnist.files import Checksums, Digits, load_digits
@@ -30,6 +29,7 @@ from mmcl_fast.experiments.table1.report import (
 from mmcl_fast.experiments.table1.resume import PartialResults
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, table1
+from mmcl_fast.progress import progress
 
 PARTIAL = "table1.partial.json"
 

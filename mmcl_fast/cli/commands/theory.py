@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.experiments.theory_checks.check import Finding
 from mmcl_fast.experiments.theory_checks.names import CheckName
@@ -19,6 +18,7 @@ from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import run_checks
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, theory
+from mmcl_fast.progress import progress
 
 
 def theory_command(checks: Sequence[CheckName], seeds: range, out: Path) -> int:

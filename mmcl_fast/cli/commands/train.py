@@ -12,7 +12,6 @@ import numpy as np
 from safetensors.torch import save_file
 
 from mmcl_fast.cli.checks import CHECKPOINT
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
@@ -54,14 +53,13 @@ def train_command(
         _check_other_run(resolved, out)
     prepare_directory(out)
     checkpoint = None if checkpoint_every == 0 else out / CHECKPOINT
-    with progress(cfg.epochs, "epochs") as shown:
-        run = train(
-            cfg,
-            on_epoch=lambda info: shown.advance("training", info.epoch),
-            metrics=chosen_metrics,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every or None,
-        )
+    run = train(
+        cfg,
+        metrics=chosen_metrics,
+        progress=True,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every or None,
+    )
     _report(run, _write(run, out), out)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)

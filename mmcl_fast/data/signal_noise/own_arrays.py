@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig, nearest
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample, sample_with_labels
 from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
@@ -25,6 +25,7 @@ from mmcl_fast.data.signal_noise.synthetic import (
     shapes,
 )
 from mmcl_fast.errors import DataError
+from mmcl_fast.names import nearest
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SignalNoiseData))
 NORMS = {"mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu"}

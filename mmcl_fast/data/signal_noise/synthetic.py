@@ -17,7 +17,7 @@ from mmcl_fast.errors import DataError
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SignalNoiseData:
     """Data of one run with its initial weights; tensors of one dtype.
 
@@ -54,6 +54,10 @@ class SignalNoiseData:
     weights_b: Tensor | None = None
     signal: Tensor | None = None
     signal_b: Tensor | None = None
+
+    def __repr__(self) -> str:
+        shapes = {name: list(x.shape) for name, x in vars(self).items() if x is not None}
+        return f"SignalNoiseData({', '.join(f'{name} {shape}' for name, shape in shapes.items())})"
 
 
 def data_bytes(cfg: TrainConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import sys
@@ -17,9 +18,10 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
+from mmcl_fast.progress import Progress, optional_progress
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
-from mmcl_fast.sweep.execute.worker_pool import Event, Job, Pool, drive
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
@@ -55,6 +57,11 @@ class SweepResult:
     busy: float
     workers: int
 
+    def _repr_html_(self) -> str:
+        shown = {"runs": self.runs, "computed now": self.computed, **self.counts}
+        rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in shown.items())
+        return f"<table><caption>{html.escape(str(self.store))}</caption>{rows}</table>"
+
 
 @dataclass(frozen=True)
 class Start:
@@ -70,6 +77,7 @@ def run_sweep(
     *,
     policy: Policy | None = None,
     told: Callable[[Start | Event], None] | None = None,
+    progress: bool = False,
 ) -> SweepResult:
     """Compute every run of a plan that is absent from the store.
 
@@ -81,13 +89,13 @@ def run_sweep(
         out: Directory of the store, created if absent.
         policy: How to execute them.
         told: Callback for events, the first of which is `Start`.
+        progress: Show the runs done: a bar on a terminal, a line in a notebook or a log.
 
     Raises: ConfigError: the store holds another plan, naming the difference, or the plan's device
         or engine is unavailable on this machine. DataError: not enough memory or disk, with the
         numbers. OutputError: a part is corrupt, of another plan, or cannot be written.
     """
     policy = policy or Policy()
-    notify = told or (lambda event: None)
     if not isinstance(plan, Plan):
         raise ConfigError(f"plan: expected a Plan of sweep.make_plan, got {plan!r}")
     if policy.executor == "ray":
@@ -96,6 +104,12 @@ def run_sweep(
         raise ConfigError(
             f"extend: expected a store with a plan to add runs to, got none at {str(out)!r}"
         )
+    assigned = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
+    with optional_progress(assigned, "runs", shown=progress) as display:
+        return _run(plan, out, policy, _Counting(told, display))
+
+
+def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> SweepResult:
     workers = _workers(plan, policy)
     store = Store(Path(out))
     store.prepare()
@@ -116,10 +130,9 @@ def run_sweep(
         store.release(to_compute)
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
         with _pool(plan, policy, min(workers, len(jobs))) as pool:
-            counting = _Counting(notify)
             workers = pool.slots
-            quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=counting)
-            busy = counting.seconds
+            quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=notify)
+            busy = notify.seconds
     after = [p for p in present if p.shard not in retried]
     after += [part_info(store.part(k), plan) for k in to_compute if k not in quarantined]
     return SweepResult(
@@ -135,14 +148,23 @@ def run_sweep(
 
 
 class _Counting:
-    """Forwards events and sums the training time."""
+    """Forwards events, sums the training time, and shows the runs done where there is a display."""
 
-    def __init__(self, notify: Callable[[Event], None]) -> None:
-        self._notify, self.seconds = notify, 0.0
+    def __init__(
+        self, told: Callable[[Start | Event], None] | None, display: Progress | None
+    ) -> None:
+        self._told, self._display, self._done, self.seconds = told, display, 0, 0.0
 
-    def __call__(self, event: Event) -> None:
-        self.seconds += getattr(event, "seconds", 0.0)
-        self._notify(event)
+    def __call__(self, event: Start | Event) -> None:
+        if isinstance(event, Start):
+            self._done = event.present
+        elif isinstance(event, Done):
+            self._done += sum(event.counts.values())
+            self.seconds += event.seconds
+        if self._told is not None:
+            self._told(event)
+        if self._display is not None:
+            self._display.advance("sweep", self._done)
 
 
 def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) -> Plan:

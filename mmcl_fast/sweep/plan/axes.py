@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import get_args, get_type_hints
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig, nearest, plain_value
+from mmcl_fast.config import FIELD_NAMES, TrainConfig, plain_value
+from mmcl_fast.derived import DERIVED
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import nearest
 
 Value = int | float | str | None
 Values = Sequence[Value] | Value
-DERIVED = {
-    "snr": "mu_norm",
-    "n_snr2": "mu_norm",
-    "c_mu": "mu_b_norm",
-    "noise_rate": "eta",
-    "noise_start": "sigma_0",
-}
-"""Derived quantities that can be axes, and the setting that each determines."""
 BOTH = ("single", "multi")
 INTEGERS = frozenset(
     name
@@ -212,7 +206,6 @@ def _number(name: str, text: str) -> float:
 
 
 __all__ = [
-    "DERIVED",
     "Axis",
     "Value",
     "Values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from mmcl_fast.sweep.plan.shards import cut
 
 SCHEMA = 1
 """Version of the store's format; another one is refused."""
+SHOWN = 8  # values of an axis in a description
 MAX_RUNS = 10**7  # 2 GiB while they are planned
 SEED_FIELDS = ("seed", "data_seed", "init_seed")
 
@@ -54,7 +56,7 @@ class Recipe:
         return cls(TrainConfig(**stored["base"]), stored["seeds"], stored["first_seed"])
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single truth value; compare digests
+@dataclass(frozen=True, eq=False, repr=False)  # arrays have no single truth value; compare digests
 class Plan:
     """The runs of a sweep. Run k has the settings `points[point_of[k]]` and the seeds `seeds[k]`.
 
@@ -80,6 +82,28 @@ class Plan:
     combination_of: npt.NDArray[np.int64] | None
     metrics: Paths = ()
     recipe: Recipe | None = None
+
+    def __repr__(self) -> str:
+        return f"Plan({self.described})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(shown_values(values))}</td></tr>"
+            for axis in self.axes
+            for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True)
+        )
+        return f"<table><caption>{html.escape(self.described)}</caption>{rows}</table>"
+
+    @property
+    def described(self) -> str:
+        """Runs, axes, shards and engines in a line."""
+        axes = " x ".join(f"{'+'.join(axis.names)} {len(axis.rows)}" for axis in self.axes)
+        engines = ", ".join(sorted({cfg.engine for cfg in self.points}))
+        seeds = len(np.unique(self.seeds[:, 0]))
+        return (
+            f"{len(self)} runs: {axes or 'one setting'} x {seeds} seeds; {self.shards} shards, "
+            f"engine {engines}"
+        )
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -149,6 +173,13 @@ class Plan:
     @cached_property
     def _sorted_shards(self) -> npt.NDArray[np.int32]:
         return self.shard_of[self._by_shard]
+
+
+def shown_values(values: Sequence[object]) -> str:
+    """Values of an axis, the middle of a long one left out."""
+    texts = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
+    shown = texts if len(texts) <= SHOWN else [*texts[: SHOWN - 2], "...", texts[-1]]
+    return ", ".join(shown)
 
 
 def make_plan(

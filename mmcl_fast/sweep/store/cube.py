@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from mmcl_fast.errors import BackendUnavailableError, DataError
 from mmcl_fast.sweep.plan.axes import Value
-from mmcl_fast.sweep.plan.plan import Plan
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
 from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
 from mmcl_fast.sweep.store.plan_file import read_outline, read_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.sweep.store.schema import CURVES
+from mmcl_fast.sweep.store.store import Store, part_info
+from mmcl_fast.training.run_tables import settings_attributes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +36,9 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
         named after the first, and the others are coordinates along it), `seed`, and `epoch`.
         Variables: loss, ood_accuracy, signal, noise, own metrics, their final_ values, status,
         diverged_at (-1: the run did not diverge). A cell not computed yet, or without a run in the
-        plan, is NaN, with status "". A coordinate is NaN for a default value (`tau=none`).
+        plan, is NaN, with status "". A coordinate is NaN for a default value
+        (`tau=none`). Attributes: settings that all runs share, and the versions of mmcl_fast and
+        commits that computed rows.
     Raises: DataError: runs have different numbers of epochs, so curves have no common dimension;
         or several runs share a cell.
         BackendUnavailableError: xarray is not installed.
@@ -75,7 +79,24 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
                 [*dims, "epoch"],
                 _curves(table, name, shape, index, len(coords["epoch"])),
             )
-    return xr.Dataset(data, coords)
+    return xr.Dataset(data, coords, attrs=_attributes(Store(Path(store)), plan))
+
+
+def _attributes(store: Store, plan: Plan) -> dict[str, Any]:
+    """What is the same for all runs, and what computed them."""
+    settings = [cfg.to_dict() for cfg in plan.points]
+    fixed = {
+        name: value
+        for name, value in settings[0].items()
+        if name not in SEED_FIELDS and all(other[name] == value for other in settings)
+    }
+    made = [part_info(path, plan).provenance for path in store.present().values()]
+    versions = {str(x.get("environment", {}).get("mmcl_fast", "")) for x in made}
+    commits = {str(x.get("commit") or "") for x in made}
+    return settings_attributes(fixed) | {
+        "mmcl_fast": ", ".join(sorted(versions - {""})),
+        "commit": ", ".join(sorted(commits - {""})),
+    }
 
 
 def _index(

@@ -37,6 +37,7 @@ class Outline:
         digests: Hash of each shard's runs.
         sizes: Number of each shard's runs.
         metric_names: Names of the own metrics.
+        swept: Names of the swept settings.
     """
 
     runs: int
@@ -44,6 +45,7 @@ class Outline:
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
     metric_names: tuple[str, ...] = ()
+    swept: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -142,6 +144,7 @@ def read_outline(store: Path) -> Outline:
             tuple(metadata["shard_digests"]),
             tuple(metadata["shard_sizes"]),
             tuple(name for name, _ in metadata.get("metrics", [])),
+            tuple(name for names, _ in metadata["axes"] for name in names),
         )
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.derived import derived
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
-from mmcl_fast.sweep.plan.points import derived
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 STATUSES = ("finished", "diverged", "failed")
