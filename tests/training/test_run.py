@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from mmcl_fast import ConfigError, OutputError, Run, TrainConfig, __version__, train
 from mmcl_fast.data import sample
 from mmcl_fast.environment import source_commit
+from mmcl_fast.training import run_file
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=6, evaluate_every=4, device="cpu")
 RUNS = {
@@ -54,6 +55,16 @@ def test_a_run_is_read_back(kind: str, tmp_path: Path) -> None:
     again.save(tmp_path / "again.safetensors")
     assert Run.load(tmp_path / "again.safetensors").to_xarray().identical(run.to_xarray())
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_keeps_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("xarray")
+    monkeypatch.setattr(run_file, "environment", lambda device: {"mmcl_fast": "0.0.9"})
+    monkeypatch.setattr(run_file, "source_commit", lambda: "abc")
+    train(TINY).save(tmp_path / "run")
+    monkeypatch.undo()
+    made = Run.load(tmp_path / "run").to_xarray().attrs
+    assert (made["mmcl_fast"], made["commit"]) == ("0.0.9", "abc")
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:

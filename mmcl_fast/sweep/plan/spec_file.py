@@ -15,7 +15,6 @@ margin = "mmcl_fast.metrics:margin"
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,8 @@ def read_spec(path: Path) -> Spec:
 
     Raises: ConfigError: the file cannot be read, or has an unknown entry.
     """
+    import tomllib  # not needed by the other commands, all of which load this module
+
     try:
         entries = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -60,8 +60,7 @@ def _long(table: pa.Table, keys: Sequence[str], curves: Sequence[str]) -> dict[s
     """Columns with one entry a run and epoch."""
     first = table[curves[0]].combine_chunks()
     offsets = first.offsets.to_numpy()
-    # A null has no values, whatever its offsets are.
-    lengths = np.where(first.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+    lengths = np.diff(offsets)  # 0 of a failed run, whose curves are null
     index = np.repeat(np.arange(len(table)), lengths)
     ends = np.cumsum(lengths)
     columns: dict[str, Any] = {
