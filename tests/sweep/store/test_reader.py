@@ -11,10 +11,10 @@ import pytest
 import mmcl_fast
 from mmcl_fast import TrainConfig
 from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.derived import derived
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep import Plan, Policy, load, make_plan, run_sweep
 from mmcl_fast.sweep.execute import shard
-from mmcl_fast.sweep.plan.points import derived
 from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.store import Store, provenance
 from tests.sweep.disturbance import parts
