@@ -1,7 +1,8 @@
 """Checkpoint of a single long run: one safetensors file, no pickles, written atomically.
 
-A resumed run is bit-identical to an uninterrupted one: the file has all tensors that training
-changes, and all others (data, inner products) are pure functions of the config and the given data.
+A resumed run is bit-identical to an uninterrupted one, and may have more epochs to go: the file has
+all tensors that training changes, and all others (data, inner products) are pure functions of the
+config and the given data.
 """
 
 from __future__ import annotations
@@ -109,7 +110,12 @@ class Checkpoint:
                 f"checkpoint: expected format {FORMAT}, got {metadata.get('format')!r}"
             )
         current, saved = json.loads(self._metadata["config"]), json.loads(metadata["config"])
-        for name in current | saved:
+        if (epoch := int(metadata["epoch"])) > current["epochs"]:
+            raise ConfigError(
+                f"checkpoint: expected a run of at most epochs = {current['epochs']}, got one at "
+                f"epoch {epoch} in {str(self._path)!r}; take another file or remove it"
+            )
+        for name in (current | saved).keys() - {"epochs"}:
             if current.get(name) != saved.get(name):
                 raise ConfigError(
                     f"checkpoint: expected {name} = {current.get(name)!r}, got a run with "
@@ -126,7 +132,7 @@ class Checkpoint:
                 f"checkpoint: expected a run with metrics {expected}, got one with {names} in "
                 f"{str(self._path)!r}; take another file or remove it"
             )
-        return int(metadata["epoch"]), state
+        return epoch, state
 
 
 def _fingerprint(data: SignalNoiseData) -> str:

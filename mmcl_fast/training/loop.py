@@ -54,7 +54,8 @@ def train(
         metrics: Further curves by name, lower case: functions from a `RunState` to a number, called
             before training and after each epoch. `mmcl_fast.metrics` has some.
         progress: Show the epochs done: a bar on a terminal, a line in a notebook or a log.
-        checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs.
+        checkpoint: File to resume from if it exists, written every `checkpoint_every` epochs. Its
+            settings are those of `cfg`, but `epochs` may be more.
         checkpoint_every: Epochs between checkpoints, >= 1; None: about a minute between them.
 
     Returns: The run, whose config has the norms of given mu, mu_b and nu. Its status is "diverged",

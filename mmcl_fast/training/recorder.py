@@ -182,9 +182,9 @@ class Recorder:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from `state()`."""
         for name in CURVES:
-            self.curves[name].copy_(state[name])
+            _copy_common(self.curves[name], state[name])
         for name, curve in unnest("metric", state).items():
-            self.metrics[name].copy_(curve)
+            _copy_common(self.metrics[name], curve)
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             modalities = tuple(
@@ -350,6 +350,12 @@ def _stored_curves(
         fields[f"gamma{suffix}_curve"] = torch.stack(gamma, dim=1).unbind()
         fields[f"rho{suffix}_curve"] = torch.stack(rho, dim=1).unbind()
     return fields
+
+
+def _copy_common(curve: Tensor, stored: Tensor) -> None:
+    """Copy the epochs that both have; a checkpoint may be of a run of fewer or more epochs."""
+    stop = min(curve.shape[1], stored.shape[1])
+    curve[:, :stop] = stored[:, :stop]
 
 
 def _due(epoch: int, every: int, last: int) -> bool:

@@ -194,6 +194,25 @@ def test_a_killed_run_continues_bit_for_bit(cfg: TrainConfig, tmp_path: Path) ->
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
 
 
+@pytest.mark.parametrize("cfg", CHECKPOINTED, ids=lambda c: f"{c.engine}-{c.optimizer}-{c.augment}")
+def test_a_finished_run_goes_on_for_more_epochs(cfg: TrainConfig, tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    metrics = {"epoch_now": lambda state: state.epoch}
+    train(cfg, checkpoint=file, checkpoint_every=6, metrics=metrics)
+    resumed_at = []
+    longer = cfg.replace(epochs=17)
+    run = train(
+        longer, on_epoch=lambda i: resumed_at.append(i.epoch), checkpoint=file, metrics=metrics
+    )
+    assert resumed_at[0] == 12
+    whole = train(longer)
+    equal(run, whole)
+    assert run.metrics["epoch_now"].tolist() == list(range(18))
+    assert run.coefficient_epochs == whole.coefficient_epochs
+    with pytest.raises(ConfigError, match="a run of at most epochs = 9, got one at epoch 12"):
+        train(cfg.replace(epochs=9), checkpoint=file, metrics=metrics)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "run.safetensors"
     train(TINY, checkpoint=file, checkpoint_every=5)
