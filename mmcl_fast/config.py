@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mmcl_fast.config_checks import check_combinations, check_magnitudes
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.names import nearest
-from mmcl_fast.stream_tags import MAX_DIM, MAX_EPOCH, MAX_SEED
+from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
@@ -132,8 +132,8 @@ class TrainConfig:
             object.__setattr__(self, name, plain_value(name, value))
         for name in RANGES:
             _check_range(name, getattr(self, name))
-        _check_combinations(self)
-        _check_magnitudes(self)
+        check_combinations(self)
+        check_magnitudes(self, _FLOATS)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some fields changed, validated again.
@@ -259,10 +259,6 @@ _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
 DEFAULT_MOMENTUM = 0.9
-FLOAT_MAX = {
-    "float32": float.fromhex("0x1.fffffep+127"),
-    "float64": float.fromhex("0x1.fffffffffffffp+1023"),
-}
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
 EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
@@ -355,59 +351,6 @@ def _checked(name: str, value: object) -> object:
     found = plain_value(name, value)
     _check_range(name, found)
     return found
-
-
-def _check_combinations(cfg: TrainConfig) -> None:
-    if cfg.optimizer == "sgd" and cfg.batch_size is None:
-        raise ConfigError("batch_size: expected an integer with optimizer sgd, got None")
-    if cfg.optimizer != "sgd" and cfg.batch_size is not None:
-        raise ConfigError(
-            f"batch_size: expected None with full-batch optimizer {cfg.optimizer}, "
-            f"got {cfg.batch_size}"
-        )
-    if cfg.batch_size is not None and cfg.batch_size > cfg.n:
-        raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
-    if cfg.optimizer != "momentum" and cfg.momentum is not None:
-        raise ConfigError(
-            f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
-        )
-    if cfg.negatives_per_sample is not None and cfg.negatives_per_sample >= cfg.n:
-        raise ConfigError(
-            f"negatives_per_sample: expected at most n - 1 = {cfg.n - 1} (the other label's "
-            f"samples), got {cfg.negatives_per_sample}"
-        )
-    if cfg.negatives_per_sample is None and cfg.negatives_draw == "per_epoch":
-        raise ConfigError("negatives_draw: expected fixed where all negatives are used")
-    if cfg.is_multi and cfg.augment == "per_epoch":
-        raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
-    if cfg.data == "reduced" and cfg.optimizer == "adam":
-        raise ConfigError(
-            "data: expected explicit with optimizer adam (it rescales coordinates, so a rotation "
-            "of the data would change the run), got 'reduced'"
-        )
-    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
-        if cfg.data != "reduced" and d > MAX_DIM + 1:
-            raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
-
-
-def _check_magnitudes(cfg: TrainConfig) -> None:
-    """Refuse settings that overflow the arithmetic before the first step."""
-    largest = FLOAT_MAX[cfg.dtype]
-    products = {
-        name: (abs(value), name) for name in _FLOATS if (value := getattr(cfg, name)) is not None
-    }
-    for name, d in (("sigma_xi", cfg.d), ("sigma_xi_b", cfg.d_b_value)):
-        sigma = cfg.sigma_xi if name == "sigma_xi" else cfg.sigma_xi_b_value
-        products[f"{name}^2 d"] = (math.prod((sigma, sigma, float(d))), name)
-    for name in ("mu_norm", "mu_b_norm", "nu_norm"):
-        value = getattr(cfg, name)
-        products[f"{name}^2"] = (value * value, name)
-    products["1 / (m tau)"] = (1.0 / max(cfg.m * cfg.tau_value, 1.0 / sys.float_info.max), "tau")
-    for text, (value, name) in products.items():
-        if not value <= largest:
-            raise ConfigError(
-                f"{name}: expected {text} to be finite in {cfg.dtype}, got {getattr(cfg, name)!r}"
-            )
 
 
 # Named settings, tested against what the paper states.
