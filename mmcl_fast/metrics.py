@@ -62,9 +62,12 @@ def margin(state: RunState) -> float:
 def covariance_spectrum(state: RunState) -> Tensor:
     """Eigenvalues of the covariance of the training embeddings `hbar`, descending, float64, [m].
 
-    A vector, for callbacks: `effective_rank` and `top_eigenvalue_share` are numbers of it.
+    A vector, for callbacks: `effective_rank` and `top_eigenvalue_share` are numbers of it. NaN
+    where an embedding is not finite.
     """
     centred = state.embeddings()[0].double()
+    if not centred.isfinite().all():  # for which LAPACK has no eigenvalues
+        return centred.new_full((centred.shape[1],), torch.nan)
     centred = centred - centred.mean(0)
     spectrum: Tensor = torch.linalg.eigvalsh(centred.T @ centred / len(centred))
     return spectrum.flip(0).clamp_min(0.0)

@@ -101,9 +101,9 @@ class EpochInfo:
     """The runs of a batch at one epoch, before its update: the argument of a callback `on_epoch`.
 
     All is computed when asked for, and inside of the callback only. A callback that reads nothing
-    but `epoch` costs nothing; `loss`, `signal` and `noise` cost a copy of the state, the others
-    what their lines say. In `mmcl_fast.distributed.train` methods are collective: call them in
-    every process, or in none.
+    but `epoch` costs a call of the engine for each epoch; `loss`, `signal` and `noise` cost a copy
+    of the state, the others what their lines say. In `mmcl_fast.distributed.train` methods are
+    collective: call them in every process, or in none.
 
     Attributes:
         epoch: Number of updates so far, 0 .. epochs.

@@ -120,6 +120,17 @@ def test_extremes() -> None:
     assert metrics.top_eigenvalue_share(state) == 1.0
 
 
+@pytest.mark.parametrize("modality", ["single", "multi"])
+def test_a_diverging_run_has_metrics_up_to_there(modality: str) -> None:
+    names = [name for name in metrics.__all__ if name != "covariance_spectrum"]
+    cfg = TINY.replace(q=3, eta=30.0, sigma_0=0.3, epochs=40, modality=modality)
+    run = train(cfg, metrics={name: getattr(metrics, name) for name in names})
+    assert run.status == "diverged"
+    for name, curve in run.metrics.items():
+        assert not curve[: run.diverged_at].isnan().any(), name
+        assert curve[run.diverged_at :].isnan().all(), name
+
+
 def test_drawn_negatives_have_no_gradient_norm() -> None:
     with pytest.raises(ConfigError, match="gradient_norm: expected all negatives, got negatives"):
         train(TINY.replace(negatives_per_sample=3), metrics={"g": metrics.gradient_norm})
