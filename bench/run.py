@@ -27,6 +27,7 @@ Row = dict[str, Any]
 TOTAL_S = 290.0  # five minutes, less what it takes to start and to draw
 HIDDEN = ("outputs", "scaling", "ceiling", "sizes")  # operations that the table leaves to the file
 CEILING = "timing.ceiling"  # the module that measures the machine
+UNSHOWN = ("rounds", "threads", "dtype", "interleaved")  # settings of a measurement alone
 BOUNDS = ("memset",)  # variants that are neither this library's nor a peer's
 
 
@@ -171,9 +172,25 @@ def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def time_table(rows: Sequence[Row]) -> str:
+    """Text table of median times, for operations that nothing is compared with."""
+    lines = [("operation", "variant", "ms")]
+    for row in rows:
+        ms = median_ms(row)
+        if row["op"] not in ("peer", "ceiling") and ms is not None:
+            sizes = " ".join(f"{k}={v}" for k, v in row["settings"].items() if k not in UNSHOWN)
+            lines.append((f"{row['op']} {sizes}".strip(), row["variant"], f"{ms:,.3g}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        f"{what:<{widths[0]}}  {variant:<{widths[1]}}  {ms:>{widths[2]}}"
+        for what, variant, ms in lines
+    )
+
+
 def report(rows: Sequence[Row], failures: Sequence[Failure], seconds: float) -> None:
     """Print the table, the peers and the failures."""
-    print(ratio_table(rows))
+    compared = ratio_table(rows)
+    print(compared if "\n" in compared else time_table(rows))
     peers = [row for row in rows if row["op"] == "peer"]
     used = [f"{row['variant']} {row['version']}" for row in peers if row["skipped"] is None]
     print(f"peers: {', '.join(used) or 'none'}")

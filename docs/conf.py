@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+RECEIVED = ("mmcl_fast.EpochInfo", "mmcl_fast.RunState")
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
@@ -84,8 +85,10 @@ def docstring(_app: Any, *arguments: Any) -> None:
     lines[:] = restructured("\n".join(lines)).splitlines()
 
 
-def public_fields(_app: Any, _what: str, _name: str, obj: Any, *_: Any) -> tuple[str, str] | None:
-    """The signature of a dataclass without its private fields."""
+def public_fields(_app: Any, _what: str, name: str, obj: Any, *_: Any) -> tuple[str, str] | None:
+    """The signature of a dataclass without its private fields; none of what users only receive."""
+    if name in RECEIVED:
+        return "", ""
     if not (inspect.isclass(obj) and is_dataclass(obj)):
         return None
     whole = inspect.signature(obj)

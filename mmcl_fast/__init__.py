@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmcl_fast import data as data
     from mmcl_fast import distributed as distributed
     from mmcl_fast import losses as losses
+    from mmcl_fast import metrics as metrics
     from mmcl_fast import reference as reference
     from mmcl_fast import sweep as sweep
     from mmcl_fast import theory as theory
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mmcl_fast.losses import info_nce as info_nce
     from mmcl_fast.model import TwoLayerEncoder as TwoLayerEncoder
     from mmcl_fast.training import EpochInfo as EpochInfo
+    from mmcl_fast.training import RunState as RunState
     from mmcl_fast.training import train as train
     from mmcl_fast.training import train_many as train_many
     from mmcl_fast.training.run import Run as Run
@@ -43,6 +45,7 @@ _HOME = {
     "MmclError": "errors",
     "OutputError": "errors",
     "Run": "training",
+    "RunState": "training",
     "SignalNoiseData": "data",
     "TrainConfig": "config",
     "TwoLayerEncoder": "model",
@@ -50,7 +53,7 @@ _HOME = {
     "train": "training",
     "train_many": "training",
 }
-_MODULES = ("data", "distributed", "losses", "reference", "sweep", "theory")
+_MODULES = ("data", "distributed", "losses", "metrics", "reference", "sweep", "theory")
 
 
 if not TYPE_CHECKING:  # a type checker would take any misspelt name for one of `Any`
@@ -79,6 +82,7 @@ __all__ = [
     "MmclError",
     "OutputError",
     "Run",
+    "RunState",
     "SignalNoiseData",
     "TrainConfig",
     "TwoLayerEncoder",
@@ -87,6 +91,7 @@ __all__ = [
     "distributed",
     "info_nce",
     "losses",
+    "metrics",
     "reference",
     "sweep",
     "theory",

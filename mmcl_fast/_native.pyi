@@ -88,6 +88,7 @@ def score_heads(
     threads: int,
     target: str = "auto",
 ) -> None: ...
+
 class DenseContrast:
     def __init__(
         self,

@@ -7,17 +7,18 @@ fits the printed panels (`docs/claims.md` says what the paper states and what is
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mmcl_fast.config_checks import check_combinations, check_magnitudes
+from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.stream_tags import MAX_DIM, MAX_EPOCH, MAX_SEED
+from mmcl_fast.names import nearest
+from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
@@ -106,6 +107,22 @@ class TrainConfig:
     coefficients_every: int = 0
     """Epochs between stored gamma and rho. 0: only the final ones."""
 
+    def __new__(cls, *positional: object, **settings: object) -> TrainConfig:
+        """An instance, whose fields `__init__` fills; refuses what is no setting by its name."""
+        if positional:
+            raise ConfigError(
+                f"TrainConfig: expected settings by name, such as n=100, got {positional[0]!r}"
+            )
+        for name in settings:
+            if name in DERIVED:
+                raise ConfigError(
+                    f"{name}: expected {DERIVED[name]}, which it determines, or "
+                    f"TrainConfig(...).replace({name}=...), got {name}"
+                )
+            if name not in _KINDS:
+                raise ConfigError(unknown_setting(name))
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
@@ -115,17 +132,43 @@ class TrainConfig:
             object.__setattr__(self, name, plain_value(name, value))
         for name in RANGES:
             _check_range(name, getattr(self, name))
-        _check_combinations(self)
-        _check_magnitudes(self)
+        check_combinations(self)
+        check_magnitudes(self, _FLOATS)
 
     def replace(self, **changes: Any) -> TrainConfig:
-        """A copy with some fields changed, validated again."""
+        """A copy with some fields changed, validated again.
+
+        `snr`, `n_snr2` (both set mu_norm), `c_mu` = |mu~| / |mu| (sets mu_b_norm), `noise_rate` and
+        `noise_start` may be given in place of the settings that they determine, as in sweeps; they
+        are applied after the other changes.
+        """
         if changes.keys() <= SEEDS:
             return self._reseeded(changes)
-        unknown = sorted(set(changes) - set(FIELD_NAMES))
+        unknown = sorted(set(changes) - set(FIELD_NAMES) - set(DERIVED))
         if unknown:
             raise ConfigError(unknown_setting(unknown[0]))
-        return dataclasses.replace(self, **changes)
+        asked = {name: changes.pop(name) for name in DERIVED if name in changes}
+        cfg = dataclasses.replace(self, **changes)
+        if not asked:
+            return cfg
+        check_derived(asked, changes)
+        changed: dict[str, Any] = {**settings_of(asked, cfg.to_dict() | {"tau": cfg.tau_value})}
+        return dataclasses.replace(cfg, **changed)
+
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio |mu| / (sigma_xi sqrt(d))."""
+        return derived(self)["snr"]
+
+    @property
+    def n_snr2(self) -> float:
+        """The product n SNR^2."""
+        return derived(self)["n_snr2"]
+
+    @property
+    def c_mu(self) -> float:
+        """The ratio |mu~| / |mu| of the signals; NaN without a signal in modality A."""
+        return derived(self)["c_mu"]
 
     def _reseeded(self, seeds: Mapping[str, Any]) -> TrainConfig:
         # A seed enters no other field's check, so only its own is made: sweeps do this per run.
@@ -216,10 +259,6 @@ _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_POWER = 16
 DEFAULT_MOMENTUM = 0.9
-FLOAT_MAX = {
-    "float32": float.fromhex("0x1.fffffep+127"),
-    "float64": float.fromhex("0x1.fffffffffffffp+1023"),
-}
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
 EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
@@ -256,8 +295,8 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
 
 def unknown_setting(name: str) -> str:
     """The message for a setting that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, FIELD_NAMES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
+    near = nearest(name, FIELD_NAMES)
+    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
     return f"{name}: unknown setting{hint}"
 
 
@@ -312,54 +351,6 @@ def _checked(name: str, value: object) -> object:
     found = plain_value(name, value)
     _check_range(name, found)
     return found
-
-
-def _check_combinations(cfg: TrainConfig) -> None:
-    if cfg.optimizer == "sgd" and cfg.batch_size is None:
-        raise ConfigError("batch_size: expected an integer with optimizer sgd, got None")
-    if cfg.optimizer != "sgd" and cfg.batch_size is not None:
-        raise ConfigError(
-            f"batch_size: expected None with full-batch optimizer {cfg.optimizer}, "
-            f"got {cfg.batch_size}"
-        )
-    if cfg.batch_size is not None and cfg.batch_size > cfg.n:
-        raise ConfigError(f"batch_size: expected at most n = {cfg.n}, got {cfg.batch_size}")
-    if cfg.optimizer != "momentum" and cfg.momentum is not None:
-        raise ConfigError(
-            f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
-        )
-    if cfg.negatives_per_sample is None and cfg.negatives_draw == "per_epoch":
-        raise ConfigError("negatives_draw: expected fixed where all negatives are used")
-    if cfg.is_multi and cfg.augment == "per_epoch":
-        raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
-    if cfg.data == "reduced" and cfg.optimizer == "adam":
-        raise ConfigError(
-            "data: expected explicit with optimizer adam (it rescales coordinates, so a rotation "
-            "of the data would change the run), got 'reduced'"
-        )
-    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
-        if cfg.data != "reduced" and d > MAX_DIM + 1:
-            raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
-
-
-def _check_magnitudes(cfg: TrainConfig) -> None:
-    """Refuse settings that overflow the arithmetic before the first step."""
-    largest = FLOAT_MAX[cfg.dtype]
-    products = {
-        name: (abs(value), name) for name in _FLOATS if (value := getattr(cfg, name)) is not None
-    }
-    for name, d in (("sigma_xi", cfg.d), ("sigma_xi_b", cfg.d_b_value)):
-        sigma = cfg.sigma_xi if name == "sigma_xi" else cfg.sigma_xi_b_value
-        products[f"{name}^2 d"] = (math.prod((sigma, sigma, float(d))), name)
-    for name in ("mu_norm", "mu_b_norm", "nu_norm"):
-        value = getattr(cfg, name)
-        products[f"{name}^2"] = (value * value, name)
-    products["1 / (m tau)"] = (1.0 / max(cfg.m * cfg.tau_value, 1.0 / sys.float_info.max), "tau")
-    for text, (value, name) in products.items():
-        if not value <= largest:
-            raise ConfigError(
-                f"{name}: expected {text} to be finite in {cfg.dtype}, got {getattr(cfg, name)!r}"
-            )
 
 
 # Named settings, tested against what the paper states.

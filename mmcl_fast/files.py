@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -53,6 +54,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> Path:
+    """Write columns of one length as CSV with a header, whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(columns)
+            rows.writerows(zip(*columns.values(), strict=True))
+
+    return write_atomically(path, write)
+
+
 def _unwritable(path: Path, error: Exception) -> OutputError:
     return OutputError(f"{path.name}: cannot be written to {path.parent} ({error})")
 
@@ -63,4 +76,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["prepare_directory", "write_atomically"]
+__all__ = ["prepare_directory", "write_atomically", "write_csv"]

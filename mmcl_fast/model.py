@@ -45,9 +45,18 @@ class TwoLayerEncoder(nn.Module):
 
     def forward(self, signal: Tensor, noise: Tensor) -> Tensor:
         """Embed patches [n, d] and [n, d] to [n, m]."""
-        return power_relu(signal @ self.weight.T, self.q) + power_relu(
-            noise @ self.weight.T, self.q
-        )
+        return self._activations(signal) + self._activations(noise)
+
+    def features(self, signal: Tensor, noise: Tensor) -> Tensor:
+        """The 2 m features of (4), whose inner products over m are the similarity, [n, 2 m].
+
+        `[act(<w_r, signal>), act(<w_r, noise>)]` of patches [n, d] and [n, d]: what the losses (6)
+        and (9) compare.
+        """
+        return torch.cat([self._activations(signal), self._activations(noise)], dim=1)
+
+    def _activations(self, patches: Tensor) -> Tensor:
+        return power_relu(patches @ self.weight.T, self.q)
 
 
 __all__ = ["TwoLayerEncoder", "power_relu", "power_relu_backward", "signal_gradient"]

@@ -6,8 +6,12 @@ are for one modality's sizes; n, d, m are the training samples, the dimension an
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 SINGLE_RATE = 0.96
 """Constant of the noise's growth rate in Lemma 5.2."""
@@ -34,6 +38,31 @@ class Check:
     holds: bool
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _by_name(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which says what it expects where it is called with a config or without names.
+
+    Raises: TypeError: a positional argument.
+    """
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*positional: P.args, **named: P.kwargs) -> T:
+        if positional:
+            kind = type(positional[0]).__name__
+            raise TypeError(
+                f"{function.__name__}: expected arguments by name ({', '.join(names)}), got a "
+                f"{kind}; take {names[0]}=cfg.{names[0]} and so on of a config"
+            )
+        return function(*positional, **named)
+
+    return checked
+
+
+@_by_name
 def snr(*, mu_norm: float, sigma_xi: float, d: float) -> float:
     """Signal-to-noise ratio, SNR = |mu| / (sigma_xi sqrt(d)) (section 4).
 
@@ -44,6 +73,7 @@ def snr(*, mu_norm: float, sigma_xi: float, d: float) -> float:
     return mu_norm / (sigma_xi * math.sqrt(d))
 
 
+@_by_name
 def n_snr2(*, n: float, mu_norm: float, sigma_xi: float, d: float) -> float:
     """The product n SNR^2, which Assumption 4.1 takes to be of order 1.
 
@@ -53,6 +83,7 @@ def n_snr2(*, n: float, mu_norm: float, sigma_xi: float, d: float) -> float:
     return n * snr(mu_norm=mu_norm, sigma_xi=sigma_xi, d=d) ** 2
 
 
+@_by_name
 def noise_growth(
     *, eta: float, sigma_xi: float, d: float, n: float, m: float, tau: float, rate: float = 1.0
 ) -> float:
@@ -66,6 +97,7 @@ def noise_growth(
     return 1.0 + rate * _noise_rate(eta=eta, sigma_xi=sigma_xi, d=d, n=n, m=m, tau=tau)
 
 
+@_by_name
 def signal_growth(
     *, eta: float, mu_norm: float, m: float, tau: float, c_mu: float = 1.0, rate: float = 1.0
 ) -> float:
@@ -81,6 +113,7 @@ def signal_growth(
     return 1.0 + rate * _signal_rate(eta=eta, mu_norm=mu_norm, m=m, tau=tau, c_mu=c_mu)
 
 
+@_by_name
 def t1_single(
     *, sigma_0: float, sigma_xi: float, d: float, eta: float, n: float, m: float, tau: float
 ) -> float:
@@ -99,6 +132,7 @@ def t1_single(
     return _epochs_to_grow(start=sigma_0 * sigma_xi * math.sqrt(d), rate=rate)
 
 
+@_by_name
 def t1_multi(
     *, sigma_0: float, mu_norm: float, c_mu: float, eta: float, m: float, tau: float
 ) -> float:
@@ -119,6 +153,7 @@ def t1_multi(
     return _epochs_to_grow(start=sigma_0 * mu_norm, rate=rate)
 
 
+@_by_name
 def convergence_time(
     *, loss: float, eta: float, sigma_xi: float, d: float, n: float, m: float
 ) -> float:
@@ -133,6 +168,7 @@ def convergence_time(
     return m * n / (eta * sigma_xi**2 * d) * (1.0 + 1.0 / loss)
 
 
+@_by_name
 def initial_loss(
     *, n_plus: int, n_minus: int, negatives_per_sample: int | None = None, multi: bool = False
 ) -> float:

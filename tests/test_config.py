@@ -1,5 +1,6 @@
 """Settings: types, ranges, combinations, presets; every refusal names what, expected and got."""
 
+import copy
 import math
 
 import numpy as np
@@ -69,3 +70,14 @@ def test_presets_are_the_papers_figure_1() -> None:
         assert {k: getattr(preset, k) for k in stated} == stated
         assert preset.sigma_eps**2 == pytest.approx(0.01)
     assert PRESETS["figure1-multi"].is_multi
+
+
+def test_what_is_no_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^momentun: unknown setting; did you mean momentum\?"):
+        TrainConfig(momentun=0.5)
+    with pytest.raises(ConfigError, match=r"^lr: unknown setting; did you mean eta\?"):
+        TrainConfig().replace(lr=0.5)
+    with pytest.raises(ConfigError, match=r"TrainConfig: expected settings by name, .* got 100"):
+        TrainConfig(100)
+    cfg = TrainConfig(m=3)
+    assert copy.copy(cfg) == copy.deepcopy(cfg) == cfg

@@ -164,3 +164,9 @@ def test_imports_the_standard_library_only():
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("name", ["snr", "t1_single", "t1_multi", "convergence_time"])
+def test_a_config_is_no_argument(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: expected arguments by name \(.*got a Config"):
+        getattr(theory, name)(type("Config", (), {})())

@@ -247,7 +247,7 @@ CHOICES = (
         for n in (100, 200, 400)
     ),
     Choice("layout of the CNN", "mmcl_fast/experiments/table1/encoders.py", layouts),
-    Choice("finite values", "mmcl_fast/data/signal_noise/sampling.py", finiteness),
+    Choice("finite values", "mmcl_fast/data/signal_noise/own_arrays.py", finiteness),
 )
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.sampling import as_data, sample
+from mmcl_fast.data.signal_noise.own_arrays import as_data
+from mmcl_fast.data.signal_noise.sampling import sample
 
 from .. import record
 from ..arguments import make_parser

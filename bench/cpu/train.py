@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.sampling import as_data, sample
+from mmcl_fast.data.signal_noise.own_arrays import as_data
+from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import ENGINES, EngineSpec, MultiEpochEngine, NativeEngine
 from mmcl_fast.training import train

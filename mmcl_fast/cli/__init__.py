@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mmcl_fast.cli.command_line import main as main
-    from mmcl_fast.cli.command_line import run as run
+import sys
+from collections.abc import Sequence
 
 
-if not TYPE_CHECKING:  # a type checker would take any misspelt name for one of `Any`
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; exits with 0 on success, 1 if a run diverged, 2 on a user's error."""
+    try:
+        from mmcl_fast.cli.command_line import main as run_command_line
 
-    def __getattr__(name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from mmcl_fast.cli import command_line
+        run_command_line(arguments)
+    except KeyboardInterrupt:  # while modules load, or the program ends
+        sys.stderr.write("mmcl: interrupted\n")
+        raise SystemExit(130) from None
 
-        value = getattr(command_line, name)
-        globals()[name] = value
-        return value
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line in this process and return its exit status."""
+    from mmcl_fast.cli.command_line import run as run_command_line
+
+    return run_command_line(arguments)
 
 
 __all__ = ["main", "run"]

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import io
+import logging
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType, MappingProxyType
 
 from mmcl_fast import __version__
 from mmcl_fast.cli.options import COMMANDS, RENAMED, Command
-from mmcl_fast.cli.parser import build, parse
+from mmcl_fast.cli.parser import build, hint, parse
 from mmcl_fast.errors import ConfigError, MmclError
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
+SPELLED = "mmcl-spelled"  # name of the error handler of output streams
+IN_LETTERS = MappingProxyType(
+    {"→": "->", "±": "+-", "×": "x", "−": "-", "–": "-", "…": "...", "²": "^2", "≤": "<=",
+     "≥": ">=", "μ": "mu", "µ": "u", "σ": "sigma", "ξ": "xi", "ε": "eps", "η": "eta", "τ": "tau",
+     "γ": "gamma", "ρ": "rho", "ν": "nu", "•": "*", "━": "-", "╸": "-", "╺": "-", "·": "."}
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0 on success, 1 if a run diverged, 2 on a user's error."""
+    codecs.register_error(SPELLED, _spelled_out)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a symbol prints ?
+            stream.reconfigure(errors=SPELLED)
+    # Where the home directory is read-only, matplotlib would speak before a one-line error.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the command; later ones do not disturb what it leaves behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
+    """Symbols that a terminal lacks, in letters; others as ?."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(IN_LETTERS.get(c, "?") for c in text), error.end
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,8 +61,10 @@ def run(arguments: Sequence[str]) -> int:
     if list(arguments) == ["--version"]:
         sys.stdout.write(f"mmcl-fast {__version__}\n")
         return 0
+    command = None
     try:
-        return _parse(arguments).run()
+        command = _parse(arguments)
+        return command.run()
     except MmclError as error:
         sys.stderr.write(f"mmcl: error: {error}\n")
         return USER_ERROR
@@ -47,7 +78,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"mmcl: error: out of memory: {str(error).splitlines()[0]}\n")
         return USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("mmcl: interrupted\n")
+        resumes = command is not None and getattr(command, "can_resume", lambda: False)()
+        line = shlex.join(["mmcl", *arguments])
+        sys.stderr.write(f"mmcl: interrupted{f'; resume with: {line}' if resumes else ''}\n")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of standard output has closed it (mmcl info | head).
@@ -66,7 +99,8 @@ def _parse(arguments: Sequence[str]) -> Command:
         raise SystemExit(0)
     if name not in COMMANDS:
         commands = ", ".join(COMMANDS)
-        raise ConfigError(f"{name or 'mmcl'}: expected a command: {commands}; mmcl --help")
+        near = hint(name, COMMANDS)
+        raise ConfigError(f"{name or 'mmcl'}: expected a command{near}: {commands}; mmcl --help")
     for word in arguments[1:]:
         flag = word.partition("=")[0]
         if new := RENAMED.get((name, flag)):

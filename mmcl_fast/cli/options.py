@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from mmcl_fast.cli.checks import CHECKPOINT, at_least, check_file_to_append
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.picture_options import Phase, Plot, Report
+from mmcl_fast.cli.sweep_options import Sweep
 from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
+from mmcl_fast.derived import DERIVED, check_derived
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES, CheckName
+from mmcl_fast.sweep.store.place import require_plan
 
 MAX_THREADS = 4096
-SPEC_SUFFIX = ".toml"
 
 
 class Command(Protocol):
@@ -46,11 +48,15 @@ class Figure1:
     """Epochs of training (paper: 200)."""
     first_seed: int = 0
     """First seed."""
+    data: bool = False
+    """Write figure1.csv as well: every curve of every seed, one row an epoch."""
     threads: int | None = None
     """CPU threads; the curves do not depend on them. Default: torch's choice."""
 
     def run(self) -> int:
         """Run the command and return its exit status."""
+        at_least(1, seeds=self.seeds, epochs=self.epochs)
+        TrainConfig(seed=self.first_seed + self.seeds - 1)  # raises beyond the largest
         from mmcl_fast.cli.commands.figure1 import figure1_command
 
         _set_threads("threads", self.threads)
@@ -61,7 +67,7 @@ class Figure1:
             epochs=self.epochs,
             seed=self.first_seed,
         )
-        return figure1_command(cfg, self.seeds, self.out)
+        return figure1_command(cfg, self.seeds, self.out, with_data=self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +78,18 @@ class Train:
     """Settings that the other flags change: figure1 or figure1-multi."""
     out: Path = Path("run")
     """Directory of the results."""
-    checkpoint_every: int = 0
-    """Epochs between checkpoints; re-running the same command resumes from the last. 0: none."""
+    snr: float | None = None
+    """Signal-to-noise ratio |mu| / (sigma_xi sqrt(d)), in place of --mu-norm."""
+    n_snr2: float | None = None
+    """The product n SNR^2, in place of --mu-norm."""
+    c_mu: float | None = None
+    """The ratio |mu~| / |mu| of the signals, in place of --mu-b-norm."""
+    overwrite: bool = False
+    """Train into a directory that holds a run of other settings, whose files are replaced."""
+    checkpoint_every: int | None = None
+    """Epochs between checkpoints, from which a re-run resumes. Default: each minute; 0: none."""
+    metric: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """An own metric, module:function or name=module:function; mmcl_fast.metrics has some."""
     threads: int | None = None
     """CPU threads; above 1 GFLOP an epoch, curves depend on them by rounding."""
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -85,14 +101,28 @@ class Train:
         preset = given.get("preset", "figure1")
         if preset not in PRESETS:
             raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        asked = {name: given[name] for name in DERIVED if given.get(name) is not None}
+        check_derived(asked, given)  # raises where its setting is given, too
         return PRESETS[preset]
+
+    def can_resume(self) -> bool:
+        """Whether the same command goes on where an interrupted one ended."""
+        return (self.out / CHECKPOINT).exists()
 
     def run(self) -> int:
         """Run the command and return its exit status."""
+        at_least(0, checkpoint_every=self.checkpoint_every)
         from mmcl_fast.cli.commands.train import train_command
 
         _set_threads("threads", self.threads)
-        return train_command(self.config, self.out, self.checkpoint_every)
+        asked = {name: getattr(self, name, None) for name in DERIVED}
+        return train_command(
+            self.config.replace(**{name: x for name, x in asked.items() if x is not None}),
+            self.out,
+            self.checkpoint_every,
+            metrics=self.metric,
+            overwrite=self.overwrite,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +152,14 @@ class Table1:
     config: Table1Config = field(default_factory=Table1Config)
     """Settings of the experiment."""
 
+    def can_resume(self) -> bool:
+        """Whether the same command goes on where an interrupted one ended."""
+        return (self.out / "table1.partial.json").exists()
+
     def run(self) -> int:
         """Run the command and return its exit status."""
+        at_least(1, seeds=self.seeds)
+        _distinct("arms", self.arms)
         from mmcl_fast.cli.commands.table1 import table1_command
 
         _set_threads("workers", self.workers)
@@ -142,99 +178,6 @@ class Table1:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Run a grid of settings times seeds; re-running the same command resumes."""
-
-    spec: Path | None = field(default=None, metadata=POSITIONAL)
-    """TOML file of the sweep: seeds, [base], [grid], [zip]. Flags override it."""
-    grid: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
-    """An axis: m=16,64,256, snr=linspace(0.05,0.5,10), n=geomspace(10,1000,5), modality=both."""
-    zip: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
-    """An axis that varies jointly with the other --zip axes."""
-    seeds: int | None = None
-    """Seeds of each combination, from --first-seed upwards. Default: 1."""
-    first_seed: int | None = None
-    """First seed. Default: --seed."""
-    out: Path
-    """Directory of the store: plan.parquet and one Parquet part per shard."""
-    executor: Literal["local", "ray"] = "local"
-    """Processes of this machine, or Ray (extra mmcl-fast[ray])."""
-    address: str | None = None
-    """Ray cluster to join. Default: one on this machine, on the loopback interface only."""
-    workers: int | None = None
-    """Runs side by side, one thread each. Default: one per core, or per GPU."""
-    shard: str | None = None
-    """i/N: compute only the i-th of N parts of the shards (1 <= i <= N), for job arrays."""
-    extend: bool = False
-    """Add runs to the stored plan; existing rows stay."""
-    allow_other_engine: bool = False
-    """Resume where the plan's engine or processor is unavailable; computed_on marks the rows."""
-    retry_failed: bool = False
-    """Recompute shards with failed rows."""
-    max_worker_failures: int = 5
-    """Worker deaths after which a shard is quarantined."""
-    dry_run: bool = False
-    """Print the number of runs, core-hours and bytes, and compute nothing."""
-    slurm: int | None = None
-    """Write sweep.sbatch for an array of this many jobs instead; --workers: cores of each."""
-    sbatch: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
-    """A further #SBATCH option of that script, such as --sbatch=--partition=cpu."""
-    config: TrainConfig = field(default_factory=TrainConfig)
-    """Settings of every run, unless an axis sets them."""
-
-    @staticmethod
-    def base(given: Mapping[str, Any]) -> TrainConfig:
-        """[base] of the TOML file on the command line."""
-        spec: Path | None = given.get("spec")
-        if spec is None:
-            return TrainConfig()
-        if spec.suffix != SPEC_SUFFIX:
-            raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(spec)!r}")
-        from mmcl_fast.sweep.plan.spec_file import read_spec
-
-        return read_spec(spec).base
-
-    def run(self) -> int:
-        """Run the command and return its exit status."""
-        from mmcl_fast.cli.commands.sweep import (
-            SlurmRequest,
-            job_command,
-            parse_shard,
-            sweep_command,
-        )
-        from mmcl_fast.sweep import Policy, Spec, read_spec
-
-        if self.max_worker_failures < 1:
-            raise ConfigError(
-                f"max_worker_failures: expected an integer >= 1, got {self.max_worker_failures}"
-            )
-        slurm = None
-        if self.slurm is not None:
-            slurm = SlurmRequest(self.slurm, self.sbatch, job_command(sys.argv[1:]))
-        return sweep_command(
-            self.config,
-            Spec(self.config) if self.spec is None else read_spec(self.spec),
-            grid=self.grid,
-            zipped=self.zip,
-            seeds=self.seeds,
-            first_seed=self.first_seed,
-            out=self.out,
-            policy=Policy(
-                executor=self.executor,
-                address=self.address,
-                workers=self.workers,
-                part=None if self.shard is None else parse_shard(self.shard),
-                extend=self.extend,
-                any_engine=self.allow_other_engine,
-                retry_failed=self.retry_failed,
-                max_deaths=self.max_worker_failures,
-            ),
-            dry_run=self.dry_run,
-            slurm=slurm,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Status:
     """Print the progress of a sweep from its store, during or after it."""
 
@@ -243,6 +186,7 @@ class Status:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
+        require_plan(self.store)
         from mmcl_fast.cli.commands.status import status_command
 
         return status_command(self.store)
@@ -265,6 +209,9 @@ class Theory:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
+        if self.seeds < 2:
+            raise ConfigError(f"seeds: expected an integer >= 2 (for a spread), got {self.seeds}")
+        _distinct("checks", self.checks)
         from mmcl_fast.cli.commands.theory import theory_command
 
         _set_threads("threads", self.threads)
@@ -289,6 +236,7 @@ class Bench:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
+        check_file_to_append("json", self.json)
         from mmcl_fast.cli.commands.bench import bench_command
 
         return bench_command(
@@ -329,6 +277,12 @@ RENAMED = MappingProxyType(
     }
 )
 """Former flags of commands, which are refused, and their present names."""
+
+
+def _distinct(option: str, names: tuple[str, ...]) -> None:
+    """Refuse a name that is given twice."""
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{option}: expected each once, got {' '.join(names)!r}")
 
 
 def _set_threads(option: str, count: int | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import inspect
 import itertools
 import textwrap
@@ -19,12 +18,14 @@ from types import MappingProxyType, NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import nearest
 
 POSITIONAL = MappingProxyType({"positional": True})
 """Metadata of a field that is given without a flag."""
 REPEATABLE = MappingProxyType({"repeatable": True})
 """Metadata of a field whose flag may be given several times, one value each."""
 NUMBERS: MappingProxyType[type, str] = MappingProxyType({int: "an integer", float: "a number"})
+EXACT = 2**53  # every integer up to here is a float
 METAVARS = MappingProxyType({int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"})
 
 
@@ -87,8 +88,14 @@ def flags_of(options: type) -> list[str]:
 
 def hint(word: str, known: Iterable[str]) -> str:
     """`(did you mean ...?)` where something known resembles a word, else nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    flags = {_bare(name): name for name in known}
+    near = nearest(_bare(word), flags)
+    return f" (did you mean {flags[near]}?)" if near else ""
+
+
+def _bare(flag: str) -> str:
+    """The name of a field whose flag this is; another word as it is."""
+    return flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else flag
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,7 +151,10 @@ def _value_keywords(f: Field[Any], kind: Any) -> dict[str, Any]:
     keywords: dict[str, Any] = {}
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
-        keywords = {"action": "append"} if "repeatable" in f.metadata else {"nargs": "*"}
+        # Positional words are collected without a flag, so there may be none of them.
+        if "positional" in f.metadata:
+            return {"nargs": "*", "metavar": f.name.upper(), "default": None, "type": kind}
+        keywords = {"action": "append"} if "repeatable" in f.metadata else {"nargs": "+"}
     elif "positional" in f.metadata:
         keywords = {"nargs": "?"}  # `build` refuses the absence of a required one
     choices = get_args(kind) if get_origin(kind) is Literal else ()
@@ -165,12 +175,25 @@ def _converter(kind: Any, choices: Sequence[str], *, optional: bool) -> Callable
                     f"expected one of {', '.join(choices)}, got {text!r}{hint(text, choices)}"
                 )
             return text
+        if kind is Path and not text:
+            raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
         try:
-            return kind(text)
+            return _whole(text) if kind is int else kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected {NUMBERS[kind]}, got {text!r}") from None
 
     return convert
+
+
+def _whole(text: str) -> int:
+    """An integer, also as `1e6`. Raises ValueError if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer() or abs(value) > EXACT:
+            raise ValueError(text) from None
+        return int(value)
 
 
 def _leaves(options: type) -> dict[str, Field[Any]]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from mmcl_fast.cli.checks import at_least
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.experiments.phase.names import PlaneName
+from mmcl_fast.sweep.store.place import PLAN_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,13 @@ class Phase:
     out: Path = Path("phase")
     """Directory of the results: phase.png, phase.pdf, phase.json, store."""
 
+    def can_resume(self) -> bool:
+        """Whether the same command goes on where an interrupted one ended."""
+        return (self.out / "store" / PLAN_FILE).exists()
+
     def run(self) -> int:
         """Run the command and return its exit status."""
+        at_least(1, seeds=self.seeds, epochs=self.epochs, workers=self.workers)
         from mmcl_fast.cli.commands.phase import chosen_plane, phase_command
 
         return phase_command(

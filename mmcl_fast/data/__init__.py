@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcl_fast.data.signal_noise.own_arrays import from_arrays as from_arrays
     from mmcl_fast.data.signal_noise.sampling import sample as sample
     from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData as SignalNoiseData
     from mmcl_fast.data.stream.generate import chunks as chunks
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOME = {
     "SignalNoiseData": "signal_noise.synthetic",
     "chunks": "stream.generate",
+    "from_arrays": "signal_noise.own_arrays",
     "labels": "stream.generate",
     "normal": "stream.generate",
     "sample": "signal_noise.sampling",
@@ -36,4 +38,13 @@ if not TYPE_CHECKING:  # a type checker would take any misspelt name for one of 
         return value
 
 
-__all__ = ["SignalNoiseData", "chunks", "labels", "normal", "sample", "streaming_gram", "words"]
+__all__ = [
+    "SignalNoiseData",
+    "chunks",
+    "from_arrays",
+    "labels",
+    "normal",
+    "sample",
+    "streaming_gram",
+    "words",
+]

@@ -47,7 +47,11 @@ class ReferenceEngine:
             [aligned(x.to(device)) for x in xs if x is not None] for xs in (noise, mu)
         )
         self._weights = [w.to(device).clone().requires_grad_() for w in weights if w is not None]
-        self._signal = [reference.signal_patches(self._labels, mu) for mu in self._mu]
+        self._has_own_signal = data.signal is not None
+        self._signal = [
+            reference.signal_patches(self._labels, mu) if own is None else aligned(own.to(device))
+            for mu, own in zip(self._mu, (data.signal, data.signal_b), strict=False)
+        ]
         self._optimizer = _optimizer(self._cfg, self._weights)
         # (A, a) of each modality are the parameters of a second optimizer of the same kind.
         n, m = self._cfg.n, self._cfg.m
@@ -84,8 +88,8 @@ class ReferenceEngine:
         return train.unsqueeze(0), test.unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
-        """See `Engine.coefficients`; None with Adam."""
-        if self._cfg.optimizer == "adam":
+        """See `Engine.coefficients`; None with Adam, and with a signal patch per sample."""
+        if self._leaves_the_span:
             return None
         return tuple(
             Coefficients(
@@ -125,13 +129,18 @@ class ReferenceEngine:
                     device = p.device if moment.dim() else moment.device
                     optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
 
+    @property
+    def _leaves_the_span(self) -> bool:
+        """Whether weights are no combination of w(0), mu and the noise patches."""
+        return self._cfg.optimizer == "adam" or self._has_own_signal
+
     def _step(self, epoch: int, batch: Tensor | None) -> Tensor:
         features = self._features(epoch, batch)
         negatives = self._negatives(epoch, batch)
         self._optimizer.zero_grad()
         loss = self._loss(features, negatives)
         loss.backward()
-        if self._cfg.optimizer != "adam":
+        if not self._leaves_the_span:
             self._step_coefficients(epoch, batch, negatives)
         self._optimizer.step()
         return loss.detach().view(1)

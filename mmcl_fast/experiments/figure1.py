@@ -87,7 +87,7 @@ def run_figure1(
 
     def report(info: EpochInfo) -> None:
         nonlocal done
-        done += len(info.loss)
+        done += len(info.configs)
         if on_progress:
             on_progress(modality, done)
 

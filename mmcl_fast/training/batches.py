@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from mmcl_fast.config import FIELD_NAMES, SEEDS, TrainConfig
 from mmcl_fast.data.signal_noise.sampling import sample_many
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import (
     ENGINES,
     Engine,
@@ -20,13 +22,23 @@ from mmcl_fast.engines import (
     free_gpu_bytes,
     memory_bytes,
 )
-from mmcl_fast.training.loop import Callback, train_batch
+from mmcl_fast.errors import ConfigError, DataError
+from mmcl_fast.progress import Progress, optional_progress
+from mmcl_fast.training.loop import OwnData, prepared, train_batch
+from mmcl_fast.training.observers import Callback, Metric, check_callback, check_metrics
 from mmcl_fast.training.recorder import Recorder
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
 
-def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None) -> list[Run]:
+def train_many(
+    configs: Iterable[TrainConfig],
+    on_epoch: Callback | None = None,
+    *,
+    data: OwnData | Sequence[OwnData] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    progress: bool = False,
+) -> list[Run]:
     """Train many runs, in batches of runs that differ only in what the engine allows.
 
     Every engine allows different seeds; `triton` and `native` also d, norms, noise levels, tau and
@@ -35,17 +47,65 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
 
     Args:
         configs: Settings of each run; any may differ, in any order.
-        on_epoch: Called before training and after each epoch of each batch.
+        on_epoch: Called with an `EpochInfo` of each batch before training and after each epoch. If
+            it returns "stop" all runs of the batch end there; a bool tensor [R] ends those that it
+            marks. They keep their curves, and the other batches are trained.
+        data: User-supplied data as for `train`: one for all configs, or a list of one for each.
+        metrics: As for `train`.
+        progress: Show the epochs done, summed over runs, as `train` does.
 
     Returns: One run per config, in the order given.
+    Raises: ConfigError, DataError, EngineRefusedError: before any work starts.
     """
+    check_callback(on_epoch)
+    chosen_metrics = check_metrics(metrics)
+    configs = _configs(configs)
+    own = _own_data(configs, data)
+    if own is not None:
+        configs = [cfg for cfg, _ in own]
+    total = sum(cfg.epochs for cfg in configs)
+    with optional_progress(total, "run-epochs", shown=progress) as display:
+        observed = Observed(on_epoch, chosen_metrics, _told(display))
+        return _train_all(configs, own, observed)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Who is told of a training: a callback, metrics, and a display of run-epochs."""
+
+    on_epoch: Callback | None
+    metrics: Mapping[str, Metric]
+    on_progress: Callable[[int], None] | None
+
+
+def _told(display: Progress | None) -> Callable[[int], None] | None:
+    """A function of run-epochs that shows their sum, where there is a display."""
+    if display is None:
+        return None
+    done = 0
+
+    def tell(run_epochs: int) -> None:
+        nonlocal done
+        done += run_epochs
+        display.advance("training", done)
+
+    return tell
+
+
+def _train_all(
+    configs: Sequence[TrainConfig],
+    own: list[tuple[TrainConfig, SignalNoiseData]] | None,
+    observed: Observed,
+) -> list[Run]:
+    """Train all batches, each beside the end of the one before."""
     runs: dict[int, Run] = {}
     started: list[tuple[list[int], Recorder]] = []
 
     def finish(*, leaving: int) -> None:
         while len(started) > leaving:
             batch, recorder = started.pop(0)
-            runs.update(zip(batch, recorder.runs([None] * len(batch)), strict=True))
+            held = [None if own is None else own[k][1] for k in batch]
+            runs.update(zip(batch, recorder.runs(held), strict=True))
 
     try:
         for batch, resolved, batch_bytes in _batches(configs):
@@ -55,7 +115,8 @@ def train_many(configs: Sequence[TrainConfig], on_epoch: Callback | None = None)
                 1 if _may_overlap(resolved[0]) and _fits_beside(resolved[0], batch_bytes) else 0
             )
             finish(leaving=under_way)
-            started.append((batch, _start(resolved, on_epoch)))
+            held = None if own is None else [own[k][1] for k in batch]
+            started.append((batch, _start(resolved, held, observed)))
             finish(leaving=under_way)
         finish(leaving=0)
     except BaseException:
@@ -88,20 +149,72 @@ def _batches(
             yield [k for k, _ in part], resolved, len(part) * bytes_of_run
 
 
-def _start(configs: Sequence[TrainConfig], on_epoch: Callback | None) -> Recorder:
+def _configs(configs: Iterable[TrainConfig]) -> list[TrainConfig]:
+    """The configs of any iterable, each checked to be one."""
+    if not isinstance(configs, Iterable):
+        raise ConfigError(
+            f"configs: expected TrainConfigs in a list or another iterable, got {_kind(configs)}"
+        )
+    given = list(configs)
+    for k, cfg in enumerate(given):
+        if not isinstance(cfg, TrainConfig):
+            raise ConfigError(f"configs: expected TrainConfigs, got {_kind(cfg)} at index {k}")
+    return given
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"one {name}" if isinstance(value, TrainConfig) else f"{name} {value!r}"
+
+
+def _own_data(
+    configs: Sequence[TrainConfig], data: OwnData | Sequence[OwnData] | None
+) -> list[tuple[TrainConfig, SignalNoiseData]] | None:
+    """Settings and data of each run where data are given."""
+    if data is None:
+        return None
+    if isinstance(data, Sequence):
+        if len(data) != len(configs):
+            raise DataError(
+                f"data: expected one, or one for each of {len(configs)} configs, got {len(data)}"
+            )
+        return [prepared(cfg, x) for cfg, x in zip(configs, data, strict=True)]
+    return [prepared(cfg, data) for cfg in configs]
+
+
+def _start(
+    configs: Sequence[TrainConfig],
+    held: Sequence[SignalNoiseData] | None,
+    observed: Observed,
+) -> Recorder:
     """Draw and train a batch. On a GPU it still runs at the return, as the batch before it may.
 
     Therefore drawing and engine construction use a side stream.
     """
     device = drawing_device(configs[0])
     with _on_side_stream(device):
-        data = sample_many(configs, device)
+        data = sample_many(configs, device) if held is None else held
 
     def build(spec: EngineSpec) -> Engine:
         with _on_side_stream(device):
             return ENGINES[spec.cfg.engine].build(spec)
 
-    return train_batch(configs, data, on_epoch, build=build)
+    before = 0
+
+    def tell(epochs: int) -> None:
+        nonlocal before
+        assert observed.on_progress is not None
+        observed.on_progress((epochs - before) * len(configs))
+        before = epochs
+
+    return train_batch(
+        configs,
+        data,
+        observed.on_epoch,
+        build=build,
+        metrics=observed.metrics,
+        on_progress=tell if observed.on_progress else None,
+    )
 
 
 def _may_overlap(cfg: TrainConfig) -> bool:

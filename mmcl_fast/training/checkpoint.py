@@ -1,13 +1,17 @@
 """Checkpoint of a single long run: one safetensors file, no pickles, written atomically.
 
-A resumed run is bit-identical to an uninterrupted one: the file has all tensors that training
-changes, and all others (data, inner products) are pure functions of the config and the given data.
+A resumed run is bit-identical to an uninterrupted one, and may have more epochs to go: the file has
+all tensors that training changes, and all others (data, inner products) are pure functions of the
+config and the given data.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,6 +27,7 @@ from mmcl_fast.files import write_atomically
 from mmcl_fast.training.recorder import Recorder
 
 FORMAT = "mmcl-checkpoint-1"
+SECONDS_BETWEEN_WRITES = 60.0
 
 
 class Checkpoint:
@@ -32,22 +37,28 @@ class Checkpoint:
         path: An existing file to resume from, or the file to write.
         cfg: Resolved settings; a file of other settings is refused, naming the first difference.
         data: The run's data; a file of other data is refused.
-        every: Epochs between writes.
+        every: Epochs between writes; None: a minute between them.
+        metrics: Names of the metrics; a file of a run with others is refused.
     """
 
-    def __init__(self, path: Path, cfg: TrainConfig, data: SignalNoiseData, every: int) -> None:
-        if every < 1:
+    def __init__(
+        self,
+        path: Path,
+        cfg: TrainConfig,
+        data: SignalNoiseData,
+        every: int | None,
+        *,
+        metrics: Sequence[str] = (),
+    ) -> None:
+        if every is not None and every < 1:
             raise ConfigError(f"checkpoint_every: expected an integer >= 1, got {every}")
         if not path.parent.is_dir():
             raise OutputError(
                 f"checkpoint: expected an existing directory, got {str(path.parent)!r}"
             )
         self._path, self.every = path, every
-        self._metadata = {
-            "format": FORMAT,
-            "config": json.dumps(cfg.to_dict()),
-            "data": _fingerprint(data),
-        }
+        self._config, self._data, self._metrics = cfg, data, sorted(metrics)
+        self._written = time.monotonic()
         self._resumed = self._read() if path.exists() else None
 
     def resume(self, engine: Engine, recorder: Recorder) -> int:
@@ -61,12 +72,28 @@ class Checkpoint:
 
     def maybe_write(self, epoch: int, engine: Engine, recorder: Recorder) -> None:
         """Write the state before `epoch`, if one is due."""
-        if epoch % self.every:
+        if not self._is_due(epoch):
             return
         state = nest("engine", engine.state()) | nest("recorder", recorder.state())
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
         metadata = self._metadata | {"epoch": str(epoch)}
         write_atomically(self._path, lambda temporary: save_file(tensors, temporary, metadata))
+        self._written = time.monotonic()
+
+    def _is_due(self, epoch: int) -> bool:
+        if self.every is None:
+            return time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
+        return epoch % self.every == 0
+
+    @cached_property
+    def _metadata(self) -> dict[str, str]:
+        """What the run must agree in; the data are read for it, so not before it is needed."""
+        return {
+            "format": FORMAT,
+            "config": json.dumps(self._config.to_dict()),
+            "data": _fingerprint(self._data),
+            "metrics": json.dumps(self._metrics),
+        }
 
     def _read(self) -> tuple[int, dict[str, Tensor]]:
         try:
@@ -83,7 +110,12 @@ class Checkpoint:
                 f"checkpoint: expected format {FORMAT}, got {metadata.get('format')!r}"
             )
         current, saved = json.loads(self._metadata["config"]), json.loads(metadata["config"])
-        for name in current | saved:
+        if (epoch := int(metadata["epoch"])) > current["epochs"]:
+            raise ConfigError(
+                f"checkpoint: expected a run of at most epochs = {current['epochs']}, got one at "
+                f"epoch {epoch} in {str(self._path)!r}; take another file or remove it"
+            )
+        for name in (current | saved).keys() - {"epochs"}:
             if current.get(name) != saved.get(name):
                 raise ConfigError(
                     f"checkpoint: expected {name} = {current.get(name)!r}, got a run with "
@@ -94,7 +126,13 @@ class Checkpoint:
                 f"checkpoint: expected a run on the same data, got other data in "
                 f"{str(self._path)!r}; take another file or remove it"
             )
-        return int(metadata["epoch"]), state
+        names, expected = metadata.get("metrics", "[]"), self._metadata["metrics"]
+        if names != expected:
+            raise ConfigError(
+                f"checkpoint: expected a run with metrics {expected}, got one with {names} in "
+                f"{str(self._path)!r}; take another file or remove it"
+            )
+        return epoch, state
 
 
 def _fingerprint(data: SignalNoiseData) -> str:

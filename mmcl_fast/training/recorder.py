@@ -14,9 +14,11 @@ from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import drawing_device
+from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
 from mmcl_fast.training.linear_probe import ood_accuracy
 from mmcl_fast.training.run import Run
+from mmcl_fast.training.stopping import StoppedRun, cut_stored_curves, stopped_run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 MEASURED = ("loss", "signal", "noise")  # on the device; accuracies are on the CPU
@@ -35,9 +37,15 @@ class Recorder:
     Args:
         configs: Resolved settings of the runs (`resolve.resolve`).
         data: Their data, for labels and norms.
+        metrics: Names of further curves.
     """
 
-    def __init__(self, configs: Sequence[TrainConfig], data: Sequence[SignalNoiseData]) -> None:
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        data: Sequence[SignalNoiseData],
+        metrics: Sequence[str] = (),
+    ) -> None:
         self._configs, self._cfg = configs, configs[0]
         self._device = torch.device(self._cfg.device)
         self._is_asynchronous = _is_asynchronous(self._device)
@@ -51,6 +59,8 @@ class Recorder:
             )
             for name in CURVES
         }
+        self.metrics = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in metrics}
+        self._stopped: dict[int, StoppedRun] = {}
         self._pending: list[_Evaluation] = []
         self._labels_checked = False  # the labels are valid for the linear probe
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
@@ -87,6 +97,33 @@ class Recorder:
         stop = epoch + measured.loss.shape[1]
         for name in MEASURED:
             self.curves[name][:, epoch:stop] = getattr(measured, name)
+
+    def record_metric(self, name: str, epoch: int, values: Sequence[float]) -> None:
+        """Write a metric of each run at an epoch."""
+        self.metrics[name][:, epoch] = torch.tensor(values, dtype=torch.float64)
+
+    def stop(self, runs: Sequence[int], epoch: int, engine: Engine) -> None:
+        """End runs at an epoch, whose weights the engine has."""
+        cfg = self._cfg
+        self.evaluate()
+        evaluates = cfg.evaluate_every and not _due(epoch, cfg.evaluate_every, cfg.epochs)
+        train, test = (x.cpu() for x in engine.embeddings()) if evaluates else (None, None)
+        for r in runs:
+            self._stopped[r] = stopped_run(r, epoch, engine)
+            if train is not None and test is not None:
+                own = slice(r, r + 1)
+                labels, test_labels = self._labels[own], self._test_labels[own]
+                accuracy = ood_accuracy(train[own], labels, test[own], test_labels)
+                self.curves["ood_accuracy"][r, epoch] = accuracy[0]
+
+    def has_stopped(self, run: int) -> bool:
+        """Whether a run was ended by `stop`."""
+        return run in self._stopped
+
+    @property
+    def all_stopped(self) -> bool:
+        """Whether every run was ended by `stop`."""
+        return len(self._stopped) == len(self._configs)
 
     def all_diverged(self, epoch: int) -> bool:
         """Whether the loss of every run is non-finite after an epoch; checked now and then."""
@@ -134,7 +171,7 @@ class Recorder:
     def state(self) -> dict[str, Tensor]:
         """Curves and stored coefficients, for a checkpoint."""
         self.evaluate()
-        out = dict(self.curves)
+        out = self.curves | nest("metric", self.metrics)
         for epoch, modalities in self._stored:
             for k, c in enumerate(modalities):
                 out[f"stored.{epoch}.{k}.initial"] = c.initial
@@ -145,7 +182,9 @@ class Recorder:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from `state()`."""
         for name in CURVES:
-            self.curves[name].copy_(state[name])
+            _copy_common(self.curves[name], state[name])
+        for name, curve in unnest("metric", state).items():
+            _copy_common(self.metrics[name], curve)
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             modalities = tuple(
@@ -163,13 +202,18 @@ class Recorder:
             self._copied.wait()
             self._copied = self._engine = None
         curves = {name: self._pageable(curve) for name, curve in self.curves.items()}
-        diverged_at = _divergence_epochs(curves["loss"])
+        loss = curves["loss"]
+        if self._stopped:
+            loss = loss.clone()
+            for r, stopped in self._stopped.items():
+                loss[r, stopped.epoch + 1 :] = 0.0  # a run cannot diverge after its end
+        diverged_at = _divergence_epochs(loss)
         for r, epoch in diverged_at.items():
-            for curve in curves.values():
+            for curve in (*curves.values(), *self.metrics.values()):
                 curve[r, epoch:] = torch.nan
         runs, epochs = range(len(data)), [epoch for epoch, _ in self._stored]
         stored = [
-            [self._lemma(k, c) for k, c in enumerate(_on_cpu(modalities))]
+            [self.gamma_and_rho(k, c) for k, c in enumerate(_on_cpu(modalities))]
             for _, modalities in self._stored
         ]
         # Each field of all runs at once: unbinding a tensor is faster than indexing.
@@ -180,19 +224,45 @@ class Recorder:
             **_stored_curves(stored),
             "status": ["diverged" if r in diverged_at else "finished" for r in runs],
             "diverged_at": [diverged_at.get(r) for r in runs],
+            "metrics": [{name: x[r] for name, x in self.metrics.items()} for r in runs],
             "_data": data,
         }
         if self._last is not None:
-            fields |= _final_fields([self._lemma(k, c) for k, c in enumerate(self._last)])
+            fields |= _final_fields([self.gamma_and_rho(k, c) for k, c in enumerate(self._last)])
             if self._cfg.data != "reduced":  # reduced data have no weights in R^d
                 fields["_span"] = list(zip(*map(self._of_each, self._last), strict=True))
         if self._weights is not None:
             weights = (w.cpu().unbind() for w in self._weights)
             fields["_weights"] = list(zip(*weights, strict=True))
-        return [
-            Run(**dict(zip(fields, values, strict=True)))
-            for values in zip(*fields.values(), strict=True)
+        by_run = [
+            dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)
         ]
+        for r, stopped in self._stopped.items():
+            self._end(by_run[r], r, stopped)
+        return [Run(**fields_of_run) for fields_of_run in by_run]
+
+    def _end(self, fields: dict[str, Any], run: int, stopped: StoppedRun) -> None:
+        """Put the results of a stopped run in place of those of the last epoch."""
+        stop = stopped.epoch + 1
+        for name in CURVES:
+            fields[name] = fields[name][:stop].clone()
+        fields["metrics"] = {name: x[:stop].clone() for name, x in fields["metrics"].items()}
+        fields["stopped_at"] = stopped.epoch
+        if fields["diverged_at"] is None:
+            fields["status"] = "stopped"
+        if stopped.coefficients is not None:
+            final: dict[str, Tensor] = {}
+            for k, (suffix, c) in enumerate(zip(("", "_b"), stopped.coefficients, strict=False)):
+                own = [x[run : run + 1].cpu() for x in self._norms[k]]
+                final[f"gamma{suffix}"] = (c.mu * own[0][:, None])[0]
+                final[f"rho{suffix}"] = (c.noise * own[1][:, None, :])[0]
+            fields.update(final)
+            cut_stored_curves(fields, stopped.epoch, final)
+            if self._cfg.data != "reduced":
+                spans = [(c.initial[0], c.mu[0], c.noise[0]) for c in stopped.coefficients]
+                fields["_span"] = tuple(Coefficients(*parts) for parts in spans)
+        if stopped.weights is not None:
+            fields["_weights"] = stopped.weights
 
     def _pageable(self, tensor: Tensor) -> Tensor:
         """A copy in pageable memory of a tensor from a GPU, whose copies are pinned."""
@@ -203,7 +273,7 @@ class Recorder:
         parts = (self._pageable(x).unbind() for x in (c.initial, c.mu, c.noise))
         return [Coefficients(*parts_of_run) for parts_of_run in zip(*parts, strict=True)]
 
-    def _lemma(self, modality: int, c: Coefficients) -> tuple[Tensor, Tensor]:
+    def gamma_and_rho(self, modality: int, c: Coefficients) -> tuple[Tensor, Tensor]:
         """Gamma [R, m] and rho [R, m, n] of the decomposition (11)."""
         mu, noise = self._norms[modality]
         return c.mu * mu[:, None], c.noise * noise[:, None, :]
@@ -280,6 +350,12 @@ def _stored_curves(
         fields[f"gamma{suffix}_curve"] = torch.stack(gamma, dim=1).unbind()
         fields[f"rho{suffix}_curve"] = torch.stack(rho, dim=1).unbind()
     return fields
+
+
+def _copy_common(curve: Tensor, stored: Tensor) -> None:
+    """Copy the epochs that both have; a checkpoint may be of a run of fewer or more epochs."""
+    stop = min(curve.shape[1], stored.shape[1])
+    curve[:, :stop] = stored[:, :stop]
 
 
 def _due(epoch: int, every: int, last: int) -> bool:

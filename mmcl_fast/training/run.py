@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import TwoLayerEncoder
+from mmcl_fast.training.run_file import load_run, save_run
+from mmcl_fast.training.run_tables import run_to_pandas, run_to_xarray, summary, summary_html
+from mmcl_fast.training.span import modality_index, require_coordinates, weights_in_span
 
-Status = Literal["finished", "diverged"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Status = Literal["finished", "diverged", "stopped"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Result of one training run.
 
-    Curves have epochs + 1 entries: before training, and after each epoch.
+    Curves have epochs + 1 entries: before training, and after each epoch; those of a run that a
+    callback stopped end at that epoch.
 
     Attributes:
         config: The resolved settings (engine, device and temperature are the ones used).
@@ -42,8 +49,12 @@ class Run:
         rho_curve: rho at those epochs, [k, m, n].
         gamma_b_curve: gamma_curve of modality B; None if single-modal.
         rho_b_curve: rho_curve of modality B; None if single-modal.
-        status: "finished", or "diverged": curves are NaN from `diverged_at` on.
+        status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
+            callback, after `stopped_at` updates: all but `config` is then as of a run of so many
+            epochs.
         diverged_at: First epoch whose loss is not finite, or None.
+        stopped_at: Last epoch of a stopped run, or None.
+        metrics: Curves of own metrics by name, float64, [epochs + 1].
     """
 
     config: TrainConfig
@@ -62,9 +73,18 @@ class Run:
     rho_b_curve: Tensor | None = None
     status: Status = "finished"
     diverged_at: int | None = None
+    stopped_at: int | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)
+    _made_with: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
     @property
     def epochs(self) -> range:
@@ -91,39 +111,72 @@ class Run:
         """Final weights of an encoder, [m, d] (or [m, d_b]).
 
         Raises:
-            ConfigError: The run has none (single-modal runs have no modality B, reduced data no
-                R^d).
+            ConfigError: `modality` is another word; or the run has none (single-modal runs have no
+                modality B, reduced data no R^d).
         """
-        if modality == "b" and not self.config.is_multi:
-            raise ConfigError("modality: expected a for a single-modal run, got b")
-        if self.config.data == "reduced":
-            raise ConfigError(
-                "weights: expected explicit data, got reduced (weights in R^d do not exist)"
-            )
-        k = "ab".index(modality)
+        k = modality_index(self.config, modality)
+        require_coordinates(self.config)
         if self._weights is not None:
             return self._weights[k]
         if self._span is None:
             raise ConfigError("weights: expected a finished run, got one without coefficients")
-        data = as_data(self.config, self._data)
-        names = ("weights", "mu", "noise") if k == 0 else ("weights_b", "mu_b", "noise_b")
-        vectors: list[Tensor] = [getattr(data, name) for name in names]
-        initial, mu, noise = vectors
-        span = self._span[k]
-        along_noise = aligned(span.noise) @ aligned(noise)
-        return span.initial * initial + torch.outer(span.mu, mu) + along_noise
+        return weights_in_span(self._span[k], as_data(self.config, self._data), k)
+
+    @property
+    def modalities(self) -> tuple[Literal["a", "b"], ...]:
+        """Modalities of the run."""
+        return ("a", "b") if self.config.is_multi else ("a",)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the run has weights in R^d."""
+        held = self._weights is not None or self._span is not None
+        return held and self.config.data != "reduced"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to one safetensors file: curves, coefficients, weights, and JSON inside.
+
+        Raises: OutputError: it cannot be written; no partial file is left.
+        """
+        return save_run(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read a run that `save` wrote; own data are not part of it, weights are.
+
+        Raises: OutputError: there is no such file, or it is none of `save`.
+        """
+        return load_run(cls, Path(path))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The curves as columns of a pandas data frame, with the epoch as index.
+
+        Raises: BackendUnavailableError: pandas is not installed.
+        """
+        return run_to_pandas(self)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Curves and coefficients as an xarray dataset, whose attributes say what made them.
+
+        Dimensions: epoch, neuron, sample, coefficient_epoch. Attributes: every setting that has a
+        value, status, the version of mmcl_fast and the commit.
+
+        Raises: BackendUnavailableError: xarray is not installed.
+        """
+        return run_to_xarray(self)
 
     def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""
         return TwoLayerEncoder(self.weights(modality), self.config.q)
 
     def curves(self) -> Mapping[str, Tensor]:
-        """The four curves by name."""
+        """The four curves by name, and own metrics."""
         return {
             "loss": self.loss,
             "ood_accuracy": self.ood_accuracy,
             "signal": self.signal,
             "noise": self.noise,
+            **self.metrics,
         }
 
     def final(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line: what each command leaves behind, and one clear line for every mistake."""
 
 import contextlib
+import csv
 import json
 import os
 import pty
@@ -46,6 +47,23 @@ def test_figure1_leaves_its_three_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert "paper" in said
     assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figure1.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_figure1_leaves_its_data(tmp_path: Path) -> None:
+    assert run(["figure1", "--seeds", "2", "--data", "--out", str(tmp_path), *QUICK]) == 0
+    found = json.loads((tmp_path / "figure1.json").read_text())
+    with (tmp_path / "figure1.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 7
+    for modality in ("single", "multi"):
+        for name in ("loss", "ood_accuracy", "signal", "noise"):
+            for seed, curve in enumerate(found[modality][name]["per_seed"]):
+                ours = [
+                    float(row[name])
+                    for row in rows
+                    if (row["modality"], int(row["seed"])) == (modality, seed)
+                ]
+                assert ours == curve
 
 
 @pytest.mark.parametrize("engine", ["gram", "primal", "reference"])
@@ -97,7 +115,7 @@ def test_train_leaves_curves_and_weights(tmp_path: Path) -> None:
 
 def test_train_continues_from_its_checkpoint(tmp_path: Path) -> None:
     import mmcl_fast
-    from mmcl_fast.cli.commands.train import CHECKPOINT
+    from mmcl_fast.cli.checks import CHECKPOINT
 
     cfg = mmcl_fast.TrainConfig(n=20, d=30, m=4, epochs=6)
 
@@ -160,7 +178,7 @@ MISTAKES = [
     (["train", "--n", "60000", "--d", "2", "--engine", "reference"], "memory: expected a run of"),
     (
         ["figure2"],
-        "figure2: expected a command: figure1, table1, train, sweep, status, plot, report, phase,",
+        "figure2: expected a command (did you mean figure1?): figure1, table1, train, sweep,",
     ),
     ([], "mmcl: expected a command: figure1,"),
     (["train", "--n"], "--n: expected one argument"),
@@ -206,6 +224,19 @@ def test_info_names_engines_and_backends(capsys: pytest.CaptureFixture) -> None:
     assert run(["info"]) == 0
     said = capsys.readouterr().out
     for word in ("native", "gram", "primal", "reference", "torch", "threads"):
+        assert word in said
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_info_keeps_words_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(["info"]) == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= columns
+    for word in ("scikit-learn", "minibatches,", "coordinates"):
         assert word in said
 
 
@@ -270,7 +301,7 @@ def test_reduced_data_leave_no_weights(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "weights.safetensors").exists()
     (tmp_path / "mine.txt").write_text("not ours")
     capsys.readouterr()
-    assert run(["train", "--d", "1000", "--data", "reduced", *small]) == 0
+    assert run(["train", "--d", "1000", "--data", "reduced", *small, "--overwrite"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "curves.npz",
         "curves.png",

@@ -96,7 +96,7 @@ def test_mistakes_are_one_line_and_status_2(folder: Path, tmp_path: Path, capsys
     data = ["--data", str(folder)]
     for rest, message in (
         ([*data, "--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
-        ([*data, "--arms", "multi", "multi"], "arms: expected at least one arm, each once"),
+        ([*data, "--arms", "multi", "multi"], "arms: expected each once, got 'multi multi'"),
         ([*data, "--arms", "clip"], "--arms: expected one of multi, single, single_full, two_head"),
         ([*data, "--noise", "1"], "--noise: expected an option of mmcl table1"),
         ([*data, "--threads", "2"], "--threads: renamed, expected --workers"),

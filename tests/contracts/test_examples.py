@@ -7,7 +7,10 @@ import importlib
 import io
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,9 @@ from tests.support.peers import INSTALL, require
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "bench/README.md", *(ROOT / "docs").rglob("*.md")])
-WITH_CODE = [path for path in PAGES if "```python" in path.read_text()]
+# Each block of these is a program of its own, and imports a package that tests do not need.
+RECIPES = [ROOT / "docs/howto/trackers.md"]
+WITH_CODE = [path for path in PAGES if "```python" in path.read_text() and path not in RECIPES]
 BENCH_FLAGS = {"--json", "--short", "--quick", "--peers"}
 OF_A_MODULE = {
     "bench.report": {"--check"},
@@ -55,6 +60,27 @@ def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             exec(compile(block, f"{name(path)}, example {k}", "exec"), space)
     if "print(" in "".join(code):
         assert said.getvalue().strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        pytest.param(path, c, id=re.findall(r"(?:from|import) (?!mmcl_fast|os\b)(\w+)", c)[0])
+        for path in RECIPES
+        for c in blocks(path, "python")
+    ],
+)
+def test_recipes_run(
+    path: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: trackers start threads and processes, and warn."""
+    for package in re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_there_are_examples() -> None:

@@ -26,7 +26,11 @@ ARROWS: dict[str, set[str]] = {
     "reference": set(),
     "kernels": set(),
     "stream_tags": set(),
-    "config": {"errors", "stream_tags"},
+    "config": {"config_checks", "derived", "errors", "names", "stream_tags"},
+    "config_checks": {"errors", "stream_tags"},
+    "derived": {"errors"},
+    "names": set(),
+    "progress": set(),
     "environment": {"__init__"},
     "files": {"errors"},
     "model": set(),
@@ -49,7 +53,9 @@ ARROWS: dict[str, set[str]] = {
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
     "data": set(),
     "data.stream": {"_native", "stream_tags"},
-    "data.signal_noise": {"_native", "config", "data.stream", "errors", "kernels", "stream_tags"},
+    "data.signal_noise": {
+        "_native", "config", "data.stream", "errors", "kernels", "names", "stream_tags",
+    },
     "data.mnist": {"data.stream", "errors"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "engines.paper_loss",
@@ -58,13 +64,21 @@ ARROWS: dict[str, set[str]] = {
     },
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
-    "training": {"_native", "config", "data.signal_noise", "engines", "errors", "files", "model"},
+    "training": {
+        "_native", "config", "data.signal_noise", "engines", "environment", "errors", "files",
+        "model", "progress",
+    },
+    "metrics": {"errors", "losses", "training"},
     "sweep": set(),
-    "sweep.plan": {"__init__", "config", "engines", "environment", "errors", "training"},
-    "sweep.store": {"_native", "config", "environment", "errors", "files", "sweep.plan"},
+    "sweep.plan": {
+        "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
+    },
+    "sweep.store": {
+        "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
+    },
     "sweep.execute": {
-        "config", "data.stream", "engines", "errors", "files", "sweep.plan", "sweep.store",
-        "training",
+        "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
+        "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {
@@ -92,12 +106,15 @@ ARROWS: dict[str, set[str]] = {
         "config", "errors", "experiments", "files", "plotting", "sweep.plan", "sweep.store",
     },
     "cli": {
-        "__init__", "cli.commands", "config", "errors", "experiments.phase.names",
-        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep", "sweep.plan",
+        "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
+        "experiments.phase.names",
+        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
+        "sweep.plan", "sweep.store",
     },
-    "cli.progress": set(),
+    "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
-        "_native", "bench", "bench.peers", "bench.run", "cli.progress", "config", "data.mnist",
+        "_native", "bench", "bench.peers", "bench.run", "cli.checks", "progress", "config",
+        "data.mnist",
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
@@ -256,9 +273,9 @@ def test_public_names_are_these() -> None:
     assert mmcl_fast.__all__ == sorted(mmcl_fast.__all__, key=lambda n: (n.lower() == n, n))
     assert set(mmcl_fast.__all__) == {
         "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
-        "InfoNCELoss", "MmclError", "OutputError", "Run", "SignalNoiseData", "TrainConfig",
-        "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce", "losses", "reference",
-        "sweep", "theory", "train", "train_many",
+        "InfoNCELoss", "MmclError", "OutputError", "Run", "RunState", "SignalNoiseData",
+        "TrainConfig", "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce",
+        "losses", "metrics", "reference", "sweep", "theory", "train", "train_many",
     }  # fmt: skip
 
 

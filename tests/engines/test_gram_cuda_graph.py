@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import TrainConfig
+from mmcl_fast import EpochInfo, TrainConfig
 from mmcl_fast.data import sample
 from mmcl_fast.engines import EngineSpec, GramEngine, gram_cuda_graph
 from mmcl_fast.engines.cuda_graph import Replay, Step, cuda_graph
@@ -269,7 +269,7 @@ def test_training_by_it_is_training(settings: dict[str, Any], tmp_path: Path) ->
     class Stopped(RuntimeError):
         pass
 
-    def stop(info: loop.EpochInfo) -> None:
+    def stop(info: EpochInfo) -> None:
         told.append(info.epoch)
         if info.epoch == 14:
             raise Stopped

@@ -11,7 +11,7 @@ import torch
 
 from mmcl_fast import TrainConfig, train, train_many
 from mmcl_fast.data import sample
-from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.engines import ENGINES, EngineSpec, TritonEngine
 from mmcl_fast.kernels import trajectory
 from mmcl_fast.kernels._tiles import Tile

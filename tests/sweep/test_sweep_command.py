@@ -13,7 +13,7 @@ from mmcl_fast.sweep.store.status import Status
 from mmcl_fast.sweep.store.store import Store
 from tests.sweep.disturbance import parts, same_parts
 
-SMALL = ["--n", "12", "--d", "60", "--m", "4", "--epochs", "4", "--n-test", "10"]
+SMALL = ["--n", "12", "--d", "60", "--epochs", "4", "--n-test", "10"]
 SMALL += ["--data", "reduced"]
 GRID = ["--grid", "m=4,8", "--grid", "modality=both", "--seeds", "2"]
 pytestmark = pytest.mark.usefixtures("inline")
@@ -77,7 +77,7 @@ def test_a_file_and_flags_before_it(tmp_path: Path) -> None:
     assert table.num_rows == 8
     assert set(table["n"].to_pylist()) == {12}
     flags = ["--grid", "m=5", "--n=9", "--seeds", "1", "--first-seed", "7"]
-    assert run(["sweep", "--out", str(tmp_path / "b.toml"), *flags, "--extend", spec]) == 0
+    assert run(["sweep", "--out", str(tmp_path / "b.toml"), *flags, "--retry-failed", spec]) == 0
     table = load(tmp_path / "b.toml")
     told = table.select(["n", "m", "eta", "seed", "epochs"]).to_pylist()
     assert told == [{"n": 9, "m": 5, "eta": eta, "seed": 7, "epochs": 4} for eta in (0.01, 0.02)]
@@ -117,7 +117,7 @@ def test_diverged_runs_are_rows_and_failed_ones_are_no_success(
     assert run(["sweep", *SMALL, *wild, "--out", str(tmp_path / "wild")]) == 0
     assert "diverged" in capsys.readouterr().out
 
-    def fails(configs: object) -> None:
+    def fails(configs: object, **options: object) -> None:
         raise ArithmeticError("odd")
 
     good = shard.train_many
@@ -137,12 +137,12 @@ def test_diverged_runs_are_rows_and_failed_ones_are_no_success(
 def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["sweep", *SMALL, *GRID, "--out", str(tmp_path)]) == 0
     (tmp_path / "parts" / "notes").write_text("")
-    assert run(["status", str(tmp_path)]) == 1, "every row is there, and a stranger"
+    assert run(["status", str(tmp_path)]) == 2, "every row is there, and a stranger"
     Store(tmp_path).part(1).write_bytes(b"x")
     Store(tmp_path).quarantine_shard(2, 5, "SIGKILL")
     Store(tmp_path).part(2).unlink()
     capsys.readouterr()
-    assert run(["status", str(tmp_path)]) == 1
+    assert run(["status", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "quarantined shards" in said.out
     assert "mmcl: part-000001.parquet: expected a whole Parquet file" in said.err
@@ -160,6 +160,7 @@ def test_status_prints_every_number(
         busy_seconds=26 * 3600 + 7 * 60, machines=["CPU 1", "CPU 2"],
     )  # fmt: skip
     monkeypatch.setattr(status_module, "read_status", lambda store: found)
+    (tmp_path / "plan.parquet").touch()
     assert run(["status", str(tmp_path)]) == 1
     cells = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert [value.strip() for _, value in cells] == [
@@ -178,13 +179,23 @@ MISTAKES = [
     (["--grid", "m=0,1"], "m: expected an integer >= 1, got 0 (at m = 0)"),
     (["--grid", "snr=-1"], "snr: expected a finite number >= 0, got -1"),
     (["--grid", "snr=1", "--zip", "mu_norm=1"], "mu_norm: expected one axis that sets mu_norm"),
-    (["--zip", "m=1,2", "--zip", "n=3"], "zip: expected lists of one length, got m of 2, n of 1"),
+    (["--zip", "m=1,2", "--zip", "q=3"], "zip: expected lists of one length, got m of 2, q of 1"),
     (
         ["--grid", "modality=both", "--augment", "per_epoch"],
         "augment: expected fixed with modality multi (it has no augmentation) (at modality = multi",
     ),
     (["--grid", "seed=1"], "seed: expected seeds and first_seed instead of an axis"),
     (["--grid", "device=cuda"], "device: expected cpu (no CUDA device is usable here)"),
+    (["--zip", "m=1,2"], "zip: expected two axes or more that vary jointly, got m alone"),
+    (["--grid", "n=5"], "n: expected one value or an axis of n, got --n too"),
+    (["--grid", "m=1", "--m", "2"], "m: expected one value or an axis of m, got --m too"),
+    (
+        ["--zip", "snr=1,2", "--zip", "m=1,2", "--mu-norm", "1"],
+        "mu_norm: expected one value or an axis of snr (which sets it), got --mu-norm too",
+    ),
+    (["--extend"], "store: expected a directory with plan.parquet, got 'store'"),
+    (["--grid", "lr=1"], "lr: unknown setting; did you mean eta?"),
+    (["--negatives-per-sample", "12"], "negatives_per_sample: expected at most n - 1 = 11"),
     (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
     (["--seeds", "2", "--first-seed", "18446744073709551615"], "seed: expected an integer in 0"),
     (["--first-seed", "-1"], "first_seed: expected an integer >= 0, got -1"),
@@ -201,7 +212,7 @@ MISTAKES = [
     (["sweep.txt"], "spec: expected a file named *.toml, got 'sweep.txt'"),
     (["nowhere.toml"], "spec: expected a TOML file, got 'nowhere.toml'"),
     (["--retry"], "--retry: expected an option of mmcl sweep (did you mean --retry-failed?)"),
-    (["--data", "explicit", "--grid", "d=1000000000", "--n", "100000"], "memory: expected"),
+    (["--data", "explicit", "--d", "1e9", "--n", "1e5"], "memory: expected"),
 ]
 
 
@@ -218,7 +229,8 @@ def test_mistakes_are_one_line_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run(["sweep", *SMALL, *flags, "--out", "store"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"mmcl: error: {message}")
-    assert said.count("\n") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"mmcl: error: {message}")
+    assert said.err.count("\n") == 1
+    assert said.out == "", "no plan before the error"
     assert not list(tmp_path.iterdir())

@@ -179,6 +179,40 @@ def test_a_bad_seed_is_refused(change: dict, message: str) -> None:
         TINY.replace(**change)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (TINY, "configs: expected TrainConfigs in a list or another iterable, got one TrainConfig"),
+        (None, "configs: expected TrainConfigs in a list or another iterable, got NoneType None"),
+        ([TINY, {"m": 3}], "configs: expected TrainConfigs, got dict {'m': 3} at index 1"),
+    ],
+)
+def test_what_is_no_list_of_configs_is_named(given: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train_many(given)
+    assert str(caught.value) == message
+
+
+def test_any_iterable_of_configs_is_taken() -> None:
+    runs = train_many(TINY.replace(seed=s) for s in range(2))
+    assert [run.config.seed for run in runs] == [0, 1]
+    assert train_many([]) == []
+
+
+def test_what_is_no_config_is_named() -> None:
+    for given, message in (
+        (None, "got NoneType None"),
+        ({"m": 3}, "got dict {'m': 3}; take Train"),
+    ):
+        with pytest.raises(ConfigError, match=r"^cfg: expected a TrainConfig, ") as caught:
+            train(given)
+        assert message in str(caught.value)
+    with pytest.raises(ConfigError, match="modality: expected a for a single-modal run, got c"):
+        train(TINY).weights("c")
+    with pytest.raises(ConfigError, match="modality: expected a or b, got c"):
+        train(TINY.replace(modality="multi")).weights("c")
+
+
 def test_bench_sees_a_wrong_run_and_leaves_the_core_as_it_was() -> None:
     from mmcl_fast import _native
     from mmcl_fast.bench.cpu import many_runs

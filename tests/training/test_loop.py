@@ -44,9 +44,8 @@ def test_given_data_are_used() -> None:
 
 BAD_DATA = [
     ({"noise": torch.zeros(20, 49)}, "data.noise: expected shape [20, 50], got [20, 49]"),
-    ({"labels": None}, "data.labels: expected shape [20], got nothing"),
     ({"labels": torch.ones(20)}, "labels: expected both +1 and -1, got 20 labels that are all +1"),
-    ({"labels": torch.zeros(20)}, "labels: expected +1 and -1, got values [0.0]"),
+    ({"labels": torch.zeros(20)}, "data.labels: expected +1 and -1, got 0 and 1; take 2 * labels"),
     ({"mu": torch.full((50,), torch.nan)}, "data.mu: expected finite values, got NaN or infinity"),
     ({"extra": 1}, "data: expected fields among"),
 ]
@@ -193,6 +192,25 @@ def test_a_killed_run_continues_bit_for_bit(cfg: TrainConfig, tmp_path: Path) ->
     if whole.rho_curve is not None:
         assert torch.equal(run.rho_curve, whole.rho_curve)
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
+
+
+@pytest.mark.parametrize("cfg", CHECKPOINTED, ids=lambda c: f"{c.engine}-{c.optimizer}-{c.augment}")
+def test_a_finished_run_goes_on_for_more_epochs(cfg: TrainConfig, tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    metrics = {"epoch_now": lambda state: state.epoch}
+    train(cfg, checkpoint=file, checkpoint_every=6, metrics=metrics)
+    resumed_at = []
+    longer = cfg.replace(epochs=17)
+    run = train(
+        longer, on_epoch=lambda i: resumed_at.append(i.epoch), checkpoint=file, metrics=metrics
+    )
+    assert resumed_at[0] == 12
+    whole = train(longer)
+    equal(run, whole)
+    assert run.metrics["epoch_now"].tolist() == list(range(18))
+    assert run.coefficient_epochs == whole.coefficient_epochs
+    with pytest.raises(ConfigError, match="a run of at most epochs = 9, got one at epoch 12"):
+        train(cfg.replace(epochs=9), checkpoint=file, metrics=metrics)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:

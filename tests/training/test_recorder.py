@@ -62,7 +62,7 @@ def test_labels_are_checked_at_the_first_look_alone(monkeypatch: pytest.MonkeyPa
     assert [len(labels[0]) for labels in seen] == [cfg.n, cfg.n_test], "premise: four looks"
     data = {k: v for k, v in vars(sample(cfg)).items() if v is not None}
     data["test_labels"] = torch.zeros(cfg.n_test)
-    with pytest.raises(DataError, match=r"labels: expected \+1 or -1, got 0"):
+    with pytest.raises(DataError, match=r"data\.test_labels: expected \+1 and -1, got 0 and 1"):
         train(cfg, data=data)
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from mmcl_fast.bench.operations import OPERATIONS
 from mmcl_fast.bench.peers.registry import PEERS
-from mmcl_fast.bench.run import chosen_operations, run_and_report
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.progress import progress
 
 JSON_FILE, PICTURE = "bench.jsonl", "bench.png"
 
@@ -42,6 +41,8 @@ def bench_command(
     for name in peers or ():
         if name not in PEERS:
             raise ConfigError(f"peers: expected some of {', '.join(PEERS)}, got {name!r}")
+    from mmcl_fast.bench.run import chosen_operations, run_and_report  # loads torch
+
     prepare_directory(out)
     if json_file is not None:
         prepare_directory(json_file.parent)

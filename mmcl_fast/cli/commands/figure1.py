@@ -11,28 +11,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
-from mmcl_fast.errors import ConfigError
-from mmcl_fast.experiments.figure1 import MODALITIES, PAPER_CLAIMS, run_figure1
-from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.experiments.figure1 import MODALITIES, PAPER_CLAIMS, Figure1, run_figure1
+from mmcl_fast.files import prepare_directory, write_atomically, write_csv
 from mmcl_fast.plotting import curves
+from mmcl_fast.progress import progress
 from mmcl_fast.training.resolve import resolve
 
 
-def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
+def figure1_command(cfg: TrainConfig, seeds: int, out: Path, *, with_data: bool = False) -> int:
     """Run the experiment; write figure1.png, figure1.pdf and figure1.json to `out`.
 
     Args:
         cfg: Settings of the runs.
         seeds: Number of seeds, cfg.seed upwards, >= 1.
         out: Directory of the results, created if absent.
+        with_data: Write figure1.csv as well.
 
     Returns: Exit status: 0, or 1 if a run diverged.
     """
-    if seeds < 1:
-        raise ConfigError(f"seeds: expected an integer >= 1, got {seeds}")
     chosen = range(cfg.seed, cfg.seed + seeds)
     for modality in MODALITIES:
         resolve(cfg.replace(modality=modality))
@@ -51,13 +49,30 @@ def figure1_command(cfg: TrainConfig, seeds: int, out: Path) -> int:
     picture = curves.figure1(result)
     curves.save(picture, out / "figure1.png")
     curves.save(picture, out / "figure1.pdf")
+    names = ["figure1.png", "figure1.pdf", "figure1.json"]
+    if with_data:
+        write_csv(out / "figure1.csv", _columns(result))
+        names.append("figure1.csv")
     _report(results, time.monotonic() - started)
-    sys.stdout.write(f"wrote figure1.png, figure1.pdf, figure1.json in {out}\n")
+    sys.stdout.write(f"wrote {', '.join(names)} in {out}\n")
     diverged = [r for runs in result.runs.values() for r in runs if r.status == "diverged"]
     for run in diverged:
         name = f"{run.config.modality}-modal, seed {run.config.seed}"
         sys.stderr.write(f"mmcl: diverged: {name}: {run.cause}\n")
     return 1 if diverged else 0
+
+
+def _columns(result: Figure1) -> dict[str, list[Any]]:
+    """One row a modality, seed and epoch."""
+    columns: dict[str, list[Any]] = {"modality": [], "seed": [], "epoch": []}
+    for modality, runs in result.runs.items():
+        for run in runs:
+            columns["modality"] += [modality] * len(run.loss)
+            columns["seed"] += [run.config.seed] * len(run.loss)
+            columns["epoch"] += run.epochs
+            for name, curve in run.curves().items():
+                columns.setdefault(name, []).extend(curve.tolist())
+    return columns
 
 
 def _report(results: dict[str, Any], seconds: float) -> None:

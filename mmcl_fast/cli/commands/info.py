@@ -14,6 +14,7 @@ from mmcl_fast.engines import ENGINES
 from mmcl_fast.environment import environment
 from mmcl_fast.losses.backends import BACKENDS, Problem
 
+WIDE = 100  # columns from which four of a table hold their longest words
 OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
 
 
@@ -30,14 +31,7 @@ def info_command() -> int:
     others = ", ".join(name for name in _native.targets() if name != generator)
     table.add_row("random generator", f"{generator} (this machine also runs {others})")
     console.print(table)
-    engines = Table(title="training engines")
-    for heading in ("engine", "plain gradient descent", "minibatch SGD", "Adam"):
-        engines.add_column(heading)
-    here = TrainConfig(device=device)
-    configs = (here, here.replace(optimizer="sgd", batch_size=10), here.replace(optimizer="adam"))
-    for name, kind in ENGINES.items():
-        engines.add_row(name, *[kind.why_not(cfg) or "yes" for cfg in configs])
-    console.print(engines)
+    console.print(_engines(TrainConfig(device=device), console.width))
     losses = Table(title=f"loss backends on {device}")
     for heading in ("backend", "can run"):
         losses.add_column(heading)
@@ -48,6 +42,28 @@ def info_command() -> int:
         )
     console.print(losses)
     return 0
+
+
+def _engines(here: TrainConfig, width: int) -> Table:
+    """What each engine can train; on a narrow terminal a line a pair, so that words stay whole."""
+    configs = {
+        "plain gradient descent": here,
+        "minibatch SGD": here.replace(optimizer="sgd", batch_size=10),
+        "Adam": here.replace(optimizer="adam"),
+    }
+    table = Table(title="training engines")
+    is_wide = width >= WIDE
+    for heading in ("engine", *(configs if is_wide else ("optimizer", "can train"))):
+        table.add_column(heading)
+    for name, kind in ENGINES.items():
+        answers = [kind.why_not(cfg) or "yes" for cfg in configs.values()]
+        if is_wide:
+            table.add_row(name, *answers)
+            continue
+        for k, (optimizer, answer) in enumerate(zip(configs, answers, strict=True)):
+            last = k == len(answers) - 1
+            table.add_row("" if k else name, optimizer, answer, end_section=last)
+    return table
 
 
 def _version(package: str) -> str:

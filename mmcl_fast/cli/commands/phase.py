@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.diagram import Phase, run_phase
@@ -18,6 +17,7 @@ from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, Range
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, phase
+from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
 from mmcl_fast.sweep.execute.worker_pool import Done, Event
 

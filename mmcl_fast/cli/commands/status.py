@@ -10,11 +10,14 @@ from rich.table import Table
 
 from mmcl_fast.sweep.store.status import Status, read_status
 
+INCOMPLETE, CORRUPT = 1, 2
+
 
 def status_command(store: Path) -> int:
     """Print the status of a store.
 
-    Returns: Exit status: 0 if every row is present and none failed, else 1.
+    Returns: Exit status: 0 if every row is present and none failed, 1 if some are absent or failed,
+        2 if the store has files that cannot be used.
     """
     status = read_status(store)
     table = Table(title=str(store), show_header=False)
@@ -23,8 +26,10 @@ def status_command(store: Path) -> int:
     Console().print(table)
     for reason in status.bad.values():
         sys.stderr.write(f"mmcl: {reason}\n")
-    complete = status.done == status.runs and not status.bad and not status.counts.get("failed")
-    return 0 if complete else 1
+    if status.bad:
+        return CORRUPT
+    complete = status.done == status.runs and not status.counts.get("failed")
+    return 0 if complete else INCOMPLETE
 
 
 def _lines(status: Status) -> list[tuple[str, str]]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import Progress, progress
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory
+from mmcl_fast.progress import Progress, progress
+from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.runner import (
-    Policy,
     Start,
     SweepResult,
     chosen_shards,
@@ -26,10 +25,13 @@ from mmcl_fast.sweep.execute.runner import (
 )
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
-from mmcl_fast.sweep.plan.axes import Value, parse_axis
+from mmcl_fast.sweep.plan.additions import with_additions
+from mmcl_fast.sweep.plan.axes import Value, Values
+from mmcl_fast.sweep.plan.metric_paths import parse_metrics
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.plan.shards import run_seconds
 from mmcl_fast.sweep.plan.spec_file import Spec
+from mmcl_fast.sweep.store.plan_file import read_plan
 
 INCOMPLETE = 1
 # Not passed to jobs; the script sets the last two.
@@ -55,8 +57,10 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
     base: TrainConfig,
     spec: Spec,
     *,
-    grid: Sequence[str],
-    zipped: Sequence[str],
+    grid: Mapping[str, Values],
+    zipped: Mapping[str, Values],
+    additions: Mapping[str, Sequence[Value]],
+    metrics: Sequence[str],
     seeds: int | None,
     first_seed: int | None,
     out: Path,
@@ -69,8 +73,10 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
     Args:
         base: Settings that no axis sets.
         spec: The sweep of a file, which the other arguments override.
-        grid: Axes `name=values`.
-        zipped: Axes that vary jointly.
+        grid: Values by setting.
+        zipped: Values by setting, varied jointly.
+        additions: Further values for the plan of the store, in place of all the above.
+        metrics: Own metrics `module:function` or `name=module:function`.
         seeds: Number of seeds per combination.
         first_seed: The first seed.
         out: Directory of the store.
@@ -80,34 +86,29 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
 
     Returns: Exit status: 0, or 1 if rows failed or are absent.
     """
-    plan = make_plan(
-        base,
-        grid=spec.grid | _axes("grid", grid),
-        zipped=spec.zipped | _axes("zip", zipped),
-        seeds=spec.seeds if seeds is None else seeds,
-        first_seed=spec.first_seed if first_seed is None else first_seed,
-    )
-    sys.stdout.write(_described(plan) + "\n")
+    if additions:
+        plan = with_additions(read_plan(out), additions)
+        policy = replace(policy, extend=True)
+    else:
+        plan = make_plan(
+            base,
+            grid=dict(spec.grid) | dict(grid),
+            zipped=dict(spec.zipped) | dict(zipped),
+            seeds=spec.seeds if seeds is None else seeds,
+            first_seed=spec.first_seed if first_seed is None else first_seed,
+            metrics=spec.metrics | parse_metrics(metrics),
+        )
     if dry_run:
+        sys.stdout.write(_described(plan) + "\n")
         return 0
     if slurm is not None:
         return _script(plan, out, policy, slurm)
     assigned = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
     with progress(assigned, "runs") as shown:
-        result = run_sweep(plan, out, policy=policy, told=_ProgressOfEvents(shown))
+        result = run_sweep(plan, out, policy=policy, told=_ProgressOfEvents(shown, plan))
     _report(result)
     incomplete = bool(result.put_away) or result.counts.get("failed", 0) > 0
     return INCOMPLETE if incomplete else 0
-
-
-def _axes(kind: str, texts: Sequence[str]) -> dict[str, list[Value]]:
-    axes: dict[str, list[Value]] = {}
-    for text in texts:
-        name, values = parse_axis(text)
-        if name in axes:
-            raise ConfigError(f"{kind}: expected {name} once, got it twice")
-        axes[name] = values
-    return axes
 
 
 def _described(plan: Plan) -> str:
@@ -122,12 +123,10 @@ def _described(plan: Plan) -> str:
 
 def _core_seconds(plan: Plan) -> float:
     counts = np.bincount(plan.point_of)
-    return float(np.dot([run_seconds(cfg) for cfg in plan.points], counts))
+    return float(np.dot([run_seconds(cfg, len(plan.metrics)) for cfg in plan.points], counts))
 
 
 def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:
-    if request.jobs < 1:
-        raise ConfigError(f"slurm: expected an integer >= 1, got {request.jobs}")
     prepare_directory(out)
     seconds = _core_seconds(plan)
     cores = policy.workers or 1
@@ -138,19 +137,21 @@ def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int
         gpus=any(cfg.device == "cuda" for cfg in plan.points),
     )
     path = write_script(request.command, array, out, request.options)
-    sys.stdout.write(f"wrote {path}; submit it with: sbatch {path}\n")
+    sys.stdout.write(f"{_described(plan)}\nwrote {path}; submit it with: sbatch {path}\n")
     return 0
 
 
 class _ProgressOfEvents:
-    """Callback of `run_sweep` that updates a progress display."""
+    """Callback of `run_sweep` that prints the plan once it is accepted, and shows progress."""
 
-    def __init__(self, shown: Progress) -> None:
-        self._shown, self._done = shown, 0
+    def __init__(self, shown: Progress, plan: Plan) -> None:
+        self._shown, self._plan, self._done = shown, plan, 0
         self._counts = {"diverged": 0, "failed": 0, "retried": 0}
 
     def __call__(self, event: Start | Event) -> None:
         if isinstance(event, Start):
+            sys.stdout.write(_described(self._plan) + "\n")
+            sys.stdout.flush()
             self._done = event.present
             if event.present:
                 sys.stderr.write(f"resuming: {event.present} of {event.runs} runs are there\n")
@@ -194,14 +195,6 @@ def _report(result: SweepResult) -> None:
         sys.stderr.write("mmcl: re-run the same command to retry the quarantined shards\n")
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`i/N` as (i, N)."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise ConfigError(f"shard: expected i/N, such as 3/10, got {text!r}")
-    return int(index), int(count)
-
-
 def job_command(arguments: Sequence[str]) -> list[str]:
     """The command line of a Slurm job: this one, without the flags of the script."""
     passed, skip = [], False
@@ -216,4 +209,4 @@ def job_command(arguments: Sequence[str]) -> list[str]:
     return [*program, *passed] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *passed]
 
 
-__all__ = ["SlurmRequest", "job_command", "parse_shard", "sweep_command"]
+__all__ = ["SlurmRequest", "job_command", "sweep_command"]

@@ -15,11 +15,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mmcl_fast.cli.progress import progress
 from mmcl_fast.config import Device
 from mmcl_fast.data.mnist.download import fetch_digits
 from mmcl_fast.data.mnist.files import Checksums, Digits, load_digits
-from mmcl_fast.errors import BackendUnavailableError, ConfigError
+from mmcl_fast.errors import BackendUnavailableError
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1, make_sets, run_table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName, Table1Config
 from mmcl_fast.experiments.table1.report import (
@@ -30,6 +29,7 @@ from mmcl_fast.experiments.table1.report import (
 from mmcl_fast.experiments.table1.resume import PartialResults
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, table1
+from mmcl_fast.progress import progress
 
 PARTIAL = "table1.partial.json"
 
@@ -59,10 +59,6 @@ def table1_command(  # noqa: PLR0913 - one argument per group of flags
 
     Returns: Exit status 0.
     """
-    if not seeds:
-        raise ConfigError(f"seeds: expected an integer >= 1, got {len(seeds)}")
-    if not arms or len(set(arms)) < len(arms):
-        raise ConfigError(f"arms: expected at least one arm, each once, got {' '.join(arms)!r}")
     chosen = _device(device)
     prepare_directory(out)
     if download:

@@ -4,54 +4,86 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import save_file
 
-from mmcl_fast.cli.progress import progress
+from mmcl_fast.cli.checks import CHECKPOINT
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
-from mmcl_fast.errors import ConfigError
+from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves as plotting
+from mmcl_fast.sweep.plan.metric_paths import import_metrics, metric_paths, parse_metrics
 from mmcl_fast.training import train
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
-CHECKPOINT = "checkpoint.safetensors"
-WEIGHTS = "weights.safetensors"
+WEIGHTS, SUMMARY, PICTURE = "weights.safetensors", "run.json", "curves.png"
 
 
-def train_command(cfg: TrainConfig, out: Path, checkpoint_every: int) -> int:
+def train_command(
+    cfg: TrainConfig,
+    out: Path,
+    checkpoint_every: int | None,
+    *,
+    metrics: Sequence[str] = (),
+    overwrite: bool = False,
+) -> int:
     """Train; write run.json, curves.npz, curves.png and weights.safetensors to `out`.
 
     Args:
         cfg: Settings of the run.
         out: Directory of the results, created if absent.
-        checkpoint_every: Epochs between checkpoints, from which a re-run resumes; 0: none.
+        checkpoint_every: Epochs between checkpoints, from which a re-run resumes; None: a minute
+            between them; 0: none.
+        metrics: Own metrics `module:function` or `name=module:function`.
+        overwrite: Replace a run of other settings in `out`.
 
     Returns: Exit status: 0, or 1 if the run diverged (its curves up to there are written).
     """
-    if checkpoint_every < 0:
-        raise ConfigError(f"checkpoint_every: expected an integer >= 0, got {checkpoint_every}")
-    resolve(cfg)
+    chosen_metrics = import_metrics(metric_paths(parse_metrics(metrics)))
+    resolved = resolve(cfg)
     check_drawable(cfg)
+    if not overwrite:
+        _check_other_run(resolved, out)
     prepare_directory(out)
-    checkpoint = out / CHECKPOINT if checkpoint_every else None
-    with progress(cfg.epochs, "epochs") as shown:
-        run = train(
-            cfg,
-            on_epoch=lambda info: shown.advance("training", info.epoch),
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every or 1,
-        )
+    checkpoint = None if checkpoint_every == 0 else out / CHECKPOINT
+    run = train(
+        cfg,
+        metrics=chosen_metrics,
+        progress=True,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every or None,
+    )
     _report(run, _write(run, out), out)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return 0 if run.status == "finished" else 1
+
+
+def _check_other_run(cfg: TrainConfig, out: Path) -> None:
+    """Raise ConfigError where a directory holds a run of other settings."""
+    if not (out / SUMMARY).exists():
+        return
+    try:
+        stored = json.loads((out / SUMMARY).read_text())["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"out: expected a directory without {SUMMARY} or with that of a run, got "
+            f"{str(out)!r} ({error}); take another, or --overwrite"
+        ) from error
+    for name, value in cfg.to_dict().items():
+        if stored.get(name) != value:
+            raise ConfigError(
+                f"out: expected a directory without another run, got one with {name} = "
+                f"{stored.get(name)} instead of {value} in {str(out)!r}; take another, or "
+                "--overwrite"
+            )
 
 
 def _write(run: Run, out: Path) -> list[str]:
@@ -72,8 +104,11 @@ def _write(run: Run, out: Path) -> list[str]:
     if run.coefficient_epochs:
         curves["coefficient_epochs"] = np.array(run.coefficient_epochs)
     write_atomically(out / "curves.npz", lambda path: np.savez(path, **curves))
-    plotting.save(plotting.run_curves(run), out / "curves.png")
-    names = ["curves.npz", "curves.png", "run.json"]
+    names = ["curves.npz", SUMMARY]
+    (out / PICTURE).unlink(missing_ok=True)
+    if len(run.loss) > 1:  # one epoch is no curve
+        plotting.save(plotting.run_curves(run), out / PICTURE)
+        names.insert(1, PICTURE)
     (out / WEIGHTS).unlink(missing_ok=True)
     if run.status == "finished" and run.config.data != "reduced":
         names.append(WEIGHTS)
@@ -81,7 +116,7 @@ def _write(run: Run, out: Path) -> list[str]:
         if run.config.is_multi:
             weights["weights_b"] = run.weights("b")
         write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
-    write_atomically(out / "run.json", lambda path: path.write_text(text))
+    write_atomically(out / SUMMARY, lambda path: path.write_text(text))
     return names
 
 

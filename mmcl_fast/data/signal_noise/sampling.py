@@ -6,8 +6,7 @@ and device.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,8 +21,8 @@ from mmcl_fast.data.signal_noise.synthetic import (
     SignalNoiseData,
     axis_vectors,
     check_both_labels,
+    check_negatives,
     data_bytes,
-    shapes,
 )
 from mmcl_fast.data.stream.generate import NormalRuns, label_runs, normal_runs
 from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
@@ -40,10 +39,19 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 
     Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
         streamed data have no noise patches of training samples, which are drawn when needed.
-    Raises: DataError: all n labels came out equal (then no sample has a negative), or the data
-        would not fit into memory.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), the rarer label
+        has fewer samples than `negatives_per_sample`, or the data would not fit into memory.
     """
     return sample_many([cfg])[0]
+
+
+def sample_with_labels(cfg: TrainConfig, labels: Tensor) -> SignalNoiseData:
+    """`sample(cfg)` with given labels [n]; all else is as drawn.
+
+    Raises: DataError: the data would not fit into memory.
+    """
+    _require_memory(cfg, 1)
+    return SignalNoiseBatch([_Draw([cfg], normal_runs, labels[None]).block()])[0]
 
 
 def sample_many(
@@ -86,15 +94,21 @@ def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
 class _Draw:
     """Data of runs of equal sizes."""
 
-    def __init__(self, configs: Sequence[TrainConfig], normals: NormalRuns) -> None:
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        normals: NormalRuns,
+        labels: Tensor | None = None,
+    ) -> None:
         self._configs, self._cfg, self._normals = configs, configs[0], normals
         self._keys = [cfg.data_key for cfg in configs]
         self._init_keys = [cfg.init_key for cfg in configs]
+        self._labels = labels
 
     def block(self) -> SignalNoiseData:
         """Data of all runs; each tensor has a leading dimension of runs."""
         cfg, configs = self._cfg, self._configs
-        labels = _drawable_labels(configs)
+        labels = _drawable_labels(configs) if self._labels is None else self._labels
         noise, weights = self._patches("a")
         fields: dict[str, Any] = {
             "labels": labels,
@@ -161,6 +175,9 @@ def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
     labels = label_runs([c.data_key for c in configs], "labels", cfg.n, cfg.dtype)
     for r in (labels == labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
         check_both_labels(labels[r], f"seed {configs[r].data_key} draws")
+    for r, config in enumerate(configs):
+        if config.negatives_per_sample is not None:
+            check_negatives(config, labels[r], f"seed {config.data_key} draws")
     return labels
 
 
@@ -180,43 +197,4 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
         )
 
 
-def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
-    """Data of a run: drawn if None, else the user-supplied arrays, checked against the config.
-
-    Args:
-        cfg: The run's settings; its sizes must be those of the data.
-        data: None, a `SignalNoiseData`, or a mapping from its field names to arrays.
-
-    Raises: DataError: a field is missing, unknown, of wrong shape or not finite.
-    """
-    if data is None:
-        return sample(cfg)
-    if cfg.data == "streamed":
-        raise DataError(
-            "data: expected none of your own with data = streamed, which draws them from the "
-            "stream, got some; take data = explicit"
-        )
-    given = dict(vars(data)) if isinstance(data, SignalNoiseData) else dict(data)
-    names = {f.name for f in dataclasses.fields(SignalNoiseData)}
-    if extra := sorted(set(given) - names):
-        raise DataError(f"data: expected fields among {sorted(names)}, got {extra[0]!r}")
-    fields: dict[str, Tensor | None] = {}
-    for name, shape in shapes(cfg).items():
-        value = given.get(name)
-        if value is None:
-            raise DataError(f"data.{name}: expected shape {list(shape)}, got nothing")
-        tensor = torch.as_tensor(value).detach().to("cpu", TORCH_DTYPES[cfg.dtype])
-        if tuple(tensor.shape) != shape:
-            raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-        # A sum is finite only if all terms are, and quicker than a look at each (`python -m
-        # bench.cpu.choices`).
-        if not (tensor.sum().isfinite() or tensor.isfinite().all()):
-            raise DataError(f"data.{name}: expected finite values, got NaN or infinity")
-        fields[name] = tensor
-    fields.setdefault("augmented", None)
-    result = SignalNoiseData(**fields)  # type: ignore[arg-type]
-    check_both_labels(result.labels, "got")
-    return result
-
-
-__all__ = ["as_data", "check_drawable", "sample", "sample_many"]
+__all__ = ["check_drawable", "sample", "sample_many", "sample_with_labels"]

@@ -17,7 +17,7 @@ from mmcl_fast.errors import DataError
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SignalNoiseData:
     """Data of one run with its initial weights; tensors of one dtype.
 
@@ -36,6 +36,9 @@ class SignalNoiseData:
         mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
         noise_b: Noise patches of modality B, [n, d_b]; None also if streamed.
         weights_b: Weights of modality B's encoder at the start, [m, d_b].
+        signal: First patch of each sample, [n, d], of own data whose signal is not y_i mu; None:
+            y_i mu.
+        signal_b: First patch of each sample in modality B, [n, d_b]; None likewise.
     """
 
     labels: Tensor
@@ -49,6 +52,12 @@ class SignalNoiseData:
     mu_b: Tensor | None = None
     noise_b: Tensor | None = None
     weights_b: Tensor | None = None
+    signal: Tensor | None = None
+    signal_b: Tensor | None = None
+
+    def __repr__(self) -> str:
+        shapes = {name: list(x.shape) for name, x in vars(self).items() if x is not None}
+        return f"SignalNoiseData({', '.join(f'{name} {shape}' for name, shape in shapes.items())})"
 
 
 def data_bytes(cfg: TrainConfig) -> int:
@@ -120,6 +129,16 @@ def check_both_labels(labels: Tensor, subject: str) -> None:
         )
 
 
+def check_negatives(cfg: TrainConfig, labels: Tensor, subject: str) -> None:
+    """Refuse M negatives a sample where the rarer label, whose samples they are, has fewer."""
+    rarer = min(int((labels > 0).sum()), int((labels < 0).sum()))
+    if cfg.negatives_per_sample is not None and cfg.negatives_per_sample > rarer:
+        raise DataError(
+            f"negatives_per_sample: expected at most {rarer}, the samples of the rarer label that "
+            f"{subject}, got {cfg.negatives_per_sample}; take fewer, or None for all"
+        )
+
+
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of a run that are not None."""
     d = cfg.columns
@@ -144,6 +163,7 @@ __all__ = [
     "SignalNoiseData",
     "axis_vectors",
     "check_both_labels",
+    "check_negatives",
     "data_bytes",
     "draw_augmented",
     "draw_minibatches",

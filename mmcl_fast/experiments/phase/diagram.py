@@ -15,7 +15,8 @@ from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, conditions, overlay
-from mmcl_fast.sweep.execute.runner import Policy, Start, SweepResult, run_sweep
+from mmcl_fast.sweep.execute.policy import Policy
+from mmcl_fast.sweep.execute.runner import Start, SweepResult, run_sweep
 from mmcl_fast.sweep.execute.worker_pool import Event
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.store.reader import load

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,10 +44,11 @@ class LocalPool(Pool):
     Args:
         workers: Number of processes, >= 1.
         gpus: Number of GPUs, assigned to workers in turn; 0: none.
+        path: Where workers look for modules first; empty: where Python does.
     """
 
-    def __init__(self, workers: int, gpus: int = 0) -> None:
-        self._slots, self._gpus = workers, gpus
+    def __init__(self, workers: int, gpus: int = 0, path: Sequence[str] = ()) -> None:
+        self._slots, self._gpus, self._path = workers, gpus, [*filter(None, path)]
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._false_starts = 0
@@ -98,6 +100,8 @@ class LocalPool(Pool):
         taken = {worker.slot for worker in self._workers}
         slot = next(k for k in range(self._slots) if k not in taken)
         environment = os.environ | ONE_THREAD
+        if self._path:
+            environment["PYTHONPATH"] = os.pathsep.join(self._path)
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(slot % self._gpus)
         process = subprocess.Popen(
@@ -105,6 +109,8 @@ class LocalPool(Pool):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            # A terminal sends Ctrl-C to its own group; workers are the driver's to stop.
+            process_group=0,
         )
         worker = _Worker(process, slot)
         self._workers.append(worker)

@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 import tempfile
+from importlib.util import find_spec
 from typing import Any
 
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
@@ -40,12 +41,9 @@ class RayPool(Pool):
     def __init__(self, workers: int | None, address: str | None, *, gpus: bool) -> None:
         if address is None:
             _bind_to_loopback()
-        try:
-            import ray
-        except ImportError as error:
-            raise BackendUnavailableError(
-                "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
-            ) from error
+        require_ray()
+        import ray
+
         self._ray: Any = ray
         self._running: dict[Any, Job] = {}
         if ray.is_initialized():
@@ -114,6 +112,14 @@ class RayPool(Pool):
         )
 
 
+def require_ray() -> None:
+    """Raise BackendUnavailableError where ray is not installed; loads nothing."""
+    if find_spec("ray") is None:
+        raise BackendUnavailableError(
+            "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
+        )
+
+
 def _bind_to_loopback() -> None:
     """Set the variables that Ray reads on import; raise ConfigError if it is imported already."""
     unset = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
@@ -145,4 +151,4 @@ def _perform(job: Job) -> Done | Broken:
     return perform(job)
 
 
-__all__ = ["RayPool"]
+__all__ = ["RayPool", "require_ray"]

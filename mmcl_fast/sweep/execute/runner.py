@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,41 +18,19 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
-from mmcl_fast.sweep.execute.worker_pool import Event, Job, Pool, drive
+from mmcl_fast.progress import Progress, optional_progress
+from mmcl_fast.sweep.execute.policy import Policy
+from mmcl_fast.sweep.execute.ray_pool import require_ray
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
-from mmcl_fast.sweep.store.plan_file import PLAN_FILE, read_plan, write_plan
+from mmcl_fast.sweep.store.place import PLAN_FILE
+from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
-ExecutorName = Literal["local", "ray"]
 GIB = 2**30
 PROCESS_BYTES = 300 << 20  # a worker with torch loaded
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How a sweep is executed; the plan determines what it computes.
-
-    Attributes:
-        executor: Processes of this machine, or Ray.
-        address: Ray cluster to join; default: a new one on this machine.
-        workers: Concurrent jobs; default: one per core, or per GPU.
-        part: (i, N): compute only the i-th of N ranges of shards, 1 <= i <= N; for job arrays.
-        extend: Accept a plan that adds runs to the stored one.
-        any_engine: Resume where the plan's engine or processor is unavailable; rows are marked.
-        retry_failed: Recompute shards that have failed rows.
-        max_deaths: Worker deaths after which a shard is quarantined, >= 1.
-    """
-
-    executor: ExecutorName = "local"
-    address: str | None = None
-    workers: int | None = None
-    part: tuple[int, int] | None = None
-    extend: bool = False
-    any_engine: bool = False
-    retry_failed: bool = False
-    max_deaths: int = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +57,11 @@ class SweepResult:
     busy: float
     workers: int
 
+    def _repr_html_(self) -> str:
+        shown = {"runs": self.runs, "computed now": self.computed, **self.counts}
+        rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in shown.items())
+        return f"<table><caption>{html.escape(str(self.store))}</caption>{rows}</table>"
+
 
 @dataclass(frozen=True)
 class Start:
@@ -93,6 +77,7 @@ def run_sweep(
     *,
     policy: Policy | None = None,
     told: Callable[[Start | Event], None] | None = None,
+    progress: bool = False,
 ) -> SweepResult:
     """Compute every run of a plan that is absent from the store.
 
@@ -104,15 +89,27 @@ def run_sweep(
         out: Directory of the store, created if absent.
         policy: How to execute them.
         told: Callback for events, the first of which is `Start`.
+        progress: Show the runs done: a bar on a terminal, a line in a notebook or a log.
 
     Raises: ConfigError: the store holds another plan, naming the difference, or the plan's device
         or engine is unavailable on this machine. DataError: not enough memory or disk, with the
         numbers. OutputError: a part is corrupt, of another plan, or cannot be written.
     """
     policy = policy or Policy()
-    notify = told or (lambda event: None)
-    _check_policy(policy)
-    chosen_shards(plan, policy.part)
+    if not isinstance(plan, Plan):
+        raise ConfigError(f"plan: expected a Plan of sweep.make_plan, got {plan!r}")
+    if policy.executor == "ray":
+        require_ray()
+    if policy.extend and not (Path(out) / PLAN_FILE).exists():
+        raise ConfigError(
+            f"extend: expected a store with a plan to add runs to, got none at {str(out)!r}"
+        )
+    assigned = sum(plan.shard_size(k) for k in chosen_shards(plan, policy.part))
+    with optional_progress(assigned, "runs", shown=progress) as display:
+        return _run(plan, out, policy, _Counting(told, display))
+
+
+def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> SweepResult:
     workers = _workers(plan, policy)
     store = Store(Path(out))
     store.prepare()
@@ -133,10 +130,9 @@ def run_sweep(
         store.release(to_compute)
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
         with _pool(plan, policy, min(workers, len(jobs))) as pool:
-            counting = _Counting(notify)
             workers = pool.slots
-            quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=counting)
-            busy = counting.seconds
+            quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=notify)
+            busy = notify.seconds
     after = [p for p in present if p.shard not in retried]
     after += [part_info(store.part(k), plan) for k in to_compute if k not in quarantined]
     return SweepResult(
@@ -152,14 +148,23 @@ def run_sweep(
 
 
 class _Counting:
-    """Forwards events and sums the training time."""
+    """Forwards events, sums the training time, and shows the runs done where there is a display."""
 
-    def __init__(self, notify: Callable[[Event], None]) -> None:
-        self._notify, self.seconds = notify, 0.0
+    def __init__(
+        self, told: Callable[[Start | Event], None] | None, display: Progress | None
+    ) -> None:
+        self._told, self._display, self._done, self.seconds = told, display, 0, 0.0
 
-    def __call__(self, event: Event) -> None:
-        self.seconds += getattr(event, "seconds", 0.0)
-        self._notify(event)
+    def __call__(self, event: Start | Event) -> None:
+        if isinstance(event, Start):
+            self._done = event.present
+        elif isinstance(event, Done):
+            self._done += sum(event.counts.values())
+            self.seconds += event.seconds
+        if self._told is not None:
+            self._told(event)
+        if self._display is not None:
+            self._display.advance("sweep", self._done)
 
 
 def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) -> Plan:
@@ -195,30 +200,16 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
         return
     for cfg, how in zip(plan.points, plan.numerics, strict=True):
         resolve_engine(cfg)
-        if (here := numerics_of(cfg)) != how:
+        if (here := numerics_of(cfg, measures=bool(plan.metrics))) != how:
             raise ConfigError(
                 f"engine: expected what the plan was made with ({how}), got {here}; rows would "
                 "agree to rounding only: --allow-other-engine accepts it, and marks them"
             )
 
 
-def _check_policy(policy: Policy) -> None:
-    for name in ("workers", "max_deaths"):
-        value = getattr(policy, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}: expected an integer >= 1, got {value}")
-    if policy.address is not None and policy.executor != "ray":
-        raise ConfigError(f"address: expected executor ray, got {policy.executor}")
-
-
 def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts.
-
-    Raises: ConfigError: not 1 <= i <= N.
-    """
+    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts."""
     index, count = part or (1, 1)
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard: expected i/N with 1 <= i <= N, got {index}/{count}")
     first, last = (plan.shards * k // count for k in (index - 1, index))
     return list(range(first, last))
 
@@ -263,9 +254,9 @@ def _check_disk(runs: int, plan: Plan, store: Store) -> None:
 def disk_bytes(plan: Plan, runs: int | None = None) -> int:
     """Estimated bytes of a plan's last `runs` runs (default: all); curves hardly compress."""
     chosen = plan.point_of if runs is None else plan.point_of[len(plan) - runs :]
-    each = np.array(
-        [3.2 * (c.epochs + 1) * (4 if c.dtype == "float32" else 8) + 200 for c in plan.points]
-    )
+    of_metrics = 8 * len(plan.metrics)
+    of_epoch = [3.2 * (4 if c.dtype == "float32" else 8) + of_metrics for c in plan.points]
+    each = np.array([(c.epochs + 1) * b + 200 for c, b in zip(plan.points, of_epoch, strict=True)])
     return int(each[chosen].sum())
 
 
@@ -276,7 +267,7 @@ def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
         return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)))
     from mmcl_fast.sweep.execute.local_pool import LocalPool
 
-    return LocalPool(workers, _gpus(plan))
+    return LocalPool(workers, _gpus(plan), path=sys.path if plan.metrics else ())
 
 
 def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
@@ -288,8 +279,6 @@ def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
 
 
 __all__ = [
-    "ExecutorName",
-    "Policy",
     "Start",
     "SweepResult",
     "chosen_shards",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ import pyarrow as pa
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import memory_bytes
 from mmcl_fast.errors import ConfigError, EngineRefusedError
+from mmcl_fast.sweep.plan.metric_paths import import_metrics
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
 from mmcl_fast.training import train_many
+from mmcl_fast.training.observers import Metric
 from mmcl_fast.training.resolve import resolve_settings
 from mmcl_fast.training.run import Run
 
@@ -45,24 +47,25 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
     """
     runs = plan.runs_of(shard)
     configs = plan.configs(runs)
+    metrics = import_metrics(plan.metrics)
     if any_engine:
         configs = [_runnable(cfg) for cfg in configs]
     started = time.perf_counter()
     results: list[_Result | str] = []
     for chunk in _chunks(configs):
-        results += _train_all(chunk)
+        results += _train_all(chunk, metrics)
     seconds = time.perf_counter() - started
     failed = {int(k): text for k, text in zip(runs, results, strict=True) if isinstance(text, str)}
     columns = setting_columns(plan, runs)
     for name in ("engine", "device"):
         columns[name] = pa.array([getattr(cfg, name) for cfg in configs])
-    schema = part_schema(plan.dtype)
-    columns |= _result_columns(results, schema)
+    schema = part_schema(plan.dtype, plan.metric_names)
+    columns |= _result_columns(results, schema, (*CURVES, *metrics))
     columns["error"] = pa.array(
         [text.strip().splitlines()[-1] if isinstance(text, str) else None for text in results],
         pa.string(),
     )
-    columns["computed_on"] = pa.array([numerics_of(cfg) for cfg in configs])
+    columns["computed_on"] = pa.array([numerics_of(cfg, measures=bool(metrics)) for cfg in configs])
     return Rows(pa.table(columns, schema), failed, seconds)
 
 
@@ -74,14 +77,16 @@ def _runnable(cfg: TrainConfig) -> TrainConfig:
         return resolve_settings(cfg.replace(device="auto", engine="auto"))
 
 
-def _train_all(configs: Sequence[TrainConfig]) -> list[_Result | str]:
+def _train_all(
+    configs: Sequence[TrainConfig], metrics: Mapping[str, Metric]
+) -> list[_Result | str]:
     """Results of runs. If a batch raises, each run is trained alone; one that raises gives text."""
     try:
-        return [_result(run) for run in train_many(configs)]
+        return [_result(run) for run in train_many(configs, metrics=metrics)]
     except Exception:  # noqa: BLE001 - any error of a run becomes its row
         if len(configs) == 1:
             return [traceback.format_exc()]
-        return [result for cfg in configs for result in _train_all([cfg])]
+        return [result for cfg in configs for result in _train_all([cfg], metrics)]
 
 
 def _result(run: Run) -> _Result:
@@ -96,14 +101,16 @@ def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
         yield configs[first : first + width]
 
 
-def _result_columns(results: Sequence[_Result | str], schema: pa.Schema) -> dict[str, pa.Array]:
+def _result_columns(
+    results: Sequence[_Result | str], schema: pa.Schema, names: Sequence[str]
+) -> dict[str, pa.Array]:
     """Columns of status, final values and curves."""
     given = [r if isinstance(r, _Result) else None for r in results]
     columns: dict[str, pa.Array] = {
         "status": pa.array(["failed" if r is None else r.status for r in given]),
         "diverged_at": pa.array([None if r is None else r.diverged_at for r in given], pa.int32()),
     }
-    for name in CURVES:
+    for name in names:
         curves = [None if r is None else r.curves[name] for r in given]
         columns[name] = list_column(curves, schema.field(name).type)
         columns[f"final_{name}"] = pa.array(

@@ -22,7 +22,6 @@ READY = {"ready": True}
 
 def serve() -> None:
     """Perform jobs until the end of stdin."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     # An exit by exception removes the file that is being written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Output of libraries goes to stderr, so that stdout carries messages alone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +10,12 @@ from numbers import Real
 from typing import get_args, get_type_hints
 
 from mmcl_fast.config import FIELD_NAMES, TrainConfig, plain_value
+from mmcl_fast.derived import DERIVED
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import nearest
 
 Value = int | float | str | None
 Values = Sequence[Value] | Value
-DERIVED = {
-    "snr": "mu_norm",
-    "n_snr2": "mu_norm",
-    "c_mu": "mu_b_norm",
-    "noise_rate": "eta",
-    "noise_start": "sigma_0",
-}
-"""Derived quantities that can be axes, and the setting that each determines."""
 BOTH = ("single", "multi")
 INTEGERS = frozenset(
     name
@@ -67,6 +60,9 @@ def make_axes(grid: Mapping[str, Values], zipped: Mapping[str, Values]) -> tuple
             twice = next(v for v in values if values.count(v) > 1)
             raise ConfigError(f"{name}: expected different values, got {twice!r} twice")
         axes.append(Axis((name,), tuple((v,) for v in values)))
+    if len(zipped) == 1:
+        (name,) = zipped
+        raise ConfigError(f"zip: expected two axes or more that vary jointly, got {name} alone")
     if zipped:
         columns = {name: _checked(name, given) for name, given in zipped.items()}
         if len({len(values) for values in columns.values()}) > 1:
@@ -76,17 +72,22 @@ def make_axes(grid: Mapping[str, Values], zipped: Mapping[str, Values]) -> tuple
     return tuple(axes)
 
 
-def parse_axis(text: str) -> tuple[str, list[Value]]:
+def parse_axis(text: str, also: Sequence[str] = ()) -> tuple[str, list[Value]]:
     """An axis as written on a command line: `name=values`.
 
     Values are a list `16,64,256`, or a range in NumPy's terms: `linspace(0.1, 1, 10)`,
     `geomspace(1, 1000, 4)` (from end to end), `logspace(0, 3, 4)` (exponents of ten). Ranges of an
     integer setting are rounded. `none` is the setting's default; `modality=both` is both.
+
+    Args:
+        text: The axis.
+        also: Names that are accepted beside settings and derived quantities.
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not name or not values:
         raise ConfigError(f"grid: expected name=value,value,..., got {text!r}")
-    _check_name(name)
+    if name not in also:
+        _check_name(name)
     if call := re.fullmatch(r"(\w+)\((.*)\)", values):
         arguments = [_number(name, part) for part in call[2].split(",")]
         return name, range_values(name, call[1], arguments)
@@ -178,8 +179,8 @@ def _plain(name: str, value: Value) -> Value:
 def _check_name(name: str) -> None:
     known = [*FIELD_NAMES, *DERIVED]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"
         raise ConfigError(f"{name}: unknown setting; {hint}")
 
 
@@ -205,7 +206,6 @@ def _number(name: str, text: str) -> float:
 
 
 __all__ = [
-    "DERIVED",
     "Axis",
     "Value",
     "Values",

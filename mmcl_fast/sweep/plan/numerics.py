@@ -14,14 +14,18 @@ SAME_BITS_EVERYWHERE = ("native",)
 """Engines whose bits do not depend on the instruction set, the threads or the batch."""
 
 
-def numerics_of(cfg: TrainConfig) -> str:
+def numerics_of(cfg: TrainConfig, *, measures: bool = False) -> str:
     """Everything but its settings that a run's bits depend on, on this machine.
 
     The native core gives the same bits on every x86-64; torch's matrix products are those of its
     version and of the processor or GPU. Empty parts are left out.
+
+    Args:
+        cfg: Settings of the run.
+        measures: It has own metrics, which torch computes whatever the engine.
     """
     version = f"mmcl_fast {__version__}, {cfg.engine}"
-    if cfg.engine in SAME_BITS_EVERYWHERE:
+    if cfg.engine in SAME_BITS_EVERYWHERE and not measures:
         return version
     if cfg.device == "cuda":
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +18,45 @@ import numpy.typing as npt
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
+from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.points import expand, resolve_point
 from mmcl_fast.sweep.plan.shards import cut
 
 SCHEMA = 1
 """Version of the store's format; another one is refused."""
+SHOWN = 8  # values of an axis in a description
 MAX_RUNS = 10**7  # 2 GiB while they are planned
 SEED_FIELDS = ("seed", "data_seed", "init_seed")
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single truth value; compare digests
+@dataclass(frozen=True)
+class Recipe:
+    """What a plan was made from, beside its axes and metrics.
+
+    Attributes:
+        base: Settings that no axis sets, not resolved.
+        seeds: Number of seeds.
+        first_seed: The first of them.
+    """
+
+    base: TrainConfig
+    seeds: int
+    first_seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"base": self.base.to_dict(), "seeds": self.seeds, "first_seed": self.first_seed}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Recipe | None:
+        """From `to_dict`; None of a plan file of version 0.1.0."""
+        if stored is None:
+            return None
+        return cls(TrainConfig(**stored["base"]), stored["seeds"], stored["first_seed"])
+
+
+@dataclass(frozen=True, eq=False, repr=False)  # arrays have no single truth value; compare digests
 class Plan:
     """The runs of a sweep. Run k has the settings `points[point_of[k]]` and the seeds `seeds[k]`.
 
@@ -39,6 +69,8 @@ class Plan:
         numerics: Identity of the arithmetic of each point (`numerics.py`), [points].
         combination_of: Index of each run's combination of axis values, the last axis fastest,
             [runs]; None in a plan file of version 0.1.0.
+        metrics: Name and import path of each own metric, sorted.
+        recipe: What it was made from; None in a plan file of version 0.1.0.
     """
 
     points: tuple[TrainConfig, ...]
@@ -48,6 +80,30 @@ class Plan:
     axes: tuple[Axis, ...]
     numerics: tuple[str, ...]
     combination_of: npt.NDArray[np.int64] | None
+    metrics: Paths = ()
+    recipe: Recipe | None = None
+
+    def __repr__(self) -> str:
+        return f"Plan({self.described})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(shown_values(values))}</td></tr>"
+            for axis in self.axes
+            for name, values in zip(axis.names, zip(*axis.rows, strict=True), strict=True)
+        )
+        return f"<table><caption>{html.escape(self.described)}</caption>{rows}</table>"
+
+    @property
+    def described(self) -> str:
+        """Runs, axes, shards and engines in a line."""
+        axes = " x ".join(f"{'+'.join(axis.names)} {len(axis.rows)}" for axis in self.axes)
+        engines = ", ".join(sorted({cfg.engine for cfg in self.points}))
+        seeds = len(np.unique(self.seeds[:, 0]))
+        return (
+            f"{len(self)} runs: {axes or 'one setting'} x {seeds} seeds; {self.shards} shards, "
+            f"engine {engines}"
+        )
 
     def __len__(self) -> int:
         return len(self.point_of)
@@ -60,7 +116,12 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Hash of everything the results depend on: equal digests, equal rows."""
-        return _digest(self._texts, self.point_of, self.seeds, self.shard_of)
+        return _digest(self._texts, self.metrics, self.point_of, self.seeds, self.shard_of)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the own metrics."""
+        return tuple(name for name, _ in self.metrics)
 
     @property
     def dtype(self) -> str:
@@ -81,7 +142,7 @@ class Plan:
         runs = self.runs_of(shard)
         used, index = np.unique(self.point_of[runs], return_inverse=True)
         texts = [self._texts[k] for k in used]
-        return _digest(texts, index.astype(np.int32), self.seeds[runs], runs)
+        return _digest(texts, self.metrics, index.astype(np.int32), self.seeds[runs], runs)
 
     def config(self, run: int) -> TrainConfig:
         """Settings of one run."""
@@ -114,6 +175,13 @@ class Plan:
         return self.shard_of[self._by_shard]
 
 
+def shown_values(values: Sequence[object]) -> str:
+    """Values of an axis, the middle of a long one left out."""
+    texts = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
+    shown = texts if len(texts) <= SHOWN else [*texts[: SHOWN - 2], "...", texts[-1]]
+    return ", ".join(shown)
+
+
 def make_plan(
     base: TrainConfig,
     *,
@@ -121,6 +189,7 @@ def make_plan(
     zipped: Mapping[str, Values] | None = None,
     seeds: int = 1,
     first_seed: int | None = None,
+    metrics: Mapping[str, str | Callable[..., Any]] | None = None,
 ) -> Plan:
     """Plan every run of a grid of settings times seeds, resolved and validated before any work.
 
@@ -133,11 +202,14 @@ def make_plan(
         zipped: Values by setting, varied jointly: lists of one length.
         seeds: Number of seeds, >= 1; every combination is run with the same seeds.
         first_seed: The first seed; default: base.seed.
+        metrics: Further curves by name: functions as for `train`, or their import paths
+            "module:function". Workers import them, so a function of a script is refused.
 
     Returns: The plan; run ids count combinations in the order of the axes, seeds fastest.
     Raises: ConfigError, EngineRefusedError: a setting is unknown, out of range, or cannot be
         trained exactly; the message names the combination.
     """
+    paths = metric_paths(metrics)
     chosen = _chosen(seeds, base.seed if first_seed is None else first_seed)
     axes = make_axes(grid or {}, zipped or {})
     if any("seed" in axis.names for axis in axes):
@@ -164,7 +236,11 @@ def make_plan(
             table[k, :, column] = chosen if value is None else value
         point_of[k] = points.setdefault(resolve_point(bare, combination), len(points))
     combination_of = np.repeat(np.arange(count), seeds)
-    return assemble(tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of)
+    _check_different(point_of.reshape(-1), table.reshape(-1, 3))
+    plan = assemble(
+        tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of, paths
+    )
+    return replace(plan, recipe=Recipe(base, int(seeds), int(chosen[0])))
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -178,17 +254,8 @@ def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
     return np.arange(seeds, dtype=np.uint64) + np.uint64(first)
 
 
-def assemble(
-    points: tuple[TrainConfig, ...],
-    point_of: npt.NDArray[np.int32],
-    seeds: npt.NDArray[np.uint64],
-    axes: tuple[Axis, ...],
-    combination_of: npt.NDArray[np.int64],
-) -> Plan:
-    """A plan of runs, partitioned into shards.
-
-    Raises: ConfigError: a run occurs twice.
-    """
+def _check_different(point_of: npt.NDArray[np.int32], seeds: npt.NDArray[np.uint64]) -> None:
+    """Raise ConfigError where a run occurs twice."""
     order = np.lexsort((seeds[:, 2], seeds[:, 1], point_of))
     keys = np.column_stack([point_of.astype(np.uint64), seeds[:, 1:]])[order]
     same = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
@@ -198,19 +265,31 @@ def assemble(
             f"grid: expected different runs, got equal settings, data_seed and init_seed in runs "
             f"{one} and {two} (of {len(same) + 1} or more)"
         )
-    numerics = tuple(map(numerics_of, points))
-    shard_of = cut(points, point_of)
-    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of)
+
+
+def assemble(
+    points: tuple[TrainConfig, ...],
+    point_of: npt.NDArray[np.int32],
+    seeds: npt.NDArray[np.uint64],
+    axes: tuple[Axis, ...],
+    combination_of: npt.NDArray[np.int64],
+    metrics: Paths = (),
+) -> Plan:
+    """A plan of different runs, partitioned into shards."""
+    numerics = tuple(numerics_of(cfg, measures=bool(metrics)) for cfg in points)
+    shard_of = cut(points, point_of, metrics=len(metrics))
+    return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of, metrics)
 
 
 _settings = attrgetter(*FIELD_NAMES)
 
 
-def _digest(texts: Sequence[str], *arrays: npt.NDArray[np.generic]) -> str:
-    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts]).encode())
+def _digest(texts: Sequence[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
+    named = [f"metric {name} {path}" for name, path in metrics]
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts, *named]).encode())
     for array in arrays:
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 
-__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "assemble", "make_plan"]
+__all__ = ["SCHEMA", "SEED_FIELDS", "Plan", "Recipe", "assemble", "make_plan"]

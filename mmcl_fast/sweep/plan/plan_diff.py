@@ -22,7 +22,7 @@ def same_runs(stored: Plan, asked: Plan, *, anywhere: bool = False) -> bool:
         asked: The requested plan.
         anywhere: Ignore the device and the engine of each run.
     """
-    if len(stored) != len(asked):
+    if len(stored) != len(asked) or stored.metrics != asked.metrics:
         return False
     if stored.points == asked.points and all(
         np.array_equal(have, want)
@@ -41,6 +41,11 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
 
     Raises: ConfigError: a stored run is not in `asked`, naming the difference.
     """
+    if stored.metrics != asked.metrics:
+        raise ConfigError(
+            f"extend: expected a plan with the store's metrics, got another "
+            f"({difference(stored, asked)})"
+        )
     have, want = _numbered(stored, asked)
     new = ~np.isin(want, have)
     if len(want) - int(new.sum()) < len(have):
@@ -68,10 +73,14 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
         tuple(points),
         np.concatenate([stored.point_of, point_of]),
         np.concatenate([stored.seeds, asked.seeds[new]]),
-        np.concatenate([stored.shard_of, cut(points, point_of, stored.shards)]),
+        np.concatenate(
+            [stored.shard_of, cut(points, point_of, stored.shards, metrics=len(stored.metrics))]
+        ),
         asked.axes,  # every stored run is one of `asked`, so it lies on these axes
         tuple(numerics),
         combination_of,
+        stored.metrics,
+        asked.recipe,
     )
 
 
@@ -92,6 +101,12 @@ def difference(stored: Plan, asked: Plan) -> str:
         have_seeds, want_seeds = (_span(plan.seeds[:, column]) for plan in (stored, asked))
         if have_seeds != want_seeds:
             differences.append(f"{name}: {have_seeds} in the store, {want_seeds} asked for")
+    if stored.metrics != asked.metrics:
+        have_paths, want_paths = (
+            ", ".join(f"{name} = {path}" for name, path in plan.metrics) or "none"
+            for plan in (stored, asked)
+        )
+        differences.append(f"metrics: {have_paths} in the store, {want_paths} asked for")
     if not differences:
         differences.append(
             f"{len(stored)} runs in the store, {len(asked)} other combinations asked for"

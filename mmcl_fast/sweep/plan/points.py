@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.derived import DERIVED, settings_of
 from mmcl_fast.engines import resolve_engine
 from mmcl_fast.errors import ConfigError, EngineRefusedError
-from mmcl_fast.sweep.plan.axes import DERIVED, Axis, Value
+from mmcl_fast.sweep.plan.axes import Axis, Value
 from mmcl_fast.training.resolve import usable_device
 
 
@@ -41,40 +41,11 @@ def resolve_point(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
         }
         if cfg.optimizer == "momentum":
             settings["momentum"] = cfg.momentum_value
-        for name, target in DERIVED.items():
-            if name in point:
-                settings[target] = _RULES[name](settings, float(point[name] or 0.0))
-        return TrainConfig(**settings)
+        asked = {name: float(point[name] or 0.0) for name in DERIVED if name in point}
+        return TrainConfig(**settings | settings_of(asked, settings))
     except (ConfigError, EngineRefusedError) as error:
         where = ", ".join(f"{k} = {v}" for k, v in point.items())
         raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
 
-def derived(cfg: TrainConfig) -> dict[str, float]:
-    """Derived quantities of a run; c_mu is NaN where |mu| = 0."""
-    # Products and quotients of two factors at a time neither underflow nor overflow for any valid
-    # setting.
-    root = math.sqrt(cfg.d)
-    snr = cfg.mu_norm / (cfg.sigma_xi * root)
-    start = cfg.sigma_xi * root
-    return {
-        "snr": snr,
-        "n_snr2": cfg.n * snr * snr,
-        "c_mu": cfg.mu_b_norm / cfg.mu_norm if cfg.mu_norm else math.nan,
-        "noise_rate": cfg.eta * start * start / (cfg.n * cfg.m * cfg.tau_value),
-        "noise_start": cfg.sigma_0 * start,
-    }
-
-
-_RULES: dict[str, Callable[[dict[str, Any], float], float]] = {
-    "snr": lambda s, x: x * s["sigma_xi"] * math.sqrt(s["d"]),
-    "n_snr2": lambda s, x: math.sqrt(x / s["n"]) * s["sigma_xi"] * math.sqrt(s["d"]),
-    "c_mu": lambda s, x: x * s["mu_norm"],
-    "noise_rate": lambda s, x: (
-        x * s["n"] * s["m"] * s["tau"] / s["sigma_xi"] / s["sigma_xi"] / s["d"]
-    ),
-    "noise_start": lambda s, x: x / (s["sigma_xi"] * math.sqrt(s["d"])),
-}
-"""Value of the setting that a derived axis determines, from the other settings and its value."""
-
-__all__ = ["derived", "expand", "resolve_point"]
+__all__ = ["expand", "resolve_point"]

@@ -9,11 +9,12 @@ snr = { linspace = [0.05, 0.5, 10] }
 [zip]
 n = [50, 100]
 eta = [0.02, 0.01]
+[metrics]
+margin = "mmcl_fast.metrics:margin"
 """
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,19 @@ from mmcl_fast.config import PRESETS, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Value, axis_from_table
 
-TABLES = ("base", "grid", "zip", "seeds", "first_seed", "preset")
+TABLES = ("base", "grid", "zip", "metrics", "seeds", "first_seed", "preset")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A sweep read from a file: axes, seeds and the settings of everything else."""
+    """A sweep read from a file: axes, seeds, own metrics and the settings of everything else."""
 
     base: TrainConfig
     grid: dict[str, list[Value]] = field(default_factory=dict)
     zipped: dict[str, list[Value]] = field(default_factory=dict)
     seeds: int = 1
     first_seed: int | None = None
+    metrics: dict[str, str] = field(default_factory=dict)
 
 
 def read_spec(path: Path) -> Spec:
@@ -41,6 +43,8 @@ def read_spec(path: Path) -> Spec:
 
     Raises: ConfigError: the file cannot be read, or has an unknown entry.
     """
+    import tomllib  # not needed by the other commands, all of which load this module
+
     try:
         entries = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -57,6 +61,7 @@ def read_spec(path: Path) -> Spec:
         zipped={k: axis_from_table(k, v) for k, v in _table(entries, "zip").items()},
         seeds=_count(entries, "seeds", 1),
         first_seed=_count(entries, "first_seed", None),
+        metrics=_metrics(entries),
     )
 
 
@@ -64,6 +69,14 @@ def _table(entries: dict[str, Any], name: str) -> dict[str, Any]:
     table = entries.get(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{name}: expected a table [{name}], got {table!r}")
+    return table
+
+
+def _metrics(entries: dict[str, Any]) -> dict[str, str]:
+    table = _table(entries, "metrics")
+    for name, path in table.items():
+        if not isinstance(path, str):
+            raise ConfigError(f"metrics: expected {name} = 'module:function', got {path!r}")
     return table
 
 

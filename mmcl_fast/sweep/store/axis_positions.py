@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_fast.derived import DERIVED, derived
 from mmcl_fast.errors import DataError
-from mmcl_fast.sweep.plan.axes import DERIVED, Axis, Value
+from mmcl_fast.sweep.plan.axes import Axis, Value
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
-from mmcl_fast.sweep.plan.points import derived
 
 TOLERANCE = 1e-9  # relative, of derived values recomputed from settings
 RESOLVED = (None, "auto")  # values that a plan resolves at each point

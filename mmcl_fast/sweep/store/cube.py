@@ -13,17 +13,16 @@ import pyarrow as pa
 
 from mmcl_fast.errors import BackendUnavailableError, DataError
 from mmcl_fast.sweep.plan.axes import Value
-from mmcl_fast.sweep.plan.plan import Plan
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
 from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
-from mmcl_fast.sweep.store.plan_file import read_plan
+from mmcl_fast.sweep.store.plan_file import read_outline, read_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.sweep.store.schema import CURVES
+from mmcl_fast.sweep.store.store import Store, part_info
+from mmcl_fast.training.run_tables import settings_attributes
 
 if TYPE_CHECKING:
     import xarray as xr
-
-FINAL = tuple(f"final_{name}" for name in CURVES)
-SCALARS = ("status", "diverged_at", *FINAL)
 
 
 def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
@@ -35,9 +34,11 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
 
     Returns: A dataset with one dimension per swept setting (settings that were zipped share one,
         named after the first, and the others are coordinates along it), `seed`, and `epoch`.
-        Variables: loss, ood_accuracy, signal, noise, their final_ values, status, diverged_at (-1:
-        the run did not diverge). A cell not computed yet, or without a run in the plan, is NaN,
-        with status "". A coordinate is NaN for a default value (`tau=none`).
+        Variables: loss, ood_accuracy, signal, noise, own metrics, their final_ values, status,
+        diverged_at (-1: the run did not diverge). A cell not computed yet, or without a run in the
+        plan, is NaN, with status "". A coordinate is NaN for a default value
+        (`tau=none`). Attributes: settings that all runs share, and the versions of mmcl_fast and
+        commits that computed rows.
     Raises: DataError: runs have different numbers of epochs, so curves have no common dimension;
         or several runs share a cell.
         BackendUnavailableError: xarray is not installed.
@@ -48,14 +49,15 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
         raise BackendUnavailableError(
             "to_xarray: expected the package xarray (pip install 'mmcl-fast[xarray]'), got none"
         ) from error
-    chosen = [*SCALARS, *(CURVES if curves else ())]
-    table = load(store, ["run_id", *chosen])
-    plan = read_plan(Path(store))
+    named = (*CURVES, *read_outline(Path(store)).metric_names)
+    scalars = ("status", "diverged_at", *(f"final_{name}" for name in named))
+    table = load(store, ["run_id", *scalars, *(named if curves else ())])
+    plan = read_plan(Path(store))  # after its rows, as another process may extend it
     seeds = np.unique(plan.seeds[:, 0])
     index, shape = _index(plan, seeds, table["run_id"].to_numpy())
     dims = [axis.names[0] for axis in plan.axes] + ["seed"]
     data: dict[str, Any] = {}
-    for name in SCALARS:
+    for name in scalars:
         values, fill = _scalar(table, name)
         cube = np.full(shape, fill, dtype=values.dtype)
         cube[index] = values
@@ -72,12 +74,29 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
                 "curves=False"
             )
         coords["epoch"] = np.arange(lengths.pop() + 1)
-        for name in CURVES:
+        for name in named:
             data[name] = (
                 [*dims, "epoch"],
                 _curves(table, name, shape, index, len(coords["epoch"])),
             )
-    return xr.Dataset(data, coords)
+    return xr.Dataset(data, coords, attrs=_attributes(Store(Path(store)), plan))
+
+
+def _attributes(store: Store, plan: Plan) -> dict[str, Any]:
+    """What is the same for all runs, and what computed them."""
+    settings = [cfg.to_dict() for cfg in plan.points]
+    fixed = {
+        name: value
+        for name, value in settings[0].items()
+        if name not in SEED_FIELDS and all(other[name] == value for other in settings)
+    }
+    made = [part_info(path, plan).provenance for path in store.present().values()]
+    versions = {str(x.get("environment", {}).get("mmcl_fast", "")) for x in made}
+    commits = {str(x.get("commit") or "") for x in made}
+    return settings_attributes(fixed) | {
+        "mmcl_fast": ", ".join(sorted(versions - {""})),
+        "commit": ", ".join(sorted(commits - {""})),
+    }
 
 
 def _index(

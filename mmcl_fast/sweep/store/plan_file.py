@@ -19,10 +19,10 @@ from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import write_atomically
 from mmcl_fast.sweep.plan.axes import Axis
-from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan, Recipe
+from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
 from mmcl_fast.sweep.store.schema import setting_columns
 
-PLAN_FILE = "plan.parquet"
 KEY = b"mmcl"  # of the JSON in a file's metadata
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
 
@@ -36,14 +36,16 @@ class Outline:
         dtype: See `Plan.dtype`.
         digests: Hash of each shard's runs.
         sizes: Number of each shard's runs.
-        swept: Names of the settings on the plan's axes.
+        metric_names: Names of the own metrics.
+        swept: Names of the swept settings.
     """
 
     runs: int
     dtype: str
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
-    swept: tuple[str, ...]
+    metric_names: tuple[str, ...] = ()
+    swept: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -77,6 +79,8 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
         "digest": plan.digest,
         "axes": [[list(axis.names), [list(row) for row in axis.rows]] for axis in plan.axes],
         "dtype": plan.dtype,
+        "metrics": [list(pair) for pair in plan.metrics],
+        "recipe": None if plan.recipe is None else plan.recipe.to_dict(),
         "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
         "shard_sizes": np.bincount(plan.shard_of).tolist(),
     }
@@ -108,7 +112,7 @@ def read_plan(store: Path) -> Plan:
     Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
         version.
     """
-    path = _existing(store)
+    path = require_plan(store)
     with _readable(path):
         table = pq.read_table(path, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[KEY])
@@ -127,7 +131,7 @@ def read_outline(store: Path) -> Outline:
     Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
         version.
     """
-    path = _existing(store)
+    path = require_plan(store)
     with _readable(path):
         footer = pq.read_metadata(path)
         metadata = json.loads(footer.metadata[KEY])
@@ -139,15 +143,9 @@ def read_outline(store: Path) -> Outline:
             str(metadata["dtype"]),
             tuple(metadata["shard_digests"]),
             tuple(metadata["shard_sizes"]),
-            tuple(str(name) for names, _ in metadata["axes"] for name in names),
+            tuple(name for name, _ in metadata.get("metrics", [])),
+            tuple(name for names, _ in metadata["axes"] for name in names),
         )
-
-
-def _existing(store: Path) -> Path:
-    path = store / PLAN_FILE
-    if not path.exists():
-        raise OutputError(f"store: expected a directory with {PLAN_FILE}, got {str(store)!r}")
-    return path
 
 
 @contextmanager
@@ -188,6 +186,8 @@ def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
         axes,
         tuple(numerics),
         table["combination"].to_numpy() if "combination" in table.column_names else None,
+        tuple((str(name), str(path)) for name, path in metadata.get("metrics", [])),
+        Recipe.of(metadata.get("recipe")),
     )
 
 

@@ -31,8 +31,9 @@ def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Returns: One row a run: run_id, every setting of `TrainConfig` (resolved), snr, n_snr2, c_mu,
         noise_rate, noise_start, status, diverged_at, error, final_loss, final_ood_accuracy,
-        final_signal, final_noise, the curves as lists (index = epoch, NaN where not evaluated), and
-        computed_on. Rows not computed yet are absent.
+        final_signal, final_noise, the curves as lists (index = epoch, NaN where not evaluated), own
+        metrics likewise (final_... and the curve), and computed_on. Rows not computed yet are
+        absent.
     Raises: OutputError: no store, or a part (which is named) is corrupt or of another plan.
         ConfigError: an unknown column; the message has the nearest one.
     """
@@ -60,7 +61,7 @@ def read_parts(
     folder = Store(Path(store))
     paths = list(folder.present().values())  # before the plan, which another process may extend
     plan = read_outline(folder.path)
-    schema = part_schema(plan.dtype)
+    schema = part_schema(plan.dtype, plan.metric_names)
     requested = list(schema.names if columns is None else columns)
     for name in requested:
         check_column(name, schema.names)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.derived import derived
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
-from mmcl_fast.sweep.plan.points import derived
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 STATUSES = ("finished", "diverged", "failed")
@@ -64,14 +64,16 @@ def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Arr
     return columns
 
 
-def part_schema(dtype: str) -> pa.Schema:
-    """Schema of a part whose curves have the given floating-point type."""
+def part_schema(dtype: str, metrics: Sequence[str] = ()) -> pa.Schema:
+    """Schema of a part whose curves have the given floating-point type; metrics are float64."""
     curve = pa.list_(pa.float32() if dtype == "float32" else pa.float64())
     fields: list[tuple[str, Any]] = [("run_id", pa.int64()), *SETTING_TYPES.items()]
     fields += [(name, pa.float64()) for name in DERIVED_NAMES]
     fields += [("status", pa.string()), ("diverged_at", pa.int32()), ("error", pa.string())]
     fields += [(f"final_{name}", pa.float64()) for name in CURVES]
     fields += [(name, curve) for name in CURVES]
+    fields += [(f"final_{name}", pa.float64()) for name in metrics]
+    fields += [(name, pa.list_(pa.float64())) for name in metrics]
     fields += [("computed_on", pa.string())]
     return pa.schema(fields)
 

@@ -123,8 +123,9 @@ class Store:
             "seconds": round(rows.seconds, 6),
         }
         table = rows.table.replace_schema_metadata({KEY: json.dumps(metadata)})
-        curves = [f"{name}.list.element" for name in CURVES]
-        plain = [name for name in table.column_names if name not in CURVES]
+        names = (*CURVES, *plan.metric_names)
+        curves = [f"{name}.list.element" for name in names]
+        plain = [name for name in table.column_names if name not in names]
         part = write_atomically(
             self.part(shard),
             lambda path: pq.write_table(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmcl_fast import DataError, TrainConfig
 from mmcl_fast.data import sample
 from mmcl_fast.data.signal_noise import synthetic
-from mmcl_fast.data.signal_noise.sampling import as_data
+from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import (
     draw_augmented,
     draw_minibatches,
@@ -100,6 +100,8 @@ def expected(cfg: TrainConfig) -> dict[str, Tensor | None]:
         "mu_b": None,
         "noise_b": None,
         "weights_b": None,
+        "signal": None,
+        "signal_b": None,
     }
     if cfg.modality == "multi":
         sigma_b = cfg.sigma_xi if cfg.sigma_xi_b is None else cfg.sigma_xi_b

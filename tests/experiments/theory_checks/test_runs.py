@@ -228,8 +228,8 @@ def test_the_command_leaves_its_files(
     ("flags", "message"),
     [
         (["--seeds", "1"], "seeds: expected an integer >= 2 (for a spread), got 1"),
-        (["--seeds", "-3"], "seeds: expected an integer >= 2 (for a spread), got 0"),
-        (["--checks", "signs", "signs"], "checks: expected at least one check, each once"),
+        (["--seeds", "-3"], "seeds: expected an integer >= 2 (for a spread), got -3"),
+        (["--checks", "signs", "signs"], "checks: expected each once, got 'signs signs'"),
         (["--first-seed", "-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),
     ],
 )

@@ -11,7 +11,7 @@ from tests.sweep.disturbance import finish, parts, same_parts, start
 
 pytestmark = pytest.mark.process
 
-SWEEP = ["--n", "12", "--m", "4", "--epochs", "4", "--data", "reduced"]
+SWEEP = ["--n", "12", "--epochs", "4", "--data", "reduced"]
 SWEEP += ["--grid", "m=2,3,4,5", "--seeds", "3"]
 JOBS = 3
 

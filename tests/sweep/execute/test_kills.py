@@ -82,7 +82,7 @@ def test_a_shard_that_kills_its_workers_is_quarantined(tmp_path: Path, monkeypat
         "        return compute(plan, shard, **options)\n"
         "    pool.compute = deadly\n"
     )
-    command = ["--n", "12", "--m", "4", "--epochs", "4", "--data", "reduced"]
+    command = ["--n", "12", "--epochs", "4", "--data", "reduced"]
     command += ["--grid", "m=2,3,4", "--out", str(tmp_path / "s"), "--max-worker-failures", "2"]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said = finish(start(command), expected=1)

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from mmcl_fast import TrainConfig
+from mmcl_fast.derived import DERIVED, derived
 from mmcl_fast.errors import ConfigError, EngineRefusedError
-from mmcl_fast.sweep.plan.axes import DERIVED
-from mmcl_fast.sweep.plan.points import derived, resolve_point
+from mmcl_fast.sweep.plan.points import resolve_point
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=6, data="reduced", sigma_xi=0.7)
 

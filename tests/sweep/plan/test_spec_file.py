@@ -59,7 +59,10 @@ def test_an_empty_file_is_one_run_of_figure_1(tmp_path: Path) -> None:
 
 MISTAKES = [
     ("m = [1", "spec: expected a TOML file, got '.*sweep.toml'"),
-    ("runs = 3", "sweep.toml: expected base, grid, zip, seeds, first_seed, preset, got runs"),
+    (
+        "runs = 3",
+        "sweep.toml: expected base, grid, zip, metrics, seeds, .*, got runs",
+    ),
     ("[grids]\nm = [1]", "sweep.toml: expected base, .*, got grids"),
     ("seeds = 1.5", "seeds: expected an integer, got 1.5"),
     ("seeds = true", "seeds: expected an integer, got True"),

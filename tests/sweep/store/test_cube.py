@@ -119,10 +119,10 @@ def test_diverged_and_failed_runs(
 
     good = shard.train_many
 
-    def fails(configs: list[TrainConfig]) -> list:
+    def fails(configs: list[TrainConfig], **options: object) -> list:
         if any(cfg.seed == 1 for cfg in configs):
             raise ArithmeticError
-        return good(configs)
+        return good(configs, **options)
 
     monkeypatch.setattr(shard, "train_many", fails)
     base = BASE.replace(q=3, sigma_0=1.0, epochs=50)

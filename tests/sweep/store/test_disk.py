@@ -17,7 +17,7 @@ from tests.sweep.disturbance import finish, parts, same_parts, start
 
 pytestmark = pytest.mark.process
 
-SWEEP = ["--n", "20", "--m", "8", "--epochs", "400", "--data", "reduced", "--evaluate-every", "0"]
+SWEEP = ["--n", "20", "--epochs", "400", "--data", "reduced", "--evaluate-every", "0"]
 SWEEP += ["--grid", "mu_norm=1,2,3,4", "--grid", "m=4,8", "--seeds", "40"]
 
 

@@ -11,10 +11,10 @@ import pytest
 import mmcl_fast
 from mmcl_fast import TrainConfig
 from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.derived import derived
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep import Plan, Policy, load, make_plan, run_sweep
 from mmcl_fast.sweep.execute import shard
-from mmcl_fast.sweep.plan.points import derived
 from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.store import Store, provenance
 from tests.sweep.disturbance import parts
@@ -117,10 +117,10 @@ def test_a_run_that_raises_is_a_row_with_a_traceback(
     plan = make_plan(BASE, seeds=4)
     good = shard.train_many
 
-    def fails(configs: list[TrainConfig]) -> list:
+    def fails(configs: list[TrainConfig], **options: object) -> list:
         if any(cfg.seed in (1, 3) for cfg in configs):
             raise ArithmeticError("no such\nnumber")
-        return good(configs)
+        return good(configs, **options)
 
     monkeypatch.setattr(shard, "train_many", fails)
     store = tmp_path / "store"

@@ -1,0 +1,210 @@
+"""Data of a run from a user's arrays; what is not given is drawn from the stream.
+
+Each wrong thing is one error: it names the field, what was expected and what was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.sampling import sample, sample_with_labels
+from mmcl_fast.data.signal_noise.synthetic import (
+    TORCH_DTYPES,
+    SignalNoiseData,
+    check_both_labels,
+    check_negatives,
+    draw_augmented,
+    shapes,
+)
+from mmcl_fast.errors import DataError
+from mmcl_fast.names import nearest
+
+FIELDS = tuple(f.name for f in dataclasses.fields(SignalNoiseData))
+NORMS = {"mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu"}
+SAME = 1e-6  # relative; norms that agree so far differ by rounding
+
+
+def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
+    """Data of a run from arrays of your own, each checked; fields not given are drawn.
+
+    Drawn are, as by `sample(cfg)`: labels, mu, nu, weights, test set, noise, and modality B. Views
+    that are not given are the noise patches given, with augmentation noise of `sigma_eps`. With
+    augment "per_epoch" the given or drawn views are those of epoch 0, and every later epoch draws
+    augmentation noise anew.
+
+    Args:
+        cfg: Settings; its sizes are those of the arrays, and its modality says which are needed.
+        arrays: Fields of `SignalNoiseData` by name: NumPy arrays, tensors or nested lists of real
+            numbers. `signal` [n, d] (and `signal_b`) is a first patch for each sample, in place of
+            y_i mu; only the engine reference trains on it. Without `mu`, mu is then the mean of
+            y_i times the patches; it is what the curve `signal` is measured along.
+
+    Returns: The data, in the config's dtype, on the CPU.
+    Raises: DataError: an unknown field, no array of finite real numbers, another shape, labels that
+        are not +1 and -1, or data = streamed, which draws all.
+    """
+    if cfg.data == "streamed":
+        raise DataError(
+            "data: expected none of your own with data = streamed, which draws them from the "
+            "stream, got some; take data = explicit"
+        )
+    expected = _expected_shapes(cfg)
+    given: dict[str, Tensor] = {}
+    for name, value in arrays.items():
+        if name not in FIELDS:
+            near = nearest(name, FIELDS)
+            hint = f"; did you mean {near}?" if near else ""
+            raise DataError(f"data: expected fields among {', '.join(FIELDS)}, got {name!r}{hint}")
+        if value is None:
+            continue
+        if name not in expected:
+            raise DataError(f"data.{name}: expected none in a {cfg.modality}-modal run, got one")
+        given[name] = _tensor(name, value, expected[name], cfg)
+    for name in ("labels", "test_labels"):
+        if name in given:
+            _check_labels(name, given[name])
+    if "labels" in given:
+        check_both_labels(given["labels"], "got")
+        check_negatives(cfg, given["labels"], "data has")
+    return _completed(cfg, given)
+
+
+def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
+    """Data of a run: drawn if None, else from the user's fields (`from_arrays`).
+
+    Raises: DataError: `data` is neither, or as `from_arrays`.
+    """
+    if data is None:
+        return sample(cfg)
+    if isinstance(data, SignalNoiseData):
+        # Data of both modalities also serve single-modal training.
+        used = _expected_shapes(cfg)
+        return from_arrays(cfg, **{k: v for k, v in vars(data).items() if k in used})
+    if not isinstance(data, Mapping):
+        raise DataError(
+            "data: expected a SignalNoiseData or a mapping of its fields to arrays, such as "
+            f"{{'noise': ..., 'labels': ...}}, got {_kind(data)}"
+        )
+    return from_arrays(cfg, **{str(name): value for name, value in data.items()})
+
+
+def with_own_norms(cfg: TrainConfig, data: SignalNoiseData) -> TrainConfig:
+    """The config with the norms of the data's signals, where they are not the config's."""
+    found = {}
+    for name, field in NORMS.items():
+        vector = getattr(data, field)
+        if vector is not None:
+            norm, stated = torch.linalg.vector_norm(vector.double()).item(), getattr(cfg, name)
+            if abs(norm - stated) > SAME * max(norm, stated):
+                found[name] = norm
+    return cfg.replace(**found) if found else cfg
+
+
+def _expected_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    expected = shapes(cfg)
+    expected["signal"] = cfg.n, cfg.columns
+    if cfg.is_multi:
+        expected["signal_b"] = cfg.n, cfg.columns_b
+    return expected
+
+
+def _tensor(name: str, value: object, shape: tuple[int, ...], cfg: TrainConfig) -> Tensor:
+    """A field as a tensor of the config's dtype on the CPU."""
+    dtype = TORCH_DTYPES[cfg.dtype]
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise DataError(f"data.{name}: expected real numbers, got {value.dtype}")
+        tensor = value.detach().to("cpu", dtype)
+    else:
+        tensor = torch.as_tensor(_array(name, value)).to(dtype)
+    if tuple(tensor.shape) != shape:
+        raise DataError(f"data.{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    # A sum is finite only if all terms are, and quicker than a look at each (`python -m
+    # bench.cpu.choices`).
+    if not (tensor.sum().isfinite() or tensor.isfinite().all()):
+        raise DataError(
+            f"data.{name}: expected finite values, got NaN or infinity (in {cfg.dtype})"
+        )
+    return tensor
+
+
+def _array(name: str, value: object) -> np.ndarray[Any, Any]:
+    """A NumPy array, or a nested list of numbers, as an array of real numbers."""
+    if not isinstance(value, np.ndarray | list | tuple):
+        hint = "; take .to_numpy()" if hasattr(value, "to_numpy") else ""
+        hint = "; take a list of it" if inspect.isgenerator(value) else hint
+        raise DataError(
+            f"data.{name}: expected an array, a tensor or a list of numbers, got "
+            f"{_kind(value)}{hint}"
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DataError(f"data.{name}: expected rows of one length, got a ragged list") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"data.{name}: expected real numbers, got an array of {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # torch takes neither foreign byte orders, nor negative strides, nor read-only memory.
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+
+
+def _check_labels(name: str, labels: Tensor) -> None:
+    values = set(labels.unique().tolist())
+    if values <= {0.0, 1.0} and 0.0 in values:
+        raise DataError(
+            f"data.{name}: expected +1 and -1, got 0 and 1; take 2 * {name} - 1 (of bools, as "
+            "integers)"
+        )
+    if not values <= {1.0, -1.0}:
+        raise DataError(f"data.{name}: expected +1 and -1, got values {sorted(values)[:5]}")
+
+
+def _completed(cfg: TrainConfig, given: dict[str, Tensor]) -> SignalNoiseData:
+    """The data with drawn fields in place of those not given."""
+    if "signal" in given and "mu" not in given:
+        labels = given.get("labels")
+        if labels is None:
+            raise DataError("data.labels: expected the labels of the patches in signal, got none")
+        given["mu"] = labels @ given["signal"] / cfg.n
+        if cfg.is_multi and "signal_b" in given and "mu_b" not in given:
+            given["mu_b"] = labels @ given["signal_b"] / cfg.n
+    if cfg.is_multi and (("signal" in given) != ("signal_b" in given)):
+        raise DataError("data: expected signal and signal_b together, got one of them")
+    needed = set(shapes(cfg)) - set(given)
+    if not needed:
+        return SignalNoiseData(**_fields(given))
+    fields: dict[str, Tensor | None] = dict(given)
+    if needed <= {"augmented"}:
+        fields["augmented"] = draw_augmented(cfg, given["noise"], 0)
+        return SignalNoiseData(**_fields(fields))
+    holds_noise = {"noise", "noise_b"} & set(shapes(cfg)) <= set(given)
+    # Noise patches are the most of the data; they are not drawn to be thrown away.
+    drawing = cfg.replace(data="streamed") if holds_noise and cfg.data == "explicit" else cfg
+    drawn = sample_with_labels(drawing, given["labels"]) if "labels" in given else sample(drawing)
+    for name in needed - {"augmented"}:
+        fields[name] = getattr(drawn, name)
+    if "augmented" in needed:
+        own = "noise" in given
+        fields["augmented"] = draw_augmented(cfg, given["noise"], 0) if own else drawn.augmented
+    return SignalNoiseData(**_fields(fields))
+
+
+def _fields(found: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    return {"augmented": None, "noise": None, **found}
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"a {name}" if name[0].lower() not in "aeiou" else f"an {name}"
+
+
+__all__ = ["as_data", "from_arrays", "with_own_norms"]

@@ -1,0 +1,86 @@
+"""A run in one file: safetensors with its tensors, and JSON with all else in the metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines.optimizers import nest, unnest
+from mmcl_fast.environment import environment, source_commit
+from mmcl_fast.errors import OutputError
+from mmcl_fast.files import write_atomically
+
+if TYPE_CHECKING:
+    from mmcl_fast.training.run import Run
+
+FORMAT = "mmcl-run-1"
+PLAIN = ("status", "diverged_at", "stopped_at", "coefficient_epochs")
+
+
+def save_run(run: Run, path: Path) -> Path:
+    """Write a run, whole or not at all; with its weights where they exist in R^d."""
+    tensors = {
+        f.name: value
+        for f in fields(run)
+        if not f.name.startswith("_") and isinstance(value := getattr(run, f.name), Tensor)
+    }
+    tensors |= nest("metrics", run.metrics)
+    if run.has_weights:
+        tensors |= {f"weights_{x}": run.weights(x) for x in run.modalities}
+    header = {
+        "config": run.config.to_dict(),
+        "made_with": made_with(run),
+        **{name: getattr(run, name) for name in PLAIN},
+    }
+    metadata = {"format": FORMAT, "run": json.dumps(header)}
+    held = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
+    return write_atomically(path, lambda temporary: save_file(held, temporary, metadata))
+
+
+def load_run(kind: type[Run], path: Path) -> Run:
+    """Read a run.
+
+    Raises: OutputError: there is no file, it cannot be read, or it is of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise OutputError(
+            f"run: expected a readable file of Run.save, got {str(path)!r} ({error})"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise OutputError(
+            f"run: expected a file of format {FORMAT}, got {metadata.get('format')!r} in "
+            f"{str(path)!r}"
+        )
+    header: dict[str, Any] = json.loads(metadata["run"])
+    weights = [tensors.pop(f"weights_{x}") for x in "ab" if f"weights_{x}" in tensors]
+    metrics = unnest("metrics", tensors)
+    curves = {name: x for name, x in tensors.items() if not name.startswith("metrics.")}
+    return kind(
+        config=TrainConfig(**header["config"]),
+        **{name: header[name] for name in PLAIN},
+        **curves,
+        metrics=metrics,
+        _weights=tuple(weights) or None,
+        _made_with=header["made_with"],
+    )
+
+
+def made_with(run: Run) -> dict[str, Any]:
+    """Versions, machine and commit that a run was made with; of this process unless it was read."""
+    if run._made_with is not None:
+        return run._made_with
+    return environment(run.config.device) | {"commit": source_commit()}
+
+
+__all__ = ["FORMAT", "load_run", "made_with", "save_run"]

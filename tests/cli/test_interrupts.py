@@ -1,0 +1,75 @@
+"""Ctrl-C: one line, no traceback, and the command that goes on."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmcl_fast import cli
+from tests.sweep.disturbance import PAPER, start
+
+DEADLINE_S = 120.0
+
+
+def test_while_modules_load(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    class Interrupts:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "mmcl_fast.cli.command_line":
+                raise KeyboardInterrupt
+
+    importlib.import_module("mmcl_fast.cli.command_line")  # monkeypatch puts it back
+    monkeypatch.delitem(sys.modules, "mmcl_fast.cli.command_line")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["info"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "mmcl: interrupted\n"
+
+
+@pytest.mark.process
+def test_a_second_one_disturbs_nothing(tmp_path: Path) -> None:
+    """As a terminal sends them: to the whole group, while workers may still load torch."""
+    for wait in (0.0, 0.5, 2.0):
+        store = tmp_path / f"store{wait}"
+        arguments = [*PAPER, "--seeds", "5000", "--workers", "2", "--out", str(store)]
+        process = start(arguments, start_new_session=True)
+        end = time.monotonic() + DEADLINE_S
+        while not (store / "plan.parquet").exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(wait)
+        for _ in range(3):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.01)
+        _, error = process.communicate(timeout=DEADLINE_S)
+        said = error.decode()
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].startswith("mmcl: interrupted; resume with: mmcl sweep --data")
+
+
+@pytest.mark.process
+def test_symbols_that_a_terminal_lacks_are_letters(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "mmcl_fast.cli", "figure1", "--seeds", "1", "--epochs", "2"]
+    command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True)
+    said = done.stdout.decode("ascii")
+    assert "->" in said
+    assert "+-" in said
+    assert "?" not in said
+
+
+@pytest.mark.process
+def test_a_home_that_cannot_be_written_adds_no_lines() -> None:
+    command = [sys.executable, "-m", "mmcl_fast.cli", "figure1", "--out", "/proc/nothing"]
+    environment = os.environ | {"HOME": "/proc/nowhere"}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert done.stderr.count("\n") == 1
