@@ -24,7 +24,7 @@ from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.engines import primal
 from mmcl_fast.experiments.table1.encoders import ConvEncoder
 from mmcl_fast.losses import info_nce
-from mmcl_fast.losses.torch_backend import matmul, score_blocks
+from mmcl_fast.losses.torch_backend import dense, matmul, score_blocks
 from mmcl_fast.training import linear_probe, linear_probe_newton
 
 from .. import record
@@ -208,6 +208,18 @@ def finiteness() -> Calls:
     return {"sum": lambda: x.sum().isfinite(), "each": lambda: x.isfinite().all()}
 
 
+def stored(n: int) -> Calls:
+    """A step of a small symmetric loss with its scores stored, and by blocks."""
+    u, v = (torch.nn.functional.normalize(randn(n, 128), dim=1).requires_grad_() for _ in "uv")
+
+    def one() -> None:
+        info_nce(u, v, symmetric=True).backward()
+
+    limits = {"stored": n * n, "blocks": 0}
+    order = limits if n * n <= dense.LIMIT else dict(reversed(limits.items()))
+    return by_constant(dense, "LIMIT", order, one)
+
+
 def block_sizes() -> Calls:
     """The loss in larger and smaller blocks."""
     sizes = {f"2^{k}": 2**k for k in (20, 16, 18, 21, 22)}
@@ -223,6 +235,10 @@ CHOICES = (
     Choice("factor with gaps", PRODUCTS, strided_factor),
     Choice("factors", f"{BACKEND}/softmax_passes.py", subnormal_factor),
     Choice("exponential", f"{BACKEND}/softmax_passes.py", exponentials),
+    *(
+        Choice(f"scores of a small loss, N = {n}", f"{BACKEND}/dense.py", partial(stored, n))
+        for n in (64, 256, 512, 1024)
+    ),
     Choice("rows at a time", SCORES, lambda: {str(k): in_rows(k) for k in (128, 64, 256, 512)}),
     Choice("scores at a time", SCORES, block_sizes),
     Choice("mask of labels", SCORES, masks),

@@ -169,6 +169,32 @@ def loss_table() -> str:
     return "\n\n".join(parts)
 
 
+def small_loss_table() -> str:
+    """Small batches: a step and an evaluation, against the dense form."""
+    rows = last_run("small_loss")
+    cells: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in rows:
+        if row["variant"] != "mmcl_fast":
+            continue
+        settings = row["settings"]
+        key = settings["loss"], settings["d"], settings["n"]
+        text = f"{row['cpu_us']['p50']:.0f} µs, {row['times dense']:.2f}"
+        cells.setdefault(key, {})[settings["kind"]] = text
+    sizes = sorted({n for _, _, n in cells})
+    lines = [
+        [f"{loss}, D = {d}, {kind}", *(cells[loss, d, n][kind] for n in sizes)]
+        for loss, d in dict.fromkeys(key[:2] for key in cells)
+        for kind in ("step", "evaluation")
+    ]
+    text = (
+        "CPU time of one call and how many times faster that is than the dense form (below 1: "
+        "slower), in batches of N. *Step*: forward and backward; the temperature learns where the "
+        "loss of this row has one. *Evaluation*: under `no_grad`."
+    )
+    head = ["float32, one thread", *(f"N = {n}" for n in sizes)]
+    return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
+
+
 def primal_table() -> str:
     """A training step on the weights at scale, against eager PyTorch and torch.compile."""
     rows = last_run("primal")
@@ -287,6 +313,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "phase": phase_table,
     "train": train_table,
     "loss": loss_table,
+    "small_loss": small_loss_table,
     "primal": primal_table,
     "gpu_trajectory": gpu_trajectory,
     "gpu_gram": gpu_gram,

@@ -35,15 +35,22 @@ def scalar(x: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(x, Tensor):
         return x.reshape(()) if x.dim() else x
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    if like.is_cpu and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()):
+    if like.is_cpu and may_keep_constants():
         return _constant(float(x), dtype)
     return torch.full((), float(x), dtype=dtype, device=like.device)
+
+
+def may_keep_constants() -> bool:
+    """Whether a tensor made now is an ordinary one: no compiler, transform or mode is active."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return not torch._C._len_torch_dispatch_stack()
 
 
 @lru_cache(maxsize=64)
 def _constant(x: float, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(mode=False):  # a tensor of inference mode can never be saved
-        return torch.full((), x, dtype=dtype)
+        return torch.full((), x, dtype=dtype, device="cpu")
 
 
-__all__ = ["run", "scalar"]
+__all__ = ["may_keep_constants", "run", "scalar"]

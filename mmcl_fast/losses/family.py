@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.losses.contrast import Contrast, Form
-from mmcl_fast.losses.dispatch import run, scalar
+from mmcl_fast.losses.dispatch import may_keep_constants, run, scalar
 from mmcl_fast.losses.evaluation import Reduction
 from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.validation import (
@@ -224,7 +224,7 @@ def _two_views(
 
 def _partners(first: Tensor) -> Tensor:
     """The row of each view's partner, [2B], among the rows of both views."""
-    if first.is_cpu and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()):
+    if first.is_cpu and may_keep_constants():
         return _constant_partners(first.shape[0])
     return torch.arange(2 * first.shape[0], device=first.device).roll(first.shape[0])
 
@@ -232,7 +232,7 @@ def _partners(first: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _constant_partners(pairs: int) -> Tensor:
     with torch.inference_mode(mode=False):
-        return torch.arange(2 * pairs).roll(pairs)
+        return torch.arange(2 * pairs, device="cpu").roll(pairs)
 
 
 __all__ = ["dcl", "nt_xent", "siglip", "sup_con"]

@@ -182,3 +182,18 @@ def test_meta_tensors_have_the_shape_of_the_loss(name: str) -> None:
             loss = LOSSES[name].ours(*(x.to("meta") for x in inputs(torch.float32, grad=False)))
         assert loss.shape == ()
         assert loss.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["one_way", "nt_xent", "siglip"])
+def test_a_constant_made_under_a_transform_is_not_kept(name: str) -> None:
+    # The first call of this size decides what is kept.
+    x, y = torch.randn(23, 6), torch.randn(23, 6)
+    within = torch.func.grad(lambda q: LOSSES[name].ours(q, y, 0.437))(x)  # type: ignore[arg-type]
+    with torch.device("meta"), torch.inference_mode():
+        LOSSES[name].ours(x[:11], y[:11], 0.213)  # type: ignore[arg-type]
+    for size, t in ((23, 0.437), (11, 0.213)):
+        q = x[:size].clone().requires_grad_()
+        LOSSES[name].ours(q, y[:size], t).backward()  # type: ignore[arg-type]
+        assert q.grad is not None
+        if size == len(x):
+            close(q.grad, within, torch.float32)

@@ -14,9 +14,9 @@ from mmcl_fast.losses import info_nce, nt_xent, second_derivatives
 from tests.losses.loss_table import LOSSES, Loss, inputs
 from tests.losses.test_info_nce_cost import Watch
 
+# torch's own first use of forward mode, and of nested transforms
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 EVERY = pytest.mark.parametrize("name", LOSSES)
-# torch's own first use of forward mode
-quiet = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 
 
 def along(loss: Loss, dtype: torch.dtype) -> list[Tensor]:
@@ -60,7 +60,6 @@ HESSIANS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@quiet
 @pytest.mark.parametrize("way", HESSIANS)
 @EVERY
 def test_hessian(name: str, way: str) -> None:
@@ -83,7 +82,6 @@ def test_products_of_torch(name: str, product: Callable[..., tuple[Tensor, Tenso
     torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@quiet
 @EVERY
 def test_forward_mode(name: str) -> None:
     x, tangents = inputs(grad=False), [torch.full_like(z, 0.3) for z in inputs()]
@@ -128,7 +126,6 @@ def test_third_derivatives_are_refused(name: str, dtype: torch.dtype) -> None:
             third(q)
 
 
-@quiet
 def test_forward_mode_of_forward_mode_is_refused() -> None:
     x, y, _ = inputs(grad=False)
     with pytest.raises(RuntimeError, match="the inner one in reverse mode"):

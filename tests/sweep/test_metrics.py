@@ -15,6 +15,7 @@ from mmcl_fast import ConfigError, TrainConfig, metrics, train
 from mmcl_fast.cli.command_line import run
 from mmcl_fast.sweep import Policy, load, make_plan, run_sweep, to_xarray
 from mmcl_fast.sweep.store.plan_file import read_plan
+from tests.support.names import without_addresses
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced", evaluate_every=2)
 OWN = """
@@ -95,7 +96,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), REFUSED, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(("given", "message"), REFUSED, ids=without_addresses)
 def test_functions_that_workers_cannot_import_are_refused(given: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_plan(BASE, metrics=given)

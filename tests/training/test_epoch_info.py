@@ -10,6 +10,7 @@ import torch
 
 from mmcl_fast import ConfigError, EpochInfo, Run, RunState, TrainConfig, train, train_many
 from mmcl_fast.data import sample
+from tests.support.names import without_addresses
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=9, evaluate_every=4, device="cpu")
 KINDS = [
@@ -221,7 +222,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), WRONG, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=without_addresses)
 def test_mistakes_are_named(options: dict, message: str) -> None:
     for call in (lambda: train(TINY, **options), lambda: train_many([TINY], **options)):
         with pytest.raises(ConfigError) as caught:

@@ -13,6 +13,7 @@ from mmcl_fast import DataError, EngineRefusedError, TrainConfig, reference, tra
 from mmcl_fast.data import SignalNoiseData, from_arrays, sample
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented
 from mmcl_fast.model import TwoLayerEncoder
+from tests.support.names import without_addresses
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=6, evaluate_every=3, device="cpu")
 MULTI = TINY.replace(modality="multi", d_b=31)
@@ -98,7 +99,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arrays", "message"), WRONG, ids=lambda x: str(x)[-40:])
+@pytest.mark.parametrize(("arrays", "message"), WRONG, ids=without_addresses)
 def test_each_wrong_thing_is_one_error(arrays: dict, message: str) -> None:
     for call in (lambda: from_arrays(TINY, **arrays), lambda: train(TINY, data=arrays)):
         with pytest.raises(DataError) as caught:
