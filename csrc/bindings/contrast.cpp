@@ -40,6 +40,39 @@ auto hold(std::optional<Held>& held, const Buffer& buffer, Arguments... argument
   return buffer ? held.emplace(*buffer, arguments...).data() : nullptr;
 }
 
+// A result for each row, or their sum in an output of one value.
+class PerRow {
+ public:
+  PerRow(const Buffer& buffer, const char* name, py::ssize_t n) {
+    if (!buffer) return;
+    info_ = buffer->request(true);
+    const bool sum = info_.ndim == 0;
+    if (!info_.item_type_is_equivalent_to<float>() ||
+        !(sum || (info_.ndim == 1 && info_.shape[0] == n &&
+                  (n < 2 || info_.strides[0] == info_.itemsize)))) {
+      throw py::value_error(std::string(name) + ": expected one float32, or as many as rows, got " +
+                            mmcl::bindings::shape_of(info_));
+    }
+    if (sum) rows_.resize(static_cast<std::size_t>(n));
+    given_ = true;
+    sum_ = sum;
+  }
+  float* rows() {
+    if (!given_) return nullptr;
+    return sum_ ? rows_.data() : static_cast<float*>(info_.ptr);
+  }
+  void add_up() const {
+    if (!sum_) return;
+    *static_cast<float*>(info_.ptr) =
+        static_cast<float>(std::accumulate(rows_.begin(), rows_.end(), 0.0));
+  }
+
+ private:
+  py::buffer_info info_;
+  std::vector<float> rows_;
+  bool given_ = false, sum_ = false;
+};
+
 mmcl::Form form_of(const std::string& name) {
   if (name == "softmax") return mmcl::Form::kSoftmax;
   if (name == "decoupled") return mmcl::Form::kDecoupled;
@@ -132,7 +165,7 @@ class DenseContrast {
     }
     const FloatMatrix out(scores, "scores", true);
     std::optional<FloatMatrix> of_hard;
-    std::optional<FloatVector> of_positive, of_temperature, of_bias;
+    std::optional<FloatVector> of_positive;
     if (out.info.shape != scores_.info.shape || hard.has_value() != hard_.has_value() ||
         positive.has_value() != positive_products_.has_value()) {
       throw py::value_error("weights: expected outputs in the shapes of the inputs");
@@ -145,11 +178,14 @@ class DenseContrast {
       }
     }
     weights.positive = hold(of_positive, positive, "positive", n, true);
-    weights.temperature = hold(of_temperature, temperature, "temperature", n, true);
-    weights.bias = hold(of_bias, bias, "bias", n, true);
+    PerRow of_temperature(temperature, "temperature", n), of_bias(bias, "bias", n);
+    weights.temperature = of_temperature.rows();
+    weights.bias = of_bias.rows();
     const py::gil_scoped_release released;
     mmcl::contrast_weights(target_, contrast_, statistics_.data(),
                            given ? given->data() : even.data(), rows, columns, weights);
+    of_temperature.add_up();
+    of_bias.add_up();
   }
 
  private:
@@ -181,7 +217,8 @@ void bind_contrast(py::module_& m) {
            arg("labels").none(true), arg("key_labels").none(true), arg("extra"), arg("supervised"),
            arg("exclude_self"), arg("symmetric"), arg("same_rows"), arg("target") = "auto")
       .def("weights", &DenseContrast::weights,
-           "Write dL/d<q, k> of sum_i upstream_i loss_i (one number: of all rows), and row by row "
+           "Write dL/d<q, k> of sum_i upstream_i loss_i (one number: of all rows), and by row or "
+           "in all "
            "dL/dT and dL/db.",
            arg("upstream"), arg("rows"), arg("columns"), arg("scores"), arg("hard").none(true),
            arg("positive").none(true), arg("temperature").none(true), arg("bias").none(true));

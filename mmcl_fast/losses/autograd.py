@@ -96,7 +96,10 @@ def _stored_gradients(
         if task.deferred:
             rows = upstream.detach().float().contiguous()
             return rounded(stored.gradients(task.requested, rows), None, task.inputs)
-        result = stored.gradients(task.requested, task.weight)
+        weight: float | Tensor = task.weight
+        if task.reduction == "none":
+            weight = torch.full_like(stored.loss, task.weight)
+        result = stored.gradients(task.requested, weight)
         # Scores are stored on a CPU only, where the value costs nothing to read.
         one = not upstream.dim() and upstream.item() == 1.0
         return rounded(result, None if one else upstream, task.inputs)
@@ -154,7 +157,7 @@ def rounded(
         if upstream is not None:
             results[k] = scaled(gradient, upstream, x.dtype, add=k >= FIRST_SCALAR)
             continue
-        if k >= FIRST_SCALAR:
+        if k >= FIRST_SCALAR and gradient.dim():
             gradient = gradient.sum()
         results[k] = gradient if gradient.dtype == x.dtype else gradient.to(x.dtype)
     return tuple(results)

@@ -85,13 +85,30 @@ def evaluated(task: Task) -> Evaluation:
     with without_autocast(contrast.query.device):
         if stores_scores(contrast, task.backend):
             stored = dense.DenseContrast.of(contrast, task.weight_of_sum)
-            known = None if weight is None else stored.gradients(requested, weight)
+            known = (
+                None if weight is None else _row_by_row(stored, requested, weight, task.reduction)
+            )
             return Evaluation(stored.loss, known, ())
         if contrast.supervised:
             result = _supervised(contrast, requested, weight, task.backend)
         else:
             result = _smoothed(contrast, requested, weight, task.backend)
     return Evaluation(task.reduced(result.losses), result.gradients, result.statistics)
+
+
+def _row_by_row(
+    stored: dense.DenseContrast, requested: Requested, weight: float, reduction: Reduction
+) -> Gradients:
+    """Gradients in the shapes of `Gradients`, with the sums of `stored.gradients`."""
+    rows = stored.query.new_full(stored.query.shape[:1], weight)
+    if reduction == "none":
+        return stored.gradients(requested, rows)
+    known = stored.gradients(requested, weight)
+    # Of a reduced loss the sum of the rows counts: it is in the first one.
+    first = torch.zeros_like(rows)
+    first[0] = 1.0
+    temperature, bias = (None if x is None else first * x for x in (known.temperature, known.bias))
+    return known._replace(temperature=temperature, bias=bias)
 
 
 def weighted_gradients(

@@ -18,6 +18,10 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+# The normal range of float32.
+_LEAST, _MOST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+
+
 def check_not_traced() -> None:
     """`torch.jit.trace` is not active: it would record the values of one call.
 
@@ -172,8 +176,7 @@ def check_temperature(temperature: object, device: torch.device | None) -> None:
     value = _number("temperature", temperature, device)
     if value is None:
         return
-    float32 = torch.finfo(torch.float32)
-    if not float32.tiny <= value <= float32.max:
+    if not _LEAST <= value <= _MOST:
         raise ValueError(
             f"temperature: expected a number > 0 in the normal range of float32, got {value}"
         )
@@ -254,7 +257,7 @@ def check_like_query(name: str, tensor: object, query: Tensor, owner: str = "que
 
 def is_readable(tensor: Tensor) -> bool:
     """Whether a check may look at values: on a CPU, and neither traced nor transformed."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+    if not tensor.is_cpu or torch.compiler.is_compiling():
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
@@ -317,7 +320,7 @@ def _number(name: str, x: object, device: torch.device | None) -> float | None:
         raise ValueError(f"{name}: expected a tensor of one element, got shape {list(x.shape)}")
     if device is not None and x.device != device:
         raise ValueError(f"{name}: expected a tensor on {device} as query is, got {x.device}")
-    return float(x.detach()) if is_readable(x) else None
+    return float(x.item()) if is_readable(x) else None
 
 
 def _check_label_tensor(name: str, labels: object, rows: Tensor, owner: str) -> None:

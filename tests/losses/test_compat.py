@@ -341,3 +341,16 @@ def test_dcl_weights_multiply_the_positives_score() -> None:
     expected = (one_way(u, v) + one_way(v, u)) / 2
     torch.testing.assert_close(losses.DCLLoss(t, weigh)(a, b), expected)
     assert (losses.DCLLoss(t)(a, b) - expected).abs() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_zero_row_has_a_finite_gradient(dtype: torch.dtype) -> None:
+    # A GradScaler skips every step with an infinite gradient.
+    x, y = (torch.randn(6, 4, generator=torch.Generator().manual_seed(s)).to(dtype) for s in (0, 1))
+    x[2] = 0
+    x.requires_grad_()
+    (256 * losses.InfoNCE()(x, y)).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert not x.grad[2].any()
+    assert x.grad[1].any()

@@ -17,10 +17,14 @@ def unit_rows(x: Tensor) -> Tensor:
     """The last axis of `x` over its Euclidean norm, in the dtype of `x`; a zero row stays zero.
 
     Computed in float32 (float64 for float64) and rounded once: a norm rounded to bfloat16 would
-    scale its whole row by up to 0.2 %.
+    scale its whole row by up to 0.2 %. A zero row of float16 or bfloat16 has gradient 0; of wider
+    dtypes that of torch's `normalize`, 1e12 times the upstream gradient, which float16 cannot hold.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
-    return normalize(wide, dim=-1).to(x.dtype)
+    if x.dtype in (torch.float32, torch.float64):
+        return normalize(x, dim=-1)
+    wide = x.float()
+    is_zero = (wide == 0).all(dim=-1, keepdim=True)
+    return torch.where(is_zero, 0.0, normalize(wide, dim=-1)).to(x.dtype)
 
 
 def check_features(name: str, features: object, *, rank: int = 2) -> None:
@@ -76,8 +80,10 @@ def check_pairs(name: str, features: Tensor, owner: str, others: Tensor) -> None
         TypeError, ValueError: As for `check_like`; another number of rows.
     """
     check_like(name, features, owner, others)
-    if len(features) != len(others):
-        raise ValueError(f"{name}: expected the {len(others)} rows of {owner}, got {len(features)}")
+    if features.shape[0] != others.shape[0]:
+        raise ValueError(
+            f"{name}: expected the {others.shape[0]} rows of {owner}, got {features.shape[0]}"
+        )
 
 
 def temperature_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tensor:

@@ -99,7 +99,8 @@ class DenseContrast(NamedTuple):
 
         Args:
             requested: Inputs whose gradient is needed.
-            upstream: [N], float32, contiguous; or a number for all rows.
+            upstream: [N], float32, contiguous; or a number for all rows. Gradients of temperature
+                and bias are then sums over the rows.
         """
         contrast = self.contrast
         if contrast.stopped and contrast.symmetric:
@@ -145,8 +146,10 @@ class DenseContrast(NamedTuple):
         scores = new(n, self.key.shape[0])
         hard = None if self.hard is None else new(n, self.hard.shape[1])
         positive = None if self.positive is None else new(n)
-        temperature = new(n) if requested.temperature else None
-        bias = new(n) if requested.bias else None
+        # One weight for all rows: the sum over the rows is enough.
+        each = (n,) if isinstance(upstream, Tensor) else ()
+        temperature = new(each) if requested.temperature else None
+        bias = new(each) if requested.bias else None
         self.native.weights(
             upstream.numpy() if isinstance(upstream, Tensor) else upstream,
             rows,
