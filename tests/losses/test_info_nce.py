@@ -330,3 +330,24 @@ def test_hard_negatives_are_chunked_by_their_own_size() -> None:
         block.stop - block.start for block in score_blocks.BlockedContrast.of(contrast).blocks()
     }
     assert max(sizes) * 64 * 16 <= 2**20
+
+
+@pytest.mark.parametrize("content", [0.0, 1e30, torch.inf, torch.nan])
+def test_content_of_padding_has_no_influence(content: float) -> None:
+    case = next(case for case in CASES if case.id == "smoothing_hard_counts_all")
+    tensors, options = make(case, torch.float32)
+    padding = torch.arange(case.hard) >= options["hard_negative_counts"][:, None]
+    expected = value_and_grads(partial(info_nce, **options), tensors, upstream_of(case))
+    tensors["hard_negatives"] = tensors["hard_negatives"].masked_fill(padding[:, :, None], content)
+    found = value_and_grads(partial(info_nce, **options), tensors, upstream_of(case))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not found["hard_negatives"][padding].any()
+    assert found["hard_negatives"][~padding].any(dim=1).sum() > case.n / 2
+
+
+def test_a_count_of_all_changes_nothing() -> None:
+    tensors, options = make(next(case for case in CASES if case.id == "hard"), torch.float32)
+    counts = torch.full((30,), 5)
+    expected = value_and_grads(partial(info_nce, **options), tensors)
+    found = value_and_grads(partial(info_nce, hard_negative_counts=counts, **options), tensors)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
