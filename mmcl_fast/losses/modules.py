@@ -81,7 +81,7 @@ class InfoNCELoss(nn.Module):
         hard_negatives: Tensor | None = None,
         hard_negative_counts: Tensor | None = None,
     ) -> Tensor:
-        """The loss of `query` [N, D] against `key` [M, D]; see `info_nce`."""
+        """The loss of `query` [N, D] against `key` [M, D]; see `info_nce` for the others."""
         return info_nce(
             query,
             key,

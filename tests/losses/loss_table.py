@@ -70,7 +70,9 @@ LOSSES: dict[str, Pair] = {
         lambda m, x, y, t: weighted(
             m.info_nce(
                 x, y, temperature=t, label_smoothing=0.1, reduction="none",
-                hard_negatives=torch.stack([x.roll(1, 0), y.roll(2, 0), x * torch.nan], dim=1),
+                hard_negatives=torch.stack(
+                    [x.roll(1, 0), y.roll(2, 0), torch.full_like(x, torch.nan)], dim=1
+                ),
                 hard_negative_counts=torch.arange(N) % 3,
             )
         )

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl_fast.losses import info_nce
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, Requested
+from mmcl_fast.losses.evaluation import Task, evaluated
 from mmcl_fast.losses.torch_backend import score_blocks
 from mmcl_fast.reference.contrastive import info_nce as reference
 from tests.losses.info_nce_cases import (
@@ -351,3 +352,18 @@ def test_a_count_of_all_changes_nothing() -> None:
     expected = value_and_grads(partial(info_nce, **options), tensors)
     found = value_and_grads(partial(info_nce, hard_negative_counts=counts, **options), tensors)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_padding_of_a_contrast_has_no_gradient() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, hard, counts = torch.randn(6, 4, generator=g), torch.randn(6, 3, 4, generator=g), [0, 1, 2]
+    padding = torch.arange(3) >= torch.tensor(counts * 2)[:, None]
+    contrast = Contrast(
+        x, hard[:, 0], torch.tensor(0.5), hard=hard.masked_fill(padding[:, :, None], 0.0),
+        hard_counts=torch.tensor(counts * 2), smoothing=0.3,
+    )  # fmt: skip
+    gradients = evaluated(Task(contrast, Requested(hard=True), "mean", "torch")).gradients
+    assert gradients is not None
+    assert gradients.hard is not None
+    assert not gradients.hard[padding].any()
+    assert gradients.hard[~padding].all()
