@@ -100,6 +100,7 @@ class DenseContrast:
         bias: float,
         smoothing: float,
         hard: npt.NDArray[np.float32] | None,
+        hard_counts: npt.NDArray[np.int64] | None,
         positive: npt.NDArray[np.int64] | None,
         positive_products: npt.NDArray[np.float32] | None,
         labels: npt.NDArray[np.int64] | None,

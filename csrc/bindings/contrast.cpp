@@ -86,9 +86,9 @@ class DenseContrast {
   DenseContrast(const py::buffer& scores, const py::buffer& losses,
                 const std::optional<double>& weight, const std::string& form,
                 double inverse_temperature, double bias, double smoothing, const Buffer& hard,
-                const Buffer& positive, const Buffer& positive_products, const Buffer& labels,
-                const Buffer& key_labels, std::size_t extra, bool supervised, bool exclude_self,
-                bool symmetric, bool same_rows, const std::string& target)
+                const Buffer& hard_counts, const Buffer& positive, const Buffer& positive_products,
+                const Buffer& labels, const Buffer& key_labels, std::size_t extra, bool supervised,
+                bool exclude_self, bool symmetric, bool same_rows, const std::string& target)
       : target_(mmcl::find_target(target)), scores_(scores, "scores", true) {
     const py::ssize_t n = scores_.info.shape[0], m = scores_.info.shape[1];
     if (extra > static_cast<std::size_t>(m)) {
@@ -113,6 +113,8 @@ class DenseContrast {
       contrast_.hard = hard_.emplace(*hard, "hard", true).matrix<float>();
       if (hard_->info.shape[0] != n) throw py::value_error("hard: expected the rows of scores");
     }
+    if (hard_counts && !hard) throw py::value_error("hard_counts: expected hard beside it");
+    contrast_.hard_counts = hold(hard_counts_, hard_counts, "hard_counts", n);
     contrast_.positive = hold(positive_, positive, "positive", n);
     contrast_.positive_products =
         hold(positive_products_, positive_products, "positive_products", n, false);
@@ -194,7 +196,7 @@ class DenseContrast {
   std::optional<FloatMatrix> hard_;
   std::optional<FloatVector> positive_products_;
   std::vector<std::int64_t> diagonal_;
-  std::optional<IndexVector> positive_, labels_, key_labels_;
+  std::optional<IndexVector> hard_counts_, positive_, labels_, key_labels_;
   mmcl::Contrast contrast_;
   std::vector<float> statistics_;
 };
@@ -209,13 +211,14 @@ void bind_contrast(py::module_& m) {
       "or with a weight [1]: that times their sum.")
       .def(py::init<const py::buffer&, const py::buffer&, const std::optional<double>&,
                     const std::string&, double, double, double, const Buffer&, const Buffer&,
-                    const Buffer&, const Buffer&, const Buffer&, std::size_t, bool, bool, bool,
-                    bool, const std::string&>(),
+                    const Buffer&, const Buffer&, const Buffer&, const Buffer&, std::size_t, bool,
+                    bool, bool, bool, const std::string&>(),
            arg("scores"), arg("losses"), arg("weight").none(true), arg("form"),
            arg("inverse_temperature"), arg("bias"), arg("smoothing"), arg("hard").none(true),
-           arg("positive").none(true), arg("positive_products").none(true),
-           arg("labels").none(true), arg("key_labels").none(true), arg("extra"), arg("supervised"),
-           arg("exclude_self"), arg("symmetric"), arg("same_rows"), arg("target") = "auto")
+           arg("hard_counts").none(true), arg("positive").none(true),
+           arg("positive_products").none(true), arg("labels").none(true),
+           arg("key_labels").none(true), arg("extra"), arg("supervised"), arg("exclude_self"),
+           arg("symmetric"), arg("same_rows"), arg("target") = "auto")
       .def("weights", &DenseContrast::weights,
            "Write dL/d<q, k> of sum_i upstream_i loss_i (one number: of all rows), and by row or "
            "in all "

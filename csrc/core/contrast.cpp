@@ -38,6 +38,17 @@ void scale(const Matrix<float>& products, float factor, float offset) {
   }
 }
 
+// Masks the padding after each query's hard negatives.
+void mask_padding(const Contrast& c) {
+  if (c.hard_counts == nullptr) return;
+  for (std::size_t i = 0; i < c.hard.rows; ++i) {
+    float* const row = c.hard.row(i);
+    for (std::size_t j = 0; j < c.hard.columns; ++j) {
+      if (static_cast<std::int64_t>(j) >= c.hard_counts[i]) row[j] = kMasked;
+    }
+  }
+}
+
 // Mean score of a supervised query's positives, and their number in `count`.
 float mean_positive(const Contrast& c, std::size_t i, float* count) {
   double sum = 0.0;
@@ -154,6 +165,7 @@ void contrast_losses(const Target& target, const Contrast& c, float* statistics,
   if (c.same_rows) mirror(c.scores);
   scale(c.scores, factor, offset);
   scale(c.hard, factor, offset);
+  mask_padding(c);
   take_positives(c, factor, offset, of(0, kPositive), of(0, kCandidates));
   if (sides == 2) std::copy_n(of(0, kPositive), n, of(1, kPositive));
   for (std::size_t side = 0; side < sides; ++side) {
@@ -291,8 +303,10 @@ void contrast_weights(const Target& target, const Contrast& c, const float* stat
     negative_weights(target, hard, of_rows, nullptr, weights.hard);
     if (c.smoothing != 0.0) {
       for (std::size_t i = 0; i < n; ++i) {
-        for (std::size_t j = 0; j < c.hard.columns; ++j)
+        for (std::size_t j = 0; j < c.hard.columns; ++j) {
+          if (c.hard.row(i)[j] == kMasked) continue;
           weights.hard.row(i)[j] += static_cast<float>(of_rows.other[i]);
+        }
       }
     }
   }

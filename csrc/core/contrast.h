@@ -22,6 +22,8 @@ struct Contrast {
   // negative is kMasked.
   Matrix<float> scores;
   Matrix<float> hard;  // [N, K], of the hard negatives of each query; K may be 0
+  // [N], or null: a query has this many hard negatives, the first ones, and the rest is padding.
+  const std::int64_t* hard_counts;
   // Key of each query's positive [N], or null. `products` [N] of positives that are no keys, or
   // null. Neither: the positives of a query are all keys of its label.
   const std::int64_t* positive;

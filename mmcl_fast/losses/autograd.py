@@ -45,7 +45,7 @@ def needs_custom_op(contrast: Contrast) -> bool:
     if c.query.is_meta:
         return True
     tensors = c.query, c.key, c.temperature, c.positive_key, c.hard, c.bias, c.positive
-    for x in tensors if c.labels is None else (*tensors, *c.labels):
+    for x in (*tensors, c.hard_counts, *(c.labels or ())):
         if x is not None and type(x) is not Tensor and type(x) is not Parameter:
             return True
     return False

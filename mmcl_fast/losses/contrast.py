@@ -37,6 +37,8 @@ class Contrast:
             inverse. None: row i, unless `positive_key` is given.
         positive_key: [N, D] or None: the positives' features, which are then no rows of `key`.
         hard: [N, K, D] or None: further negatives of each query.
+        hard_counts: [N], int64, or None: query i has its first hard_counts[i] negatives of `hard`,
+            and the other rows are padding, zeros. None: it has all K.
         labels: Of the queries [N] and of the keys [M - extra], or None.
         form: Of the row loss.
         symmetric: The loss is half the sum of both directions; M = N, row i is the positive of i.
@@ -57,6 +59,7 @@ class Contrast:
     positive: Tensor | None = None
     positive_key: Tensor | None = None
     hard: Tensor | None = None
+    hard_counts: Tensor | None = None
     labels: tuple[Tensor, Tensor] | None = None
     form: Form = "softmax"
     symmetric: bool = False
@@ -70,6 +73,12 @@ class Contrast:
     def dtype(self) -> torch.dtype:
         """The dtype of scores, sums and gradients."""
         return torch.float64 if self.query.dtype == torch.float64 else torch.float32
+
+    def hard_padding(self, rows: slice = slice(None)) -> Tensor | None:
+        """Which hard negatives of some rows are padding, [n, K]; None: there is no padding."""
+        if self.hard is None or self.hard_counts is None:
+            return None
+        return padding_after(self.hard_counts[rows], self.hard.shape[1])
 
 
 class Requested(NamedTuple):
@@ -102,6 +111,11 @@ class Gradients(NamedTuple):
         return Gradients(*(y if x is None else x if y is None else x + y for x, y in pairs))
 
 
+def padding_after(counts: Tensor, width: int) -> Tensor:
+    """Which of `width` places are beyond each of the counts [N], [N, width]."""
+    return torch.arange(width, device=counts.device) >= counts[:, None]
+
+
 class Forward(NamedTuple):
     """Results of a forward pass: losses, and `gradients` or the `statistics` for them."""
 
@@ -110,4 +124,4 @@ class Forward(NamedTuple):
     statistics: tuple[Tensor, ...]
 
 
-__all__ = ["Contrast", "Form", "Forward", "Gradients", "Requested"]
+__all__ = ["Contrast", "Form", "Forward", "Gradients", "Requested", "padding_after"]

@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, padding_after
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.evaluation import Reduction
 from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.validation import (
+    check_hard_counts,
     check_labels,
     check_more_negatives,
     check_not_traced,
@@ -37,6 +38,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     positive_key: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
+    hard_negative_counts: Tensor | None = None,
     stop_gradient: Literal["key"] | None = None,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
@@ -77,6 +79,10 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         positive_key: [N, D], same dtype and device; row i is the positive of query i.
         extra_negatives: [K, D], same dtype and device: negatives of every query, whatever labels.
         hard_negatives: [N, K, D], same dtype and device: K further negatives of each query.
+        hard_negative_counts: [N], int64, in 0 .. K, same device: query i has its first
+            `hard_negative_counts[i]` hard negatives. The rest is padding, NaN even, without
+            influence or gradient. Checked on a CPU only, as that would wait for a device, and not
+            while a compiler traces: elsewhere a count below 0 is 0, and one above K is K.
         stop_gradient: "key": no gradient reaches whichever tensor plays the key in a direction, nor
             `positive_key`, `extra_negatives`, `hard_negatives`. None: all gradients.
         label_smoothing: In 0 .. 1: this share of the target is spread evenly over the positive and
@@ -100,7 +106,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         compiled. Tests: tests/losses/test_info_nce.py.
 
     Cost: `mmcl_fast/losses/torch_backend/contrastive.py` has the table; O((N + M) * D) memory
-        beside the hard negatives.
+        beside the hard negatives, of which counts make a copy.
 
     See: mmcl_fast.reference.info_nce (meaning).
     """
@@ -126,6 +132,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         exclude_self=exclude_self,
     )
     check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
+    check_hard_counts(hard_negatives, hard_negative_counts)
     check_temperature(temperature, query.device)
     check_smoothing(label_smoothing)
     pair = check_labels(query, key, labels, key_labels, negatives=negatives)
@@ -136,6 +143,10 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     if stopped and not symmetric:
         key = key.detach()
         positive_key, hard_negatives = _detached(positive_key), _detached(hard_negatives)
+    if hard_negatives is not None and hard_negative_counts is not None:
+        # Not a factor of 0: padding may be NaN. Autograd gives what is overwritten no gradient.
+        padding = padding_after(hard_negative_counts, hard_negatives.shape[1])
+        hard_negatives = hard_negatives.masked_fill(padding[:, :, None], 0.0)
     without_key = (
         same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
     )
@@ -148,6 +159,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         positive=positive,
         positive_key=positive_key,
         hard=hard_negatives,
+        hard_counts=hard_negative_counts,
         labels=pair,
         symmetric=symmetric,
         stopped=stopped,

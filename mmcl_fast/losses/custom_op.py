@@ -39,6 +39,7 @@ class Arguments(NamedTuple):
     positive: Tensor | None
     labels: Tensor | None
     key_labels: Tensor | None
+    hard_counts: Tensor | None
     form: str
     symmetric: bool
     stopped: bool
@@ -77,6 +78,7 @@ class Arguments(NamedTuple):
             positive=self.positive,
             positive_key=self.positive_key,
             hard=self.hard,
+            hard_counts=self.hard_counts,
             labels=labels,
             form=cast(Form, self.form),
             symmetric=self.symmetric,

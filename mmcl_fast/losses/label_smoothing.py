@@ -121,7 +121,10 @@ class _Direction:
             itself_counts = counted(rows.clamp(max=m - contrast.extra - 1)) * inside
         number = number - positive_counts - itself_counts
         if contrast.hard is not None:
+            padding = contrast.hard_padding()
             number += contrast.hard.shape[1]
+            if padding is not None:
+                number -= padding.sum(dim=1)
         return cls(
             contrast, key, key_sum, codes, class_sum, positive, positive_counts, itself_counts,
             number,
@@ -150,6 +153,9 @@ class _Direction:
             of_positive_key = self._times_query(weight - each)
         if requested.hard and contrast.hard is not None:
             of_hard = self._times_query(-each)[:, None].expand(contrast.hard.shape)
+            padding = contrast.hard_padding()
+            if padding is not None:
+                of_hard = of_hard.masked_fill(padding[:, :, None], 0.0)
         if requested.temperature:
             of_temperature = -upstream * self.losses() / contrast.temperature.double()
             of_temperature = of_temperature.to(contrast.dtype)

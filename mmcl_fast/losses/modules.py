@@ -79,8 +79,9 @@ class InfoNCELoss(nn.Module):
         positive_key: Tensor | None = None,
         extra_negatives: Tensor | None = None,
         hard_negatives: Tensor | None = None,
+        hard_negative_counts: Tensor | None = None,
     ) -> Tensor:
-        """The loss of `query` [N, D] against `key` [M, D]; see `info_nce`."""
+        """The loss of `query` [N, D] against `key` [M, D]; see `info_nce` for the others."""
         return info_nce(
             query,
             key,
@@ -94,6 +95,7 @@ class InfoNCELoss(nn.Module):
             positive_key=positive_key,
             extra_negatives=extra_negatives,
             hard_negatives=hard_negatives,
+            hard_negative_counts=hard_negative_counts,
             stop_gradient=self.stop_gradient,
             label_smoothing=self.label_smoothing,
             reduction=self.reduction,

@@ -197,6 +197,9 @@ class _Direction:
         paired = negatives.new_ones(rows.shape[0], self.paired.shape[1])
         if contrast.positive_key is not None:
             paired[:, 0] = False
+        padding = contrast.hard_padding(part)
+        if padding is not None:
+            paired[:, paired.shape[1] - padding.shape[1] :] &= ~padding
         return torch.cat([negatives, paired], dim=1)
 
     def _positives(self, part: slice) -> Tensor:

@@ -137,6 +137,26 @@ def check_more_negatives(
         _check_kind_of_query("hard_negatives", hard, query)
 
 
+def check_hard_counts(hard: Tensor | None, counts: object) -> None:
+    """The number of each query's hard negatives [N, K, D]: [N], in 0 .. K (read on a CPU only).
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Size, device or values, or given without hard negatives.
+    """
+    if counts is None:
+        return
+    if hard is None:
+        raise ValueError("hard_negative_counts: expected None without hard_negatives, got a tensor")
+    most = hard.shape[1]
+    numbers = _check_indices("hard_negative_counts", counts, hard, "one number a query")
+    if numbers.shape[0] and is_readable(numbers):
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0 or high > most:
+            bad = low if low < 0 else high
+            raise ValueError(f"hard_negative_counts: expected numbers in 0 .. {most}, got {bad}")
+
+
 def check_smoothing(share: object) -> None:
     """A number in 0 .. 1.
 
@@ -284,21 +304,26 @@ def _check_kind_of_query(name: str, x: Tensor, query: Tensor, owner: str = "quer
 
 def _check_rows(name: str, index: object, query: Tensor, count: int) -> None:
     """One row number below `count` for each query."""
-    rows = _check_tensor(name, index)
-    if rows.dtype != torch.int64:
-        raise TypeError(f"{name}: expected dtype int64, got {_names([rows.dtype])}")
-    if rows.shape != query.shape[:1]:
-        raise ValueError(
-            f"{name}: expected shape [{query.shape[0]}], one row of key a query, "
-            f"got {list(rows.shape)}"
-        )
-    if rows.device != query.device:
-        raise ValueError(f"{name}: expected a tensor on {query.device}, got {rows.device}")
+    rows = _check_indices(name, index, query, "one row of key a query")
     if rows.shape[0] and is_readable(rows):
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= count:
             bad = low if low < 0 else high
             raise ValueError(f"{name}: expected rows of key, 0 .. {count - 1}, got {bad}")
+
+
+def _check_indices(name: str, index: object, query: Tensor, meaning: str) -> Tensor:
+    """An integer for each row of `query`, which is any tensor [N, ...]."""
+    numbers = _check_tensor(name, index)
+    if numbers.dtype != torch.int64:
+        raise TypeError(f"{name}: expected dtype int64, got {_names([numbers.dtype])}")
+    if numbers.shape != query.shape[:1]:
+        raise ValueError(
+            f"{name}: expected shape [{query.shape[0]}], {meaning}, got {list(numbers.shape)}"
+        )
+    if numbers.device != query.device:
+        raise ValueError(f"{name}: expected a tensor on {query.device}, got {numbers.device}")
+    return numbers
 
 
 def _number(name: str, x: object, device: torch.device | None) -> float | None:
@@ -340,6 +365,7 @@ def _check_label_tensor(name: str, labels: object, rows: Tensor, owner: str) -> 
 __all__ = [
     "check_bias",
     "check_features",
+    "check_hard_counts",
     "check_labels",
     "check_like_query",
     "check_more_negatives",

@@ -22,6 +22,7 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
     positive_key: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
+    hard_negative_counts: Tensor | None = None,
     stop_gradient: str | None = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
@@ -34,7 +35,7 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
     Without label smoothing eps this is l_i+. The candidates of query i are its positive, which is
     row i of `key`, row `positive[i]` of it, or row i of `positive_key`, and N(i): the other rows of
     `key` (not row i if `exclude_self`; of another label if "other_label"), all `extra_negatives`
-    and its own `hard_negatives`.
+    and its own `hard_negatives` (the first `hard_negative_counts[i]` of them, where that is given).
 
     Args: As for the public loss. Nothing is checked.
 
@@ -63,6 +64,7 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
         positive_key=None if positive_key is None else as_key(positive_key),
         extra_negatives=None if extra_negatives is None else as_key(extra_negatives),
         hard_negatives=None if hard_negatives is None else as_key(hard_negatives),
+        hard_negative_counts=hard_negative_counts,
         label_smoothing=label_smoothing,
     )
     if symmetric:
@@ -90,6 +92,7 @@ def one_direction(  # noqa: PLR0913 - as above
     positive_key: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
+    hard_negative_counts: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Losses [N] of queries [N, D] against keys [M, D]; label tensors exclude equal labels."""
@@ -106,15 +109,19 @@ def one_direction(  # noqa: PLR0913 - as above
         positive_column = torch.arange(n, device=query.device) if positive is None else positive
         positive_score = scores.gather(1, positive_column.unsqueeze(1)).squeeze(1)
         allowed = allowed.scatter(1, positive_column.unsqueeze(1), value=False)
-    extra_scores = []
     if extra_negatives is not None:
-        extra_scores.append(query @ extra_negatives.T / temperature)
+        extra_scores = query @ extra_negatives.T / temperature
+        scores = torch.cat([scores, extra_scores], dim=1)
+        allowed = torch.cat([allowed, torch.ones_like(extra_scores, dtype=torch.bool)], dim=1)
     if hard_negatives is not None:
-        extra_scores.append((query.unsqueeze(1) * hard_negatives).sum(dim=2) / temperature)
-    scores = torch.cat([scores, *extra_scores], dim=1)
-    allowed = torch.cat(
-        [allowed, *(torch.ones_like(f, dtype=torch.bool) for f in extra_scores)], dim=1
-    )
+        present = torch.ones(hard_negatives.shape[:2], dtype=torch.bool, device=query.device)
+        if hard_negative_counts is not None:
+            places = torch.arange(hard_negatives.shape[1], device=query.device)
+            present = places < hard_negative_counts.unsqueeze(1)
+            hard_negatives = hard_negatives.masked_fill(~present.unsqueeze(2), 0)  # NaN even
+        hard_scores = (query.unsqueeze(1) * hard_negatives).sum(dim=2) / temperature
+        scores = torch.cat([scores, hard_scores], dim=1)
+        allowed = torch.cat([allowed, present], dim=1)
     losses = contrastive_terms(positive_score, scores, allowed)
     if label_smoothing:
         score_sum = positive_score + scores.masked_fill(~allowed, 0).sum(dim=1)

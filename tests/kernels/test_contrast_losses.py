@@ -56,6 +56,30 @@ def test_public_losses(name: str, device: torch.device) -> None:
     assert_within_budget(ours, plain=plain, exact=exact, terms={"temperature": size})
 
 
+@pytest.mark.parametrize("features", [20, 80])  # fused, chunked
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_counts_of_hard_negatives(reduction: str, features: int, device: torch.device) -> None:
+    draw = Draw(13)
+    tensors = {x: draw.features(24, features).to(device) for x in ("query", "key")}
+    tensors["hard_negatives"] = draw.features(72, features).view(24, 3, features).to(device)
+    tensors["temperature"] = torch.tensor(0.3, device=device)
+    counts = torch.arange(24, device=device) % 4
+    padding = torch.arange(3, device=device) >= counts[:, None]
+    tensors["hard_negatives"][padding] = torch.nan
+    options = {"hard_negative_counts": counts, "label_smoothing": 0.1, "reduction": reduction}
+    upstream = draw.features(24, 1)[:, 0].to(device) if reduction == "none" else None
+
+    def run(function: Callable[..., Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+        return value_and_grads(partial(function, **options), given, upstream)
+
+    exact = run(reference.info_nce, {k: x.double() for k, x in tensors.items()})
+    plain = run(reference.info_nce, tensors)
+    ours = run(partial(losses.info_nce, backend="triton"), tensors)
+    size = exact["temperature"].abs().item() + exact["value"].abs().sum().item() / 0.3
+    assert_within_budget(ours, plain=plain, exact=exact, terms={"temperature": size})
+    assert not ours["hard_negatives"][padding].any()
+
+
 def test_autocast_changes_nothing(device: torch.device) -> None:
     draw = Draw(12)
     given = {x: draw.features(24, 80).to(device) for x in ("query", "key")}

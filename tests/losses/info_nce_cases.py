@@ -34,6 +34,7 @@ class Case:
     positive: bool = False  # indices, some of them equal
     extra: int = 0
     hard: int = 0
+    hard_counts: bool = False  # 0 .. hard of them, and not-a-number as padding
     same: bool = False  # query and key are one tensor
 
 
@@ -78,6 +79,18 @@ CASES = [
     Case("hard_chunks", 1030, 1100, 8, "the same over chunks", temperature=0.5, hard=3),
     Case("hard_none", 30, 41, 24, "recomputed", {"reduction": "none"}, hard=5),
     Case("hard_alone", 20, 0, 24, "no key at all", positive_key=True, hard=5),
+    Case("hard_counts", 30, 41, 24, "a number of each query", hard=4, hard_counts=True),
+    Case("hard_counts_chunks", 1030, 1100, 8, "the same over chunks, recomputed",
+         {"reduction": "none"}, 0.5, hard=3, hard_counts=True),
+    Case("hard_counts_alone", 20, 0, 24, "some rows have no negative", positive_key=True, hard=3,
+         hard_counts=True),
+    Case("hard_counts_stopped", 30, 41, 24, "no gradient of theirs",
+         OTHER | {"stop_gradient": "key"}, classes=3, key_labels=True, hard=4, hard_counts=True),
+    Case("smoothing_hard_counts", 20, 0, 24, "padding has no share of the target",
+         {"label_smoothing": 0.3}, positive_key=True, hard=4, hard_counts=True),
+    Case("smoothing_hard_counts_all", 45, 61, 20, "every exclusion and addition counts once",
+         OTHER | {"label_smoothing": 0.3, "exclude_self": True, "reduction": "none"}, classes=4,
+         key_labels=True, positive=True, extra=5, hard=3, hard_counts=True),
     Case("smoothing", 45, 60, 24, "a share of the target on the negatives",
          {"label_smoothing": 0.2}),
     Case("smoothing_symmetric", 45, 45, 24, "of both directions",
@@ -157,6 +170,11 @@ def make(case: Case, dtype: torch.dtype, seed: int = 0) -> tuple[dict[str, Tenso
         del tensors["key"]
     tensors["temperature"] = torch.tensor(case.temperature)
     options = dict(case.options)
+    if case.hard_counts:
+        counts = torch.arange(case.n) * 7 % (case.hard + 1)
+        padding = torch.arange(case.hard) >= counts[:, None]
+        tensors["hard_negatives"][padding] = torch.nan
+        options["hard_negative_counts"] = counts
     if case.positive:
         options["positive"] = torch.randint(0, case.m, (case.n,), generator=g)
     if case.classes:

@@ -66,6 +66,17 @@ LOSSES: dict[str, Pair] = {
             hard_negatives=torch.stack([x.roll(1, 0), y.roll(2, 0)], dim=1),
         )
     ),
+    "counted_negatives": _both(
+        lambda m, x, y, t: weighted(
+            m.info_nce(
+                x, y, temperature=t, label_smoothing=0.1, reduction="none",
+                hard_negatives=torch.stack(
+                    [x.roll(1, 0), y.roll(2, 0), torch.full_like(x, torch.nan)], dim=1
+                ),
+                hard_negative_counts=torch.arange(N) % 3,
+            )
+        )
+    ),
     "nt_xent": _both(lambda m, x, y, t: m.nt_xent(x, y, temperature=t)),
     "nt_xent_rows": _both(
         lambda m, x, y, t: weighted(m.nt_xent(x, y, temperature=t, reduction="none"))

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl_fast.losses import info_nce
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, Requested
+from mmcl_fast.losses.evaluation import Task, evaluated
 from mmcl_fast.losses.torch_backend import score_blocks
 from mmcl_fast.reference.contrastive import info_nce as reference
 from tests.losses.info_nce_cases import (
@@ -330,3 +331,39 @@ def test_hard_negatives_are_chunked_by_their_own_size() -> None:
         block.stop - block.start for block in score_blocks.BlockedContrast.of(contrast).blocks()
     }
     assert max(sizes) * 64 * 16 <= 2**20
+
+
+@pytest.mark.parametrize("content", [0.0, 1e30, torch.inf, torch.nan])
+def test_content_of_padding_has_no_influence(content: float) -> None:
+    case = next(case for case in CASES if case.id == "smoothing_hard_counts_all")
+    tensors, options = make(case, torch.float32)
+    padding = torch.arange(case.hard) >= options["hard_negative_counts"][:, None]
+    expected = value_and_grads(partial(info_nce, **options), tensors, upstream_of(case))
+    tensors["hard_negatives"] = tensors["hard_negatives"].masked_fill(padding[:, :, None], content)
+    found = value_and_grads(partial(info_nce, **options), tensors, upstream_of(case))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not found["hard_negatives"][padding].any()
+    assert found["hard_negatives"][~padding].any(dim=1).sum() > case.n / 2
+
+
+def test_a_count_of_all_changes_nothing() -> None:
+    tensors, options = make(next(case for case in CASES if case.id == "hard"), torch.float32)
+    counts = torch.full((30,), 5)
+    expected = value_and_grads(partial(info_nce, **options), tensors)
+    found = value_and_grads(partial(info_nce, hard_negative_counts=counts, **options), tensors)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_padding_of_a_contrast_has_no_gradient() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, hard, counts = torch.randn(6, 4, generator=g), torch.randn(6, 3, 4, generator=g), [0, 1, 2]
+    padding = torch.arange(3) >= torch.tensor(counts * 2)[:, None]
+    contrast = Contrast(
+        x, hard[:, 0], torch.tensor(0.5), hard=hard.masked_fill(padding[:, :, None], 0.0),
+        hard_counts=torch.tensor(counts * 2), smoothing=0.3,
+    )  # fmt: skip
+    gradients = evaluated(Task(contrast, Requested(hard=True), "mean", "torch")).gradients
+    assert gradients is not None
+    assert gradients.hard is not None
+    assert not gradients.hard[padding].any()
+    assert gradients.hard[~padding].all()

@@ -17,6 +17,7 @@ def test_equals_the_function_with_every_option_off_its_default() -> None:
     options |= {"label_smoothing": 0.2}
     tensors = {"labels": LABELS, "key_labels": LABELS.flip(0), "positive_key": P}
     tensors |= {"extra_negatives": P[:2], "hard_negatives": P[:, None]}
+    tensors |= {"hard_negative_counts": LABELS.clamp(max=1)}
     assert torch.equal(
         InfoNCELoss(**options)(X, Y, **tensors), info_nce(X, Y, **options, **tensors)
     )

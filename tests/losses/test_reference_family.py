@@ -17,6 +17,7 @@ N, M, D, K = 5, 7, 3, 2
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 KEY_LABELS = torch.tensor([0, 0, 1, 2, 1, 1, 0])
 POSITIVE = torch.tensor([3, 0, 6, 6, 1])
+COUNTS = torch.tensor([2, 0, 1, 1, 2])
 Row = list[float]
 
 
@@ -37,6 +38,12 @@ CASES = [
     Case("extra", ("extra_negatives",)),
     Case("extra_other_label", ("extra_negatives",), OTHER),
     Case("hard", ("hard_negatives",), OTHER),
+    Case("hard_counts", ("hard_negatives",), {"hard_negative_counts": COUNTS}),
+    Case(
+        "smoothing_hard_counts",
+        ("hard_negatives",),
+        {"hard_negative_counts": COUNTS, "label_smoothing": 0.3},
+    ),
     Case("smoothing", options={"label_smoothing": 0.3}),
     Case("smoothing_other_label", options={"label_smoothing": 0.3, **OTHER}),
     Case(
@@ -83,7 +90,10 @@ def info_nce_by_loops(tensors: dict[str, Tensor], options: dict[str, Any]) -> li
             if j != column and not same_label and not itself:
                 negatives.append(score(query, key))
         negatives += [score(query, key) for key in rows.get("extra_negatives", [])]
-        negatives += [score(query, key) for key in rows.get("hard_negatives", [[]] * N)[i]]
+        own = rows.get("hard_negatives", [[]] * N)[i]
+        if "hard_negative_counts" in options:
+            own = own[: COUNTS[i]]
+        negatives += [score(query, key) for key in own]
         smoothing = options.get("label_smoothing", 0.0)
         losses.append(loss_of_row(score(query, positive), negatives, smoothing))
     return losses

@@ -95,6 +95,17 @@ def test_vmap_of_grad(name: str) -> None:
             torch.testing.assert_close(mine[k], expected)
 
 
+def test_vmap_of_counts() -> None:
+    x, y, t = features(), features(seed=1), torch.tensor(0.5).double()
+    hard = torch.stack([x.roll(1, 0), torch.full_like(x, torch.nan)], dim=1)
+    counts = torch.stack([torch.arange(N) % 2, torch.zeros(N, dtype=torch.int64)])
+
+    def loss(numbers: Tensor) -> Tensor:
+        return info_nce(x, y, temperature=t, hard_negatives=hard, hard_negative_counts=numbers)
+
+    torch.testing.assert_close(torch.vmap(loss)(counts), torch.stack([loss(c) for c in counts]))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_grad_of_vmap(name: str) -> None:
     # Inside vmap no tensor says that it requires a gradient.
@@ -132,6 +143,9 @@ SAMPLES = {
         hard=features(2 * N).view(N, 2, D),
         positive_key=features(seed=2),
         requested="111110",
+    ),
+    "hard_counts": arguments(
+        hard=features(2 * N).view(N, 2, D), hard_counts=torch.arange(N) % 3, requested="110110"
     ),
     "sigmoid": arguments(form="sigmoid", bias=torch.tensor(-1.0).double(), requested="110011"),
 }

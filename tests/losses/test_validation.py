@@ -13,6 +13,7 @@ from mmcl_fast.losses import info_nce
 
 X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)).split([4, 6])
 L4, L6 = torch.arange(4), torch.arange(6)
+HARD = {"hard_negatives": torch.zeros(4, 2, 3)}
 META = torch.empty(4, 3, device="meta")
 OTHER = {"negatives": "other_label"}
 RANGE = "temperature: expected a number > 0 in the normal range of float32, got "
@@ -108,6 +109,18 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
      ", got shape [6, 1, 3]"),
     (ValueError, {"hard_negatives": X[:, None, :1]}, "hard_negatives: expected 3 features as in "
      "query, got 1"),
+    (ValueError, {"hard_negative_counts": L4}, "hard_negative_counts: expected None without "
+     "hard_negatives, got a tensor"),
+    (TypeError, HARD | {"hard_negative_counts": [1, 1, 1, 1]}, "hard_negative_counts: expected a "
+     "tensor, got list"),
+    (TypeError, HARD | {"hard_negative_counts": L4.int()}, "hard_negative_counts: expected dtype "
+     "int64, got int32"),
+    (ValueError, HARD | {"hard_negative_counts": L6}, "hard_negative_counts: expected shape [4], "
+     "one number a query, got [6]"),
+    (ValueError, HARD | {"hard_negative_counts": torch.tensor([0, 1, 3, 2])},
+     "hard_negative_counts: expected numbers in 0 .. 2, got 3"),
+    (ValueError, HARD | {"hard_negative_counts": torch.tensor([0, -1, 3, 2])},
+     "hard_negative_counts: expected numbers in 0 .. 2, got -1"),
     (ValueError, {"label_smoothing": -0.1}, "label_smoothing: expected a number in 0 .. 1, got "
      "-0.1"),
     (TypeError, {"label_smoothing": "0"}, "label_smoothing: expected a number, got str"),

@@ -64,13 +64,15 @@ class DenseContrast(NamedTuple):
         """
         query = _float32(contrast.query)
         key = query if contrast.key is None else _float32(contrast.key)
-        positive = hard = positive_products = hard_products = None
+        positive = hard = positive_products = hard_products = hard_counts = None
         if contrast.positive_key is not None:
             positive = _float32(contrast.positive_key)
             positive_products = torch.linalg.vecdot(query, positive).numpy()
         if contrast.hard is not None:
             hard = _float32(contrast.hard)
             hard_products = torch.bmm(hard, query[:, :, None])[:, :, 0].numpy()
+            if contrast.hard_counts is not None:
+                hard_counts = contrast.hard_counts.contiguous().numpy()
         labels, key_labels = contrast.labels or (None, None)
         loss = query.new_empty(query.shape[0] if weight is None else ())
         native = _native.DenseContrast(
@@ -82,6 +84,7 @@ class DenseContrast(NamedTuple):
             0.0 if contrast.bias is None else float(contrast.bias),
             contrast.smoothing,
             hard_products,
+            hard_counts,
             None if contrast.positive is None else contrast.positive.contiguous().numpy(),
             positive_products,
             _codes(labels, 0),

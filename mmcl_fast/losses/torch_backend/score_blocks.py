@@ -179,8 +179,10 @@ class BlockedContrast:
         return self.contrast.hard[block.rows].to(self.key.dtype)
 
     def hard_scores(self, block: Block) -> Tensor:
-        """Their scores, [c, K]."""
-        return torch.bmm(self.hard(block), self.scaled(block.rows)[:, :, None])[:, :, 0]
+        """Their scores, [c, K], a new tensor; masks padding."""
+        scores = torch.bmm(self.hard(block), self.scaled(block.rows)[:, :, None])[:, :, 0]
+        padding = self.contrast.hard_padding(block.rows)
+        return scores if padding is None else scores.masked_fill_(padding, masked(scores.dtype))
 
     def sorted_rows(self, x: Tensor) -> Tensor:
         """Rows of the query side in the order of `query`."""

@@ -147,7 +147,7 @@ def _row_losses(
     if contrast.positive_key is not None:
         rows = rows._replace(positive_score=inputs.paired_scores(contrast.positive_key, part)[None])
     if contrast.hard is not None:
-        max_score, exp_sum = hard_statistics(inputs, contrast.hard, part)
+        max_score, exp_sum = hard_statistics(inputs, contrast, part)
         rows = Partial(
             torch.cat([rows.max_score, max_score[None]]),
             torch.cat([rows.exp_sum, exp_sum[None]]),

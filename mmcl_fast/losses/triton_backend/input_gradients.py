@@ -49,7 +49,7 @@ def assembled(
             dots=requested.temperature,
         )
     key, dots = _key_gradient(contrast, inputs, requested, sums, row_losses, factor, dots)
-    weights = None if contrast.hard is None else hard_weights(inputs, contrast.hard, rows)
+    weights = None if contrast.hard is None else hard_weights(inputs, contrast, rows)
     if contrast.hard is not None and weights is not None and query is not None:
         hard_part = (weights[:, :, None] * contrast.hard).sum(dim=1) * _rate(inputs, factor)
         query += hard_part
