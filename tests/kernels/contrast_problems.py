@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -148,7 +148,8 @@ def problem(name: str, features: int, dtype: torch.dtype, device: torch.device) 
 
 def to(contrast: Contrast, device: torch.device) -> Contrast:
     """The same on another device."""
-    moved = {n: x.to(device) for n, x in vars(contrast).items() if isinstance(x, Tensor)}
+    every = ((field.name, getattr(contrast, field.name)) for field in fields(contrast))
+    moved = {name: x.to(device) for name, x in every if isinstance(x, Tensor)}
     if contrast.labels is not None:
         moved["labels"] = tuple(x.to(device) for x in contrast.labels)
     return replace(contrast, **moved)

@@ -19,6 +19,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "supervised": {"form": "decoupled", "labels": True, "supervised": True, "same_rows": True,
                    "exclude_self": True},
     "hard": {"hard": True, "products": True, "smoothing": 0.2, "extra": 5},
+    "counted": {"hard": True, "counts": True, "smoothing": 0.2},
     "sigmoid": {"form": "sigmoid", "bias": -1.0},
 }  # fmt: skip
 
@@ -36,6 +37,7 @@ def evaluate(target: str, **options: Any) -> list[Array]:
     contrast = _native.DenseContrast(
         scores, losses, None, options.get("form", "softmax"), 1 / 0.3, options.get("bias", 0.0),
         options.get("smoothing", 0.0), hard,
+        np.arange(N) % (K + 1) if options.get("counts") else None,
         (np.arange(N) ^ 1).clip(max=N - 1) if options.get("positive") else None, products,
         labels, labels, options.get("extra", 0), options.get("supervised", False),
         options.get("exclude_self", False), options.get("symmetric", False),
@@ -77,8 +79,8 @@ def test_wrong_buffers(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {
         "scores": np.zeros((3, 3), np.float32), "losses": np.zeros(3, np.float32), "weight": None,
         "form": "softmax", "inverse_temperature": 1.0, "bias": 0.0, "smoothing": 0.0, "hard": None,
-        "positive": None, "positive_products": None, "labels": None, "key_labels": None, "extra": 0,
-        "supervised": False, "exclude_self": False, "symmetric": False, "same_rows": False,
+        "hard_counts": None, "positive": None, "positive_products": None, "labels": None,
+        "key_labels": None, "extra": 0, "supervised": False, "exclude_self": False, "symmetric": False, "same_rows": False,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         _native.DenseContrast(**(given | change))
@@ -87,7 +89,7 @@ def test_wrong_buffers(change: dict[str, Any], message: str) -> None:
 def test_wrong_outputs() -> None:
     scores, losses = np.zeros((3, 3), np.float32), np.zeros(3, np.float32)
     contrast = _native.DenseContrast(
-        scores, losses, None, "softmax", 1.0, 0.0, 0.0, None, None, None, None, None, 0, False,
+        scores, losses, None, "softmax", 1.0, 0.0, 0.0, None, None, None, None, None, None, 0, False,
         False, False, False,
     )  # fmt: skip
     with pytest.raises(ValueError, match="weights: expected outputs in the shapes of the inputs"):
