@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmcl_fast import losses
+
 from .. import record
 from ..arguments import make_parser
-from ..peers.losses import Loss
+from ..peers.losses import Loss, T
 from ..timing.measure import Quantiles, interleaved, paired_ratio, single_thread
 from .loss_cases import CASES, DENSE, OURS, Case, make_inputs, step, wrong
 
@@ -32,10 +34,23 @@ ROUNDS, QUICK_ROUNDS = 15, 1
 SECONDS = 2e-3  # of one sample: so many calls that a clock's tick is nothing
 
 
+def _dense_sup_con(x: Tensor, same: Tensor) -> Tensor:
+    scores = (x @ x.T / T).masked_fill(torch.eye(len(x), dtype=torch.bool), -1e30)
+    positives = same ^ torch.eye(len(x), dtype=torch.bool)
+    rest = scores - torch.logsumexp(scores, dim=1, keepdim=True)
+    return -((rest * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)).mean()
+
+
+SUP_CON = Case(
+    "SupCon", 1, 1, "xm", lambda x, same: losses.sup_con(x, same[0].int(), temperature=T),
+    {DENSE: _dense_sup_con}, 3,
+)  # fmt: skip
+
+
 def cases() -> Iterator[Case]:
     """Every loss at every size, with its dense form alone."""
-    for name in NAMES:
-        first = next(case for case in CASES if case.name == name)
+    chosen = [next(case for case in CASES if case.name == name) for name in NAMES]
+    for first in (*chosen, SUP_CON):
         for d in FEATURES:
             for n in ROWS:
                 yield replace(first, n=n, d=d, others={DENSE: first.others[DENSE]})
