@@ -80,7 +80,8 @@ def test_wrong_buffers(change: dict[str, Any], message: str) -> None:
         "scores": np.zeros((3, 3), np.float32), "losses": np.zeros(3, np.float32), "weight": None,
         "form": "softmax", "inverse_temperature": 1.0, "bias": 0.0, "smoothing": 0.0, "hard": None,
         "hard_counts": None, "positive": None, "positive_products": None, "labels": None,
-        "key_labels": None, "extra": 0, "supervised": False, "exclude_self": False, "symmetric": False, "same_rows": False,
+        "key_labels": None, "extra": 0, "supervised": False, "exclude_self": False,
+        "symmetric": False, "same_rows": False,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         _native.DenseContrast(**(given | change))
@@ -89,8 +90,8 @@ def test_wrong_buffers(change: dict[str, Any], message: str) -> None:
 def test_wrong_outputs() -> None:
     scores, losses = np.zeros((3, 3), np.float32), np.zeros(3, np.float32)
     contrast = _native.DenseContrast(
-        scores, losses, None, "softmax", 1.0, 0.0, 0.0, None, None, None, None, None, None, 0, False,
-        False, False, False,
+        scores, losses, None, "softmax", 1.0, 0.0, 0.0, None, None, None, None, None, None, 0,
+        False, False, False, False,
     )  # fmt: skip
     with pytest.raises(ValueError, match="weights: expected outputs in the shapes of the inputs"):
         contrast.weights(1.0, True, False, np.zeros((3, 4), np.float32), None, None, None, None)
