@@ -25,7 +25,7 @@ class Plot:
     y: str | None = None
     """Vertical axis of a heatmap: as --x."""
     value: str | None = None
-    """Loss, ood_accuracy, signal or noise; final_... of it. Default: all, or final_ood_accuracy."""
+    """Loss, ood_accuracy, signal, noise or an own metric; final_... of it. Default: all four."""
     hue: str | None = None
     """Setting of the lines, or of a heatmap's columns: as --x. Default: modality, unless used."""
     col: str | None = None

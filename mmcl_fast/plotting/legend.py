@@ -58,7 +58,10 @@ def hue_label(hue: str, value: Any) -> str:
 
 def label(name: str) -> str:
     """A column's name on an axis."""
-    return LABELS.get(name, symbol(name))
+    if name in LABELS:
+        return LABELS[name]
+    metric = name.removeprefix("final_")
+    return symbol(name) if metric == name else f"{metric}, last epoch"
 
 
 def told(cells: Cells, band: Band, *, chance: bool) -> str:

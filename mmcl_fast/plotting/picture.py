@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,6 @@ from mmcl_fast.sweep.store.seed_statistics import Band
 
 PictureKind = Literal["curves", "lines", "heatmap"]
 LogAxes = Literal["auto", "none", "x", "y", "xy"]
-FINALS = tuple(f"final_{name}" for name in CURVES)
 AXES: dict[PictureKind, tuple[str, ...]] = {"curves": (), "lines": ("x",), "heatmap": ("x", "y")}
 INCHES = (1.0, 60.0)
 
@@ -28,7 +28,8 @@ class Picture:
         kind: Curves over epochs, lines over a setting, or a heat map of two.
         x: Setting of the horizontal axis (lines, heatmap).
         y: Setting of the vertical axis (heatmap).
-        value: A curve (curves), or `final_` and its name. Default: the four curves side by side, or
+        value: A curve or an own metric of the sweep (curves), or `final_` and its name; which there
+            are is a matter of the store. Default: the four curves side by side, or
             final_ood_accuracy.
         hue: Setting that distinguishes the lines of a panel; of a heat map, that of its columns.
             Default: modality, where it is no row or column.
@@ -71,10 +72,7 @@ class Picture:
         if self.kind not in AXES:
             raise ConfigError(f"kind: expected one of {', '.join(AXES)}, got {self.kind!r}")
         self._check_axes()
-        known = CURVES if self.kind == "curves" else FINALS
-        if self.value is not None:
-            check_column(self.value, known)
-        elif self.kind == "curves" and self.col is not None:
+        if self.value is None and self.kind == "curves" and self.col is not None:
             raise ConfigError(
                 f"col: expected none with four curves side by side, got {self.col}; choose one "
                 "with --value"
@@ -90,6 +88,17 @@ class Picture:
             )
         if self.style is not None:
             read_style(self.style)
+
+    def check_value(self, metrics: Sequence[str]) -> None:
+        """The value is a curve or one of these own metrics of a store.
+
+        Raises: ConfigError: it is not; the message has the nearest name.
+        """
+        if self.value is None:
+            return
+        names = (*CURVES, *metrics)
+        known = names if self.kind == "curves" else tuple(f"final_{name}" for name in names)
+        check_column(self.value, known)
 
     def _check_axes(self) -> None:
         for flag in ("x", "y"):
@@ -143,4 +152,4 @@ class Picture:
         return None if "modality" in (self.x, self.y, self.col, self.row) else "modality"
 
 
-__all__ = ["AXES", "FINALS", "LogAxes", "Picture", "PictureKind"]
+__all__ = ["AXES", "LogAxes", "Picture", "PictureKind"]

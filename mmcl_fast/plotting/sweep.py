@@ -79,7 +79,9 @@ def draw(store: str | Path, picture: Picture) -> Drawn:
         message names the one that was swept); an axis without numbers; nothing evaluated.
         OutputError: the store cannot be read.
     """
-    swept = [name for name in read_outline(Path(store)).swept if name in KEYS]
+    outline = read_outline(Path(store))
+    picture.check_value(outline.metric_names)
+    swept = [name for name in outline.swept if name in KEYS]
     table = filtered(load(store, [*KEYS, "status", *picture.values]), picture.where)
     for flag, name in (("x", picture.x), ("y", picture.y)):
         if name is not None:

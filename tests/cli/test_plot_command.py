@@ -295,3 +295,24 @@ def test_colours_are_told_apart() -> None:
 def test_no_setting_is_missing_from_the_choices() -> None:
     assert {"n", "m", "d", "q", "snr", "n_snr2", "c_mu", "noise_rate", "modality"} <= set(KEYS)
     assert "seed" not in KEYS
+
+
+def test_own_metrics_are_drawn_as_curves_are(tmp_path: Path, drawn, capsys) -> None:
+    store, picture = tmp_path / "store", tmp_path / "margin.png"
+    plan = sweep.make_plan(
+        BASE, grid={"m": list(MS)}, seeds=2, metrics={"margin": "mmcl_fast.metrics:margin"}
+    )
+    sweep.run_sweep(plan, store, policy=sweep.Policy(workers=1))
+    flags = ["--hue", "m", "--value", "margin", "--out", str(picture)]
+    assert mmcl(["plot", str(store), *flags]) == 0
+    (axis,) = drawn[-1].axes
+    kept = sweep.load(store, ["m", "margin"]).to_pylist()
+    for line, m in zip(axis.lines, MS, strict=False):
+        mean = np.mean([row["margin"] for row in kept if row["m"] == m], axis=0)
+        np.testing.assert_allclose(line.get_ydata(), mean, rtol=1e-12)
+    flags = ["--kind", "lines", "--x", "m", "--out", str(picture), "--value"]
+    assert mmcl(["plot", str(store), *flags, "final_margin"]) == 0
+    assert drawn[-1].axes[0].get_ylabel() == "margin, last epoch"
+    capsys.readouterr()
+    assert mmcl(["plot", str(store), *flags, "final_margi"]) == 2
+    assert "final_margi: unknown column; did you mean final_margin?" in capsys.readouterr().err
