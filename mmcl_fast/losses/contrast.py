@@ -106,9 +106,12 @@ class Gradients(NamedTuple):
     bias: Tensor | None = None  # [N]
 
     def plus(self, other: Gradients) -> Gradients:
-        """The sum with those of another function of the same inputs; None counts as 0."""
+        """The sum with those of another function of the same inputs; None counts as 0.
+
+        These tensors are overwritten, as each may be as large as the features.
+        """
         pairs = zip(self, other, strict=True)
-        return Gradients(*(y if x is None else x if y is None else x + y for x, y in pairs))
+        return Gradients(*(y if x is None else x if y is None else x.add_(y) for x, y in pairs))
 
 
 def padding_after(counts: Tensor, width: int) -> Tensor:

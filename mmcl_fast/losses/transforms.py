@@ -120,19 +120,10 @@ class _CompiledLoss(torch.autograd.Function):
         return (*results, *_without_gradient())
 
 
-class _TransformedLoss(torch.autograd.Function):
+class _TransformedLoss(_CompiledLoss):
     """The same for transforms and forward mode, where the gradients are differentiable, too."""
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = contrast_forward(*arguments)
-        return results
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
