@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from mmcl_fast.losses.compat import ClipLoss, SigLipLoss
 
-transformers = pytest.importorskip("transformers", reason='needs pip install -e ".[test]"')
+transformers = pytest.importorskip("transformers", reason='needs pip install -e ".[peers]"')
 
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
         "num_attention_heads": 2}  # fmt: skip

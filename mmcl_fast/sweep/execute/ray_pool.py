@@ -26,6 +26,7 @@ LOOPBACK = {
 }
 CONNECT_SECONDS = 10.0
 MAX_ADDRESS = 60  # of a socket, which lies in Ray's folder, in characters
+NO_RAY = "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
 
 
 class RayPool(Pool):
@@ -42,8 +43,10 @@ class RayPool(Pool):
         if address is None:
             _bind_to_loopback()
         require_ray()
-        import ray
-
+        try:
+            import ray
+        except ImportError as error:  # it is there, and broken
+            raise BackendUnavailableError(NO_RAY) from error
         self._ray: Any = ray
         self._running: dict[Any, Job] = {}
         if ray.is_initialized():
@@ -115,9 +118,7 @@ class RayPool(Pool):
 def require_ray() -> None:
     """Raise BackendUnavailableError where ray is not installed; loads nothing."""
     if find_spec("ray") is None:
-        raise BackendUnavailableError(
-            "executor ray: expected the package ray (pip install 'mmcl-fast[ray]'), got none"
-        )
+        raise BackendUnavailableError(NO_RAY)
 
 
 def _bind_to_loopback() -> None:
