@@ -60,7 +60,7 @@ def eager_loss(task: Task) -> Tensor:
         return loss
     if stored:
         with without_autocast(task.contrast.query.device):
-            return DenseContrast.of(task.contrast, task.weight_of_sum).loss
+            return DenseContrast.of(task.contrast, task.weight_of_sum)[0]
     with torch.no_grad():
         return evaluated(task).loss
 
@@ -72,10 +72,10 @@ class _DenseLoss(torch.autograd.Function):
     def forward(ctx: Any, task: Task, *inputs: Tensor | None) -> Tensor:
         ctx.set_materialize_grads(False)
         with without_autocast(task.contrast.query.device):
-            stored = DenseContrast.of(task.contrast, task.weight_of_sum)
-        ctx.task, ctx.stored = task, stored
+            loss, ctx.stored = DenseContrast.of(task.contrast, task.weight_of_sum)
+        ctx.task = task
         ctx.save_for_backward(*inputs)
-        return stored.loss
+        return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -98,7 +98,7 @@ def _stored_gradients(
             return rounded(stored.gradients(task.requested, rows), None, task.inputs)
         weight: float | Tensor = task.weight
         if task.reduction == "none":
-            weight = torch.full_like(stored.loss, task.weight)
+            weight = stored.query.new_full(stored.query.shape[:1], task.weight)
         result = stored.gradients(task.requested, weight)
         # Scores are stored on a CPU only, where the value costs nothing to read.
         one = not upstream.dim() and upstream.item() == 1.0

@@ -84,11 +84,11 @@ def evaluated(task: Task) -> Evaluation:
     weight = None if task.deferred or not any(requested) else task.weight
     with without_autocast(contrast.query.device):
         if stores_scores(contrast, task.backend):
-            stored = dense.DenseContrast.of(contrast, task.weight_of_sum)
+            loss, stored = dense.DenseContrast.of(contrast, task.weight_of_sum)
             known = (
                 None if weight is None else _row_by_row(stored, requested, weight, task.reduction)
             )
-            return Evaluation(stored.loss, known, ())
+            return Evaluation(loss, known, ())
         if contrast.supervised:
             result = _supervised(contrast, requested, weight, task.backend)
         else:
@@ -129,7 +129,7 @@ def weighted_gradients(
     """
     with without_autocast(contrast.query.device):
         if stores_scores(contrast, backend):
-            stored = dense.DenseContrast.of(contrast, None)
+            _, stored = dense.DenseContrast.of(contrast, None)
             return stored.gradients(requested, upstream.to(contrast.dtype).contiguous())
         implementation = module_of(backend)
         if contrast.supervised:

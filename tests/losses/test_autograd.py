@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -126,3 +127,23 @@ def test_results_are_rounded_once(dtype: torch.dtype) -> None:
             assert torch.equal(mine, want.to(dtype))
             mine = autograd.scaled(gradient, upstream, dtype, add=True)
             assert torch.equal(mine, want.sum().to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_loss_is_freed_with_its_last_reference(
+    mode: str, dtype: torch.dtype, backward: bool
+) -> None:
+    # A node of autograd that holds its own result is a cycle that no collector sees.
+    freed: list[str] = []
+    x = torch.randn(N, D, dtype=dtype, requires_grad=True)
+    inner = 2 * x  # its node lives as long as the loss's does
+    weakref.finalize(inner, freed.append, "features")
+    loss = info_nce(inner, torch.randn(N, D, dtype=dtype), **MODES[mode]).sum()
+    if backward:
+        loss.backward()
+    del inner
+    assert not freed
+    del loss
+    assert freed == ["features"]

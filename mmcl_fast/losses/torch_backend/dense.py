@@ -37,7 +37,6 @@ class DenseContrast(NamedTuple):
     """A contrast with its scores.
 
     Attributes:
-        loss: The row losses [N], the mean of both directions if symmetric; or their weighted sum.
         query: [N, D], float32.
         key: [M, D], float32.
         positive: [N, D] or None, the features of positives that are no keys.
@@ -46,7 +45,6 @@ class DenseContrast(NamedTuple):
         native: Scores and statistics.
     """
 
-    loss: Tensor
     query: Tensor
     key: Tensor
     positive: Tensor | None
@@ -55,12 +53,16 @@ class DenseContrast(NamedTuple):
     native: _native.DenseContrast
 
     @classmethod
-    def of(cls, contrast: Contrast, weight: float | None) -> DenseContrast:
-        """From a contrast that `suits`; autograd must not record, and autocast be off.
+    def of(cls, contrast: Contrast, weight: float | None) -> tuple[Tensor, DenseContrast]:
+        """The loss of a contrast that `suits`, and what its gradients need.
+
+        Autograd must not record, and autocast be off. The loss is no attribute, as a node of
+        autograd that held its own result would never be freed.
 
         Args:
             contrast: The problem.
-            weight: The loss is the sum of the row losses times this. None: the row losses.
+            weight: The loss is the sum of the row losses times this. None: the row losses [N], the
+                mean of both directions if symmetric.
         """
         query = _float32(contrast.query)
         key = query if contrast.key is None else _float32(contrast.key)
@@ -95,7 +97,7 @@ class DenseContrast(NamedTuple):
             contrast.symmetric,
             contrast.key is None and not contrast.stopped,
         )
-        return cls(loss, query, key, positive, hard, contrast, native)
+        return loss, cls(query, key, positive, hard, contrast, native)
 
     def gradients(self, requested: Requested, upstream: float | Tensor) -> Gradients:
         """Gradients of sum_i upstream_i loss_i.
