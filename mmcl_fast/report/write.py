@@ -79,11 +79,13 @@ def write_report(store: str | Path, out: str | Path, *, where: Sequence[str] = (
     points = [plan.points[k] for k in table["row"].to_pylist()]
     setting_of = _settings_of(plan, table["row"].to_numpy())
     held = budget(points, int(np.bincount(setting_of[setting_of >= 0]).max()))
-    prepare_directory(out.parent)
     found = gather(store, setting_of, len(points), held.epochs, held.runs)
+    if not any(int(count.sum()) for count in found.counts.values()):
+        raise ConfigError("store: expected rows of the chosen settings, got 0")
     axes = dimensions(table, [axis.names[0] for axis in plan.axes if len(axis.names) == 1])
     content = _content(points, axes, held.epochs.tolist(), found)
     about = facts(store, status, plan, table, axes, held, found)
+    prepare_directory(out.parent)
     text = page(store.resolve().name, about, specification(content), script)
     write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"))
     runs = sum(int(count.sum()) for count in found.counts.values())

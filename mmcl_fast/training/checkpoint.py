@@ -50,7 +50,7 @@ class Checkpoint:
         *,
         metrics: Sequence[str] = (),
     ) -> None:
-        if every is not None and every < 1:
+        if every is not None and (not isinstance(every, int) or every < 1):
             raise ConfigError(f"checkpoint_every: expected an integer >= 1, got {every}")
         if not path.parent.is_dir():
             raise OutputError(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,6 +109,10 @@ class Observers:
                     f"of shape {list(answer.shape)}"
                 )
             return [r for r in runs if answer[r] and not self._recorder.has_stopped(r)]
+        if isinstance(answer, bool | np.bool_ | np.ndarray):
+            raise ConfigError(
+                f'on_epoch: expected "{STOP}", a bool tensor [{len(runs)}] or None, got {answer!r}'
+            )
         return []
 
 
@@ -116,10 +121,10 @@ def _number(name: str, value: object) -> float:
     array = value.detach() if isinstance(value, Tensor) else value
     size = getattr(array, "numel", lambda: getattr(array, "size", 1))()
     try:
-        if size != 1 or isinstance(value, str):
+        if size != 1 or isinstance(value, str | bytes) or np.iscomplexobj(array):  # type: ignore[arg-type]
             raise TypeError
         return float(array)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         shape = f" of shape {list(value.shape)}" if hasattr(value, "shape") else f" {value!r}"
         raise ConfigError(
             f"metrics: expected one number from {name}, got {type(value).__name__}{shape}"

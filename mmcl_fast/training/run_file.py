@@ -62,11 +62,26 @@ def load_run(kind: type[Run], path: Path) -> Run:
             f"run: expected a file of format {FORMAT}, got {metadata.get('format')!r} in "
             f"{str(path)!r}"
         )
-    header: dict[str, Any] = json.loads(metadata["run"])
+    try:
+        return _built(kind, json.loads(metadata["run"]), tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(
+            f"run: expected an undamaged file of Run.save, got {str(path)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _built(kind: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
+    """A run from what its file holds; its curves have one length."""
+    from mmcl_fast.training.recorder import CURVES  # which imports runs, and they this module
+
     weights = [tensors.pop(f"weights_{x}") for x in "ab" if f"weights_{x}" in tensors]
     metrics = unnest("metrics", tensors)
     curves = {name: x for name, x in tensors.items() if not name.startswith("metrics.")}
-    return kind(
+    for name, curve in {**{name: curves[name] for name in CURVES}, **metrics}.items():
+        if curve.dim() != 1 or curve.shape != curves["loss"].shape:
+            raise ValueError(f"{name} has shape {list(curve.shape)}")
+    run: Run = kind(
         config=TrainConfig(**header["config"]),
         **{name: header[name] for name in PLAIN},
         **curves,
@@ -74,6 +89,7 @@ def load_run(kind: type[Run], path: Path) -> Run:
         _weights=tuple(weights) or None,
         _made_with=header["made_with"],
     )
+    return run
 
 
 def made_with(run: Run) -> dict[str, Any]:

@@ -122,6 +122,9 @@ def _tensor(name: str, value: object, shape: tuple[int, ...], cfg: TrainConfig) 
     if isinstance(value, Tensor):
         if value.is_complex():
             raise DataError(f"data.{name}: expected real numbers, got {value.dtype}")
+        if value.is_meta or value.layout != torch.strided:
+            kind = "a meta tensor" if value.is_meta else f"one of layout {value.layout}"
+            raise DataError(f"data.{name}: expected a dense tensor with values, got {kind}")
         tensor = value.detach().to("cpu", dtype)
     else:
         tensor = torch.as_tensor(_array(name, value)).to(dtype)
@@ -145,10 +148,14 @@ def _array(name: str, value: object) -> np.ndarray[Any, Any]:
             f"data.{name}: expected an array, a tensor or a list of numbers, got "
             f"{_kind(value)}{hint}"
         )
+    if np.ma.isMaskedArray(value):  # its mask would be dropped
+        raise DataError(f"data.{name}: expected an array without a mask, got a masked array")
     try:
         array = np.asarray(value)
     except ValueError:
         raise DataError(f"data.{name}: expected rows of one length, got a ragged list") from None
+    except (TypeError, RuntimeError) as error:  # a list of tensors that NumPy cannot take
+        raise DataError(f"data.{name}: expected numbers, got a list ({error})") from None
     if array.dtype.kind not in "fiub":
         raise DataError(f"data.{name}: expected real numbers, got an array of {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:

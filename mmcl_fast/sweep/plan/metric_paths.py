@@ -85,9 +85,10 @@ def _imported(path: str) -> Metric:
         found: Any = import_module(match[1])
         for part in match[2].split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the user's: anything may happen
         raise ConfigError(
-            f"metric: expected a function that can be imported, got {path!r} ({error})"
+            f"metric: expected a function that can be imported, got {path!r} "
+            f"({type(error).__name__}: {error})"
         ) from error
     if not callable(found):
         raise ConfigError(f"metric: expected a function, got {path!r}, a {type(found).__name__}")
