@@ -109,10 +109,6 @@ class Observers:
                     f"of shape {list(answer.shape)}"
                 )
             return [r for r in runs if answer[r] and not self._recorder.has_stopped(r)]
-        if isinstance(answer, bool | np.bool_ | np.ndarray):
-            raise ConfigError(
-                f'on_epoch: expected "{STOP}", a bool tensor [{len(runs)}] or None, got {answer!r}'
-            )
         return []
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmcl_fast.training.run import Run
 
 FORMAT = "mmcl-run-1"
+_CURVES = {"loss", "ood_accuracy", "signal", "noise"}  # one value an epoch, as metrics have
 PLAIN = ("status", "diverged_at", "stopped_at", "coefficient_epochs")
 
 
@@ -73,13 +74,12 @@ def load_run(kind: type[Run], path: Path) -> Run:
 
 def _built(kind: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     """A run from what its file holds; its curves have one length."""
-    from mmcl_fast.training.recorder import CURVES  # which imports runs, and they this module
-
     weights = [tensors.pop(f"weights_{x}") for x in "ab" if f"weights_{x}" in tensors]
     metrics = unnest("metrics", tensors)
     curves = {name: x for name, x in tensors.items() if not name.startswith("metrics.")}
-    for name, curve in {**{name: curves[name] for name in CURVES}, **metrics}.items():
-        if curve.dim() != 1 or curve.shape != curves["loss"].shape:
+    epochs = curves["loss"].shape[:1]
+    for name, curve in {**curves, **metrics}.items():
+        if name in _CURVES | metrics.keys() and curve.shape != epochs:
             raise ValueError(f"{name} has shape {list(curve.shape)}")
     run: Run = kind(
         config=TrainConfig(**header["config"]),

@@ -61,12 +61,6 @@ def test_a_metric_that_is_no_real_number(value: Any) -> None:
         train(TINY, metrics={"own": lambda state: value})
 
 
-@pytest.mark.parametrize("answer", [True, np.True_, np.array([True])])
-def test_an_end_in_another_form(answer: Any) -> None:
-    with pytest.raises(ConfigError, match='on_epoch: expected "stop", a bool tensor'):
-        train(TINY, on_epoch=lambda info: answer)
-
-
 def test_half_an_epoch_between_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"checkpoint_every: expected an integer >= 1, got 1\.5"):
         train(TINY, checkpoint=tmp_path / "c", checkpoint_every=1.5)  # type: ignore[arg-type]
