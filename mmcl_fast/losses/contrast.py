@@ -10,11 +10,13 @@ s_ij = <q_i, k_j> / temperature and the negatives N(i):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mmcl_fast.losses.unit_rows import unit_rows
 
 Form = Literal["softmax", "decoupled", "sigmoid"]
 
@@ -50,6 +52,9 @@ class Contrast:
             a query without a positive has loss 0.
         smoothing: In 0 .. 1: this share of the target is spread over the positive and the
             negatives. "softmax" only.
+        second: [B, D] or None: the queries are the rows of `query`, then these; `key` is None.
+        inverse: `temperature` holds its inverse, a scale.
+        normalised: The queries are divided by their norms; with `second` only.
     """
 
     query: Tensor
@@ -68,6 +73,35 @@ class Contrast:
     extra: int = 0
     supervised: bool = False
     smoothing: float = 0.0
+    second: Tensor | None = None
+    inverse: bool = False
+    normalised: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of queries, N."""
+        second = 0 if self.second is None else self.second.shape[0]
+        return self.query.shape[0] + second
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is neither a second part of the queries nor a scale."""
+        return self.second is None and not self.inverse
+
+    def plain(self) -> Contrast:
+        """The same with all queries in one tensor, and a temperature; autograd records this."""
+        if self.is_plain:
+            return self
+        query, temperature = self.query, self.temperature
+        if self.second is not None:
+            query = torch.cat([query, self.second])
+        if self.normalised:
+            query = unit_rows(query)
+        if self.inverse:
+            temperature = temperature.reciprocal()
+        return replace(
+            self, query=query, temperature=temperature, second=None, inverse=False, normalised=False
+        )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mmcl_fast.environment import triton_interpreted
 from mmcl_fast.losses.backends import Problem, choose
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.evaluation import Reduction
@@ -24,9 +25,12 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
     Returns: A scalar, or [N] if `reduction` is "none".
     """
     query = contrast.query
-    rows, features = query.shape
+    # What the table answers, without the time of asking it, which counts in a small batch.
+    if backend == "auto" and query.is_cpu and not triton_interpreted():
+        return contrast_loss(contrast, reduction, "torch")
+    rows = contrast.rows
     columns = rows if contrast.key is None else contrast.key.shape[0]
-    problem = Problem(rows, columns, features, query.dtype, query.device)
+    problem = Problem(rows, columns, query.shape[1], query.dtype, query.device)
     return contrast_loss(contrast, reduction, choose(backend, problem).name)
 
 

@@ -40,7 +40,7 @@ class Task(NamedTuple):
     @property
     def weight(self) -> float:
         """Of each row's loss in the reduced loss."""
-        return 1.0 / max(1, self.contrast.query.shape[0]) if self.reduction == "mean" else 1.0
+        return 1.0 / max(1, self.contrast.rows) if self.reduction == "mean" else 1.0
 
     @property
     def weight_of_sum(self) -> float | None:

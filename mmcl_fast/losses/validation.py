@@ -61,7 +61,8 @@ def check_tensors(query: Tensor, key: Tensor, *, reduction: str) -> None:
         ValueError: Rank, sizes or devices.
     """
     check_features("query", query)
-    check_like_query("key", key, query)
+    if key is not query:
+        check_like_query("key", key, query)
     if reduction == "mean" and query.shape[0] == 0:
         raise ValueError('query: expected at least 1 row with reduction="mean", got 0')
 
