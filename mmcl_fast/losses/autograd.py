@@ -138,12 +138,16 @@ def _stored_gradients(
     if torch._C._is_any_autocast_enabled():
         with without_autocast(upstream.device):
             return _stored_gradients(task, stored, upstream)
+    if task.deferred:
+        rows = upstream.detach().float().contiguous()
+        return rounded(stored.gradients(task.requested, rows), None, task.inputs)
+    weight: float | Tensor = task.weight
+    if task.reduction == "none":
+        weight = stored.query.new_full(stored.query.shape[:1], task.weight)
+    result = stored.gradients(task.requested, weight)
     # Scores are stored on a CPU only, where a value costs nothing to read.
-    if upstream.dim():
-        weights: float | Tensor = upstream.detach().float().contiguous()
-    else:
-        weights = upstream.item() * task.weight
-    return rounded(stored.gradients(task.requested, weights), None, task.inputs)
+    one = not upstream.dim() and upstream.item() == 1.0
+    return rounded(result, None if one else upstream, task.inputs)
 
 
 def _recomputed(

@@ -143,6 +143,17 @@ def choose(choice: str, problem: Problem) -> Backend:
     raise BackendUnavailableError("; ".join(reasons))
 
 
+def name_for(choice: str, contrast: Contrast) -> str:
+    """Name of the backend that runs a contrast; arguments and errors as for `choose`."""
+    query = contrast.query
+    # What the table answers, without the time of asking it, which counts in a small batch.
+    if choice == "auto" and query.is_cpu and not triton_interpreted():
+        return "torch"
+    rows = contrast.rows
+    columns = rows if contrast.key is None else contrast.key.shape[0]
+    return choose(choice, Problem(rows, columns, query.shape[1], query.dtype, query.device)).name
+
+
 def module_of(name: str) -> Implementation:
     """The module of a backend that was chosen, imported on first use."""
     return cast(Implementation, import_module(BACKENDS[name].module))
@@ -157,4 +168,5 @@ __all__ = [
     "check_name",
     "choose",
     "module_of",
+    "name_for",
 ]

@@ -92,10 +92,8 @@ def scale_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tens
     """
     value = _value(name, scale)
     if value is not None and not _LEAST <= value <= _MOST:
-        raise ValueError(
-            f"{name}: expected a finite number > 0 with an inverse that float32 can hold, "
-            f"got {value}"
-        )
+        limits = "" if not 0 < value < math.inf else " with an inverse that float32 can hold"
+        raise ValueError(f"{name}: expected a finite number > 0{limits}, got {value}")
     if not isinstance(scale, Tensor):
         return float(scale)
     double = torch.float64 in (scale.dtype, features.dtype)
