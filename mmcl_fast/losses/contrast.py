@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mmcl_fast.losses.pairwise import Pairwise
+
 Form = Literal["softmax", "decoupled", "sigmoid"]
 
 
@@ -46,10 +48,13 @@ class Contrast:
         exclude_self: Row i is no negative of query i.
         extra: Number of keys, the last ones, that are negatives of every query.
         supervised: Every key of the query's label is a positive, and s_i+ the mean of their scores:
-            `labels` tells positives, and every key is a negative. "decoupled" only, one direction;
-            a query without a positive has loss 0.
+            `labels` tells positives, and every key is a negative. Or the targets of `pairwise` are
+            the positives, without `labels`, and a row's loss counts as often as their shares say.
+            "decoupled" only, one direction; a query without a positive has loss 0.
         smoothing: In 0 .. 1: this share of the target is spread over the positive and the
             negatives. "softmax" only.
+        pairwise: Targets over several keys, and pairs that take no part; the positive always does.
+            With exclusions `key` is given.
     """
 
     query: Tensor
@@ -68,6 +73,7 @@ class Contrast:
     extra: int = 0
     supervised: bool = False
     smoothing: float = 0.0
+    pairwise: Pairwise | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -26,7 +26,8 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
     query = contrast.query
     rows, features = query.shape
     columns = rows if contrast.key is None else contrast.key.shape[0]
-    problem = Problem(rows, columns, features, query.dtype, query.device)
+    pairs = contrast.pairwise is not None and contrast.pairwise.excluded is not None
+    problem = Problem(rows, columns, features, query.dtype, query.device, pairs)
     return contrast_loss(contrast, reduction, choose(backend, problem).name)
 
 
