@@ -10,10 +10,12 @@ from torch import Tensor
 from mmcl_fast.losses.contrast import Contrast, padding_after
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.evaluation import Reduction
+from mmcl_fast.losses.key_bias import with_key_bias
 from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.pair_validation import (
     Pairs,
     are_several,
+    check_key_bias,
     check_weight,
     checked_pairs,
 )
@@ -46,6 +48,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     targets: Pairs | None = None,
     positive_key: Tensor | None = None,
     exclude_mask: Pairs | None = None,
+    key_bias: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
     hard_negative_counts: Tensor | None = None,
@@ -86,7 +89,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             on another device is not read, as that would wait for the device: if it is not positive
             the loss is without meaning.
         symmetric: Half the sum of both directions, query to key and key to query. Needs M = N and
-            no `positive`, `targets`, `positive_key`, `exclude_self`, `extra_negatives`,
+            no `positive`, `targets`, `positive_key`, `exclude_self`, `key_bias`, `extra_negatives`,
             `hard_negatives`. The positives and exclusions of key j are the queries of column j of
             the masks.
         labels: [N], integer, bool or floating: the label of each query. Used by "other_label" only.
@@ -111,6 +114,10 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         exclude_mask: bool [N, M], or a function of blocks as above: pairs that take no part, as
             suspected false negatives. A positive takes part whatever the mask says of it, and so do
             `extra_negatives` and `hard_negatives`.
+        key_bias: [M], floating, finite: added to the scores of each key, s_ij = <q_i, k_j> / T +
+            b_j; for items drawn with probability p_j as negatives -log p_j (the logQ correction).
+            `positive_key`, `extra_negatives` and `hard_negatives` have none. A tensor that requires
+            a gradient receives one. Half features are widened to float32 with it.
         extra_negatives: [K, D], same dtype and device: negatives of every query, whatever labels.
         hard_negatives: [N, K, D], same dtype and device: K further negatives of each query.
         hard_negative_counts: [N], int64, in 0 .. K, same device: query i has its first
@@ -118,7 +125,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             influence or gradient. Checked on a CPU only, as that would wait for a device, and not
             while a compiler traces: elsewhere a count below 0 is 0, and one above K is K.
         stop_gradient: "key": no gradient reaches whichever tensor plays the key in a direction, nor
-            `positive_key`, `extra_negatives`, `hard_negatives`. None: all gradients.
+            `positive_key`, `key_bias`, `extra_negatives`, `hard_negatives`. None: all gradients.
         label_smoothing: In 0 .. 1: this share of the target is spread evenly over the positive and
             the negatives, as in `torch.nn.functional.cross_entropy`. Not with several positives,
             whose `targets` can say the same, nor with `exclude_mask`.
@@ -198,6 +205,12 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     if weight is not None:
         check_weight(weight, query, reduction=reduction)
     pair = check_labels(query, key, labels, key_labels, negatives=negatives)
+    if key_bias is not None:
+        check_key_bias(key_bias, key, symmetric=symmetric)
+        scale = scalar(temperature, query)
+        query, key, (positive_key, extra_negatives, hard_negatives) = with_key_bias(
+            query, key, key_bias, scale, (positive_key, extra_negatives, hard_negatives)
+        )
     stopped = stop_gradient == "key"
     same_rows = query is key and extra_negatives is None and hard_negatives is None
     if extra_negatives is not None:

@@ -1,4 +1,4 @@
-"""Checks of what a user says of single pairs: several positives, targets, exclusions, weights."""
+"""Checks of what a user says of single pairs, rows and keys: positives, exclusions, weights."""
 
 from __future__ import annotations
 
@@ -98,22 +98,47 @@ def check_weight(weight: object, query: Tensor, *, reduction: str) -> None:
         TypeError: Not a tensor, or its dtype.
         ValueError: Size, device or values (read on a CPU only).
     """
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
-    if not weight.is_floating_point():
-        raise TypeError(f"weight: expected a floating tensor, got {_name(weight.dtype)}")
-    if weight.shape != query.shape[:1]:
-        raise ValueError(
-            f"weight: expected shape [{query.shape[0]}], one number a query, "
-            f"got {list(weight.shape)}"
-        )
-    _check_device("weight", weight, query)
+    weight = _check_numbers("weight", weight, query, "query")
     if not is_readable(weight) or not weight.shape[0]:
         return
     if not bool((weight >= 0).all()):
         raise ValueError(f"weight: expected numbers >= 0, got {weight.detach().min().item()}")
     if reduction == "mean" and not bool((weight > 0).any()):
         raise ValueError('weight: expected a positive sum with reduction="mean", got 0.0')
+
+
+def check_key_bias(key_bias: object, key: Tensor, *, symmetric: bool) -> None:
+    """A finite number for each key [M, D].
+
+    Raises:
+        TypeError: Not a tensor, or its dtype.
+        ValueError: Size, device, values (read on a CPU only), or given with `symmetric`.
+    """
+    numbers = _check_numbers("key_bias", key_bias, key, "key")
+    if symmetric:
+        raise ValueError(
+            "key_bias: expected None with symmetric=True (average two calls, each with the biases "
+            "of its keys), got a tensor"
+        )
+    if is_readable(numbers) and not bool(numbers.isfinite().all()):
+        bad = numbers.detach()[~numbers.isfinite()][0].item()
+        raise ValueError(
+            f"key_bias: expected finite numbers (exclude_mask leaves keys out), got {bad}"
+        )
+
+
+def _check_numbers(name: str, x: object, rows: Tensor, owner: str) -> Tensor:
+    """A floating number for each of some rows."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating tensor, got {_name(x.dtype)}")
+    if x.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{name}: expected shape [{rows.shape[0]}], one number a {owner}, got {list(x.shape)}"
+        )
+    _check_device(name, x, rows)
+    return x
 
 
 def _row_numbers(positive: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -190,4 +215,4 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-__all__ = ["Pairs", "are_several", "check_weight", "checked_pairs"]
+__all__ = ["Pairs", "are_several", "check_key_bias", "check_weight", "checked_pairs"]

@@ -24,6 +24,7 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
     targets: Pairs | None = None,
     positive_key: Tensor | None = None,
     exclude_mask: Pairs | None = None,
+    key_bias: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
     hard_negative_counts: Tensor | None = None,
@@ -49,8 +50,8 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
         loss_i = sum_j p_ij (log sum_{k in A(i)} e^{s_ik} - s_ij)
 
     A(i) are the keys with a share, and N(i). Row i of `key` is in neither if `exclude_self`. A
-    query without positives has loss 0. The mean is that of the rows, or with `weight` w the sum of
-    w_i loss_i over the sum of w_i.
+    query without positives has loss 0. The scores of key j have `key_bias[j]` added. The mean is
+    that of the rows, or with `weight` w the sum of w_i loss_i over the sum of w_i.
 
     Source: cross-entropy with probabilities as targets; for positives Khosla et al. 2020,
     Supervised Contrastive Learning, equation (2).
@@ -86,6 +87,7 @@ def info_nce(  # noqa: PLR0913 - the arguments of the public loss
         exclude_self=exclude_self,
         shares=shares,
         excluded=excluded,
+        key_bias=key_bias if key_bias is None else as_key(key_bias),
         positive=positive,
         positive_key=None if positive_key is None else as_key(positive_key),
         extra_negatives=None if extra_negatives is None else as_key(extra_negatives),
@@ -125,6 +127,7 @@ def one_direction(  # noqa: PLR0913 - as above
     exclude_self: bool = False,
     shares: Tensor | None = None,
     excluded: Tensor | None = None,
+    key_bias: Tensor | None = None,
     positive: Tensor | None = None,
     positive_key: Tensor | None = None,
     extra_negatives: Tensor | None = None,
@@ -138,6 +141,8 @@ def one_direction(  # noqa: PLR0913 - as above
     """
     n, m = len(query), len(key)
     scores = query @ key.T / temperature
+    if key_bias is not None:
+        scores = scores + key_bias
     allowed = torch.ones(n, m, dtype=torch.bool, device=query.device)
     if labels is not None and key_labels is not None:
         allowed = labels.unsqueeze(1) != key_labels.unsqueeze(0)

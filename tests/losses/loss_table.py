@@ -107,7 +107,7 @@ LOSSES: dict[str, Pair] = {
     ),
     "targets": _both(
         lambda m, x, y, t: m.info_nce(
-            x, y, temperature=t, targets=SHARES, extra_negatives=y[:3] + 0.5,
+            x, y, temperature=t, targets=SHARES, key_bias=y[:, 0], extra_negatives=y[:3] + 0.5,
             hard_negatives=torch.stack([x.roll(1, 0), y.roll(2, 0)], dim=1),
         )
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.functional import hessian
 from torch.nn.functional import cross_entropy, normalize
 
 from mmcl_fast import reference
@@ -38,6 +39,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     more: bool = False  # extra and hard negatives
     weighted: bool = False
+    bias: bool = False  # of the keys, differentiable
     same: bool = False  # query and key are one tensor
 
 
@@ -74,6 +76,11 @@ CASES = [
     Case("weight", "", "the weighted mean", 45, 45, weighted=True),
     Case("weight_both", "", "in both directions, summed", 45, 45,
          options=BOTH | {"reduction": "sum"}, weighted=True),
+    Case("bias", "", "of the positive, too", bias=True),
+    Case("bias_more", "shares exclude", "negatives without a bias", bias=True, more=True),
+    Case("bias_stopped", "", "the temperature's gradient is whole, the bias has none", bias=True,
+         options={"stop_gradient": "key"}),
+    Case("bias_smoothed", "", "of every candidate", bias=True, options={"label_smoothing": 0.2}),
     Case("same", "mask", "one tensor, each row without itself: symmetric blocks", 45, 45, same=True,
          options={"exclude_self": True}),
     Case("same_blocks", "mask", "squares and rectangles", 1100, 1100, 8, same=True,
@@ -94,6 +101,8 @@ def make(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, A
         tensors["hard_negatives"] = normalize(torch.randn(case.n, 3, case.d, generator=g)).to(dtype)
     if case.same:
         del tensors["key"]
+    if case.bias:
+        tensors["key_bias"] = torch.linspace(-3, 2, case.m)
     tensors["temperature"] = torch.tensor(0.2)
     few, some, share = torch.rand(3, case.n, case.m, generator=g)
     options = dict(case.options)
@@ -191,6 +200,16 @@ def test_the_weighted_mean_is_that_of_cross_entropy_with_weights() -> None:
     rows = info_nce(X, Y, temperature=0.3, reduction="none")
     (found,) = torch.autograd.grad(mine, weight)
     torch.testing.assert_close(found, ((rows - mine) / weight.sum()).detach())
+
+
+def test_key_bias_twice_differentiated() -> None:
+    bias = torch.linspace(-1, 2, 12, dtype=torch.float64)
+    temperature = torch.tensor(0.3, dtype=torch.float64)
+    found, exact = (
+        hessian(lambda t, m=m: m(X, Y, key_bias=bias * t, temperature=t), temperature)
+        for m in (info_nce, reference.info_nce)
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-11, atol=0)
 
 
 def test_one_positive_of_several_is_the_one_positive() -> None:
@@ -299,8 +318,8 @@ def test_triton_refuses_exclusions_by_name_and_takes_several_positives(
 def test_the_module_passes_them_on() -> None:
     options = {"positive_mask": SAME, "exclude_mask": ~SAME, "weight": torch.linspace(0, 1, 12)}
     assert torch.equal(InfoNCELoss()(X, Y, **options), info_nce(X, Y, **options))
-    shares = SAME.float()
-    assert torch.equal(InfoNCELoss()(X, Y, targets=shares), info_nce(X, Y, targets=shares))
+    options = {"targets": SAME.float(), "key_bias": torch.linspace(0, 1, 12)}
+    assert torch.equal(InfoNCELoss()(X, Y, **options), info_nce(X, Y, **options))
 
 
 MASK = "expected shape [12, 12], a value for each query and key, got [12, 11]"
@@ -351,6 +370,12 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"weight": -torch.ones(12)}, "weight: expected numbers >= 0, got -1.0"),
     (ValueError, {"weight": torch.zeros(12)}, "weight: expected a positive sum with "
      "reduction=\"mean\", got 0.0"),
+    (ValueError, {"key_bias": torch.ones(11)}, "key_bias: expected shape [12], one number a key, "
+     "got [11]"),
+    (ValueError, {"key_bias": torch.full((12,), -torch.inf)}, "key_bias: expected finite numbers "
+     "(exclude_mask leaves keys out), got -inf"),
+    (ValueError, {"key_bias": torch.ones(12), "symmetric": True}, "key_bias: expected None with "
+     "symmetric=True (average two calls, each with the biases of its keys), got a tensor"),
     (TypeError, {"exclude_mask": lambda r, c: 3}, "exclude_mask: expected a bool tensor [12, 12] "
      "of its function, got int"),
     (TypeError, {"positive_mask": lambda r, c: r[:, None] * c}, "positive_mask: expected a bool "
