@@ -132,14 +132,11 @@ def weighted_gradients(
         if stores_scores(contrast, backend):
             _, stored = dense.DenseContrast.of(contrast, None)
             return stored.gradients(requested, upstream.to(contrast.dtype).contiguous())
-        implementation = module_of(backend)
         if contrast.supervised:
-            means = _means(contrast)
-            result = implementation.contrast_backward(
-                means.base(), means.requested(requested), statistics, means.weighted(upstream)
-            )
-            return means.onto_keys(result, requested)
-        result = implementation.contrast_backward(_plain(contrast), requested, statistics, upstream)
+            return _supervised_gradients(_means(contrast), requested, statistics, upstream, backend)
+        result = module_of(backend).contrast_backward(
+            _plain(contrast), requested, statistics, upstream
+        )
         if contrast.smoothing:
             result = result.plus(smoothing_gradients(contrast, requested, upstream))
         return result
@@ -162,16 +159,27 @@ def _supervised(
     contrast: Contrast, requested: Requested, weight: float | None, backend: str
 ) -> Forward:
     means = _means(contrast)
-    implementation = module_of(backend)
     # A query without positives has no loss, so queries are weighted one by one.
-    result = implementation.contrast_forward(means.base(), means.requested(requested), None)
+    result = module_of(backend).contrast_forward(means.base(), means.requested(requested), None)
     losses = means.weighted(result.losses)
     total = None
     if weight is not None and any(requested):
-        total = weighted_gradients(
-            contrast, requested, result.statistics, torch.full_like(losses, weight), backend
-        )
+        rows = torch.full_like(losses, weight)
+        total = _supervised_gradients(means, requested, result.statistics, rows, backend)
     return Forward(losses, total, result.statistics)
+
+
+def _supervised_gradients(
+    means: ClassMeans | TargetMeans,
+    requested: Requested,
+    statistics: tuple[Tensor, ...],
+    upstream: Tensor,
+    backend: str,
+) -> Gradients:
+    result = module_of(backend).contrast_backward(
+        means.base(), means.requested(requested), statistics, means.weighted(upstream)
+    )
+    return means.onto_keys(result, requested)
 
 
 def _means(contrast: Contrast) -> ClassMeans | TargetMeans:

@@ -44,8 +44,8 @@ class TargetMeans:
                 at, shares, mass[part] = listed
                 mean[part] = torch.bmm(shares[:, None], wide[at])[:, 0]
             else:
-                shares, mass[part] = target_shares(contrast, part)
-                mean[part] = shares @ wide
+                values, total, mass[part] = _values(contrast, part)
+                mean[part] = (values @ wide).div_(total[:, None])
         return cls(contrast, mean, mass)
 
     def base(self) -> Contrast:
@@ -81,8 +81,8 @@ class TargetMeans:
                 addends = shares[:, :, None] * of_mean[part, None]
                 add_rows(regular, at.flatten(), addends.flatten(0, 1))
             else:
-                shares, _ = target_shares(contrast, part)
-                regular.addmm_(shares.T, of_mean[part])
+                values, total, _ = _values(contrast, part)
+                regular.addmm_(values.T, of_mean[part] / total[:, None])
         return gradients
 
 
@@ -92,15 +92,21 @@ def target_shares(contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor]:
     Returns: [r, M], in `Contrast.dtype`, whose rows sum to 1, or to 0 without a target; and the sum
         of each row as it was given [r], or for positives 1 or 0.
     """
+    values, total, mass = _values(contrast, rows)
+    return values.div_(total[:, None]), mass
+
+
+def _values(contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Values [r, M] that are shares after division by the second result [r]; and masses [r]."""
     assert contrast.pairwise is not None
     columns = _regular_keys(contrast).shape[0]
     given = contrast.pairwise.target_block(rows, slice(0, columns), contrast.query.device)
-    shares = given.to(contrast.dtype, copy=True)
+    values = given.to(contrast.dtype, copy=True)
     if contrast.exclude_self:
-        shares.diagonal(rows.start).zero_()
-    total = shares.sum(dim=1)
+        values.diagonal(rows.start).zero_()
+    total = values.sum(dim=1)
     mass = total if given.is_floating_point() else (total > 0).to(total.dtype)
-    return shares.div_(torch.where(total > 0, total, 1.0)[:, None]), mass
+    return values, torch.where(total > 0, total, 1.0), mass
 
 
 def _listed(contrast: Contrast, rows: slice) -> tuple[Tensor, Tensor, Tensor] | None:
