@@ -83,7 +83,8 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"stop_gradient": True}, "stop_gradient: expected None | 'key', got True"),
     (ValueError, {"reduction": "avg"}, "reduction: expected 'mean' | 'sum' | 'none', got 'avg'"),
     (ValueError, {"exclude_self": True}, "exclude_self: expected False without positive, "
-     "positive_mask, targets or positive_key, as row i of key is then the positive of query i, got True"),
+     "positive_mask, targets or positive_key, as row i of key is then the positive of query i, "
+     "got True"),
     (TypeError, {"exclude_self": 1, "positive_key": X}, "exclude_self: expected a bool, got int"),
     (ValueError, {"positive": L4, "positive_key": X}, "positive: expected None beside positive_key,"
      " got a tensor"),
