@@ -148,7 +148,9 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         BackendUnavailableError: The named backend cannot run this; the message says why.
 
     Numerics: Scores and sums in float32 (float64 for float64 input) under autocast too; safe at any
-        temperature. Same bits on every run. It can be differentiated twice, the inner time in
+        temperature. Each gradient is rounded once; with several positives and `symmetric` that of
+        each direction is. A loss of several positives near 0 has the absolute error of its scores.
+        Same bits on every run. It can be differentiated twice, the inner time in
         reverse mode (`mmcl_fast/losses/second_derivatives.py`), once in forward mode, and once
         compiled. Tests: tests/losses/test_info_nce.py.
 
