@@ -113,7 +113,10 @@ class Pairwise:
         inside = (listed >= columns.start) & (listed < columns.stop)
         at = torch.where(inside, listed - columns.start, width)
         counts = at.new_zeros(at.shape[0], width + 1)
-        return counts.scatter_add_(1, at, torch.ones_like(at))[:, :width]
+        # Unlike scatter_add_, allowed on every device where torch must be deterministic.
+        row = torch.arange(at.shape[0], device=at.device)[:, None].expand_as(at)
+        counts.index_put_((row, at), torch.ones_like(at), accumulate=True)
+        return counts[:, :width]
 
     def excluded_block(self, rows: slice, columns: slice, device: torch.device) -> Tensor | None:
         """Which pairs of a block take no part, bool [r, c]; None: there are no exclusions."""
