@@ -239,6 +239,15 @@ def test_equal_labels_excluded_are_the_negatives_of_the_other_label() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
+def test_exclusions_of_keys_beside_features_of_positives() -> None:
+    options = {"positive_key": X + Y, "exclude_mask": SAME, "temperature": 0.3}
+    found, exact = (value_and_grads(partial(m, key=Y, **options), {"query": X}) for m in (
+        info_nce, reference.info_nce
+    ))  # fmt: skip
+    for name, expected in exact.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_logits_of_a_thousand(dtype: torch.dtype) -> None:
     x, y = (normalize(z, dim=1).to(dtype) for z in (X, Y))
