@@ -47,7 +47,8 @@ def needs_custom_op(contrast: Contrast) -> bool:
     if c.query.is_meta:
         return True
     tensors = c.query, c.key, c.temperature, c.positive_key, c.hard, c.bias, c.positive, c.second
-    for x in (*tensors, c.hard_counts, *(c.labels or ())):
+    pairs = () if c.pairwise is None else c.pairwise.given()
+    for x in (*tensors, c.hard_counts, *(c.labels or ()), *pairs):
         if x is not None and type(x) is not Tensor and type(x) is not Parameter:
             return True
     return False

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mmcl_fast.losses.pairwise import Pairwise
 from mmcl_fast.losses.unit_rows import unit_rows
 
 Form = Literal["softmax", "decoupled", "sigmoid"]
@@ -48,13 +49,16 @@ class Contrast:
         exclude_self: Row i is no negative of query i.
         extra: Number of keys, the last ones, that are negatives of every query.
         supervised: Every key of the query's label is a positive, and s_i+ the mean of their scores:
-            `labels` tells positives, and every key is a negative. "decoupled" only, one direction;
-            a query without a positive has loss 0.
+            `labels` tells positives, and every key is a negative. Or the targets of `pairwise` are
+            the positives, without `labels`, and a row's loss counts as often as their shares say.
+            "decoupled" only, one direction; a query without a positive has loss 0.
         smoothing: In 0 .. 1: this share of the target is spread over the positive and the
             negatives. "softmax" only.
         second: [B, D] or None: the queries are the rows of `query`, then these; `key` is None.
         inverse: `temperature` holds its inverse, a scale.
         normalised: The queries are divided by their norms; with `second` only.
+        pairwise: Targets over several keys, and pairs that take no part; the positive always does.
+            With exclusions `key` is given.
     """
 
     query: Tensor
@@ -73,6 +77,7 @@ class Contrast:
     extra: int = 0
     supervised: bool = False
     smoothing: float = 0.0
+    pairwise: Pairwise | None = None
     second: Tensor | None = None
     inverse: bool = False
     normalised: bool = False
@@ -85,7 +90,7 @@ class Contrast:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is neither a second part of the queries nor a scale."""
+        """Whether all queries are in one tensor as they are, and the temperature is one."""
         return self.second is None and not self.inverse
 
     def plain(self) -> Contrast:

@@ -24,7 +24,7 @@ _NAN = 0x7FF8 << 48  # bits from which on a float64 is not a number
 def suits(contrast: Contrast) -> bool:
     """Whether all scores of a contrast are to be stored."""
     query, hard = contrast.query, contrast.hard
-    if not query.is_cpu or query.dtype == torch.float64:
+    if not query.is_cpu or query.dtype == torch.float64 or contrast.pairwise is not None:
         return False
     if contrast.normalised and query.dtype != torch.float32:
         return False  # unit rows are rounded to the features' dtype
