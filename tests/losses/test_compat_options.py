@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -93,6 +94,27 @@ def paired(query: Tensor, keys: Tensor) -> Tensor:
     return compat.InfoNCE(negative_mode="paired")(query, Y, keys)
 
 
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_sup_contrast_with_a_mask(mode: Literal["all", "one"]) -> None:
+    """The formula of SupContrast's paper, over all scores, with an asymmetric mask."""
+    b, v = 6, 2
+    views = torch.randn(b, v, 4, generator=G, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(b, b, generator=G) < 0.4
+    mask[0] = False  # example 0 has no positive
+    rows = views.transpose(0, 1).reshape(v * b, 4)
+    anchors = v if mode == "all" else 1
+    scores = rows[: anchors * b] @ rows.T / 0.3
+    others = ~torch.eye(v * b, dtype=torch.bool)[: anchors * b]
+    positives = mask.repeat(anchors, v) & others
+    log_share = scores - torch.logsumexp(scores.masked_fill(~others, -torch.inf), 1, keepdim=True)
+    each = -(log_share * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
+    (expected,) = torch.autograd.grad(each.mean() * 0.3 / 0.07, views)
+    value = compat.SupConLoss(0.3, mode)(views, mask=mask.float())
+    (found,) = torch.autograd.grad(value, views)
+    torch.testing.assert_close(value, each.mean() * 0.3 / 0.07)
+    torch.testing.assert_close(found, expected)
+
+
 TALL, WIDE = torch.randn(6, 3, generator=G), torch.randn(5, 4, generator=G)
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: compat.InfoNCE()(X, WIDE), "positive_key: expected 3 features as in query, got 4"),
@@ -118,6 +140,9 @@ WRONG: list[tuple[Callable[[], object], str]] = [
      "got 5"),
     (lambda: compat.cal_inf_loss(X, Y, torch.arange(4)), "labels: expected int64 [5], one row of k "
      "for each of q, got int64 [4]"),
+    (lambda: compat.SupConLoss()(VIEWS, mask=torch.eye(4)), "mask: expected [5, 5], got [4, 4]"),
+    (lambda: compat.SupConLoss()(VIEWS, torch.arange(5), torch.eye(5)), "labels: expected None "
+     "beside mask, got labels"),
     (lambda: compat.SupConLoss()(VIEWS, [0, 1, 2, 3, 4]), "labels: expected a tensor, got list"),
     (lambda: compat.ClipLoss()(X, Y, 1.0, torch.ones(4)), "logit_bias: expected one element or "
      "[5], one number for each text, got shape [4]"),

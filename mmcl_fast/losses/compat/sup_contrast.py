@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmcl_fast.losses.compat.inputs import check_features
 from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
+from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.family import sup_con
 from mmcl_fast.losses.validation import check_temperature
 
@@ -17,7 +18,7 @@ class SupConLoss(LossModule):
     """SupContrast's `SupConLoss`: `sup_con` over all views, times temperature / base_temperature.
 
     Differs: an anchor without a positive has loss 0 (there: NaN); the sum of exponentials is not
-    raised by 1e-9; no `mask`, as positives are found by label here.
+    raised by 1e-9; a `mask` says yes or no.
 
     Args:
         temperature: Dimensionless, > 0; a number or a tensor of one element. An `nn.Parameter`
@@ -62,22 +63,22 @@ class SupConLoss(LossModule):
             features: [B, V, D], V views of each example, normalised by the caller; more axes are
                 joined with D.
             labels: [B] or [B, 1]. None: the views of one example are each other's only positives.
-            mask: None.
+            mask: [B, B], of 0 and 1: entry (i, j) says whether example j is of the class of i. It
+                may be asymmetric. Instead of labels; it is stored for all views, [V * B, V * B].
 
         Returns: A scalar.
 
         Raises:
-            TypeError, ValueError: As for `sup_con`; a `mask`.
+            TypeError, ValueError: As for `sup_con`; labels and a mask; another shape.
         """
-        if mask is not None:
-            raise ValueError(
-                "mask: expected None, got a tensor: positives are rows of equal label here, give "
-                "labels"
-            )
         if isinstance(features, Tensor) and features.dim() > 3:
             features = features.flatten(start_dim=2)
         check_features("features", features, rank=3)
         b, v, _ = features.shape
+        if mask is not None:
+            if labels is not None:
+                raise ValueError("labels: expected None beside mask, got labels")
+            return self._masked(features, mask)
         if labels is None:
             labels = torch.arange(b, device=features.device)
         elif not isinstance(labels, Tensor):
@@ -100,6 +101,28 @@ class SupConLoss(LossModule):
                 temperature=temperature,
                 backend=self.backend,
             )
+        return self._scaled(loss, temperature)
+
+    def _masked(self, features: Tensor, mask: Tensor) -> Tensor:
+        b, v, _ = features.shape
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
+        if mask.shape != (b, b):
+            raise ValueError(f"mask: expected [{b}, {b}], got {list(mask.shape)}")
+        views = features.transpose(0, 1).flatten(end_dim=1)
+        anchors = v if self.contrast_mode == "all" else 1
+        temperature = without_axes(self.temperature)
+        loss = info_nce(
+            views if anchors == v else features[:, 0],
+            views,
+            positive_mask=mask.bool().repeat(anchors, v),
+            exclude_self=True,
+            temperature=temperature,
+            backend=self.backend,
+        )
+        return self._scaled(loss, temperature)
+
+    def _scaled(self, loss: Tensor, temperature: float | Tensor) -> Tensor:
         factor = temperature / self.base_temperature
         return loss * (factor.to(loss.dtype) if isinstance(factor, Tensor) else factor)
 
