@@ -99,7 +99,7 @@ def judge(
         _kept("<w_r(0), mu> + gamma_r", d, kernel_flips),
         Row(
             statement="multi-modal: signs of <w_r, mu> and <w~_r, mu~> synchronise",
-            source="section 5.2, Lemma D.3(3)",
+            source="Lemma D.3(3), section 5.2",
             predicted="1",
             quantity=f"equal signs at the end, d = {d[-1]:g}",
             per_seed=tuple(after[-1].tolist()),
@@ -115,7 +115,7 @@ def _kept(what: str, d: Sequence[int], flips: Floats) -> Row:
     means = flips.mean(1)
     return Row(
         statement=f"single-modal: signs of {what} keep for ever",
-        source="section 5.1, Lemma C.3",
+        source="Lemma C.3, section 5.1",
         predicted="0",
         quantity=f"fraction flipped at the end, d = {d[-1]:g}",
         per_seed=tuple(flips[-1].tolist()),

@@ -26,6 +26,7 @@ from mmcl_fast.experiments.theory_checks import (
     stage2,
 )
 from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Row, Series
+from mmcl_fast.experiments.theory_checks.coverage import STATEMENTS, coverage_markdown, rows_of
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import CHECKS
@@ -305,3 +306,24 @@ def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().err
     assert "sign" in said
     assert said.count("\n") == 1
+
+
+def test_every_statement_has_its_rows_and_every_new_row_its_statement(
+    findings: dict[str, Finding],
+) -> None:
+    results = to_json(list(findings.values()), SEEDS)
+    page = coverage_markdown(results).splitlines()
+    assert len(page) == 2 + len(STATEMENTS)
+    assert {line.replace("\\|", "").count("|") for line in page} == {5}
+    listed = [row for s in STATEMENTS for row in rows_of(s, results)]
+    for name in ("growth", "first_stage", "signs", "pairs", "concentration", "couplings"):
+        for row in results["checks"][name]["rows"]:
+            assert row in listed, (name, row["source"])
+    for statement in STATEMENTS:
+        assert bool(statement.rows) != bool(statement.verdict), statement.number
+    (line,) = [line for line in page if line.startswith("| Lemma D.3(1) ")]
+    assert "`mmcl theory --checks signs`" in line
+    assert "DIFFERS: neurons in it" in line
+    del results["checks"]["signs"]["rows"][-1]
+    with pytest.raises(ValueError, match=r"^signs: expected a row whose source .*'Lemma D.3\(1\)'"):
+        coverage_markdown(results)
