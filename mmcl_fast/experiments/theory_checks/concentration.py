@@ -49,7 +49,7 @@ class ConcentrationGrid:
 
     n: int = 100
     m: int = 50
-    d: tuple[int, ...] = (2000, 10**4, 10**6, 10**9, 10**15)
+    d: tuple[int, ...] = (2000, 10**6, 10**9, 10**12, 10**15)
     delta: float = 0.01
 
 
@@ -79,6 +79,7 @@ def check(seeds: Sequence[int], grid: ConcentrationGrid | None = None) -> Findin
             Series(label="the bound", modality=None, x=(grid.d[0], grid.d[-1]), mean=(1.0, 1.0)),
         ),
         log_x=True,
+        legend=(0.45, 0.62),
     )
     rows = tuple(judge(name, values, grid) for name, values in found.items())
     return Finding(name="concentration", rows=rows, panel=panel, settings=asdict(grid))

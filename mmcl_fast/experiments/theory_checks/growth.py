@@ -194,8 +194,8 @@ def _at_most(values: Floats, lemma: float, modality: str, what: str, grid: Growt
 
 
 def _sequence(means: Floats, grid: GrowthGrid) -> str:
-    falls = ", ".join(f"{grid.starts[0] / start:.3g}" for start in grid.starts)
-    return f"{', '.join(f'{mean:.3f}' for mean in means)} at sigma_0 of Figure 1 over {falls}"
+    falls = ", ".join(f"{grid.starts[0] / start:,.0f}" for start in grid.starts)
+    return f"{', '.join(f'{mean:.3f}' for mean in means)} at Figure 1's sigma_0 / {falls}"
 
 
 def _faster(constants: dict[tuple[str, str], Floats], grid: GrowthGrid, modality: str) -> Row:

@@ -249,7 +249,7 @@ def _share(which: Tensor, among: Tensor) -> float:
 
 def _by_start(shares: Floats, grid: PairsGrid) -> str:
     return "; ".join(
-        f"{mean:.4f} at sigma_0 of Figure 1 over {grid.starts[0] / start:.3g}"
+        f"{mean:.4f} at Figure 1's sigma_0 / {grid.starts[0] / start:,.0f}"
         for mean, start in zip(shares.mean(1), grid.starts, strict=True)
     )
 
@@ -258,7 +258,7 @@ def _panel(found: Sequence[Sequence[PairShares]], grid: PairsGrid) -> Panel:
     middles = [(low + high) / 2 for low, high in itertools.pairwise(grid.bins)]
     series = [
         measured_series(
-            r"$\sigma_0$ of Figure 1" + (f" over {grid.starts[0] / start:.3g}" * bool(index)),
+            r"$\sigma_0$ of Figure 1" + (f" / {grid.starts[0] / start:,.0f}" * bool(index)),
             "single",
             middles,
             np.array([run.by_size for run in runs]).T,

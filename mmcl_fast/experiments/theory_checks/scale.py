@@ -154,7 +154,7 @@ def with_sigma_0(starts: Sequence[float], values: Floats, point: Scaled) -> Row:
         per_seed=_exponents(starts, values),
         criterion=f"within {NEAR} of 1 - k",
         agrees=abs(exponent - expected) <= NEAR,
-        note=f"{means[0]:.3f} at Figure 1's sigma_0, {means[-1]:.3f} at "
+        note=f"{means[0]:.3g} at Figure 1's sigma_0, {means[-1]:.2g} at "
         f"{starts[-1] / starts[0]:.0e} of it",
     )
 

@@ -178,7 +178,7 @@ def _monotone(found: Sequence[Sequence[Late]]) -> Row:
         per_seed=tuple(falls[0].tolist()),
         criterion=f"at most {ROUNDING:g} in every run, at every sigma_0",
         agrees=bool(falls.max() <= ROUNDING),
-        note=f"largest of all runs {falls.max():.1e}",
+        note=f"largest of all runs {falls.max():.2g}",
     )
 
 
@@ -238,9 +238,9 @@ def _array(found: Sequence[Sequence[Late]], quantity: Callable[[Late], Any]) -> 
 
 
 def _by_start(values: Floats, grid: Stage2Grid) -> str:
-    falls = (f"{grid.starts[0] / start:.3g}" for start in grid.starts)
+    falls = (f"{grid.starts[0] / start:,.0f}" for start in grid.starts)
     means = ", ".join(f"{mean:.3g}" for mean in values.mean(1))
-    return f"{means} at sigma_0 of Figure 1 over {', '.join(falls)}"
+    return f"{means} at Figure 1's sigma_0 / {', '.join(falls)}"
 
 
 def _panel(found: Sequence[Sequence[Late]], grid: Stage2Grid) -> Panel:
@@ -248,7 +248,7 @@ def _panel(found: Sequence[Sequence[Late]], grid: Stage2Grid) -> Panel:
     chosen = np.unique(np.geomspace(1, len(kept), 12).astype(int)) - 1
     series = []
     for index, (start, runs) in enumerate(zip(grid.starts, found, strict=True)):
-        over = f" over {grid.starts[0] / start:.3g}" * bool(index)
+        over = f" / {grid.starts[0] / start:,.0f}" * bool(index)
         curves = np.array([late.rho_curve for late in runs]).T
         series.append(
             measured_series(
@@ -260,15 +260,10 @@ def _panel(found: Sequence[Sequence[Late]], grid: Stage2Grid) -> Panel:
             )
         )
     ends = (float(kept[0]), float(kept[-1]))
-    series += [
-        Series(
-            label=r"its $\sigma_0\sigma_\xi\sqrt{d}$ (D.15)",
-            modality=None,
-            x=ends,
-            mean=(start,) * 2,
-        )
-        for start in grid.starts
-    ]
+    for index, start in enumerate(grid.starts):
+        over = f" / {grid.starts[0] / start:,.0f}" * bool(index)
+        label = r"$\sigma_0\sigma_\xi\sqrt{d}$ (D.15)" + over
+        series.append(Series(label=label, modality=None, x=ends, mean=(start, start)))
     return Panel(
         title=r"$\rho$ in the second stage, multi-modal",
         fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}",
