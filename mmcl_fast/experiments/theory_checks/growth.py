@@ -12,9 +12,10 @@ fitted over a sequence of sigma_0, from that of Figure 1 to the smallest that th
 Criteria. A lemma's constant enters T1 as a lower bound (0.96 in Lemma 5.2, 0.48 in Lemma 5.4):
 agrees if at the smallest sigma_0 the mean is not below it by more than two standard errors; where
 the constant is below it at Figure 1's sigma_0, its means must also rise at every step of the
-sequence, and the note says "asymptotic". An upper bound (0.52 in Lemma C.4, 1.06 in Lemma D.9):
-agrees if at every sigma_0 the mean is not above it by more than two standard errors. Which grows
-faster: agrees if it does in every run.
+sequence, and the note says "asymptotic". An upper bound: agrees if the mean is not above it by more
+than two standard errors, at every sigma_0 for the noise (1.06 in Lemma D.9); for the signal (0.52
+in Lemma C.4) at a larger n, since it grows with the share of the more frequent label, which is
+about 1/2 + 0.4 / sqrt(n): 0.54 at n = 100. Which grows faster: agrees if it does in every run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -61,6 +62,8 @@ class GrowthGrid:
     starts: tuple[float, ...] = tuple(FIGURE_1_START / 10**k for k in range(5))
     n_snr2: float = 1.25
     c_mu: float = 3.0
+    large_n: int = 800
+    large_n_start: float = FIGURE_1_START / 100
 
 
 def check(seeds: Sequence[int], grid: GrowthGrid | None = None) -> Finding:
@@ -78,22 +81,27 @@ def check(seeds: Sequence[int], grid: GrowthGrid | None = None) -> Finding:
         values = [_constants(grid, start, rate, modality, seeds) for start, rate in pairs]
         constants[modality, "signal"] = np.array([[v[0] for v in row] for row in values])
         constants[modality, "noise"] = np.array([[v[1] for v in row] for row in values])
-    rows = judge(constants, grid)
+    large = replace(grid, n=grid.large_n)
+    pairs_at_large = _constants(large, grid.large_n_start, grid.rates[-1], "single", seeds)
+    rows = judge(constants, np.array([signal for signal, _ in pairs_at_large]), grid)
     return Finding(name="growth", rows=rows, panel=_panel(constants, grid), settings=asdict(grid))
 
 
-def judge(constants: dict[tuple[str, str], Floats], grid: GrowthGrid) -> tuple[Row, ...]:
+def judge(
+    constants: dict[tuple[str, str], Floats], large: Floats, grid: GrowthGrid
+) -> tuple[Row, ...]:
     """The rows of the check.
 
     Args:
         constants: Constants [starts x rates, seeds] by modality and quantity ("signal", "noise").
+        large: Constants of the signal in single-modal training at the larger n, [seeds].
         grid: Settings of the runs.
     """
     return (
         _at_least(constants["single", "noise"], SINGLE_RATE, "single", "noise", grid),
         _at_least(constants["multi", "signal"], MULTI_RATE, "multi", "signal", grid),
-        _at_most(constants["single", "signal"], SINGLE_SIGNAL_RATE, "single", "signal", grid),
-        _at_most(constants["multi", "noise"], MULTI_NOISE_RATE, "multi", "noise", grid),
+        _signal_at_most(_by_start(constants["single", "signal"], grid), large, grid),
+        _noise_at_most(_by_start(constants["multi", "noise"], grid), grid),
         _faster(constants, grid, "single"),
         _faster(constants, grid, "multi"),
     )
@@ -175,21 +183,34 @@ def _at_least(values: Floats, lemma: float, modality: str, what: str, grid: Grow
     )
 
 
-def _at_most(values: Floats, lemma: float, modality: str, what: str, grid: GrowthGrid) -> Row:
-    by_start = _by_start(values, grid)
-    means = by_start.mean(1)
-    within = [
-        mean - 2 * _standard_error(v) <= lemma for mean, v in zip(means, by_start, strict=True)
-    ]
+def _not_above(values: Floats, limit: float) -> bool:
+    """Whether the mean over seeds is not above a limit by more than two standard errors."""
+    return bool(values.mean() - 2 * _standard_error(values) <= limit)
+
+
+def _signal_at_most(by_start: Floats, large: Floats, grid: GrowthGrid) -> Row:
     return Row(
-        statement=f"{modality}-modal: {what} grows by at most 1 + {lemma} x rate an epoch",
-        source="Lemma C.4" if modality == "single" else "Lemma D.9",
-        predicted=f"<= {lemma}",
+        statement=f"single-modal: signal grows by at most 1 + {SINGLE_SIGNAL_RATE} x rate an epoch",
+        source="Lemma C.4",
+        predicted=f"<= {SINGLE_SIGNAL_RATE}",
+        quantity=f"fitted constant, n = {grid.large_n}",
+        per_seed=tuple(large.tolist()),
+        criterion=f"not above {SINGLE_SIGNAL_RATE} by more than two standard errors",
+        agrees=_not_above(large, SINGLE_SIGNAL_RATE),
+        note=f"n = {grid.n}: {_sequence(by_start.mean(1), grid)}",
+    )
+
+
+def _noise_at_most(by_start: Floats, grid: GrowthGrid) -> Row:
+    return Row(
+        statement=f"multi-modal: noise grows by at most 1 + {MULTI_NOISE_RATE} x rate an epoch",
+        source="Lemma D.9",
+        predicted=f"<= {MULTI_NOISE_RATE}",
         quantity="fitted constant, all sigma_0",
         per_seed=tuple(by_start.mean(0).tolist()),
-        criterion=f"not above {lemma} by more than two standard errors at any sigma_0",
-        agrees=all(within),
-        note=_sequence(means, grid),
+        criterion=f"not above {MULTI_NOISE_RATE} by more than two standard errors at any sigma_0",
+        agrees=all(_not_above(values, MULTI_NOISE_RATE) for values in by_start),
+        note=_sequence(by_start.mean(1), grid),
     )
 
 

@@ -78,7 +78,7 @@ def growth_rows(single_noise: float, multi_signal: float, others: tuple[float, f
         ("multi", "signal"): multi_signal + WIGGLE,
         ("multi", "noise"): others[1] + WIGGLE,
     }
-    return growth.judge(found, grid)
+    return growth.judge(found, others[0] + WIGGLE[1], grid)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,8 @@ def test_a_constant_that_is_approached_must_rise_as_sigma_0_falls() -> None:
     def noise_row(*means: float):
         values = {(m, w): np.full((3, 3), 0.5) for m in ("single", "multi") for w in ("signal",)}
         values |= {("multi", "noise"): np.full((3, 3), 0.9)}
-        return growth.judge(
-            values | {("single", "noise"): np.array([[mean] * 3 for mean in means])}, grid
-        )[0]
+        values |= {("single", "noise"): np.array([[mean] * 3 for mean in means])}
+        return growth.judge(values, np.full(3, 0.5), grid)[0]
 
     assert noise_row(0.9, 0.95, 0.97).agrees
     assert not noise_row(0.95, 0.9, 0.97).agrees
@@ -128,7 +127,7 @@ def test_which_grows_faster() -> None:
     def rows(noise: float, signal: float):
         found = {("single", "signal"): 0.5, ("multi", "noise"): 0.9}
         found |= {("single", "noise"): noise, ("multi", "signal"): signal}
-        return growth.judge({k: v + WIGGLE for k, v in found.items()}, grid)[4:]
+        return growth.judge({k: v + WIGGLE for k, v in found.items()}, WIGGLE[1] + 0.5, grid)[4:]
 
     single, multi = rows(0.9, 0.5)
     # Signal over noise: 1.25 x 0.5 / 0.9 and 3.75 x 0.5 / 0.9.

@@ -115,7 +115,10 @@ def test_signal_parts_are_projections_of_the_weights(modality: str) -> None:
 
 TINY = {
     "growth": lambda: growth.check(
-        SEEDS, growth.GrowthGrid(n=20, rates=(0.1,), starts=(FIGURE_1_START, FIGURE_1_START / 10))
+        SEEDS,
+        growth.GrowthGrid(
+            n=20, rates=(0.1,), starts=(FIGURE_1_START, FIGURE_1_START / 10), large_n=40
+        ),
     ),
     "first_stage": lambda: first_stage.check(
         SEEDS, first_stage.FirstStageGrid(n=20, rates=(0.2,), starts=(FIGURE_1_START, 0.01))
