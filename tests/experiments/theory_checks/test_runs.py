@@ -73,6 +73,7 @@ def test_default_scaled_settings_meet_assumption_4_1() -> None:
         pairs.PairsGrid(),
         scale.ScaleGrid(),
         stage2.Stage2Grid(),
+        convergence.ConvergenceGrid(),
     ],
     ids=lambda grid: type(grid).__name__,
 )
@@ -80,10 +81,10 @@ def test_checks_of_lemmas_meet_the_assumption_at_every_start(grid) -> None:
     """Also Proposition C.13's limit on the step, and at the largest n."""
     rates = getattr(grid, "rates", None) or (grid.noise_rate,)
     sizes = grid.n if isinstance(grid.n, tuple) else (grid.n,)
-    starts = getattr(grid, "starts_n", None)
+    starts = getattr(grid, "starts", (FIGURE_1_START,))
     names = ("n", "d", "m", "eta", "sigma_0", "sigma_xi", "sigma_eps", "mu_norm", "mu_b_norm")
-    places = [(n, grid.starts[0]) for n in sizes]
-    places += [(starts or sizes[0], start) for start in grid.starts]
+    places = [(n, starts[0]) for n in sizes]
+    places += [(getattr(grid, "starts_n", sizes[0]), start) for start in starts]
     for n, start in places:
         cfg = Scaled(n=n, noise_rate=max(rates), noise_start=start).config()
         checks = theory.assumption_4_1(
