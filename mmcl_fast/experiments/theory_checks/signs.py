@@ -150,7 +150,7 @@ def unchanged_set(counts: Sequence[tuple[int, int, int]], d: int) -> Row:
         per_seed=tuple(map(float, grown)),
         criterion="the same neurons in every run",
         agrees=lost == 0 and not any(grown),
-        note=f"{start:.1f} at the start, {end:.1f} at the end; {lost} of all runs left it",
+        note=f"{start:.1f} at the start, {end:.1f} at the end; {lost or 'no'} neuron left it",
     )
 
 

@@ -272,6 +272,7 @@ def _panel(found: Sequence[Sequence[Late]], grid: Stage2Grid) -> Panel:
         series=tuple(series),
         log_x=True,
         log_y=True,
+        legend=(0.3, 0.17),
     )
 
 

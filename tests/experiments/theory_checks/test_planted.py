@@ -17,7 +17,7 @@ from mmcl_fast.experiments.theory_checks import (
     scale,
     signs,
 )
-from mmcl_fast.experiments.theory_checks.check import log_slope, measured_series, spread
+from mmcl_fast.experiments.theory_checks.check import log_slope, measured_series, shown, spread
 from mmcl_fast.theory import MIN_C_MU, noise_growth
 
 EPOCHS = np.arange(40.0)
@@ -168,6 +168,12 @@ def test_predicted_t1_at_figure_1() -> None:
     # The specification's printed values.
     assert first_stage.predicted_t1(TrainConfig()) == pytest.approx(34.7, abs=0.05)
     assert first_stage.predicted_t1(TrainConfig(modality="multi")) == pytest.approx(27, abs=0.05)
+
+
+def test_numbers_are_shown_with_their_digits() -> None:
+    values = (0.0, 0.0312, -1.23e-5, 99.5, 591.4, math.nan)
+    told = ["0.000", "0.031", "-1.2e-05", "99.500", "591", "nan"]
+    assert [shown(value) for value in values] == told
 
 
 def test_exponents() -> None:
