@@ -19,6 +19,16 @@ MULTI_RATE = 0.48
 """Constant of the signal's growth rate in Lemma 5.4."""
 MIN_C_MU = 2.66
 """Smallest |mu~| / |mu| of Assumption 4.1."""
+SINGLE_SIGNAL_RATE = 0.52
+"""Constant of the bound on the signal's growth in single-modal training (Lemma C.4)."""
+MULTI_NOISE_RATE = 1.06
+"""Constant of the bound on the noise's growth in multi-modal training (Lemma D.9)."""
+MAX_NOISE_RATE = 1 / 12
+"""Largest eta sigma_xi^2 d / (n m tau) of Proposition C.13."""
+MIN_N_SINGLE = 2500
+"""Least n / log(4 / delta) in the proofs for single-modal training."""
+MIN_N_MULTI = 1_280_000
+"""Least n / log(4 / delta) in the proofs for multi-modal training (Lemma D.8)."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,7 @@ def initial_loss(
     return (2.0 if multi else 1.0) * total / (n_plus + n_minus)
 
 
-def assumption_4_1(  # noqa: PLR0913 - the assumption relates nine quantities
+def assumption_4_1(  # noqa: PLR0913 - the assumption relates ten quantities
     *,
     n: float,
     d: float,
@@ -207,12 +217,20 @@ def assumption_4_1(  # noqa: PLR0913 - the assumption relates nine quantities
     sigma_eps: float,
     mu_norm: float,
     mu_b_norm: float,
+    tau: float | None = None,
+    delta: float | None = None,
     order_one: float = 10.0,
 ) -> list[Check]:
     """The conditions of Assumption 4.1, each with every hidden constant and logarithm set to 1.
 
     "n SNR^2 = Theta(1)" is taken to hold within a factor `order_one` either way. The published
-    Figure 1 itself meets eight of the eleven: its d is too small for the three conditions on d.
+    Figure 1 itself meets ten of the thirteen: its d is too small for the three conditions on d.
+
+    The proofs ask for more. The assumption's limit on the step has no temperature; Proposition C.13
+    has, and a constant: eta sigma_xi^2 d / (n m tau) <= 1/12, where Figure 1 with tau = 1/m has
+    0.2. Condition (4), m and n at least of order 1 up to logarithms, stands for
+    n >= 2500 log(4 / delta), with a failure probability delta, and in Lemma D.8 for
+    n >= 1,280,000 log(4 / delta); Figure 1 has n = 100.
 
     Args:
         n: Training samples.
@@ -224,17 +242,32 @@ def assumption_4_1(  # noqa: PLR0913 - the assumption relates nine quantities
         sigma_eps: Standard deviation of the augmentation noise, >= 0.
         mu_norm: |mu|.
         mu_b_norm: |mu~|; with mu_norm it gives C_mu, which only multi-modal training needs.
+        tau: Temperature; if given, the limit of Proposition C.13 is one more condition.
+        delta: Failure probability, < 1; if given, the proofs' two limits on n are two more.
         order_one: Factor, >= 1, within which a quantity of order 1 is accepted.
 
-    Returns: One check per condition, in the paper's order.
+    Returns: One check per condition, in the paper's order, then those of the proofs.
 
-    Raises: ValueError unless sigma_eps >= 0, order_one >= 1 and the others > 0, all finite.
+    Raises:
+        ValueError: sigma_eps < 0, order_one < 1, delta >= 1, another <= 0, or one not finite.
     """
     _not_negative(sigma_eps=sigma_eps)
     _positive(n=n, d=d, m=m, eta=eta, sigma_0=sigma_0, sigma_xi=sigma_xi)
     _positive(mu_norm=mu_norm, mu_b_norm=mu_b_norm, order_one=order_one)
     if order_one < 1:
         raise ValueError(f"order_one: expected at least 1, got {order_one!r}")
+    proofs = []
+    if tau is not None:
+        _positive(tau=tau)
+        limit = MAX_NOISE_RATE * n * m * tau / (sigma_xi**2 * d)
+        proofs.append(_at_most("eta <= n m tau / (12 sigma_xi^2 d)", eta, limit))
+    if delta is not None:
+        _positive(delta=delta)
+        if delta >= 1:
+            raise ValueError(f"delta: expected less than 1, got {delta!r}")
+        log = math.log(4.0 / delta)
+        for factor, printed in ((MIN_N_SINGLE, "2500"), (MIN_N_MULTI, "1,280,000")):
+            proofs.append(_at_least(f"n >= {printed} log(4 / delta)", n, factor * log))
     balance = n_snr2(n=n, mu_norm=mu_norm, sigma_xi=sigma_xi, d=d)
     balanced = 1.0 / order_one <= balance <= order_one
     return [
@@ -245,10 +278,13 @@ def assumption_4_1(  # noqa: PLR0913 - the assumption relates nine quantities
         _at_most("eta <= n m / (sigma_xi^2 d)", eta, n * m / (sigma_xi**2 * d)),
         _at_most("sigma_0 <= 1 / (sigma_xi sqrt(d))", sigma_0, 1.0 / (sigma_xi * math.sqrt(d))),
         _at_most("sigma_0 <= 1 / |mu|", sigma_0, 1.0 / mu_norm),
+        _at_least("m >= 1", m, 1.0),
+        _at_least("n >= 1", n, 1.0),
         _at_most("sigma_eps <= |mu|", sigma_eps, mu_norm),
         _at_most("sigma_eps <= sigma_xi", sigma_eps, sigma_xi),
         Check("n SNR^2 = Theta(1)", balance, 1.0, balanced),
         _at_least("C_mu >= 2.66", mu_b_norm / mu_norm, MIN_C_MU),
+        *proofs,
     ]
 
 
@@ -290,9 +326,14 @@ def _not_negative(**values: float) -> None:
 
 
 __all__ = [
+    "MAX_NOISE_RATE",
     "MIN_C_MU",
+    "MIN_N_MULTI",
+    "MIN_N_SINGLE",
+    "MULTI_NOISE_RATE",
     "MULTI_RATE",
     "SINGLE_RATE",
+    "SINGLE_SIGNAL_RATE",
     "Check",
     "assumption_4_1",
     "convergence_time",

@@ -98,7 +98,26 @@ def test_assumption_at_figure_1():
         "d >= n / (sigma_0 sigma_xi)": (2000.0, pytest.approx(100_000.0)),
         "d >= 1 / (sigma_0 |mu|)^2": (2000.0, pytest.approx(40_000.0)),
     }
-    assert len(checks) == 11
+    assert len(checks) == 13
+
+
+def test_the_proofs_ask_for_more_than_the_assumption():
+    known = {c.condition for c in theory.assumption_4_1(**ASSUMPTION)}
+
+    def added(**given):
+        checks = theory.assumption_4_1(**ASSUMPTION, **given)
+        return {c.condition: c for c in checks if c.condition not in known}
+
+    (step,) = added(tau=0.02).values()  # Figure 1: its noise grows by 0.2 an epoch
+    assert (step.left, step.right) == (0.01, pytest.approx(0.01 / 0.2 / 12, rel=1e-12))
+    assert not step.holds
+    assert next(iter(added(tau=0.2 * 12 * 0.0201).values())).holds
+    single, multi = added(delta=0.01).values()
+    assert single.right == pytest.approx(2500 * math.log(400), rel=1e-12)
+    assert multi.right == pytest.approx(1_280_000 * math.log(400), rel=1e-12)
+    assert not single.holds
+    assert not multi.holds
+    assert len(added(tau=0.02, delta=0.01)) == 3
 
 
 @pytest.mark.parametrize(
@@ -113,6 +132,8 @@ def test_assumption_at_figure_1():
         ({"order_one": 1.2}, {"n SNR^2 = Theta(1)"}),
         ({"n": 7}, {"n SNR^2 = Theta(1)"}),
         ({"mu_b_norm": 13.0}, {"C_mu >= 2.66"}),
+        ({"m": 0.5, "eta": 0.001}, {"m >= 1"}),
+        ({"n": 0.5, "eta": 1e-4, "sigma_xi": 0.07, "sigma_eps": 0.01}, {"n >= 1"}),
         ({"d": 10_000, "sigma_0": 0.01}, set()),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -141,6 +162,9 @@ REFUSED = [
     (theory.assumption_4_1, ASSUMPTION, "mu_norm", 0.0),
     (theory.assumption_4_1, ASSUMPTION, "sigma_eps", -0.1),
     (theory.assumption_4_1, ASSUMPTION, "order_one", 0.5),
+    (theory.assumption_4_1, ASSUMPTION, "tau", 0.0),
+    (theory.assumption_4_1, ASSUMPTION, "delta", 0.0),
+    (theory.assumption_4_1, ASSUMPTION, "delta", 1.0),
     (theory.initial_loss, {"n_plus": 3, "n_minus": 3}, "negatives_per_sample", 0),
     (theory.initial_loss, {"n_plus": 3, "n_minus": 3}, "n_plus", -1),
 ]

@@ -17,6 +17,7 @@ from typing import Any
 from ..cpu.choices import CHOICES
 from .findings import (
     claims_table,
+    coverage_table,
     figure1_table,
     phase_table,
     readings_table,
@@ -36,6 +37,7 @@ DOCUMENTS = (
     "bench/README.md",
     "docs/benchmarks.md",
     "docs/claims.md",
+    "docs/paper.md",
     "docs/phase.md",
     "docs/table1.md",
 )
@@ -309,6 +311,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "table1_claims": table1_claims,
     "table1_grid": table1_grid_tables,
     "theory": theory_table,
+    "coverage": coverage_table,
     "readings": readings_table,
     "phase": phase_table,
     "train": train_table,

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from mmcl_fast.experiments.table1.report import ARM_NAMES, readout_name
+from mmcl_fast.experiments.theory_checks.coverage import coverage_markdown
 from mmcl_fast.experiments.theory_checks.report import json_to_markdown
 
 from ..science.table1_grid import GROUPS, render, results_of
@@ -146,6 +147,12 @@ def theory_table() -> str:
     return mathematics(json_to_markdown(json.loads((RESULTS / "theory.json").read_text())).rstrip())
 
 
+def coverage_table() -> str:
+    """Every numbered statement of the paper, with the verdicts of `theory.json`."""
+    results = json.loads((RESULTS / "theory.json").read_text())
+    return mathematics(coverage_markdown(results).rstrip())
+
+
 def readings_table() -> str:
     """Figure 1 under other readings of what the paper does not state."""
     rows = latest(RESULTS / "findings.jsonl", "readings")
@@ -231,6 +238,7 @@ def _smaller_steps(row: Mapping[str, Any]) -> str:
 
 __all__ = [
     "claims_table",
+    "coverage_table",
     "figure1_table",
     "phase_table",
     "readings_table",

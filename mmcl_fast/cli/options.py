@@ -197,7 +197,8 @@ class Theory:
     """Check the paper's lemmas and theorems on runs: writes theory.json, theory.md, theory.png."""
 
     checks: tuple[CheckName, ...] = CHECK_NAMES
-    """Checks: growth rates, T1, sizes at T1, signs, the threshold C_mu, the test error."""
+    """Checks: growth rates, T1, sizes at T1, signs, the threshold C_mu, the test error, the loss by
+    T*, the second stage, pairs of a neuron and a sample, the start, softmax weights."""
     seeds: int = 10
     """Number of seeds (data and weights), from --first-seed upwards. At least 2."""
     out: Path = Path()

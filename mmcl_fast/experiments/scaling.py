@@ -36,7 +36,7 @@ class Scaled:
     """
 
     n: float = 100
-    d: float = 10**9
+    d: float = 10**15
     m: float = 50
     n_snr2: float = 1.25
     c_mu: float = 3.0

@@ -156,7 +156,9 @@ def log_slope(x: Sequence[float], y: Sequence[float] | Floats) -> float:
 
 
 def shown(value: float) -> str:
-    """Three decimals, or three digits where the value is large."""
+    """Three decimals; three digits where the value is large, two where it would round to 0."""
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
 
 

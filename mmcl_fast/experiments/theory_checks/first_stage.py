@@ -4,9 +4,11 @@ The lemmas say that at T1 the winner, noise in single-modal and signal in multi-
 of order 1. "Order 1" is read as 1/2: the measured epoch is the first at which min_i max_r rho_{r,i}
 (single) or max_r |gamma_r| (multi) is at least 1/2.
 
-Criteria. By T1: agrees if every run has reached 1/2 at T1. In order: agrees if measured / T1 is
-within 1/3 .. 1 in every setting and its largest is at most 1.5 times its smallest, over a grid of
-growth rates and initial scales.
+T1 is an upper bound: in its logarithm the guaranteed growth leads to 20, not to 1/2, so that
+measured / T1 moves with sigma_0 by construction, and no statement says that it is fixed.
+
+Criterion. Agrees if every run has reached 1/2 at T1, over a grid of growth rates and initial
+scales.
 """
 
 from __future__ import annotations
@@ -31,12 +33,10 @@ from mmcl_fast.experiments.theory_checks.check import (
 )
 from mmcl_fast.experiments.theory_checks.growth import LEMMA
 from mmcl_fast.theory import t1_multi, t1_single
-from mmcl_fast.training import train_many
+from mmcl_fast.training import train
 from mmcl_fast.training.run import Run
 
 ORDER_ONE = 0.5
-RATIOS = (1 / 3, 1.0)
-STEADY = 1.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FirstStageGrid:
     """Settings to train."""
 
     n: int = 100
-    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    rates: tuple[float, ...] = (0.02, 0.04, 0.08)
     starts: tuple[float, ...] = (FIGURE_1_START, FIGURE_1_START / 10, FIGURE_1_START / 100)
 
 
@@ -65,11 +65,12 @@ def check(seeds: Sequence[int], grid: FirstStageGrid | None = None) -> Finding:
             cfg = Scaled(n=grid.n, noise_rate=rate, noise_start=start).config(modality=modality)
             t1 = predicted_t1(cfg)
             cfg = cfg.replace(epochs=math.ceil(t1), evaluate_every=0, coefficients_every=1)
-            runs = train_many([cfg.replace(seed=s) for s in seeds])
+            # One run at a time: the coefficients of every epoch are 20 MB a run.
+            runs = (train(cfg.replace(seed=s)) for s in seeds)
             predicted.append(t1)
             measured.append([epoch_reaching(winner(run), ORDER_ONE) for run in runs])
         epochs = np.array(measured)
-        rows += judge(modality, np.array(predicted), epochs)
+        rows.append(judge(modality, np.array(predicted), epochs))
         order = np.argsort(predicted)
         series.append(
             measured_series(
@@ -124,8 +125,8 @@ def epoch_reaching(curve: Floats, level: float) -> float:
     return float(there[0]) if len(there) else math.inf
 
 
-def judge(modality: str, predicted: Floats, measured: Floats) -> list[Row]:
-    """The rows of one modality: T1 as a bound, and as an order.
+def judge(modality: str, predicted: Floats, measured: Floats) -> Row:
+    """The row of one modality.
 
     Args:
         modality: "single" or "multi".
@@ -134,30 +135,18 @@ def judge(modality: str, predicted: Floats, measured: Floats) -> list[Row]:
     """
     ratios = measured / predicted[:, None]
     means = ratios.mean(1)
-    low, high = RATIOS
     what = "max_r rho_{r,i} of every i" if modality == "single" else "max_r |gamma_r|"
-    return [
-        Row(
-            statement=f"{modality}-modal: {what} is of order 1 at T1",
-            source=LEMMA[modality],
-            predicted="by T1",
-            quantity="epoch reaching 1/2, over T1",
-            per_seed=tuple(ratios.mean(0).tolist()),
-            criterion="at most 1 in every run",
-            agrees=bool((ratios <= 1).all()),
-            note=f"latest run at {ratios.max():.2f} T1",
-        ),
-        Row(
-            statement=f"{modality}-modal: the first stage lasts of order T1",
-            source=LEMMA[modality],
-            predicted="proportional to T1",
-            quantity="epoch reaching 1/2, over T1",
-            per_seed=tuple(ratios.mean(0).tolist()),
-            criterion=f"{low:.2f} .. 1 in every setting, largest <= {STEADY} x smallest",
-            agrees=bool(low <= means.min() and means.max() <= min(high, STEADY * means.min())),
-            note=f"settings from {means.min():.2f} to {means.max():.2f}",
-        ),
-    ]
+    return Row(
+        statement=f"{modality}-modal: {what} is of order 1 at T1",
+        source=LEMMA[modality],
+        predicted="by T1",
+        quantity="epoch reaching 1/2, over T1",
+        per_seed=tuple(ratios.mean(0).tolist()),
+        criterion="at most 1 in every run",
+        agrees=bool((ratios <= 1).all()),
+        note=f"settings from {means.min():.2f} to {means.max():.2f}, "
+        f"latest run at {ratios.max():.2f} T1",
+    )
 
 
 __all__ = ["FirstStageGrid", "check", "epoch_reaching", "judge", "predicted_t1", "winner"]

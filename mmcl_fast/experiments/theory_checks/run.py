@@ -8,11 +8,16 @@ from typing import Protocol
 
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
+    concentration,
+    convergence,
+    couplings,
     first_stage,
     generalisation,
     growth,
+    pairs,
     scale,
     signs,
+    stage2,
 )
 from mmcl_fast.experiments.theory_checks.check import Finding
 from mmcl_fast.experiments.theory_checks.names import CheckName
@@ -34,6 +39,11 @@ CHECKS: MappingProxyType[CheckName, Check] = MappingProxyType(
         "signs": signs.check,
         "c_mu": c_mu.check,
         "test_error": generalisation.check,
+        "convergence": convergence.check,
+        "stage2": stage2.check,
+        "pairs": pairs.check,
+        "concentration": concentration.check,
+        "couplings": couplings.check,
     }
 )
 

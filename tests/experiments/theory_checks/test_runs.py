@@ -14,13 +14,19 @@ from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.experiments.scaling import FIGURE_1_START, Scaled
 from mmcl_fast.experiments.theory_checks import (
     c_mu,
+    concentration,
+    convergence,
+    couplings,
     first_stage,
     generalisation,
     growth,
+    pairs,
     scale,
     signs,
+    stage2,
 )
 from mmcl_fast.experiments.theory_checks.check import Finding, Panel, Row, Series
+from mmcl_fast.experiments.theory_checks.coverage import STATEMENTS, coverage_markdown, rows_of
 from mmcl_fast.experiments.theory_checks.names import CHECK_NAMES
 from mmcl_fast.experiments.theory_checks.report import to_json, to_markdown
 from mmcl_fast.experiments.theory_checks.run import CHECKS
@@ -59,6 +65,34 @@ def test_default_scaled_settings_meet_assumption_4_1() -> None:
     assert [c.condition for c in checks if not c.holds] == []
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        growth.GrowthGrid(),
+        first_stage.FirstStageGrid(),
+        pairs.PairsGrid(),
+        scale.ScaleGrid(),
+        stage2.Stage2Grid(),
+        convergence.ConvergenceGrid(),
+    ],
+    ids=lambda grid: type(grid).__name__,
+)
+def test_checks_of_lemmas_meet_the_assumption_at_every_start(grid) -> None:
+    """Also Proposition C.13's limit on the step, and at the largest n."""
+    rates = getattr(grid, "rates", None) or (grid.noise_rate,)
+    sizes = grid.n if isinstance(grid.n, tuple) else (grid.n,)
+    starts = getattr(grid, "starts", (FIGURE_1_START,))
+    names = ("n", "d", "m", "eta", "sigma_0", "sigma_xi", "sigma_eps", "mu_norm", "mu_b_norm")
+    places = [(n, starts[0]) for n in sizes]
+    places += [(getattr(grid, "starts_n", sizes[0]), start) for start in starts]
+    for n, start in places:
+        cfg = Scaled(n=n, noise_rate=max(rates), noise_start=start).config()
+        checks = theory.assumption_4_1(
+            **{name: getattr(cfg, name) for name in names}, tau=cfg.tau_value
+        )
+        assert [c.condition for c in checks if not c.holds] == [], (n, start)
+
+
 @pytest.mark.parametrize("name", ["n_snr2", "noise_rate", "noise_start"])
 def test_scaled_settings_refuse(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: expected a finite number > 0, got 0"):
@@ -81,12 +115,17 @@ def test_signal_parts_are_projections_of_the_weights(modality: str) -> None:
 
 
 TINY = {
-    "growth": lambda: growth.check(SEEDS, growth.GrowthGrid(n=20, rates=(0.1,))),
+    "growth": lambda: growth.check(
+        SEEDS,
+        growth.GrowthGrid(
+            n=20, rates=(0.1,), starts=(FIGURE_1_START, FIGURE_1_START / 10), large_n=40
+        ),
+    ),
     "first_stage": lambda: first_stage.check(
         SEEDS, first_stage.FirstStageGrid(n=20, rates=(0.2,), starts=(FIGURE_1_START, 0.01))
     ),
     "scale": lambda: scale.check(
-        SEEDS, scale.ScaleGrid(n=(10, 20), starts=(0.1, 0.01), starts_n=20)
+        SEEDS, scale.ScaleGrid(n=(10, 20), starts=(0.1, 0.01), starts_n=20, c_mu=(3.0,))
     ),
     "signs": lambda: signs.check(SEEDS, signs.SignsGrid(n=20, d=(100, 10**6), epochs=60)),
     "c_mu": lambda: c_mu.check(
@@ -98,6 +137,16 @@ TINY = {
             d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50
         ),
     ),
+    "convergence": lambda: convergence.check(
+        SEEDS,
+        convergence.ConvergenceGrid(n=20, epochs=300, losses=(1.0, 0.1, 0.01), gradient_epochs=50),
+    ),
+    "stage2": lambda: stage2.check(SEEDS, stage2.Stage2Grid(n=20, epochs=400, every=20)),
+    "pairs": lambda: pairs.check(SEEDS, pairs.PairsGrid(n=20, sums_n=(20, 80))),
+    "concentration": lambda: concentration.check(
+        SEEDS, concentration.ConcentrationGrid(n=20, m=10, d=(500, 10**6))
+    ),
+    "couplings": lambda: couplings.check(SEEDS, couplings.CouplingsGrid(n=(10, 20))),
 }
 
 
@@ -133,6 +182,18 @@ def test_growth_rates_of_small_runs(findings: dict[str, Finding]) -> None:
     fitted = rows["multi-modal: signal grows by 1 + 0.48 x rate an epoch"].per_seed
     # Half of the samples carry a neuron's sign, less one negative in n / 2 + 1.
     assert np.mean(fitted) == pytest.approx(0.5, abs=0.12)
+
+
+def test_what_the_appendix_claims_of_every_pair_fails_in_small_runs_too(
+    findings: dict[str, Finding],
+) -> None:
+    rows = {row.source: row for row in findings["pairs"].rows}
+    for source in ("Lemma C.11 (22)", "Lemma C.11 (24)"):
+        assert min(rows[source].per_seed) > 0.2
+        assert not rows[source].agrees
+    assert rows["Lemma C.11 (23)"].per_seed == (0.0, 0.0)
+    assert np.mean(rows["Lemma C.9"].per_seed) == pytest.approx(1, abs=0.15)
+    assert rows["Lemma C.7"].agrees
 
 
 def test_the_claim_is_seen_in_small_runs(findings: dict[str, Finding]) -> None:
@@ -249,3 +310,24 @@ def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().err
     assert "sign" in said
     assert said.count("\n") == 1
+
+
+def test_every_statement_has_its_rows_and_every_new_row_its_statement(
+    findings: dict[str, Finding],
+) -> None:
+    results = to_json(list(findings.values()), SEEDS)
+    page = coverage_markdown(results).splitlines()
+    assert len(page) == 2 + len(STATEMENTS)
+    assert {line.replace("\\|", "").count("|") for line in page} == {5}
+    listed = [row for s in STATEMENTS for row in rows_of(s, results)]
+    for name in ("growth", "first_stage", "signs", "pairs", "concentration", "couplings"):
+        for row in results["checks"][name]["rows"]:
+            assert row in listed, (name, row["source"])
+    for statement in STATEMENTS:
+        assert bool(statement.rows) != bool(statement.verdict), statement.number
+    (line,) = [line for line in page if line.startswith("| Lemma D.3(1) ")]
+    assert "`mmcl theory --checks signs`" in line
+    assert "DIFFERS: neurons in it" in line
+    del results["checks"]["signs"]["rows"][-1]
+    with pytest.raises(ValueError, match=r"^signs: expected a row whose source .*'Lemma D.3\(1\)'"):
+        coverage_markdown(results)
