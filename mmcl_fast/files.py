@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -54,6 +57,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; a FIFO, a socket or a device is refused, not waited for.
+
+    Raises: OSError: there is no such file, it may not be read, or it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(f"expected a regular file, got {_kind(mode)}")
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO"}
+    return kinds.get(stat.S_IFMT(mode), "a device or socket")
+
+
 def write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> Path:
     """Write columns of one length as CSV with a header, whole or not at all."""
 
@@ -76,4 +102,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["prepare_directory", "write_atomically", "write_csv"]
+__all__ = ["open_regular", "prepare_directory", "write_atomically", "write_csv"]

@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "names": set(),
     "progress": set(),
     "environment": {"__init__"},
+    "content_digest": {"errors"},
     "files": {"errors"},
     "model": set(),
     "losses.contrast": set(),
@@ -65,8 +66,8 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {
-        "_native", "config", "data.signal_noise", "engines", "environment", "errors", "files",
-        "model", "progress",
+        "_native", "config", "content_digest", "data.signal_noise", "engines", "environment",
+        "errors", "files", "model", "progress",
     },
     "metrics": {"errors", "losses", "training"},
     "sweep": set(),
@@ -272,8 +273,9 @@ def test_no_module_shares_a_public_functions_name() -> None:
 def test_public_names_are_these() -> None:
     assert mmcl_fast.__all__ == sorted(mmcl_fast.__all__, key=lambda n: (n.lower() == n, n))
     assert set(mmcl_fast.__all__) == {
-        "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
-        "InfoNCELoss", "MmclError", "OutputError", "Run", "RunState", "SignalNoiseData",
+        "BackendUnavailableError", "ConfigError", "DamagedFileError", "DataError",
+        "EngineRefusedError", "EpochInfo", "InfoNCELoss", "MmclError", "OutputError", "Run",
+        "RunState", "SignalNoiseData",
         "TrainConfig", "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce",
         "losses", "metrics", "reference", "sweep", "theory", "train", "train_many",
     }  # fmt: skip
