@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "environment": {"__init__"},
     "content_digest": {"errors"},
     "files": {"errors"},
+    "terminal": set(),
     "model": set(),
     "losses.contrast": set(),
     "losses.class_sums": set(),
@@ -75,7 +76,8 @@ ARROWS: dict[str, set[str]] = {
         "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
     },
     "sweep.store": {
-        "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
+        "_native", "config", "content_digest", "derived", "environment", "errors", "files",
+        "sweep.plan", "training",
     },
     "sweep.execute": {
         "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
@@ -110,7 +112,7 @@ ARROWS: dict[str, set[str]] = {
         "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
         "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
-        "sweep.plan", "sweep.store",
+        "sweep.plan", "sweep.store", "terminal",
     },
     "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
@@ -119,7 +121,7 @@ ARROWS: dict[str, set[str]] = {
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "training",
+        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "terminal", "training",
     },
     "bench": {"bench.peers", "config", "environment"},
     "bench.run": {"bench", "bench.peers", "bench.report"},

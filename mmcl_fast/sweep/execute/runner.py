@@ -176,10 +176,24 @@ def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) 
         if write_plan(plan, store.path):
             return plan
     stored = read_plan(store.path)
+    while True:
+        longer = _extended(stored, plan, store, policy, parts)
+        if longer is None:
+            return stored
+        _check_disk(len(longer) - len(stored), longer, store)
+        if write_plan(longer, store.path, instead_of=stored.digest):
+            return longer
+        stored = read_plan(store.path)  # another process has extended it meanwhile
+
+
+def _extended(
+    stored: Plan, plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]
+) -> Plan | None:
+    """The stored plan with the runs that are new in `plan`; None if it holds the same runs."""
     if parts and max(parts) >= stored.shards:
         raise not_a_part(parts[max(parts)], f"shard {max(parts)} of {stored.shards}")
     if same_runs(stored, plan, anywhere=policy.any_engine):
-        return stored
+        return None
     if not policy.extend:
         hint = "use another --out, or --extend to add runs"
         if same_runs(stored, plan, anywhere=True):
@@ -188,10 +202,7 @@ def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) 
             f"plan: expected the one of the store {str(store.path)!r}, got another: "
             f"{difference(stored, plan)}; {hint}"
         )
-    longer = extend_plan(stored, plan)
-    _check_disk(len(longer) - len(stored), longer, store)
-    write_plan(longer, store.path, replace=True)
-    return longer
+    return extend_plan(stored, plan)
 
 
 def _check_numerics(plan: Plan, policy: Policy) -> None:

@@ -8,8 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.store.plan_file import read_outline
-from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
+from mmcl_fast.sweep.plan.plan import Plan
+from mmcl_fast.sweep.store.parquet_file import open_parquet
+from mmcl_fast.sweep.store.part_checks import check_rows, check_settings, check_types
+from mmcl_fast.sweep.store.plan_file import Outline, read_outline, read_plan
+from mmcl_fast.sweep.store.schema import part_schema
+from mmcl_fast.sweep.store.store import (
+    PART_REMEDY,
+    PartInfo,
+    Store,
+    checked_info,
+    not_a_part,
+    part_info,
+)
 
 RECENT_SECONDS = 600.0
 
@@ -47,19 +58,26 @@ class Status:
     machines: list[str]
 
 
-def read_status(store: str | Path) -> Status:
+def read_status(store: str | Path, *, verify: bool = False) -> Status:
     """Read the status of a store.
 
-    Raises: OutputError: there is no store, or its plan cannot be read.
+    Args:
+        store: Directory of the store.
+        verify: Read every file whole: compare it with the digest in it, and every row's run id,
+            status, settings and seeds with the plan. Otherwise the parts' footers are read, and
+            compared with their digests.
+
+    Raises: OutputError: there is no store. DamagedFileError: its plan is damaged.
     """
     folder = Store(Path(store))
     parts, others = folder.listing()  # before the plan, which another process may extend
-    plan = read_outline(folder.path)
+    plan = read_outline(folder.path, runs=verify)
+    planned = read_plan(folder.path) if verify else None
     unusable = {path.name: str(not_a_part(path, "a name that no part has")) for path in others}
     infos = []
     for path in parts.values():
         try:
-            infos.append(part_info(path, plan))
+            infos.append(_info(path, plan, planned))
         except OutputError as error:
             unusable[path.name] = str(error)
     done = sum(info.runs for info in infos)
@@ -82,6 +100,22 @@ def read_status(store: str | Path) -> Status:
         busy_seconds=sum(info.seconds for info in infos),
         machines=sorted({_machine(info) for info in infos}),
     )
+
+
+def _info(path: Path, outline: Outline, plan: Plan | None) -> PartInfo:
+    """Metadata of a part; with a plan, all of its rows are compared with it.
+
+    Raises: OutputError: the part cannot be used.
+    """
+    if plan is None:
+        return part_info(path, outline, whole=False)
+    with open_parquet(path, PART_REMEDY, whole=True) as file:
+        info = checked_info(path, outline, file)
+        table = file.read(threads=False)
+        check_types(table.schema, part_schema(outline.dtype, outline.metric_names))
+        check_rows(table, info.shard, info.counts, outline)
+        check_settings(table, info.shard, plan)
+    return info
 
 
 def _rate(infos: list[PartInfo]) -> float | None:
