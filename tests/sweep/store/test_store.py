@@ -13,6 +13,7 @@ import pytest
 from mmcl_fast import TrainConfig
 from mmcl_fast.errors import ConfigError, DamagedFileError, DataError, OutputError
 from mmcl_fast.sweep import Plan, load, make_plan, read_status
+from mmcl_fast.sweep.execute.runner import disk_bytes
 from mmcl_fast.sweep.execute.shard import compute as train_shard
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE
 from mmcl_fast.sweep.store.store import STALE_SECONDS, Store, part_info, provenance
@@ -347,9 +348,21 @@ def test_predictions_are_refused_before_anything_is_written(
     monkeypatch.undo()
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match=r"disk: expected 6 runs to fit into 0.00 GiB"):
+    with pytest.raises(
+        DataError, match=r"disk: expected 6 runs to fit into 0.00 MiB, got about 0.05 MiB"
+    ):
         compute(PLAN, tmp_path / "store")
     assert not (tmp_path / "store" / PLAN_FILE).exists()
+
+
+def test_the_estimate_of_the_disk_counts_files_as_well(tmp_path: Path, compute: Callable) -> None:
+    """Of many shapes with a run each, nearly all of the store is footers."""
+    plan = make_plan(BASE, grid={"m": range(2, 22)})
+    compute(plan, tmp_path)
+    used = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+    assert used <= disk_bytes(plan) < 1.1 * used
+    longer = make_plan(BASE, grid={"m": range(2, 24)})
+    assert disk_bytes(longer, 2) == pytest.approx(3 / 23 * disk_bytes(longer), rel=0.1)
 
 
 BAD_POLICIES = [
