@@ -87,7 +87,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(f"expected a regular file, got {_kind(mode)}")
+            raise OSError(f"{_kind(mode)}, and no regular file")
     except OSError:
         os.close(descriptor)
         raise

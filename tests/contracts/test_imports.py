@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "data.signal_noise": {
         "_native", "config", "data.stream", "errors", "kernels", "names", "stream_tags",
     },
-    "data.mnist": {"data.stream", "errors"},
+    "data.mnist": {"data.stream", "errors", "files"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "engines.paper_loss",
         "environment", "errors", "kernels", "losses.torch_backend", "losses.triton_backend",
