@@ -46,9 +46,9 @@ def check_unpacked(footer: pq.FileMetaData, plan: Plan | Outline) -> None:
 
     A few kilobytes can hold 10^8 equal numbers.
     """
-    longest = _longest(plan)
-    if longest is None:
+    if plan.most_epochs is None:
         return
+    longest = plan.most_epochs + 1
     curves = (*CURVES, *plan.metric_names)
     unpacked, allowed = 0, footer.num_rows * (len(curves) * longest * 8 + ROW_BYTES)
     for k in range(footer.num_row_groups):
@@ -104,13 +104,6 @@ def check_settings(table: pa.Table, shard: int, plan: Plan) -> None:
             continue
         if table[name].combine_chunks().to_pylist() != expected[name].to_pylist():
             raise ValueError(f"{name} of other runs than those of shard {shard}")
-
-
-def _longest(plan: Plan | Outline) -> int | None:
-    """Entries of the longest curve."""
-    if isinstance(plan, Plan):
-        return max(cfg.epochs for cfg in plan.points) + 1
-    return None if plan.most_epochs is None else plan.most_epochs + 1
 
 
 __all__ = [

@@ -6,7 +6,8 @@
     STORE/quarantine/shard-12.json    a shard whose workers kept dying
 
 A part is written under a temporary name, synchronised and renamed, so any number of processes may
-compute the same shard: its name and rows are equal. There is no other state.
+compute the same shard: its name and rows are equal. There is no other state, but a lock for the
+milliseconds in which a plan is replaced (`plan_lock.py`).
 """
 
 from __future__ import annotations
