@@ -12,11 +12,12 @@ import pytest
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.errors import ConfigError, OutputError
-from mmcl_fast.sweep import load, make_plan
+from mmcl_fast.sweep import load, make_plan, read_status
 from mmcl_fast.sweep.execute import runner
 from mmcl_fast.sweep.store import plan_lock as lock_module
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE, read_outline, read_plan, write_plan
 from mmcl_fast.sweep.store.plan_lock import LOCK, STALE_SECONDS, plan_lock
+from tests.sweep.disturbance import DEADLINE_S, finish, start
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=3, n_test=10, data="reduced", evaluate_every=3)
 PLAN = make_plan(BASE, grid={"m": [4, 8]})
@@ -156,3 +157,24 @@ def test_a_process_that_stood_still_does_not_replace_the_plan(tmp_path: Path) ->
 def test_a_lock_that_cannot_be_created(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written"):
         write_plan(PLAN, tmp_path / "nowhere")
+
+
+@pytest.mark.process
+def test_two_commands_that_extend_one_store_at_once(tmp_path: Path) -> None:
+    """One is refused, or has seen the other's runs; no run of either vanishes."""
+    store = str(tmp_path / "store")
+    small = ["--n", "12", "--m", "4", "--epochs", "2", "--data", "reduced", "--evaluate-every", "0"]
+    small += ["--workers", "1", "--out", store]
+    finish(start([*small, "--grid", "eta=0.01,0.02"]))
+    both = [start([*small, "--grid", f"eta=0.01,0.02,{x}", "--extend"]) for x in (0.03, 0.04)]
+    said = [process.communicate(timeout=DEADLINE_S)[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    refused = next(k for k in (0, 1) if both[k].returncode)
+    assert "expected a plan with every run of the store" in said[refused]
+    assert sorted(load(store, ["eta"])["eta"].to_pylist()) == [
+        0.01,
+        0.02,
+        (0.03, 0.04)[1 - refused],
+    ]
+    finish(start([*small, "--grid", "eta=0.01,0.02,0.03,0.04", "--extend"]))
+    assert read_status(store, verify=True).done == 4
