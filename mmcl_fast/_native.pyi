@@ -90,21 +90,25 @@ def score_heads(
 ) -> None: ...
 
 class DenseContrast:
+    """Arrays by their addresses, 0 for none; see csrc/bindings/contrast.cpp."""
+
     def __init__(
         self,
-        scores: npt.NDArray[np.float32],
-        losses: npt.NDArray[np.float32],
+        sizes: tuple[int, int, int, int],
+        scores: int,
+        losses: int,
         weight: float | None,
         form: str,
         inverse_temperature: float,
         bias: float,
         smoothing: float,
-        hard: npt.NDArray[np.float32] | None,
-        hard_counts: npt.NDArray[np.int64] | None,
-        positive: npt.NDArray[np.int64] | None,
-        positive_products: npt.NDArray[np.float32] | None,
-        labels: npt.NDArray[np.int64] | None,
-        key_labels: npt.NDArray[np.int64] | None,
+        hard: int,
+        hard_counts: int,
+        positive: int,
+        query: int,
+        positive_key: int,
+        labels: int,
+        key_labels: int,
         extra: int,
         supervised: bool,
         exclude_self: bool,
@@ -114,16 +118,22 @@ class DenseContrast:
     ) -> None: ...
     def weights(
         self,
-        upstream: float | npt.NDArray[np.float32],
+        upstream: float,
+        upstream_rows: int,
         rows: bool,
         columns: bool,
-        scores: npt.NDArray[np.float32],
-        hard: npt.NDArray[np.float32] | None,
-        positive: npt.NDArray[np.float32] | None,
-        temperature: npt.NDArray[np.float32] | None,
-        bias: npt.NDArray[np.float32] | None,
+        scores: int,
+        hard: int,
+        positive: int,
+        temperature: int,
+        temperature_factor: float,
+        bias: int,
     ) -> None: ...
 
+def unit_rows(x: int, unit: int, norm: int, n: int, d: int, target: str = "auto") -> None: ...
+def unit_rows_gradient(
+    unit: int, norm: int, gradient: int, n: int, d: int, target: str = "auto"
+) -> None: ...
 def softmax_rows(
     scores: npt.NDArray[np.float32],
     terms: npt.NDArray[np.float32] | None,

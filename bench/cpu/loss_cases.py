@@ -40,40 +40,32 @@ class Case:
     short: bool = True
 
 
-def _ours_clip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-    return losses.info_nce(x, y, temperature=1 / scale, symmetric=True)
-
-
 def _ours_one_way(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     return losses.info_nce(x, y, temperature=1 / scale)
 
 
-def _ours_paper(x: Tensor, y: Tensor, positive: Tensor, same: Tensor) -> Tensor:
+def _ours_paper(x: Tensor, y: Tensor, positive: Tensor, same: Tensor, labels: Tensor) -> Tensor:
     return losses.info_nce(
         x,
         y,
         positive_key=positive,
-        labels=same[0].int(),
+        labels=labels,
         negatives="other_label",
         stop_gradient="key",
         temperature=T,
     )
 
 
-def _ours_both(x: Tensor, y: Tensor, positive: Tensor, same: Tensor) -> Tensor:
+def _ours_both(x: Tensor, y: Tensor, positive: Tensor, same: Tensor, labels: Tensor) -> Tensor:
     return 2 * losses.info_nce(
         x,
         y,
         symmetric=True,
-        labels=same[0].int(),
+        labels=labels,
         negatives="other_label",
         stop_gradient="key",
         temperature=T,
     )
-
-
-def _ours_siglip(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return losses.siglip(x, y, temperature=1 / scale, bias=bias)
 
 
 def _smoothed(x: Tensor, y: Tensor, *, reduction: Literal["mean", "none"]) -> Tensor:
@@ -82,7 +74,12 @@ def _smoothed(x: Tensor, y: Tensor, *, reduction: Literal["mean", "none"]) -> Te
 
 def _same(loss: Loss) -> Loss:
     """Query and key are one tensor."""
-    return lambda x, positive, same: loss(x, x, positive, same)
+    return lambda x, positive, same, labels: loss(x, x, positive, same, labels)
+
+
+def _masked(loss: Loss) -> Loss:
+    """Dense forms get the mask of equal labels made beforehand."""
+    return lambda x, y, positive, same, labels: loss(x, y, positive, same)
 
 
 _CLIP = {DENSE: peers.dense_clip, LINEAR: peers.linear_clip, OPEN_CLIP: peers.open_clip_clip}
@@ -92,11 +89,15 @@ _ONE_WAY = {
     LINEAR: peers.linear_one_way,
     COMPILED: peers.compiled(peers.dense_one_way),
 }
-_PAPER_ITSELF = {
-    DENSE: _same(peers.masked_single),
-    COMPILED: _same(peers.compiled(peers.masked_single)),
+_PAPER = {
+    DENSE: _masked(peers.masked_single),
+    COMPILED: _masked(peers.compiled(peers.masked_single)),
 }
-_PAPER_BOTH = {DENSE: peers.masked_both, COMPILED: peers.compiled(peers.masked_both)}
+_PAPER_ITSELF = {name: _same(loss) for name, loss in _PAPER.items()}
+_PAPER_BOTH = {
+    DENSE: _masked(peers.masked_both),
+    COMPILED: _masked(peers.compiled(peers.masked_both)),
+}
 _NT_XENT = {
     DENSE: peers.dense_nt_xent,
     COMPILED: peers.compiled(peers.dense_nt_xent),
@@ -109,6 +110,8 @@ _SIGLIP = {
 }
 _ALL_CLIP = {**_CLIP, **_COMPILED_CLIP, CUT: peers.cut_clip}
 _SMALL_NT_XENT = {DENSE: peers.dense_nt_xent, METRIC_LEARNING: peers.metric_learning_nt_xent}
+_ours_clip = losses.compat.ClipLoss()
+_ours_siglip = losses.compat.SigLipLoss()
 _ours_nt_xent = losses.NTXentLoss(temperature=T)
 CASES = (
     Case("symmetric", 2048, 256, "xys", _ours_clip, _ALL_CLIP, 4),
@@ -117,12 +120,12 @@ CASES = (
     Case("symmetric", 32768, 128, "xys", _ours_clip, {}, 4, memory_only=True, short=False),
     Case("one way", 2048, 256, "xys", _ours_one_way, _ONE_WAY, 3, short=False),
     Case(
-        "paper (6), another key", 2048, 256, "xypm", _ours_paper,
-        {DENSE: peers.masked_single, COMPILED: peers.compiled(peers.masked_single)}, 1,
-        short=False,
+        "paper (6), another key", 2048, 256, "xypml", _ours_paper, _PAPER, 1, short=False,
     ),
-    Case("paper (6), the query as key", 2048, 256, "xpm", _same(_ours_paper), _PAPER_ITSELF, 3 / 4),
-    Case("paper (9)", 2048, 256, "xypm", _ours_both, _PAPER_BOTH, 3 / 2),
+    Case(
+        "paper (6), the query as key", 2048, 256, "xpml", _same(_ours_paper), _PAPER_ITSELF, 3 / 4,
+    ),
+    Case("paper (9)", 2048, 256, "xypml", _ours_both, _PAPER_BOTH, 3 / 2),
     Case("NT-Xent", 1024, 256, "xy", _ours_nt_xent, _NT_XENT, 8),
     # The library's time and memory grow with the third power of N.
     Case("NT-Xent", 96, 256, "xy", _ours_nt_xent, _SMALL_NT_XENT, 8),
@@ -142,7 +145,7 @@ CASES = (
 
 
 def make_inputs(case: Case, n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Unit rows, a scale, a bias, a positive and the mask of equal labels, as the case needs."""
+    """Unit rows, a scale, a bias, a positive, labels and their mask, as the case needs."""
     g = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(3, n, case.d, generator=g), dim=2).to(dtype)
     labels = torch.randint(0, 2, (n,), generator=g)
@@ -155,7 +158,7 @@ def make_inputs(case: Case, n: int, dtype: torch.dtype = torch.float32) -> list[
         "b": torch.tensor(-10.0, dtype=dtype, requires_grad=True),
     }
     if "m" in case.inputs:
-        made["m"] = labels[:, None] == labels
+        made["m"], made["l"] = labels[:, None] == labels, labels.int()
     return [made[letter] for letter in case.inputs]
 
 

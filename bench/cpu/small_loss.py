@@ -34,7 +34,7 @@ ROUNDS, QUICK_ROUNDS = 15, 1
 SECONDS = 2e-3  # of one sample: so many calls that a clock's tick is nothing
 
 
-def _dense_sup_con(x: Tensor, same: Tensor) -> Tensor:
+def _dense_sup_con(x: Tensor, same: Tensor, labels: Tensor) -> Tensor:
     scores = (x @ x.T / T).masked_fill(torch.eye(len(x), dtype=torch.bool), -1e30)
     positives = same ^ torch.eye(len(x), dtype=torch.bool)
     rest = scores - torch.logsumexp(scores, dim=1, keepdim=True)
@@ -42,7 +42,7 @@ def _dense_sup_con(x: Tensor, same: Tensor) -> Tensor:
 
 
 SUP_CON = Case(
-    "SupCon", 1, 1, "xm", lambda x, same: losses.sup_con(x, same[0].int(), temperature=T),
+    "SupCon", 1, 1, "xml", lambda x, same, labels: losses.sup_con(x, labels, temperature=T),
     {DENSE: _dense_sup_con}, 3,
 )  # fmt: skip
 

@@ -9,6 +9,7 @@
 #include "arrays.h"
 #include "contrast.h"
 #include "head.h"
+#include "signals.h"
 #include "softmax.h"
 #include "trajectory.h"
 
@@ -123,10 +124,14 @@ void streaming_gram(const py::buffer& out, const Start& start, std::uint64_t dim
       info.strides[0] != size * info.shape[1]) {
     throw py::value_error("out: expected contiguous float64 [samples, samples]");
   }
-  const py::gil_scoped_release released;
-  mmcl::streaming_gram(target, mmcl::Stream{seed, tag, epoch}, start,
-                       static_cast<std::uint64_t>(info.shape[0]), dims, scale, threads,
-                       static_cast<double*>(info.ptr));
+  bindings::Signals signals;
+  {
+    const py::gil_scoped_release released;
+    mmcl::streaming_gram(target, mmcl::Stream{seed, tag, epoch}, start,
+                         static_cast<std::uint64_t>(info.shape[0]), dims, scale, threads,
+                         static_cast<double*>(info.ptr), [&] { return signals.go_on(); });
+  }
+  signals.raise();
 }
 
 void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t first_row,
@@ -140,7 +145,10 @@ void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t fi
   const auto* const freedom =
       bindings::contiguous_data<double>(from, {seeds.size(), rows}, "degrees", "float64");
   for (std::size_t i = 0; i < seeds.size() * rows; ++i) {
-    if (!(freedom[i] >= 1.0)) throw py::value_error("degrees: expected numbers >= 1");
+    // Beyond, a count is no longer exact; at infinity no draw would ever be accepted.
+    if (!(freedom[i] >= 1.0 && freedom[i] <= 0x1p53)) {
+      throw py::value_error("degrees: expected numbers in 1 .. 2^53");
+    }
   }
   const py::gil_scoped_release released;
   mmcl::chi(seeds, tag, first_row, freedom, rows, chis, threads);

@@ -1,4 +1,4 @@
-// Training runs for Python: checks every buffer's layout, then releases the GIL.
+// Training runs for Python: checks and holds every buffer, then releases the GIL.
 #include "../core/trajectory.h"
 
 #include <pybind11/pybind11.h>
@@ -18,24 +18,26 @@ namespace py = pybind11;
 
 namespace {
 
+using mmcl::bindings::HeldArrays;
+
 // The data of a contiguous float32 array of a given shape.
-float* floats_of(const py::buffer& buffer, const std::vector<std::size_t>& shape,
+float* floats_of(HeldArrays& held, const py::buffer& buffer, const std::vector<std::size_t>& shape,
                  const std::string& name, bool writable) {
-  return mmcl::bindings::contiguous_data<float>(buffer.request(writable), shape, name, "float32");
+  return held.contiguous<float>(buffer, shape, name, "float32", writable);
 }
 
 using Rows = std::pair<py::buffer, std::optional<std::vector<std::size_t>>>;
 
 // Pointers to the rows of arrays [k, dims], in the order given with each array, if any.
-std::vector<const float*> rows_of(const std::vector<Rows>& groups, std::size_t& dims,
-                                  const std::string& name) {
+std::vector<const float*> rows_of(HeldArrays& held, const std::vector<Rows>& groups,
+                                  std::size_t& dims, const std::string& name) {
   std::vector<const float*> rows;
   for (const auto& [buffer, order] : groups) {
-    const py::buffer_info info = buffer.request();
+    const py::buffer_info& info = held.hold(buffer, /*writable=*/false);
     if (info.ndim != 2) throw py::value_error(name + ": expected arrays [rows, dims]");
     const auto count = static_cast<std::size_t>(info.shape[0]);
     if (rows.empty() && dims == 0) dims = static_cast<std::size_t>(info.shape[1]);
-    const float* const first = floats_of(buffer, {count, dims}, name, /*writable=*/false);
+    const float* const first = floats_of(held, buffer, {count, dims}, name, /*writable=*/false);
     const std::size_t selected = order ? order->size() : count;
     for (std::size_t i = 0; i < selected; ++i) {
       const std::size_t row = order ? (*order)[i] : i;
@@ -54,13 +56,13 @@ struct JobRows {
   std::vector<float*> out;
   std::size_t dims = 0;
 
-  explicit JobRows(const Job& job) {
-    left = rows_of(std::get<1>(job), dims, "left");
-    right = rows_of(std::get<2>(job), dims, "right");
+  JobRows(HeldArrays& held, const Job& job) {
+    left = rows_of(held, std::get<1>(job), dims, "left");
+    right = rows_of(held, std::get<2>(job), dims, "right");
     for (const py::buffer& buffer : std::get<0>(job)) {
-      const py::buffer_info info = buffer.request();
+      const py::buffer_info& info = held.hold(buffer, /*writable=*/true);
       const std::size_t count = info.ndim == 2 ? static_cast<std::size_t>(info.shape[0]) : 0;
-      float* const first = floats_of(buffer, {count, right.size()}, "out", /*writable=*/true);
+      float* const first = floats_of(held, buffer, {count, right.size()}, "out", /*writable=*/true);
       for (std::size_t i = 0; i < count; ++i) out.push_back(first + i * right.size());
     }
     if (out.size() != left.size()) throw py::value_error("out: expected a row for each of left");
@@ -69,7 +71,10 @@ struct JobRows {
 
 void products(const std::vector<Job>& jobs, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const std::vector<JobRows> rows(jobs.begin(), jobs.end());
+  HeldArrays held;
+  std::vector<JobRows> rows;
+  rows.reserve(jobs.size());
+  for (const Job& job : jobs) rows.emplace_back(held, job);
   std::vector<mmcl::InnerProducts> all;
   for (std::size_t k = 0; k < jobs.size(); ++k) {
     const JobRows& r = rows[k];
@@ -81,8 +86,9 @@ void products(const std::vector<Job>& jobs, int threads, const std::string& targ
 }
 
 // Rows of the embeddings for each run's samples, [runs, samples].
-const std::int64_t* places_of(const py::buffer& places, std::size_t runs, std::size_t samples) {
-  const py::buffer_info info = places.request();
+const std::int64_t* places_of(HeldArrays& held, const py::buffer& places, std::size_t runs,
+                              std::size_t samples) {
+  const py::buffer_info& info = held.hold(places, /*writable=*/false);
   const auto* const rows = static_cast<const std::int64_t*>(info.ptr);
   const auto size = static_cast<py::ssize_t>(samples);
   if (!info.item_type_is_equivalent_to<std::int64_t>() || info.ndim != 2 ||
@@ -101,7 +107,9 @@ void embed(const py::buffer& out, const py::buffer& start, const py::buffer& lab
            const std::optional<py::buffer>& places, int q, const std::optional<py::buffer>& moved,
            const std::optional<py::buffer>& gram, int threads, const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const py::buffer_info info = out.request(), given = start.request();
+  HeldArrays held;
+  const py::buffer_info& info = held.hold(out, /*writable=*/true);
+  const py::buffer_info& given = held.hold(start, /*writable=*/false);
   if (info.ndim != 3 || given.ndim != 3) throw py::value_error("out, start: expected three axes");
   const auto axis = [](const py::buffer_info& of, int k) {
     return static_cast<std::size_t>(of.shape[static_cast<std::size_t>(k)]);
@@ -112,17 +120,17 @@ void embed(const py::buffer& out, const py::buffer& start, const py::buffer& lab
   if (moved.has_value() != gram.has_value()) throw py::value_error("moved: expected with gram");
   const float *products = nullptr, *coefficients = nullptr;
   if (moved) {
-    const py::buffer_info columns = gram->request();
+    const py::buffer_info& columns = held.hold(*gram, /*writable=*/false);
     shape.columns = columns.ndim == 3 ? axis(columns, 1) : 0;
-    products = floats_of(*gram, {runs, shape.columns, samples + 1}, "gram", false);
-    coefficients = floats_of(*moved, {runs, m, shape.columns}, "moved", false);
+    products = floats_of(held, *gram, {runs, shape.columns, samples + 1}, "gram", false);
+    coefficients = floats_of(held, *moved, {runs, m, shape.columns}, "moved", false);
   }
-  const mmcl::Embedding first{floats_of(start, {runs, m, shape.stride}, "start", false),
+  const mmcl::Embedding first{floats_of(held, start, {runs, m, shape.stride}, "start", false),
                               coefficients,
                               products,
-                              floats_of(labels, {runs, samples}, "labels", false),
-                              places ? places_of(*places, runs, samples) : nullptr,
-                              floats_of(out, {runs, samples, m}, "out", /*writable=*/true)};
+                              floats_of(held, labels, {runs, samples}, "labels", false),
+                              places ? places_of(held, *places, runs, samples) : nullptr,
+                              floats_of(held, out, {runs, samples, m}, "out", /*writable=*/true)};
   std::vector<mmcl::Embedding> all(runs, first);
   for (std::size_t r = 0; r < runs; ++r) {
     all[r].start += r * m * shape.stride;
@@ -151,14 +159,15 @@ void train(const std::vector<py::buffer>& gram, const std::vector<py::buffer>& z
     throw py::value_error("tau, eta: expected one for each run");
   }
   const std::size_t runs = positives.size(), vectors = n + 1 + (multi ? 0 : n);
-  const py::buffer_info info = curves.request();
+  HeldArrays held;
+  const py::buffer_info& info = held.hold(curves, /*writable=*/true);
   const std::size_t epochs = info.ndim == 3 ? static_cast<std::size_t>(info.shape[2]) : 0;
-  float* const measured = floats_of(curves, {3, runs, epochs}, "curves", /*writable=*/true);
+  float* const measured = floats_of(held, curves, {3, runs, epochs}, "curves", /*writable=*/true);
   std::vector<mmcl::TrajectoryRun> all(runs);
   for (std::size_t k = 0; k < gram.size(); ++k) {
-    const float* const given = floats_of(gram[k], {runs, n + 1, vectors}, "gram", false);
-    float* const state = floats_of(z[k], {runs, m, vectors}, "z", true);
-    float* const coefficients = floats_of(moved[k], {runs, m, n + 1}, "moved", true);
+    const float* const given = floats_of(held, gram[k], {runs, n + 1, vectors}, "gram", false);
+    float* const state = floats_of(held, z[k], {runs, m, vectors}, "z", true);
+    float* const coefficients = floats_of(held, moved[k], {runs, m, n + 1}, "moved", true);
     for (std::size_t r = 0; r < runs; ++r) {
       all[r].modalities[k] = {given + r * (n + 1) * vectors, state + r * m * vectors,
                               coefficients + r * m * (n + 1)};

@@ -26,8 +26,12 @@ bool is_positive(const Contrast& c, std::size_t i, std::size_t j) {
 
 // One rounding of a score serves both its rows.
 void mirror(const Matrix<float>& scores) {
-  for (std::size_t i = 0; i < scores.rows; ++i) {
-    for (std::size_t j = i + 1; j < scores.rows; ++j) scores.row(j)[i] = scores.row(i)[j];
+  constexpr std::size_t kTile = 16;  // rows of a tile stay in the cache
+  for (std::size_t tile = 0; tile < scores.rows; tile += kTile) {
+    const std::size_t end = std::min(tile + kTile, scores.rows);
+    for (std::size_t j = tile + 1; j < scores.rows; ++j) {
+      for (std::size_t i = tile; i < std::min(end, j); ++i) scores.row(j)[i] = scores.row(i)[j];
+    }
   }
 }
 
@@ -119,12 +123,8 @@ double pull_of(const Contrast& c, double positive, double max, double sum) {
   return sum * scale_of(c, positive, max, sum);
 }
 
-void sigmoid_sums(const Target& target, const Matrix<float>& scores, float* sum) {
-  std::vector<float> row(scores.columns);
-  for (std::size_t i = 0; i < scores.rows; ++i) {
-    std::copy_n(scores.row(i), scores.columns, row.data());
-    softplus_rows(target, {row.data(), 1, scores.columns, 0}, sum + i, 1);
-  }
+void copy(const Matrix<float>& from, const Matrix<float>& to) {
+  for (std::size_t i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.columns, to.row(i));
 }
 
 Matrix<const float> constant(const Matrix<float>& m) {
@@ -177,7 +177,8 @@ void contrast_losses(const Target& target, const Contrast& c, float* statistics,
   }
   const MaxSum rows{of(0, kMax), of(0, kSum)};
   if (c.form == Form::kSigmoid) {
-    sigmoid_sums(target, c.scores, rows.sum);
+    copy(c.scores, c.chances);
+    softplus_rows(target, c.chances, rows.sum, 1);
   } else if (c.symmetric) {
     softmax_both(target, constant(c.scores), rows, {of(1, kMax), of(1, kSum)}, 1);
   } else {
@@ -237,21 +238,17 @@ struct Shares {
   }
 };
 
-void copy(const Matrix<float>& from, const Matrix<float>& to) {
-  for (std::size_t i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.columns, to.row(i));
-}
-
 void negative_weights(const Target& target, const Contrast& c, const Shares& rows,
                       const Shares* columns, const Matrix<float>& out) {
-  copy(c.scores, out);
   if (c.form == Form::kSigmoid) {
-    std::vector<float> unused(c.scores.rows);
-    softplus_rows(target, out, unused.data(), 1);
     for (std::size_t i = 0; i < out.rows; ++i) {
-      for (std::size_t j = 0; j < out.columns; ++j) out.row(i)[j] *= rows.scale[i];
+      const float* const chances = c.chances.row(i);
+      float* const to = out.row(i);
+      for (std::size_t j = 0; j < out.columns; ++j) to[j] = chances[j] * rows.scale[i];
     }
     return;
   }
+  copy(c.scores, out);
   const MaxScale of_rows{rows.max.data(), rows.scale.data()};
   if (columns == nullptr) {
     softmax_weights(target, out, of_rows, nullptr, 1);

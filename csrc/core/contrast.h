@@ -38,6 +38,8 @@ struct Contrast {
   bool symmetric;  // both directions count; the positive of query i is key i
   bool same_rows;  // queries are keys, and the gradients of both are added
   double inverse_temperature, bias, smoothing;
+  // [N, M], kSigmoid only: written by `contrast_losses`, each negative's chance 1 / (1 + e^-s).
+  Matrix<float> chances;
 };
 
 // Per query and direction; `statistics` has kStatistics arrays [N] for rows, then for columns.

@@ -50,18 +50,24 @@ class GramSum {
   }
 
   // Multiplies chunk after chunk until none is left. Chunks are claimed and added in order, so a
-  // thread waits only for chunks that other threads are computing.
-  void work(Workspace& workspace) {
+  // thread waits only for chunks that other threads are computing. Ends early once `go_on`, which
+  // one of the threads asks after each of its chunks, says false.
+  void work(Workspace& workspace, const GoOn& go_on) {
     for (;;) {
       std::unique_lock<std::mutex> lock(mutex_);
+      if (stopped_) return;
       const std::uint64_t chunk = claimed_++;
       lock.unlock();
       if (chunk >= chunks()) return;
       multiply(chunk, workspace);
+      const bool stop = go_on && !go_on();
       lock.lock();
-      turn_.wait(lock, [&] { return added_ == chunk; });
-      for (std::size_t i = 0; i < workspace.part.size(); ++i) out_[i] += workspace.part[i];
-      ++added_;
+      stopped_ = stopped_ || stop;
+      turn_.wait(lock, [&] { return added_ == chunk || stopped_; });
+      if (!stopped_) {
+        for (std::size_t i = 0; i < workspace.part.size(); ++i) out_[i] += workspace.part[i];
+        ++added_;
+      }
       turn_.notify_all();
     }
   }
@@ -95,13 +101,15 @@ class GramSum {
   std::mutex mutex_;
   std::condition_variable turn_;
   std::uint64_t claimed_ = 0, added_ = 0;
+  bool stopped_ = false;
 };
 
 }  // namespace
 
 void streaming_gram(const Target& target, const Stream& stream,
                     const std::array<std::uint64_t, 3>& start, std::uint64_t samples,
-                    std::uint64_t dims, double scale, int threads, double* out) {
+                    std::uint64_t dims, double scale, int threads, double* out,
+                    const GoOn& go_on) {
   check_region(stream, start, {1, samples, dims}, threads);
   std::fill(out, out + samples * samples, 0.0);
   if (samples == 0 || dims == 0) return;
@@ -114,12 +122,12 @@ void streaming_gram(const Target& target, const Stream& stream,
   others.reserve(workers - 1);
   try {
     for (std::uint64_t i = 1; i < workers; ++i) {
-      others.emplace_back([&sum, &workspace = workspaces[i]] { sum.work(workspace); });
+      others.emplace_back([&sum, &workspace = workspaces[i]] { sum.work(workspace, nullptr); });
     }
   } catch (const std::system_error&) {
     // No further thread can be started: the running ones do all the work.
   }
-  sum.work(workspaces[0]);
+  sum.work(workspaces[0], go_on);
   for (std::thread& other : others) other.join();
   for (std::uint64_t i = 0; i < samples; ++i) {
     for (std::uint64_t j = 0; j < i; ++j) out[j * samples + i] = out[i * samples + j];

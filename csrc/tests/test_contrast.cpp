@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/contrast.h"
+#include "../core/rows.h"
 
 namespace {
 
@@ -74,6 +75,8 @@ std::vector<Floats> evaluate(const mmcl::Target& target, const Setting& s, std::
   c.inverse_temperature = 2.5;
   c.bias = s.bias;
   c.smoothing = s.smoothing;
+  Floats chances(n * m);
+  c.chances = {chances.data(), n, m, static_cast<std::ptrdiff_t>(m)};
   Floats statistics(n * mmcl::kStatistics * (s.symmetric ? 2 : 1)), losses(n);
   mmcl::contrast_losses(target, c, statistics.data(), losses.data());
   Floats of_scores(n * m), of_hard(n * s.hard), of_positive(n), of_temperature(n), of_bias(n);
@@ -137,9 +140,41 @@ void check_targets(const Setting& s) {
   }
 }
 
+// Products, unit rows and their gradient on exactly sized memory, equal on every target.
+void check_rows() {
+  for (const std::size_t d : {1u, 7u, 1030u}) {
+    constexpr std::size_t n = 3;
+    const auto stride = static_cast<std::ptrdiff_t>(d);
+    const Floats x = normals(n * d, 8), y = normals(n * d, 9);
+    const auto evaluate = [&](const mmcl::Target& target) {
+      Floats products(n), unit = x, norm(n), gradient = y;
+      const mmcl::Matrix<float> in_place{unit.data(), n, d, stride};
+      const mmcl::Matrix<const float> rows{unit.data(), n, d, stride};
+      mmcl::row_products(target, {x.data(), n, d, stride}, {y.data(), n, d, stride},
+                         products.data());
+      mmcl::unit_rows(target, rows, in_place, norm.data());
+      mmcl::unit_rows_gradient(target, rows, norm.data(), {gradient.data(), n, d, stride});
+      return std::vector<Floats>{products, unit, norm, gradient};
+    };
+    const auto first = evaluate(*mmcl::targets().front());
+    double along = 0.0;  // a gradient in rows is at right angles to them
+    for (std::size_t j = 0; j < d; ++j) along += double{first[1][j]} * double{first[3][j]};
+    expect(std::abs(along) < 1e-5, "gradient of unit rows, d = " + std::to_string(d));
+    for (const mmcl::Target* target : mmcl::targets()) {
+      const auto found = evaluate(*target);
+      for (std::size_t k = 0; k < found.size(); ++k) {
+        const bool same = std::memcmp(found[k].data(), first[k].data(),
+                                      found[k].size() * sizeof(float)) == 0;
+        expect(same, std::string("rows on ") + target->name + ": result " + std::to_string(k));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  check_rows();
   for (const Setting& setting : kSettings) {
     check_weights(setting);
     check_targets(setting);

@@ -27,7 +27,13 @@ Merge = Callable[[Tensor, Tensor], Tensor]
 
 
 class Exchange(Protocol):
-    """One exchange between all ranks; the constructor starts the first transfer."""
+    """One exchange between all ranks; the constructor starts the first transfer.
+
+    Attributes:
+        visiting: The ranks whose payload is being visited, in its order.
+    """
+
+    visiting: range
 
     def __init__(self, members: Members, payload: Payload) -> None:
         """Start the transfer of the local payload."""
@@ -43,7 +49,7 @@ class GatherExchange:
     """All payloads at once, in two visits: of the ranks before this one, and of those after."""
 
     def __init__(self, members: Members, payload: Payload) -> None:
-        self.members = members
+        self.members, self.visiting = members, range(0)
         longest = max(members.rows)
         self.gathered: list[Tensor] = []
         self.works: list[dist.Work] = []
@@ -63,15 +69,16 @@ class GatherExchange:
         for work in self.works:
             work.wait()
         rank, size = self.members.rank, self.members.size
-        before = self._visited(slice(0, rank), visit)
-        behind = self._visited(slice(rank + 1, size), visit)
+        before = self._visited(range(rank), visit)
+        behind = self._visited(range(rank + 1, size), visit)
         like = behind if before is None else before
         return None if like is None else self._returned(before, behind, like, merge)
 
-    def _visited(self, ranks: slice, visit: Visit) -> Tensor | None:
-        rows = self.members.rows[ranks]
-        if not rows:
+    def _visited(self, visiting: range, visit: Visit) -> Tensor | None:
+        if not visiting:
             return None
+        self.visiting, ranks = visiting, slice(visiting.start, visiting.stop)
+        rows = self.members.rows[ranks]
         even = len(set(self.members.rows)) == 1
         return visit(
             tuple(
@@ -102,7 +109,7 @@ class RingExchange:
     """From rank to next rank: a payload arrives while the previous one is being visited."""
 
     def __init__(self, members: Members, payload: Payload) -> None:
-        self.members = members
+        self.members, self.visiting = members, range(0)
         ring = range(members.size)
         self.next, self.last = (
             dist.get_global_rank(members.group, ring[(members.rank + step) % members.size])
@@ -118,7 +125,10 @@ class RingExchange:
         """See `Exchange`."""
         arriving: Tensor | None = None
         leaving: list[dist.Work] = []
+        members = self.members
         for step, payload in enumerate(self.payloads(), start=1):
+            rank = (members.rank - step) % members.size
+            self.visiting = range(rank, rank + 1)
             result = visit(payload)
             for work in leaving:
                 work.wait()

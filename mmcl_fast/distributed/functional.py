@@ -19,6 +19,7 @@ from mmcl_fast.distributed.collective import Setting, collective_loss
 from mmcl_fast.distributed.group import Group
 from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Contrast, Form
+from mmcl_fast.losses.mixed_precision import in_one_dtype
 from mmcl_fast.losses.validation import (
     check_features,
     check_labels,
@@ -45,22 +46,23 @@ def infonce_across(  # noqa: PLR0913 - the loss's own options
     """See `DistributedInfoNCELoss`."""
 
     def local() -> LocalProblem:
+        queries, keys, extra, hard = in_one_dtype(query, key, extra_negatives, hard_negatives)
         check_options(symmetric=symmetric, negatives=negatives, stop_gradient=stop_gradient)
-        check_pairs("query", query, "key", key)
+        check_pairs("query", queries, "key", keys)
         check_smoothing(label_smoothing)
-        check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
-        pair = check_labels(query, key, labels, None, negatives=negatives)
+        check_more_negatives(queries, extra, hard, symmetric=symmetric)
+        pair = check_labels(queries, keys, labels, None, negatives=negatives)
         stopped = stop_gradient is not None
-        others = {"key": key, "hard": hard_negatives, "extra": extra_negatives}
+        others = {"key": keys, "hard": hard, "extra": extra}
         if stopped and not symmetric:
             others = {name: None if x is None else x.detach() for name, x in others.items()}
         contrast = Contrast(
-            query=query,
+            query=queries,
             key=others["key"],
             hard=others["hard"],
-            temperature=temperature_of(temperature, query),
+            temperature=temperature_of(temperature, queries),
             # Explicit with labels, so that rows keep their order.
-            positive=None if pair is None else torch.arange(len(query), device=query.device),
+            positive=None if pair is None else torch.arange(len(queries), device=queries.device),
             labels=None if pair is None else (_sendable(pair[0]), _sendable(pair[1])),
             symmetric=symmetric,
             stopped=stopped,
@@ -81,12 +83,13 @@ def siglip_across(
     """See `DistributedSigLIPLoss`."""
 
     def local() -> LocalProblem:
-        check_pairs("query", query, "key", key)
+        queries, keys = in_one_dtype(query, key)
+        check_pairs("query", queries, "key", keys)
         contrast = Contrast(
-            query=query,
-            key=key,
-            temperature=temperature_of(temperature, query),
-            bias=bias_of(bias, query),
+            query=queries,
+            key=keys,
+            temperature=temperature_of(temperature, queries),
+            bias=bias_of(bias, queries),
             form="sigmoid",
         )
         return LocalProblem(contrast)
@@ -100,8 +103,9 @@ def two_views_across(
     """See `DistributedNTXentLoss` (form "softmax") and `DistributedDCLLoss` ("decoupled")."""
 
     def local() -> LocalProblem:
-        check_pairs("first", first, "second", second)
-        both = torch.cat([first, second])
+        views = in_one_dtype(first, second)
+        check_pairs("first", views[0], "second", views[1])
+        both = torch.cat(views)
         contrast = Contrast(
             query=both,
             key=None,
@@ -186,11 +190,12 @@ def clip_loss(  # noqa: PLR0913 - open_clip's options, and where it runs
     )
 
     def local() -> LocalProblem:
-        check_pairs("image_features", image_features, "text_features", text_features)
+        images, texts = in_one_dtype(image_features, text_features)
+        check_pairs("image_features", images, "text_features", texts)
         contrast = Contrast(
-            query=image_features,
-            key=text_features,
-            temperature=temperature_of_scale(scale, image_features),
+            query=images,
+            key=texts,
+            temperature=temperature_of_scale(scale, images),
             symmetric=True,
             stopped=local_loss and not gather_with_grad,
         )
@@ -224,12 +229,13 @@ def siglip_loss(
     """
 
     def local() -> LocalProblem:
-        check_pairs("image_features", image_features, "text_features", text_features)
+        images, texts = in_one_dtype(image_features, text_features)
+        check_pairs("image_features", images, "text_features", texts)
         contrast = Contrast(
-            query=image_features,
-            key=text_features,
-            temperature=temperature_of_scale(scale, image_features),
-            bias=bias_of(bias, image_features),
+            query=images,
+            key=texts,
+            temperature=temperature_of_scale(scale, images),
+            bias=bias_of(bias, images),
             form="sigmoid",
         )
         return LocalProblem(contrast)

@@ -95,9 +95,10 @@ class DistributedInfoNCELoss(_Distributed):
         TypeError: An option's kind.
         RuntimeError: There is no process group.
 
-    Numerics: Those of `info_nce`; statistics and gradients are exchanged in float32 (float64 for
-        float64 features). Same bits on every run with the same ranks. Computed by the "torch"
-        backend on every device. Tests: tests/distributed.
+    Numerics: Those of `info_nce`, and so are features of several dtypes under autocast; statistics
+        and gradients are exchanged in float32 (float64 for float64 features). Same bits on every
+        run with the same ranks. Computed by the "torch" backend on every device. Tests:
+        tests/distributed.
 
     See: mmcl_fast.losses.info_nce; docs/distributed.md.
     """

@@ -23,6 +23,11 @@ from mmcl_fast.distributed.gradient_sums import added, plus
 from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.mean_scores import MeanScores
 from mmcl_fast.distributed.off_diagonal import remote_gradients, remote_statistics
+from mmcl_fast.distributed.own_rows import (
+    pair_statistics,
+    rows_of_ranks,
+    sum_of_pair_gradients,
+)
 from mmcl_fast.distributed.problem import LocalProblem
 from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
 from mmcl_fast.losses.torch_backend import contrast_backward, contrast_forward
@@ -47,8 +52,13 @@ def softmax_statistics(
     means = MeanScores.start(problem)
 
     def visit(payload: Payload) -> Tensor | None:
-        rows, columns = remote_statistics(_tile(local, payload))
-        _merge(sides[0], rows)
+        if local.key is None:
+            for other in rows_of_ranks(members, started.visiting, payload[0]):
+                _merge(sides[0], pair_statistics(local, other))
+            columns = None
+        else:
+            rows, columns = remote_statistics(_tile(local, payload))
+            _merge(sides[0], rows)
         sums = None if means is None else means.add(payload[0], means.pairs(payload))
         if columns is None:
             return None
@@ -98,7 +108,12 @@ def softmax_gradients(
         nonlocal gradients
         columns = None if weights.columns is None else payload[-1].T.contiguous()
         of_keys = None if columns is None else (columns[0], columns[1])
-        part = _tile_gradients(_tile(local, payload), requested, weights.rows, of_keys)
+        if local.key is None:
+            assert of_keys is not None
+            others = rows_of_ranks(members, started.visiting, payload[0])
+            part = sum_of_pair_gradients(local, others, requested, weights.rows, of_keys)
+        else:
+            part = _tile_gradients(_tile(local, payload), requested, weights.rows, of_keys)
         if means is not None:
             pairs, rows = means[0].pairs(payload), means[1]
             key_rows = columns[2] if columns is not None and local.symmetric else None

@@ -10,6 +10,7 @@ Every loss can be differentiated twice, at first in reverse mode. A third deriva
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -20,15 +21,16 @@ from torch.nn import Parameter
 
 from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
 from mmcl_fast.losses.evaluation import (
+    Reduction,
     Task,
     evaluated,
-    stores_scores,
     weighted_gradients,
     without_autocast,
 )
 from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 from mmcl_fast.losses.torch_backend.dense import DenseContrast
 
+_NOTHING = Requested()
 FIRST_SCALAR = Requested._fields.index("temperature")  # this input and later ones are 0-d
 
 
@@ -44,23 +46,56 @@ def needs_custom_op(contrast: Contrast) -> bool:
     c = contrast
     if c.query.is_meta:
         return True
-    tensors = c.query, c.key, c.temperature, c.positive_key, c.hard, c.bias, c.positive
-    for x in (*tensors, c.hard_counts, *(c.labels or ())):
+    tensors = c.query, c.key, c.temperature, c.positive_key, c.hard, c.bias, c.positive, c.second
+    pairs = () if c.pairwise is None else c.pairwise.given()
+    for x in (*tensors, c.hard_counts, *(c.labels or ()), *pairs):
         if x is not None and type(x) is not Tensor and type(x) is not Parameter:
             return True
     return False
 
 
-def eager_loss(task: Task) -> Tensor:
-    """The loss without a custom operation."""
-    stored = stores_scores(task.contrast, task.backend)
-    if any(task.requested):
-        function = _DenseLoss if stored else _Loss
-        loss: Tensor = function.apply(task, *task.inputs)  # type: ignore[no-untyped-call]
+def small_loss(contrast: Contrast, reduction: Reduction) -> Tensor:
+    """The loss of stored scores, without a custom operation.
+
+    Args:
+        contrast: One whose scores are to be stored; it need not be plain.
+        reduction: "mean" | "sum" | "none".
+    """
+    c = contrast
+    requested = _NOTHING
+    if torch.is_grad_enabled():
+        keys = not c.stopped or c.symmetric
+        requested = Requested(
+            c.query.requires_grad or (c.second is not None and c.second.requires_grad),
+            keys and c.key is not None and c.key.requires_grad,
+            keys and c.positive_key is not None and c.positive_key.requires_grad,
+            keys and c.hard is not None and c.hard.requires_grad,
+            c.temperature.requires_grad,
+            c.bias is not None and c.bias.requires_grad,
+        )
+    task = Task(contrast, requested, reduction, "torch")
+    if any(requested):
+        loss: Tensor = _DenseLoss.apply(task, *task.inputs, c.second)  # type: ignore[no-untyped-call]
         return loss
-    if stored:
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return _stored(task)[0]
+    return _stored(task)[0]
+
+
+def _stored(task: Task) -> tuple[Tensor, DenseContrast]:
+    # A context manager is entered where it changes something only, as entering takes time.
+    if torch._C._is_any_autocast_enabled():
         with without_autocast(task.contrast.query.device):
-            return DenseContrast.of(task.contrast, task.weight_of_sum)[0]
+            return DenseContrast.of(task.contrast, task.weight_of_sum)
+    return DenseContrast.of(task.contrast, task.weight_of_sum)
+
+
+def eager_loss(task: Task) -> Tensor:
+    """The loss of a plain contrast without a custom operation."""
+    if any(task.requested):
+        loss: Tensor = _Loss.apply(task, *task.inputs)  # type: ignore[no-untyped-call]
+        return loss
     with torch.no_grad():
         return evaluated(task).loss
 
@@ -71,38 +106,68 @@ class _DenseLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, task: Task, *inputs: Tensor | None) -> Tensor:
         ctx.set_materialize_grads(False)
-        with without_autocast(task.contrast.query.device):
-            loss, ctx.stored = DenseContrast.of(task.contrast, task.weight_of_sum)
         ctx.task = task
+        loss, ctx.stored = _stored(task)
         ctx.save_for_backward(*inputs)
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs, task = ctx.saved_tensors, ctx.task  # saved, so that changes in place are noticed
+        saved, task = ctx.saved_tensors, ctx.task  # saved, so that changes in place are noticed
         if upstream is None:
-            return (None,) * (1 + len(inputs))
+            return (None,) * (1 + len(saved))
+        inputs, second = saved[:-1], saved[-1]
         if not torch.is_grad_enabled():
-            return None, *_stored_gradients(task, ctx.stored, upstream)
-        gradients = partial(_stored_gradients, task, ctx.stored)
-        return None, *differentiable(task, gradients, upstream, inputs)
+            gradients = _stored_gradients(task, ctx.stored, upstream)
+        elif task.contrast.is_plain:
+            first = partial(_stored_gradients, task, ctx.stored)
+            gradients = differentiable(task, first, upstream, inputs)
+        else:
+            return None, *_recomputed(task, upstream, saved)
+        if second is None:
+            return None, *gradients, None
+        query, *others = gradients
+        if query is None:
+            return None, None, *others, None
+        return None, query[: -len(second)], *others, query[-len(second) :]
 
 
 def _stored_gradients(
     task: Task, stored: DenseContrast, upstream: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the inputs from stored scores."""
-    with without_autocast(upstream.device):
-        if task.deferred:
-            rows = upstream.detach().float().contiguous()
-            return rounded(stored.gradients(task.requested, rows), None, task.inputs)
-        weight: float | Tensor = task.weight
-        if task.reduction == "none":
-            weight = stored.query.new_full(stored.query.shape[:1], task.weight)
-        result = stored.gradients(task.requested, weight)
-        # Scores are stored on a CPU only, where the value costs nothing to read.
-        one = not upstream.dim() and upstream.item() == 1.0
-        return rounded(result, None if one else upstream, task.inputs)
+    if torch._C._is_any_autocast_enabled():
+        with without_autocast(upstream.device):
+            return _stored_gradients(task, stored, upstream)
+    if task.deferred:
+        rows = upstream.detach().float().contiguous()
+        return rounded(stored.gradients(task.requested, rows), None, task.inputs)
+    weight: float | Tensor = task.weight
+    if task.reduction == "none":
+        weight = stored.query.new_full(stored.query.shape[:1], task.weight)
+    result = stored.gradients(task.requested, weight)
+    # Scores are stored on a CPU only, where a value costs nothing to read.
+    one = not upstream.dim() and upstream.item() == 1.0
+    return rounded(result, None if one else upstream, task.inputs)
+
+
+def _recomputed(
+    task: Task, upstream: Tensor, saved: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated, of the plain contrast of the saved inputs."""
+    # Views: one tensor may be two inputs, each with a gradient of its own.
+    inputs = tuple(None if x is None else x.view_as(x) for x in saved)
+    query, key, positive_key, hard, temperature, bias, second = inputs
+    assert query is not None
+    assert temperature is not None
+    contrast = replace(
+        task.contrast, query=query, key=key, positive_key=positive_key, hard=hard,
+        temperature=temperature, bias=bias, second=second,
+    ).plain()  # fmt: skip
+    plain = small_loss(contrast, task.reduction)
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(plain, wanted, upstream, create_graph=True, allow_unused=True))
+    return tuple(None if x is None or not x.requires_grad else next(found) for x in inputs)
 
 
 class _Loss(torch.autograd.Function):
@@ -318,4 +383,5 @@ __all__ = [
     "refuse_third",
     "rounded",
     "scaled",
+    "small_loss",
 ]

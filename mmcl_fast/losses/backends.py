@@ -23,13 +23,14 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Problem(NamedTuple):
-    """Sizes, dtype and device of a problem, by which a backend can run it or not."""
+    """What a backend can run or not: sizes, dtype and device; whether single pairs are excluded."""
 
     rows: int
     columns: int
     features: int
     dtype: torch.dtype
     device: torch.device
+    exclusions: bool = False
 
 
 class Implementation(Protocol):
@@ -82,6 +83,8 @@ def _triton_why_not(problem: Problem) -> str | None:
         return f"expected dtype float16, bfloat16, float32, got {dtype}"
     if cpu and dtype == "bfloat16":  # Triton's interpreter multiplies the bits of bfloat16
         return "expected dtype float16, float32 in Triton's interpreter, got bfloat16"
+    if problem.exclusions:
+        return "expected no exclude_mask, got one"
     if (most := max(problem.rows, problem.columns)) > _TRITON_MAX_ROWS:
         return f"expected at most {_TRITON_MAX_ROWS} rows, got {most}"
     return None
@@ -143,6 +146,19 @@ def choose(choice: str, problem: Problem) -> Backend:
     raise BackendUnavailableError("; ".join(reasons))
 
 
+def name_for(choice: str, contrast: Contrast) -> str:
+    """Name of the backend that runs a contrast; arguments and errors as for `choose`."""
+    query = contrast.query
+    # What the table answers, without the time of asking it, which counts in a small batch.
+    if choice == "auto" and query.is_cpu and not triton_interpreted():
+        return "torch"
+    rows = contrast.rows
+    columns = rows if contrast.key is None else contrast.key.shape[0]
+    pairs = contrast.pairwise is not None and contrast.pairwise.excluded is not None
+    problem = Problem(rows, columns, query.shape[1], query.dtype, query.device, pairs)
+    return choose(choice, problem).name
+
+
 def module_of(name: str) -> Implementation:
     """The module of a backend that was chosen, imported on first use."""
     return cast(Implementation, import_module(BACKENDS[name].module))
@@ -157,4 +173,5 @@ __all__ = [
     "check_name",
     "choose",
     "module_of",
+    "name_for",
 ]

@@ -59,6 +59,10 @@ class ClassMeans:
         keys = requested.query if self.contrast.key is None else requested.key
         return requested._replace(positive_key=keys)
 
+    def weighted(self, rows: Tensor) -> Tensor:
+        """Losses or weights of rows [N], where there are positives; else 0."""
+        return torch.where(self.size > 0, rows.to(self.mean.dtype), 0.0)
+
     def onto_keys(self, gradients: Gradients, requested: Requested) -> Gradients:
         """Gradients of `base`, with that of the means on their keys."""
         of_mean = gradients.positive_key

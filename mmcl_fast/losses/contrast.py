@@ -10,11 +10,14 @@ s_ij = <q_i, k_j> / temperature and the negatives N(i):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mmcl_fast.losses.pairwise import Pairwise
+from mmcl_fast.losses.unit_rows import unit_rows
 
 Form = Literal["softmax", "decoupled", "sigmoid"]
 
@@ -46,10 +49,16 @@ class Contrast:
         exclude_self: Row i is no negative of query i.
         extra: Number of keys, the last ones, that are negatives of every query.
         supervised: Every key of the query's label is a positive, and s_i+ the mean of their scores:
-            `labels` tells positives, and every key is a negative. "decoupled" only, one direction;
-            a query without a positive has loss 0.
+            `labels` tells positives, and every key is a negative. Or the targets of `pairwise` are
+            the positives, without `labels`, and a row's loss counts as often as their shares say.
+            "decoupled" only, one direction; a query without a positive has loss 0.
         smoothing: In 0 .. 1: this share of the target is spread over the positive and the
             negatives. "softmax" only.
+        second: [B, D] or None: the queries are the rows of `query`, then these; `key` is None.
+        inverse: `temperature` holds its inverse, a scale.
+        normalised: The queries are divided by their norms; with `second` only.
+        pairwise: Targets over several keys, and pairs that take no part; the positive always does.
+            With exclusions `key` is given.
     """
 
     query: Tensor
@@ -68,6 +77,36 @@ class Contrast:
     extra: int = 0
     supervised: bool = False
     smoothing: float = 0.0
+    pairwise: Pairwise | None = None
+    second: Tensor | None = None
+    inverse: bool = False
+    normalised: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of queries, N."""
+        second = 0 if self.second is None else self.second.shape[0]
+        return self.query.shape[0] + second
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all queries are in one tensor as they are, and the temperature is one."""
+        return self.second is None and not self.inverse
+
+    def plain(self) -> Contrast:
+        """The same with all queries in one tensor, and a temperature; autograd records this."""
+        if self.is_plain:
+            return self
+        query, temperature = self.query, self.temperature
+        if self.second is not None:
+            query = torch.cat([query, self.second])
+        if self.normalised:
+            query = unit_rows(query)
+        if self.inverse:
+            temperature = temperature.reciprocal()
+        return replace(
+            self, query=query, temperature=temperature, second=None, inverse=False, normalised=False
+        )
 
     @property
     def dtype(self) -> torch.dtype:

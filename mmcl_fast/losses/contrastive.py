@@ -10,7 +10,16 @@ from torch import Tensor
 from mmcl_fast.losses.contrast import Contrast, padding_after
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.evaluation import Reduction
+from mmcl_fast.losses.key_bias import with_key_bias
 from mmcl_fast.losses.mixed_precision import in_one_dtype
+from mmcl_fast.losses.pair_validation import (
+    Pairs,
+    are_several,
+    check_key_bias,
+    check_weight,
+    checked_pairs,
+)
+from mmcl_fast.losses.reductions import run_weighted
 from mmcl_fast.losses.validation import (
     check_hard_counts,
     check_labels,
@@ -35,12 +44,17 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
     negatives: Literal["all", "other_label"] = "all",
     exclude_self: bool = False,
     positive: Tensor | None = None,
+    positive_mask: Pairs | None = None,
+    targets: Pairs | None = None,
     positive_key: Tensor | None = None,
+    exclude_mask: Pairs | None = None,
+    key_bias: Tensor | None = None,
     extra_negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
     hard_negative_counts: Tensor | None = None,
     stop_gradient: Literal["key"] | None = None,
     label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: str = "auto",
 ) -> Tensor:
@@ -48,6 +62,14 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
 
     loss_i = -log( e^{s_i+} / (e^{s_i+} + sum_{j in N(i)} e^{s_ij}) )
     s_ij = <q_i, k_j> / temperature
+
+    With several positives P(i), or shares p_ij of the keys in the target, it is the cross-entropy
+
+    loss_i = -sum_j p_ij log( e^{s_ij} / sum_{k in A(i)} e^{s_ik} ),   p_ij = 1 / |P(i)| in P(i)
+
+    of SupCon (L_out) and of `torch.nn.functional.cross_entropy` with probabilities: A(i) are all
+    keys with a share, and the negatives, so positives compete with each other. A query without any
+    positive has loss 0, and counts in the mean, as in `sup_con`.
 
     Equations (6) and (9) of the paper, whose similarity is <H, K> / m:
 
@@ -60,23 +82,42 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         query: [N, D], float16 | bfloat16 | float32 | float64, any strides. Nothing is normalised.
         key: [M, D], same dtype (under autocast any: features of several dtypes are taken in the
             widest) and device. Row i is the positive of query i (so M >= N), unless
-            `positive` or `positive_key` is given. The same tensor in both places is recognised, and
+            its positives are given. The same tensor in both places is recognised, and
             costs less where scores are symmetric.
         temperature: Dimensionless, > 0. A floating tensor of one element, 0-d or [1], on the
             device of `query` receives a gradient. A tensor on a CPU is checked for its value; one
             on another device is not read, as that would wait for the device: if it is not positive
             the loss is without meaning.
         symmetric: Half the sum of both directions, query to key and key to query. Needs M = N and
-            no `positive`, `positive_key`, `exclude_self`, `extra_negatives`, `hard_negatives`.
+            no `positive`, `targets`, `positive_key`, `exclude_self`, `key_bias`, `extra_negatives`,
+            `hard_negatives`. The positives and exclusions of key j are the queries of column j of
+            the masks.
         labels: [N], integer, bool or floating: the label of each query. Used by "other_label" only.
         key_labels: [M], same dtype: the label of each key. `labels` where not given, if M = N.
         negatives: "all": every row of `key` but the positive; with `positive_key`, every row of
-            `key`. "other_label": those of them whose label differs from the query's.
-        exclude_self: Row i of `key` is no negative of query i. Needs `positive` or `positive_key`.
+            `key`. "other_label": those of them whose label differs from the query's; not with
+            several positives.
+        exclude_self: Row i of `key` is no negative of query i, and among several positives none of
+            these. Needs positives that are given.
         positive: [N], int64, in 0 .. M - 1: the row of `key` that is the positive of each query.
+            [N, P]: the rows that are its positives, -1 for none; a row listed twice counts twice.
             Looked at on a CPU only, as that would wait for a device: there, the Triton kernels give
             NaN where it is out of range.
+        positive_mask: bool [N, M]: which keys are positives of each query. Or a function of blocks,
+            from row numbers of queries [r] and of keys [c], int64 on the device of `query`, to bool
+            [r, c]: only blocks of its values are stored. It is called without a gradient, more than
+            once for a pair, and must answer the same.
+        targets: floating [N, M], >= 0: the shares p_ij of the keys in each query's target, without
+            gradient. They need not sum to 1: a row's loss is p_ij log-probabilities, summed. Or a
+            function of blocks as above, to floating [r, c].
         positive_key: [N, D], same dtype and device; row i is the positive of query i.
+        exclude_mask: bool [N, M], or a function of blocks as above: pairs that take no part, as
+            suspected false negatives. A positive takes part whatever the mask says of it, and so do
+            `extra_negatives` and `hard_negatives`.
+        key_bias: [M], floating, finite: added to the scores of each key, s_ij = <q_i, k_j> / T +
+            b_j; for items drawn with probability p_j as negatives -log p_j (the logQ correction).
+            `positive_key`, `extra_negatives` and `hard_negatives` have none. A tensor that requires
+            a gradient receives one. Half features are widened to float32 with it.
         extra_negatives: [K, D], same dtype and device: negatives of every query, whatever labels.
         hard_negatives: [N, K, D], same dtype and device: K further negatives of each query.
         hard_negative_counts: [N], int64, in 0 .. K, same device: query i has its first
@@ -84,11 +125,16 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             influence or gradient. Checked on a CPU only, as that would wait for a device, and not
             while a compiler traces: elsewhere a count below 0 is 0, and one above K is K.
         stop_gradient: "key": no gradient reaches whichever tensor plays the key in a direction, nor
-            `positive_key`, `extra_negatives`, `hard_negatives`. None: all gradients.
+            `positive_key`, `key_bias`, `extra_negatives`, `hard_negatives`. None: all gradients.
         label_smoothing: In 0 .. 1: this share of the target is spread evenly over the positive and
-            the negatives, as in `torch.nn.functional.cross_entropy`.
-        reduction: "mean" over the N queries (N >= 1: the mean of nothing is refused), "sum", or
-            "none" for [N] (if `symmetric`, entry i is the mean of the two directions' row i).
+            the negatives, as in `torch.nn.functional.cross_entropy`. Not with several positives,
+            whose `targets` can say the same, nor with `exclude_mask`.
+        weight: [N], floating, >= 0: what each query's loss counts. A tensor that requires a
+            gradient receives one.
+        reduction: "mean" over the N queries (N >= 1: the mean of nothing is refused), or with
+            `weight` the weighted mean, sum w_i loss_i / sum w_i, as torch's `cross_entropy` takes
+            it; "sum"; or "none" for [N] (if `symmetric`, entry i is the mean of the two directions'
+            row i).
         backend: "auto" or a name in `mmcl_fast.losses.backends.BACKENDS`; a name never falls back.
 
     Returns: A scalar, or [N]; float32, or float64 for float64 input. A query without negatives has
@@ -96,17 +142,23 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
 
     Raises:
         ValueError: Sizes, values or combinations; the message names argument, expected and got.
-        RuntimeError: `torch.jit.trace` is active.
+        RuntimeError: `torch.jit.trace` is active; or a function of blocks where only tensors are
+            taken.
         TypeError: Kinds and dtypes.
         BackendUnavailableError: The named backend cannot run this; the message says why.
 
     Numerics: Scores and sums in float32 (float64 for float64 input) under autocast too; safe at any
-        temperature. Same bits on every run. It can be differentiated twice, the inner time in
+        temperature. Each gradient is rounded once; with several positives and `symmetric` that of
+        each direction is. A loss of several positives near 0 has the absolute error of its scores.
+        Same bits on every run. It can be differentiated twice, the inner time in
         reverse mode (`mmcl_fast/losses/second_derivatives.py`), once in forward mode, and once
         compiled. Tests: tests/losses/test_info_nce.py.
 
     Cost: `mmcl_fast/losses/torch_backend/contrastive.py` has the table; O((N + M) * D) memory
-        beside the hard negatives, of which counts make a copy.
+        beside the hard negatives, of which counts make a copy. Several positives cost what
+        `mmcl_fast/losses/target_means.py` says, in each direction. The Triton kernels refuse
+        `exclude_mask`, and "auto" takes blocks of torch. Functions of blocks are refused where a
+        compiler or a transform runs, which take tensors alone.
 
     See: mmcl_fast.reference.info_nce (meaning).
     """
@@ -123,19 +175,44 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         reduction=reduction,
     )
     check_tensors(query, key, reduction=reduction)
-    check_positives(
-        query,
-        key,
-        positive=positive,
-        positive_key=positive_key,
-        symmetric=symmetric,
-        exclude_self=exclude_self,
-    )
+    several = positive_mask is not None or targets is not None or are_several(positive)
+    pairwise = None
+    if several or exclude_mask is not None:
+        pairwise = checked_pairs(
+            query,
+            key,
+            positive=positive if several else None,
+            positive_mask=positive_mask,
+            targets=targets,
+            exclude_mask=exclude_mask,
+            positive_key=positive_key,
+            symmetric=symmetric,
+            exclude_self=exclude_self,
+            negatives=negatives,
+            label_smoothing=label_smoothing,
+        )
+    if not several:
+        check_positives(
+            query,
+            key,
+            positive=positive,
+            positive_key=positive_key,
+            symmetric=symmetric,
+            exclude_self=exclude_self,
+        )
     check_more_negatives(query, extra_negatives, hard_negatives, symmetric=symmetric)
     check_hard_counts(hard_negatives, hard_negative_counts)
     check_temperature(temperature, query.device)
     check_smoothing(label_smoothing)
+    if weight is not None:
+        check_weight(weight, query, reduction=reduction)
     pair = check_labels(query, key, labels, key_labels, negatives=negatives)
+    if key_bias is not None:
+        check_key_bias(key_bias, key, symmetric=symmetric)
+        scale = scalar(temperature, query)
+        query, key, (positive_key, extra_negatives, hard_negatives) = with_key_bias(
+            query, key, key_bias, scale, (positive_key, extra_negatives, hard_negatives)
+        )
     stopped = stop_gradient == "key"
     same_rows = query is key and extra_negatives is None and hard_negatives is None
     if extra_negatives is not None:
@@ -147,26 +224,32 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         # Not a factor of 0: padding may be NaN. Autograd gives what is overwritten no gradient.
         padding = padding_after(hard_negative_counts, hard_negatives.shape[1])
         hard_negatives = hard_negatives.masked_fill(padding[:, :, None], 0.0)
-    without_key = (
-        same_rows and not symmetric and (stopped or (exclude_self and positive_key is not None))
-    )
+    paired = positive_key is not None or several
+    without_key = same_rows and not symmetric and (stopped or (exclude_self and paired))
+    # Exclusions need not be symmetric.
+    without_key = without_key and exclude_mask is None
     # Queries and keys of the same rows may differ in their labels.
     without_key = without_key and (pair is None or (stopped and pair[0] is pair[1]))
     contrast = Contrast(
         query=query,
         key=None if without_key else key,
         temperature=scalar(temperature, query),
-        positive=positive,
+        positive=None if several else positive,
         positive_key=positive_key,
         hard=hard_negatives,
         hard_counts=hard_negative_counts,
         labels=pair,
+        form="decoupled" if several else "softmax",
         symmetric=symmetric,
         stopped=stopped,
         exclude_self=exclude_self,
         extra=0 if extra_negatives is None else extra_negatives.shape[0],
+        supervised=several,
         smoothing=float(label_smoothing),
+        pairwise=pairwise,
     )
+    if several or weight is not None:
+        return run_weighted(contrast, weight, reduction, backend)
     return run(contrast, reduction, backend)
 
 

@@ -24,6 +24,7 @@ from mmcl_fast.losses.evaluation import (
     weighted_gradients,
     without_autocast,
 )
+from mmcl_fast.losses.pairwise import Pairwise
 from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 
 
@@ -40,6 +41,8 @@ class Arguments(NamedTuple):
     labels: Tensor | None
     key_labels: Tensor | None
     hard_counts: Tensor | None
+    targets: Tensor | None
+    excluded: Tensor | None
     form: str
     symmetric: bool
     stopped: bool
@@ -58,6 +61,8 @@ class Arguments(NamedTuple):
         shared = {name: getattr(contrast, name) for name in cls._fields if hasattr(contrast, name)}
         labels, key_labels = contrast.labels or (None, None)
         shared |= {"labels": labels, "key_labels": key_labels}
+        pairwise = contrast.pairwise or Pairwise()
+        shared["targets"], shared["excluded"] = pairwise.tensors()
         return cls(
             **shared,
             reduction=task.reduction,
@@ -70,6 +75,9 @@ class Arguments(NamedTuple):
         labels = None
         if self.labels is not None and self.key_labels is not None:
             labels = self.labels, self.key_labels
+        pairwise = None
+        if self.targets is not None or self.excluded is not None:
+            pairwise = Pairwise(self.targets, self.excluded)
         contrast = Contrast(
             query=self.query,
             key=self.key,
@@ -87,6 +95,7 @@ class Arguments(NamedTuple):
             extra=self.extra,
             supervised=self.supervised,
             smoothing=self.smoothing,
+            pairwise=pairwise,
         )
         requested = Requested(*(flag == "1" for flag in self.requested))
         return Task(contrast, requested, cast(Reduction, self.reduction), self.backend)

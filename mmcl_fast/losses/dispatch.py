@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.backends import Problem, choose
+from mmcl_fast.losses.backends import name_for
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.evaluation import Reduction
 from mmcl_fast.losses.transforms import contrast_loss
@@ -23,11 +23,7 @@ def run(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
 
     Returns: A scalar, or [N] if `reduction` is "none".
     """
-    query = contrast.query
-    rows, features = query.shape
-    columns = rows if contrast.key is None else contrast.key.shape[0]
-    problem = Problem(rows, columns, features, query.dtype, query.device)
-    return contrast_loss(contrast, reduction, choose(backend, problem).name)
+    return contrast_loss(contrast, reduction, name_for(backend, contrast))
 
 
 def scalar(x: float | Tensor, like: Tensor) -> Tensor:

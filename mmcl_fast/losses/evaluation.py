@@ -18,6 +18,7 @@ from mmcl_fast.losses.backends import module_of
 from mmcl_fast.losses.class_means import ClassMeans
 from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
 from mmcl_fast.losses.label_smoothing import smoothing_gradients, smoothing_losses
+from mmcl_fast.losses.target_means import TargetMeans
 from mmcl_fast.losses.torch_backend import dense
 
 Reduction = Literal["none", "mean", "sum"]
@@ -40,7 +41,7 @@ class Task(NamedTuple):
     @property
     def weight(self) -> float:
         """Of each row's loss in the reduced loss."""
-        return 1.0 / max(1, self.contrast.query.shape[0]) if self.reduction == "mean" else 1.0
+        return 1.0 / max(1, self.contrast.rows) if self.reduction == "mean" else 1.0
 
     @property
     def weight_of_sum(self) -> float | None:
@@ -131,16 +132,11 @@ def weighted_gradients(
         if stores_scores(contrast, backend):
             _, stored = dense.DenseContrast.of(contrast, None)
             return stored.gradients(requested, upstream.to(contrast.dtype).contiguous())
-        implementation = module_of(backend)
         if contrast.supervised:
-            means = ClassMeans.of(contrast)
-            base = means.base()
-            upstream = torch.where(means.size > 0, upstream.to(contrast.dtype), 0.0)
-            result = implementation.contrast_backward(
-                base, means.requested(requested), statistics, upstream
-            )
-            return means.onto_keys(result, requested)
-        result = implementation.contrast_backward(_plain(contrast), requested, statistics, upstream)
+            return _supervised_gradients(_means(contrast), requested, statistics, upstream, backend)
+        result = module_of(backend).contrast_backward(
+            _plain(contrast), requested, statistics, upstream
+        )
         if contrast.smoothing:
             result = result.plus(smoothing_gradients(contrast, requested, upstream))
         return result
@@ -162,17 +158,32 @@ def _smoothed(
 def _supervised(
     contrast: Contrast, requested: Requested, weight: float | None, backend: str
 ) -> Forward:
-    means = ClassMeans.of(contrast)
-    implementation = module_of(backend)
+    means = _means(contrast)
     # A query without positives has no loss, so queries are weighted one by one.
-    result = implementation.contrast_forward(means.base(), means.requested(requested), None)
-    losses = torch.where(means.size > 0, result.losses, 0.0)
+    result = module_of(backend).contrast_forward(means.base(), means.requested(requested), None)
+    losses = means.weighted(result.losses)
     total = None
     if weight is not None and any(requested):
-        total = weighted_gradients(
-            contrast, requested, result.statistics, torch.full_like(losses, weight), backend
-        )
+        rows = torch.full_like(losses, weight)
+        total = _supervised_gradients(means, requested, result.statistics, rows, backend)
     return Forward(losses, total, result.statistics)
+
+
+def _supervised_gradients(
+    means: ClassMeans | TargetMeans,
+    requested: Requested,
+    statistics: tuple[Tensor, ...],
+    upstream: Tensor,
+    backend: str,
+) -> Gradients:
+    result = module_of(backend).contrast_backward(
+        means.base(), means.requested(requested), statistics, means.weighted(upstream)
+    )
+    return means.onto_keys(result, requested)
+
+
+def _means(contrast: Contrast) -> ClassMeans | TargetMeans:
+    return ClassMeans.of(contrast) if contrast.pairwise is None else TargetMeans.of(contrast)
 
 
 def _plain(contrast: Contrast) -> Contrast:

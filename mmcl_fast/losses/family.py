@@ -55,7 +55,7 @@ def nt_xent(
 
     See: Chen et al. 2020 (SimCLR), equation 1; mmcl_fast.reference.nt_xent (meaning).
     """
-    return _two_views("softmax", (first, second), temperature, reduction, backend)
+    return two_views("softmax", (first, second), temperature, reduction, backend)
 
 
 def dcl(
@@ -75,7 +75,7 @@ def dcl(
 
     See: Yeh et al. 2022 (Decoupled Contrastive Learning), equation 6; mmcl_fast.reference.dcl.
     """
-    return _two_views("decoupled", (first, second), temperature, reduction, backend)
+    return two_views("decoupled", (first, second), temperature, reduction, backend)
 
 
 def sup_con(  # noqa: PLR0913 - two sides with their labels
@@ -189,13 +189,16 @@ def siglip(
     return run(contrast, reduction, backend)
 
 
-def _two_views(
+def two_views(
     form: Form,
     views: tuple[Tensor, Tensor],
     temperature: float | Tensor,
     reduction: Reduction,
     backend: str,
+    *,
+    normalised: bool = False,
 ) -> Tensor:
+    """`nt_xent` ("softmax") or `dcl` ("decoupled") of the views, or of their unit rows."""
     first, second = views
     check_not_traced()
     if torch._C._is_any_autocast_enabled():
@@ -210,14 +213,15 @@ def _two_views(
     if reduction == "mean" and first.shape[0] == 0:
         raise ValueError('first: expected at least 1 row with reduction="mean", got 0')
     check_temperature(temperature, first.device)
-    both = torch.cat([first, second])
     contrast = Contrast(
-        query=both,
+        query=first,
+        second=second,
         key=None,
-        temperature=scalar(temperature, both),
+        temperature=scalar(temperature, first),
         positive=_partners(first),
         form=form,
         exclude_self=True,
+        normalised=normalised,
     )
     return run(contrast, reduction, backend)
 
@@ -235,4 +239,4 @@ def _constant_partners(pairs: int) -> Tensor:
         return torch.arange(2 * pairs, device="cpu").roll(pairs)
 
 
-__all__ = ["dcl", "nt_xent", "siglip", "sup_con"]
+__all__ = ["dcl", "nt_xent", "siglip", "sup_con", "two_views"]

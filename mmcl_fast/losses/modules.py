@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmcl_fast.losses.backends import check_name
 from mmcl_fast.losses.contrastive import info_nce
+from mmcl_fast.losses.pair_validation import Pairs
 from mmcl_fast.losses.validation import check_options, check_smoothing, check_temperature
 
 
@@ -76,10 +77,15 @@ class InfoNCELoss(nn.Module):
         labels: Tensor | None = None,
         key_labels: Tensor | None = None,
         positive: Tensor | None = None,
+        positive_mask: Pairs | None = None,
+        targets: Pairs | None = None,
         positive_key: Tensor | None = None,
+        exclude_mask: Pairs | None = None,
+        key_bias: Tensor | None = None,
         extra_negatives: Tensor | None = None,
         hard_negatives: Tensor | None = None,
         hard_negative_counts: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of `query` [N, D] against `key` [M, D]; see `info_nce` for the others."""
         return info_nce(
@@ -92,12 +98,17 @@ class InfoNCELoss(nn.Module):
             negatives=self.negatives,
             exclude_self=self.exclude_self,
             positive=positive,
+            positive_mask=positive_mask,
+            targets=targets,
             positive_key=positive_key,
+            exclude_mask=exclude_mask,
+            key_bias=key_bias,
             extra_negatives=extra_negatives,
             hard_negatives=hard_negatives,
             hard_negative_counts=hard_negative_counts,
             stop_gradient=self.stop_gradient,
             label_smoothing=self.label_smoothing,
+            weight=weight,
             reduction=self.reduction,
             backend=self.backend,
         )

@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmcl_fast.losses.contrast import Contrast, Gradients
+from mmcl_fast.losses.target_means import target_shares
 
 _BLOCK = 2**18  # scores computed at a time
 
@@ -62,7 +64,8 @@ def directional_derivatives(
     if not contrast.symmetric:
         return losses, result
     labels = contrast.labels and contrast.labels[::-1]
-    mirrored = replace(contrast, query=key, key=contrast.query, labels=labels)
+    pairwise = contrast.pairwise and contrast.pairwise.mirrored()
+    mirrored = replace(contrast, query=key, key=contrast.query, labels=labels, pairwise=pairwise)
     swapped = cast._replace(query=key_tangent, key=None if contrast.stopped else cast.query)
     other_losses, other = _Direction.of(mirrored, swapped).derivatives(upstream / sides)
     other = other._replace(query=None if contrast.stopped else other.key, key=other.query)
@@ -158,10 +161,13 @@ class _Direction:
         biased, changed_bias = scores, _rows(self.tangents.bias, part, query)
         if self.contrast.bias is not None:
             biased = scores + self.contrast.bias.to(scores.dtype)
+        positives, mass = self._positives(part)
         losses, weights, moved = _weights(
-            self.contrast, self._negatives(part), self._positives(part),
-            (biased, changes + changed_bias), upstream,
+            self.contrast, self._negatives(part), positives, (biased, changes + changed_bias),
+            upstream if mass is None else upstream * mass,
         )  # fmt: skip
+        if mass is not None:
+            losses = losses * mass
         of_temperature = relative * (weights * scores).sum(dim=1, keepdim=True)
         of_temperature -= (moved * scores + weights * changes).sum(dim=1, keepdim=True)
         of_bias = moved.sum(dim=1)
@@ -192,6 +198,11 @@ class _Direction:
             negatives[:, : keys.shape[0]] = queries[part, None] != keys
         if contrast.exclude_self:
             negatives &= ~(regular & (rows == column))
+        if contrast.pairwise is not None:
+            known = slice(0, columns - contrast.extra)
+            excluded = contrast.pairwise.excluded_block(part, known, rows.device)
+            if excluded is not None:
+                negatives[:, : excluded.shape[1]] &= ~excluded
         if contrast.positive_key is None and not contrast.supervised:
             negatives &= column != self._positive_columns(rows)
         paired = negatives.new_ones(rows.shape[0], self.paired.shape[1])
@@ -202,22 +213,28 @@ class _Direction:
             paired[:, paired.shape[1] - padding.shape[1] :] &= ~padding
         return torch.cat([negatives, paired], dim=1)
 
-    def _positives(self, part: slice) -> Tensor:
-        """Shares of the candidates in the positive's score, [c, M + P]; rows sum to 1 or 0."""
+    def _positives(self, part: slice) -> tuple[Tensor, Tensor | None]:
+        """Shares of the candidates in the positive's score, [c, M + P]; rows sum to 1 or 0.
+
+        The second result [c] counts how often a row's loss counts; None: once.
+        """
         contrast, columns = self.contrast, self.key.shape[0]
         rows = torch.arange(self.query.shape[0], device=self.query.device)[part, None]
         column = torch.arange(columns + self.paired.shape[1], device=self.query.device)
         if contrast.positive_key is not None:
-            return (column == columns).to(self.query.dtype).expand(rows.shape[0], -1)
+            return (column == columns).to(self.query.dtype).expand(rows.shape[0], -1), None
         if not contrast.supervised:
-            return (column == self._positive_columns(rows)).to(self.query.dtype)
+            return (column == self._positive_columns(rows)).to(self.query.dtype), None
+        if contrast.pairwise is not None:
+            shares, mass = target_shares(contrast, part)
+            return pad(shares, (0, column.shape[0] - shares.shape[1])), mass
         assert contrast.labels is not None
         queries, keys = contrast.labels
         positives = queries[part, None] == keys
         if contrast.exclude_self:
             positives = positives & (rows != column)
         shares = positives.to(self.query.dtype)  # a quotient of integers would be float32
-        return shares / shares.sum(dim=1, keepdim=True).clamp(min=1)
+        return shares / shares.sum(dim=1, keepdim=True).clamp(min=1), None
 
     def _positive_columns(self, rows: Tensor) -> Tensor:
         return rows if self.contrast.positive is None else self.contrast.positive[rows]

@@ -18,6 +18,7 @@ from mmcl_fast.losses.autograd import (
     needs_custom_op,
     refuse_third,
     scaled,
+    small_loss,
 )
 from mmcl_fast.losses.contrast import Contrast, Requested
 from mmcl_fast.losses.custom_op import (
@@ -28,21 +29,25 @@ from mmcl_fast.losses.custom_op import (
     contrast_backward,
     contrast_forward,
 )
-from mmcl_fast.losses.evaluation import Reduction, Task
+from mmcl_fast.losses.evaluation import Reduction, Task, stores_scores
 
 
 def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:
     """The loss of a contrast, differentiable twice.
 
     Args:
-        contrast: The problem; arguments are taken as valid.
+        contrast: The problem, plain or not; arguments are taken as valid.
         reduction: "mean" | "sum" | "none".
         backend: Name of a backend that can run it.
 
     Returns: A scalar, or [N] if `reduction` is "none", in `Contrast.dtype`.
     """
+    eager = not needs_custom_op(contrast)
+    if eager and stores_scores(contrast, backend):
+        return small_loss(contrast, reduction)
+    contrast = contrast.plain()
     task = Task(contrast, _requested(contrast), reduction, backend)
-    if not needs_custom_op(contrast):
+    if eager:
         return eager_loss(task)
     arguments = _distinct(Arguments.of(task))
     results: tuple[Tensor, ...]
@@ -74,7 +79,7 @@ def _requested(contrast: Contrast) -> Requested:
     c = contrast
     keys = not c.stopped or c.symmetric
     return Requested(
-        _requires_grad(c.query),
+        _requires_grad(c.query) or _requires_grad(c.second),
         keys and _requires_grad(c.key),
         keys and _requires_grad(c.positive_key),
         keys and _requires_grad(c.hard),

@@ -61,7 +61,8 @@ def check_tensors(query: Tensor, key: Tensor, *, reduction: str) -> None:
         ValueError: Rank, sizes or devices.
     """
     check_features("query", query)
-    check_like_query("key", key, query)
+    if key is not query:
+        check_like_query("key", key, query)
     if reduction == "mean" and query.shape[0] == 0:
         raise ValueError('query: expected at least 1 row with reduction="mean", got 0')
 
@@ -92,8 +93,8 @@ def check_positives(
         raise ValueError(f"key: expected the {n} rows of query with symmetric=True, got {m} rows")
     if exclude_self and positive is None and positive_key is None:
         raise ValueError(
-            "exclude_self: expected False without positive or positive_key, as row i of key is "
-            "then the positive of query i, got True"
+            "exclude_self: expected False without positive, positive_mask, targets or "
+            "positive_key, as row i of key is then the positive of query i, got True"
         )
     if positive is not None:
         _check_rows("positive", positive, query, m)
@@ -106,7 +107,7 @@ def check_positives(
     elif m < n:
         raise ValueError(
             f"key: expected at least the {n} rows of query, whose positives they are "
-            f"(or give positive or positive_key), got {m} rows"
+            f"(or give positive, positive_mask, targets or positive_key), got {m} rows"
         )
 
 

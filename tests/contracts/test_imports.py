@@ -36,15 +36,20 @@ ARROWS: dict[str, set[str]] = {
     "files": {"errors"},
     "terminal": set(),
     "model": set(),
-    "losses.contrast": set(),
+    "losses.pairwise": set(),
+    "losses.contrast": {"losses.pairwise", "losses.unit_rows"},
     "losses.class_sums": set(),
+    "losses.unit_rows": set(),
     "losses.torch_backend": {"_native", "losses.class_sums", "losses.contrast"},
     "losses.backends": {"environment", "errors", "losses.contrast"},
     "losses.triton_backend": {"kernels", "losses.contrast"},
     "losses": {
-        "losses.backends", "losses.class_sums", "losses.contrast", "losses.torch_backend",
+        "losses.backends", "losses.class_sums", "losses.contrast", "losses.pairwise",
+        "losses.torch_backend",
     },
-    "losses.compat": {"distributed", "losses", "losses.backends", "losses.contrast"},
+    "losses.compat": {
+        "distributed", "losses", "losses.backends", "losses.contrast", "losses.unit_rows",
+    },
     "distributed": {
         "losses", "losses.class_sums", "losses.contrast", "losses.torch_backend",
     },

@@ -162,6 +162,10 @@ CASES = [
          options=SMOOTHED | SYMMETRIC, rows=(16, 9, 15), d=24, dtype=torch.bfloat16, trained=True),
     Case("ntxent_float32", "the promised arithmetic", loss="ntxent", rows=(40, 33, 50), d=24,
          dtype=torch.float32),
+    Case("ntxent_sharp", "a pair's score is rounded once, though a payload's rows are not aligned",
+         loss="ntxent", rows=(41, 41, 41), d=23, temperature=1e-5, dtype=torch.float32),
+    Case("supcon_sharp", "a pair's score is rounded once", loss="supcon", classes=5,
+         rows=(40, 33, 50), d=24, temperature=1e-5, dtype=torch.float32),
 ]  # fmt: skip
 # For two GPUs.
 NCCL = [

@@ -57,6 +57,33 @@ def test_public_losses(name: str, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("features", [20, 80])  # fused, chunked
+@pytest.mark.parametrize("pairs", ["list", "targets", "both_directions"])
+def test_several_positives(pairs: str, features: int, device: torch.device) -> None:
+    draw, generator = Draw(17), torch.Generator().manual_seed(4)
+    tensors = {x: draw.features(24, features).to(device) for x in ("query", "key")}
+    shares = torch.rand(24, 24, generator=generator)
+    few = (shares < 0.2).to(device)
+    options: dict[str, Any] = {"positive_mask": few, "symmetric": True}
+    if pairs == "list":
+        listed = torch.randint(-1, 24, (24, 3), generator=generator).to(device)
+        options = {"positive": listed, "exclude_self": True}
+    elif pairs == "targets":
+        tensors["hard_negatives"] = draw.features(48, features).view(24, 2, features).to(device)
+        given = shares.to(device)
+        options = {"targets": lambda rows, columns: given[rows][:, columns]}
+    tensors["temperature"] = torch.tensor(0.3, device=device)
+
+    def run(function: Callable[..., Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+        return value_and_grads(partial(function, **options), given)
+
+    exact = run(reference.info_nce, {k: x.double() for k, x in tensors.items()})
+    plain = run(reference.info_nce, tensors)
+    ours = run(partial(losses.info_nce, backend="triton"), tensors)
+    size = exact["temperature"].abs().item() + exact["value"].abs().item() / 0.3
+    assert_within_budget(ours, plain=plain, exact=exact, terms={"temperature": size})
+
+
+@pytest.mark.parametrize("features", [20, 80])  # fused, chunked
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_counts_of_hard_negatives(reduction: str, features: int, device: torch.device) -> None:
     draw = Draw(13)

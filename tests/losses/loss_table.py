@@ -32,6 +32,13 @@ def _both(call: Callable[[Any, Tensor, Tensor, Tensor], Tensor]) -> Pair:
 
 
 OTHER = {"labels": LABELS, "negatives": "other_label"}
+_PAIRS = torch.rand(4, N, N, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+EXCLUDED, POSITIVES = _PAIRS[0] < 0.3, _PAIRS[1] < 0.3
+EXCLUDED[4], POSITIVES[4] = True, False  # neither a candidate nor a positive
+SHARES = torch.where(_PAIRS[2] < 0.5, _PAIRS[3], 0.0)
+LISTED = torch.arange(N)[:, None] + torch.tensor([0, 1, 4, 4])  # itself, and one of them twice
+LISTED = torch.where(_PAIRS[2, :, :4] < 0.7, LISTED % N, -1)
+ROW_WEIGHTS = torch.linspace(0, 2, N, dtype=torch.float64)
 # Weights of the rows' losses, so that a "none" has an upstream gradient of its own.
 WEIGHTS = torch.linspace(-1, 2, 2 * N)
 
@@ -75,6 +82,33 @@ LOSSES: dict[str, Pair] = {
                 ),
                 hard_negative_counts=torch.arange(N) % 3,
             )
+        )
+    ),
+    "excluded": _both(
+        lambda m, x, y, t: weighted(
+            m.info_nce(
+                x, y, temperature=t, symmetric=True, exclude_mask=EXCLUDED, reduction="none"
+            )
+        )
+    ),
+    "positive_mask": _both(
+        lambda m, x, y, t: m.info_nce(
+            x, y, temperature=t, positive_mask=POSITIVES, exclude_mask=EXCLUDED,
+            weight=ROW_WEIGHTS.to(t.dtype),
+        )
+    ),
+    "listed_rows": _both(
+        lambda m, x, y, t: weighted(
+            m.info_nce(
+                x, x, temperature=t * y.square().mean(), positive=LISTED, exclude_self=True,
+                reduction="none",
+            )
+        )
+    ),
+    "targets": _both(
+        lambda m, x, y, t: m.info_nce(
+            x, y, temperature=t, targets=SHARES, key_bias=y[:, 0], extra_negatives=y[:3] + 0.5,
+            hard_negatives=torch.stack([x.roll(1, 0), y.roll(2, 0)], dim=1),
         )
     ),
     "nt_xent": _both(lambda m, x, y, t: m.nt_xent(x, y, temperature=t)),

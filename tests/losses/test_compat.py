@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from mmcl_fast import losses, reference
 from mmcl_fast.losses.compat import world_size
-from mmcl_fast.losses.compat.inputs import unit_rows
+from mmcl_fast.losses.unit_rows import unit_rows
 from tests.support.budget import assert_within_budget, value_and_grads
 
 N, D = 33, 12

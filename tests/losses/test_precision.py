@@ -27,6 +27,9 @@ SUMS: dict[str, Formula] = {
     "smoothed_one_way": lambda m, x, y: m.info_nce(x, y, temperature=0.1, label_smoothing=0.1),
     "sup_con": lambda m, x, y: m.sup_con(torch.cat([x, y]), LABELS.repeat(2), temperature=0.2),
     "sup_con_keys": lambda m, x, y: m.sup_con(x, LABELS, key=y, temperature=0.2),
+    "several_positives": lambda m, x, y: m.info_nce(
+        x, y, positive_mask=LABELS[:, None] == LABELS, temperature=0.2
+    ),
 }
 
 

@@ -19,6 +19,7 @@ N, D, T = 13, 6, 0.3
 G = torch.Generator().manual_seed(41)
 X, Y, MEMORY = torch.randn(3, N, D, dtype=torch.float64, generator=G)
 LABELS, MEMORY_LABELS = torch.randint(0, 4, (2, N), generator=G)
+GUIDE = torch.randn(2, N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(42))
 LOG_Q = torch.rand(N, dtype=torch.float64, generator=G).log()
 PAIRS = torch.tensor([0, 0, 5, 7]), torch.tensor([1, 2, 6, 3])
 DIAGONAL, EYE = torch.arange(N), torch.eye(N, dtype=torch.bool)
@@ -47,6 +48,16 @@ def with_log_q(x: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(x @ y.T / T - LOG_Q, DIAGONAL)
 
 
+def with_guide(x: Tensor, y: Tensor) -> Tensor:
+    guide = GUIDE[0] @ GUIDE[1].T
+    false = guide > guide.diagonal()[:, None]
+    return cross_entropy((x @ y.T / T).masked_fill(false, -torch.inf), DIAGONAL)
+
+
+def distilled(x: Tensor, y: Tensor) -> Tensor:
+    return cross_entropy(x @ y.T / T, (GUIDE[0] @ GUIDE[1].T / T).softmax(dim=1))
+
+
 def with_memory(x: Tensor, y: Tensor) -> Tensor:
     key = torch.cat([x.detach(), y])
     scores = (x @ key.T / T).masked_fill(torch.eye(N, 2 * N, dtype=torch.bool), -torch.inf)
@@ -73,6 +84,8 @@ RECIPES: dict[str, tuple[Callable[[Callable[..., Tensor]], Callable[..., Tensor]
     "four_directions": (lambda f: lambda x, y: f(x, y, T), four_directions),
     "with_margin": (lambda f: lambda x, y: f(x, y, 0.4, T), with_margin),
     "with_log_q": (lambda f: lambda x, y: f(x, y, LOG_Q, T), with_log_q),
+    "with_guide": (lambda f: lambda x, y: f(x, y, *GUIDE, T), with_guide),
+    "distilled": (lambda f: lambda x, y: f(x, y, *GUIDE, T), distilled),
     "with_memory": (lambda f: lambda x, y: f(x, LABELS, y, MEMORY_LABELS, T), with_memory),
     "several_positives": (lambda f: lambda x, y: f(x, y, PAIRS, T, -2.0), several_positives),
     "matryoshka": (lambda f: lambda x, y: f(x, y, WIDTHS, T), matryoshka),

@@ -37,7 +37,7 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"positive_key": X[:, :2]}, "positive_key: expected 3 features as in query, "
      "got 2"),
     (ValueError, {"key": X[:3]}, "key: expected at least the 4 rows of query, whose positives they "
-     "are (or give positive or positive_key), got 3 rows"),
+     "are (or give positive, positive_mask, targets or positive_key), got 3 rows"),
     (ValueError, {"positive_key": Y}, "positive_key: expected the 4 rows of query, got 6"),
     (ValueError, {"key": Y, "symmetric": True}, "key: expected the 4 rows of query with "
      "symmetric=True, got 6 rows"),
@@ -82,8 +82,9 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"stop_gradient": "query"}, "stop_gradient: expected None | 'key', got 'query'"),
     (ValueError, {"stop_gradient": True}, "stop_gradient: expected None | 'key', got True"),
     (ValueError, {"reduction": "avg"}, "reduction: expected 'mean' | 'sum' | 'none', got 'avg'"),
-    (ValueError, {"exclude_self": True}, "exclude_self: expected False without positive or "
-     "positive_key, as row i of key is then the positive of query i, got True"),
+    (ValueError, {"exclude_self": True}, "exclude_self: expected False without positive, "
+     "positive_mask, targets or positive_key, as row i of key is then the positive of query i, "
+     "got True"),
     (TypeError, {"exclude_self": 1, "positive_key": X}, "exclude_self: expected a bool, got int"),
     (ValueError, {"positive": L4, "positive_key": X}, "positive: expected None beside positive_key,"
      " got a tensor"),

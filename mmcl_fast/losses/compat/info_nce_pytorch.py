@@ -7,8 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from mmcl_fast.losses import contrastive
-from mmcl_fast.losses.compat.inputs import check_features, check_like, check_pairs, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_like, check_pairs
 from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
+from mmcl_fast.losses.unit_rows import unit_rows
 from mmcl_fast.losses.validation import check_options
 
 Reduction = Literal["none", "mean", "sum"]

@@ -7,24 +7,12 @@ from numbers import Real
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from mmcl_fast.losses.backends import FLOAT_DTYPES
 from mmcl_fast.losses.validation import is_readable
 
-
-def unit_rows(x: Tensor) -> Tensor:
-    """The last axis of `x` over its Euclidean norm, in the dtype of `x`; a zero row stays zero.
-
-    Computed in float32 (float64 for float64) and rounded once: a norm rounded to bfloat16 would
-    scale its whole row by up to 0.2 %. A zero row of float16 or bfloat16 has gradient 0; of wider
-    dtypes that of torch's `normalize`, 1e12 times the upstream gradient, which float16 cannot hold.
-    """
-    if x.dtype in (torch.float32, torch.float64):
-        return normalize(x, dim=-1)
-    wide = x.float()
-    is_zero = (wide == 0).all(dim=-1, keepdim=True)
-    return torch.where(is_zero, 0.0, normalize(wide, dim=-1)).to(x.dtype)
+# Their inverses are normal float32, too.
+_LEAST, _MOST = 1 / torch.finfo(torch.float32).max, 1 / torch.finfo(torch.float32).tiny
 
 
 def check_features(name: str, features: object, *, rank: int = 2) -> None:
@@ -86,29 +74,44 @@ def check_pairs(name: str, features: Tensor, owner: str, others: Tensor) -> None
         )
 
 
-def temperature_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tensor:
-    """1 / scale, the temperature of a loss whose logits are multiplied by `scale`.
+def scale_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tensor:
+    """The factor of a loss's logits, and inverse temperature, that an argument gives.
 
     Args:
         name: Of the argument, for the message.
         scale: A number > 0, or a floating tensor of one element; its value is read on a CPU only.
-        features: Whose device the temperature gets.
+        features: Whose device the result gets.
 
     Returns: A number, or a 0-d tensor through which `scale` is differentiated: float64 if `scale`
         or `features` are, else float32.
 
     Raises:
         TypeError: Neither a number nor a floating tensor.
-        ValueError: Several elements, or not > 0 and finite.
+        ValueError: Several elements, or not > 0, finite and with an inverse in the normal range of
+            float32.
     """
     value = _value(name, scale)
-    if value is not None and not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a finite number > 0, got {value}")
+    if value is not None and not _LEAST <= value <= _MOST:
+        limits = "" if not 0 < value < math.inf else " with an inverse that float32 can hold"
+        raise ValueError(f"{name}: expected a finite number > 0{limits}, got {value}")
     if not isinstance(scale, Tensor):
-        return 1 / float(scale)
+        return float(scale)
     double = torch.float64 in (scale.dtype, features.dtype)
-    wide = scale.to(features.device, torch.float64 if double else torch.float32)
-    return wide.reshape(()).reciprocal()
+    dtype = torch.float64 if double else torch.float32
+    if scale.dtype != dtype or scale.device != features.device:
+        scale = scale.to(features.device, dtype)
+    return scale.reshape(()) if scale.dim() else scale
+
+
+def temperature_of(name: str, scale: float | Tensor, features: Tensor) -> float | Tensor:
+    """1 / scale, the temperature of a loss whose logits are multiplied by `scale`.
+
+    Arguments and errors are those of `scale_of`.
+
+    Returns: A number, or a 0-d tensor through which `scale` is differentiated.
+    """
+    factor = scale_of(name, scale, features)
+    return factor.reciprocal() if isinstance(factor, Tensor) else 1 / factor
 
 
 def is_not_finite(name: str, scalar: float | Tensor) -> bool:
@@ -181,7 +184,7 @@ __all__ = [
     "check_like",
     "check_pairs",
     "is_not_finite",
+    "scale_of",
     "temperature_of",
-    "unit_rows",
     "with_key_bias",
 ]

@@ -8,12 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, check_pairs, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_pairs
 from mmcl_fast.losses.compat.memory_bank import MemoryBankModule, check_bank_size
 from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.compat.world_size import mean_over_ranks, world_size
 from mmcl_fast.losses.contrastive import info_nce
-from mmcl_fast.losses.family import dcl, nt_xent
+from mmcl_fast.losses.family import dcl, two_views
+from mmcl_fast.losses.unit_rows import unit_rows
 
 
 class NTXentLoss(LossModule):
@@ -66,8 +67,13 @@ class NTXentLoss(LossModule):
         Raises:
             TypeError, ValueError: As for `nt_xent`.
         """
-        first, second = _views(out0, out1)
+        _check_views(out0, out1)
         temperature = without_axes(self.temperature)
+        together = self.gather_distributed and world_size() > 1
+        if not together and not self.memory_bank.size[0]:
+            views = out0, out1
+            return two_views("softmax", views, temperature, "mean", self.backend, normalised=True)
+        first, second = unit_rows(out0), unit_rows(out1)
         if self.memory_bank.size[0]:
             _, bank = self.memory_bank(second, update=out0.requires_grad)
             return info_nce(
@@ -77,13 +83,11 @@ class NTXentLoss(LossModule):
                 temperature=temperature,
                 backend=self.backend,
             )
-        if self.gather_distributed and world_size() > 1:
-            # Here, as the distributed losses are built on this package.
-            from mmcl_fast.distributed import DistributedNTXentLoss
+        # Here, as the distributed losses are built on this package.
+        from mmcl_fast.distributed import DistributedNTXentLoss
 
-            loss: Tensor = DistributedNTXentLoss(temperature=temperature)(first, second)
-            return loss
-        return nt_xent(first, second, temperature=temperature, backend=self.backend)
+        loss: Tensor = DistributedNTXentLoss(temperature=temperature)(first, second)
+        return loss
 
 
 class DCLLoss(LossModule):
@@ -130,9 +134,13 @@ class DCLLoss(LossModule):
         Raises:
             TypeError, ValueError: As for `dcl`.
         """
-        first, second = _views(out0, out1)
+        _check_views(out0, out1)
         temperature = without_axes(self.temperature)
         together = self.gather_distributed and world_size() > 1
+        if not together and self.weight_fn is None:
+            views = out0, out1
+            return two_views("decoupled", views, temperature, "mean", self.backend, normalised=True)
+        first, second = unit_rows(out0), unit_rows(out1)
         if together:
             from mmcl_fast.distributed import DistributedDCLLoss
 
@@ -185,11 +193,10 @@ def _mises_fisher_weights(first: Tensor, second: Tensor, *, sigma: float) -> Ten
     return 2 - len(first) * similarity.softmax(dim=0)
 
 
-def _views(out0: Tensor, out1: Tensor) -> tuple[Tensor, Tensor]:
+def _check_views(out0: Tensor, out1: Tensor) -> None:
     check_features("out0", out0)
     check_features("out1", out1)
     check_pairs("out1", out1, "out0", out0)
-    return unit_rows(out0), unit_rows(out1)
 
 
 __all__ = ["DCLLoss", "DCLWLoss", "MemoryBankModule", "NTXentLoss"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, check_pairs, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_pairs
 from mmcl_fast.losses.compat.module import LossModule, keep_temperature, without_axes
 from mmcl_fast.losses.contrastive import info_nce
+from mmcl_fast.losses.unit_rows import unit_rows
 from mmcl_fast.losses.validation import check_smoothing
 
 

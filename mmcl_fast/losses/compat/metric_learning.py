@@ -15,11 +15,12 @@ from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mmcl_fast.losses.compat.inputs import check_features, check_like, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_like
 from mmcl_fast.losses.compat.module import keep_temperature, without_axes
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.family import sup_con
+from mmcl_fast.losses.unit_rows import unit_rows
 
 
 class _Batch(NamedTuple):

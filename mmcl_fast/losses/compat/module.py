@@ -45,7 +45,8 @@ def keep_temperature(module: nn.Module, temperature: float | Tensor) -> None:
 
 def without_axes(scalar: float | Tensor) -> float | Tensor:
     """A tensor of one element as a 0-d one; everything else as it is."""
-    if isinstance(scalar, Tensor) and scalar.numel() == 1:
+    # A 0-d tensor, reshaped, would be a node of autograd more.
+    if isinstance(scalar, Tensor) and scalar.dim() and scalar.numel() == 1:
         return scalar.reshape(())
     return scalar
 

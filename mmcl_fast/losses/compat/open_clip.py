@@ -11,13 +11,14 @@ from mmcl_fast.losses.compat.inputs import (
     check_features,
     check_pairs,
     is_not_finite,
-    temperature_of,
+    scale_of,
     with_key_bias,
 )
 from mmcl_fast.losses.compat.module import LossModule, without_axes
 from mmcl_fast.losses.compat.open_clip_logits import clip_logits
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.family import siglip
+from mmcl_fast.losses.scaled import scaled_info_nce, scaled_siglip
 
 _IMPLEMENTATIONS = ("bidir", "shift", "reduce", "gather")
 
@@ -152,7 +153,7 @@ class ClipLoss(LossModule):
         return {"contrastive_loss": loss} if output_dict else loss
 
     def _without_bias(self, images: Tensor, texts: Tensor, scale: float | Tensor) -> Tensor:
-        temperature = temperature_of("logit_scale", scale, images)
+        scale = scale_of("logit_scale", scale, images)
         if self.world_size > 1:
             # Here, as the distributed losses are built on this package.
             from mmcl_fast.distributed import clip_loss
@@ -160,13 +161,11 @@ class ClipLoss(LossModule):
             return clip_loss(
                 images,
                 texts,
-                1 / temperature,
+                scale,
                 gather_with_grad=self.gather_with_grad,
                 local_loss=self.local_loss,
             )
-        return info_nce(
-            images, texts, temperature=temperature, symmetric=True, backend=self.backend
-        )
+        return scaled_info_nce(images, texts, scale, self.backend)
 
     def _with_bias(
         self, images: Tensor, texts: Tensor, scale: float | Tensor, bias: Tensor
@@ -294,14 +293,14 @@ class SigLipLoss(LossModule):
     def _with_one_bias(
         self, images: Tensor, texts: Tensor, scale: float | Tensor, bias: float | Tensor
     ) -> Tensor:
-        temperature = temperature_of("logit_scale", scale, images)
+        scale = scale_of("logit_scale", scale, images)
         if self.world_size > 1:
             from mmcl_fast.distributed import siglip_loss
 
             gathers = self.dist_impl in {"gather", "reduce"}
             mode: Literal["gather", "ring"] = "gather" if gathers else "ring"
-            return siglip_loss(images, texts, 1 / temperature, bias, mode=mode)
-        return siglip(images, texts, temperature=temperature, bias=bias, backend=self.backend)
+            return siglip_loss(images, texts, scale, bias, mode=mode)
+        return scaled_siglip(images, texts, scale, bias, self.backend)
 
 
 def _is_per_column(bias: object, columns: int, processes: int) -> bool:

@@ -12,9 +12,10 @@ from sentence_transformers.sentence_transformer import losses as theirs
 from sentence_transformers.util import all_gather_with_grad, cos_sim, dot_score, get_rank
 from torch import Tensor
 
-from mmcl_fast.losses.compat.inputs import check_features, check_pairs, temperature_of, unit_rows
+from mmcl_fast.losses.compat.inputs import check_features, check_pairs, temperature_of
 from mmcl_fast.losses.contrastive import info_nce
 from mmcl_fast.losses.family import nt_xent
+from mmcl_fast.losses.unit_rows import unit_rows
 
 
 class MultipleNegativesRankingLoss(theirs.MultipleNegativesRankingLoss):  # type: ignore[misc]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -25,9 +24,12 @@ _NAN = 0x7FF8 << 48  # bits from which on a float64 is not a number
 def suits(contrast: Contrast) -> bool:
     """Whether all scores of a contrast are to be stored."""
     query, hard = contrast.query, contrast.hard
-    if not query.is_cpu or query.dtype == torch.float64:
+    if not query.is_cpu or query.dtype == torch.float64 or contrast.pairwise is not None:
         return False
-    rows, columns = query.shape[0], (query if contrast.key is None else contrast.key).shape[0]
+    if contrast.normalised and query.dtype != torch.float32:
+        return False  # unit rows are rounded to the features' dtype
+    rows = contrast.rows
+    columns = rows if contrast.key is None else contrast.key.shape[0]
     if hard is not None:
         columns += hard.shape[1] * hard.shape[2]
     return 0 < rows * columns <= LIMIT
@@ -42,7 +44,9 @@ class DenseContrast(NamedTuple):
         positive: [N, D] or None, the features of positives that are no keys.
         hard: [N, K, D] or None.
         contrast: The problem.
-        native: Scores and statistics.
+        norms: [N] or None: of the queries before they were divided by them.
+        native: Statistics, and addresses of `arrays`.
+        arrays: Scores and what else `native` reads, kept alive.
     """
 
     query: Tensor
@@ -50,7 +54,9 @@ class DenseContrast(NamedTuple):
     positive: Tensor | None
     hard: Tensor | None
     contrast: Contrast
+    norms: Tensor | None
     native: _native.DenseContrast
+    arrays: tuple[Tensor | None, ...]
 
     @classmethod
     def of(cls, contrast: Contrast, weight: float | None) -> tuple[Tensor, DenseContrast]:
@@ -64,40 +70,47 @@ class DenseContrast(NamedTuple):
             weight: The loss is the sum of the row losses times this. None: the row losses [N], the
                 mean of both directions if symmetric.
         """
-        query = _float32(contrast.query)
+        query, norms = _queries(contrast)
         key = query if contrast.key is None else _float32(contrast.key)
-        positive = hard = positive_products = hard_products = hard_counts = None
+        positive = hard = hard_products = hard_counts = None
         if contrast.positive_key is not None:
-            positive = _float32(contrast.positive_key)
-            positive_products = torch.linalg.vecdot(query, positive).numpy()
-        if contrast.hard is not None:
+            query, positive = query.contiguous(), _float32(contrast.positive_key).contiguous()
+        if contrast.hard is not None and contrast.hard.shape[1]:
             hard = _float32(contrast.hard)
-            hard_products = torch.bmm(hard, query[:, :, None])[:, :, 0].numpy()
-            if contrast.hard_counts is not None:
-                hard_counts = contrast.hard_counts.contiguous().numpy()
-        labels, key_labels = contrast.labels or (None, None)
-        loss = query.new_empty(query.shape[0] if weight is None else ())
+            hard_products = torch.bmm(hard, query[:, :, None])[:, :, 0].contiguous()
+            hard_counts = _contiguous(contrast.hard_counts)
+        n, m = query.shape[0], key.shape[0]
+        labels = key_labels = None
+        if contrast.labels is not None:
+            labels, key_labels = _codes(*contrast.labels)
+        scores = linear(query, key)
+        loss = query.new_empty(n if weight is None else ())
+        positive_columns = _contiguous(contrast.positive)
+        factor = contrast.temperature.item()
         native = _native.DenseContrast(
-            linear(query, key).numpy(),
-            loss.numpy(),
+            (n, m, 0 if hard is None else hard.shape[1], query.shape[1]),
+            scores.data_ptr(),
+            loss.data_ptr(),
             weight,
             contrast.form,
-            1.0 / contrast.temperature.item(),
+            factor if contrast.inverse else 1.0 / factor,
             0.0 if contrast.bias is None else contrast.bias.item(),
             contrast.smoothing,
-            hard_products,
-            hard_counts,
-            None if contrast.positive is None else contrast.positive.contiguous().numpy(),
-            positive_products,
-            _codes(labels, 0),
-            _codes(key_labels, query.shape[0]),
+            _address(hard_products),
+            _address(hard_counts),
+            _address(positive_columns),
+            0 if positive is None else query.data_ptr(),
+            _address(positive),
+            _address(labels),
+            _address(key_labels) or _address(labels),  # of no keys none is read
             contrast.extra,
             contrast.supervised,
             contrast.exclude_self,
             contrast.symmetric,
             contrast.key is None and not contrast.stopped,
         )
-        return loss, cls(query, key, positive, hard, contrast, native)
+        arrays = scores, hard_products, hard_counts, positive_columns, labels, key_labels
+        return loss, cls(query, key, positive, hard, contrast, norms, native, arrays)
 
     def gradients(self, requested: Requested, upstream: float | Tensor) -> Gradients:
         """Gradients of sum_i upstream_i loss_i.
@@ -113,7 +126,11 @@ class DenseContrast(NamedTuple):
         weights = self._weights(requested, upstream, rows=True, columns=contrast.symmetric)
         query = torch.mm(weights.scores, self.key) if requested.query else None
         key = torch.mm(weights.scores.t(), self.query) if requested.key else None
-        if self.positive is None and self.hard is None:
+        if self.norms is not None and query is not None:
+            _native.unit_rows_gradient(
+                self.query.data_ptr(), self.norms.data_ptr(), query.data_ptr(), *query.shape
+            )
+        if self.positive is None and contrast.hard is None:
             return Gradients(query, key, None, None, weights.temperature, weights.bias)
         positive_key = hard = None
         if self.positive is not None and weights.positive is not None:
@@ -126,6 +143,9 @@ class DenseContrast(NamedTuple):
                 query.add_(torch.bmm(weights.hard[:, None], self.hard)[:, 0])
             if requested.hard:
                 hard = weights.hard[:, :, None] * self.query[:, None]
+        elif requested.hard:  # of no hard negative
+            assert contrast.hard is not None
+            hard = torch.zeros_like(contrast.hard, dtype=torch.float32)
         return Gradients(query, key, positive_key, hard, weights.temperature, weights.bias)
 
     def _both_stopped(self, requested: Requested, upstream: float | Tensor) -> Gradients:
@@ -152,19 +172,25 @@ class DenseContrast(NamedTuple):
         hard = None if self.hard is None else new(n, self.hard.shape[1])
         positive = None if self.positive is None else new(n)
         # One weight for all rows: the sum over the rows is enough.
-        each = (n,) if isinstance(upstream, Tensor) else ()
-        temperature = new(each) if requested.temperature else None
-        bias = new(each) if requested.bias else None
+        each = isinstance(upstream, Tensor)
+        temperature = new(n if each else ()) if requested.temperature else None
+        bias = new(n if each else ()) if requested.bias else None
+        # dT/ds = -T^2 of a scale s = 1 / T.
+        factor = -(self.contrast.temperature.item() ** -2) if self.contrast.inverse else 1.0
         self.native.weights(
-            upstream.numpy() if isinstance(upstream, Tensor) else upstream,
+            0.0 if isinstance(upstream, Tensor) else upstream,
+            upstream.data_ptr() if isinstance(upstream, Tensor) else 0,
             rows,
             columns,
-            scores.numpy(),
-            None if hard is None else hard.numpy(),
-            None if positive is None else positive.numpy(),
-            None if temperature is None else temperature.numpy(),
-            None if bias is None else bias.numpy(),
+            scores.data_ptr(),
+            _address(hard),
+            _address(positive),
+            _address(temperature),
+            factor,
+            _address(bias),
         )
+        if each and temperature is not None and factor != 1.0:
+            temperature *= factor
         return _Weights(scores, hard, positive, temperature, bias)
 
 
@@ -178,24 +204,50 @@ class _Weights(NamedTuple):
     bias: Tensor | None
 
 
+def _queries(contrast: Contrast) -> tuple[Tensor, Tensor | None]:
+    """All queries in float32, and their norms if they were divided by them."""
+    query = _float32(contrast.query)
+    if contrast.second is None:
+        return query, None
+    query = torch.cat([query, _float32(contrast.second)])
+    if not contrast.normalised:
+        return query, None
+    norms = query.new_empty(query.shape[0])
+    _native.unit_rows(query.data_ptr(), query.data_ptr(), norms.data_ptr(), *query.shape)
+    return query, norms
+
+
 def _float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float32 else x.float()
 
 
-def _codes(labels: Tensor | None, first: int) -> np.ndarray | None:
-    """Labels as int64, equal where they are equal; not-a-number differs from itself.
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _codes(labels: Tensor, key_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels as int64, equal where they are equal; not-a-number differs from itself."""
+    if not labels.is_floating_point():
+        of_queries = labels.to(torch.int64).contiguous()
+        same = key_labels is labels
+        return of_queries, of_queries if same else key_labels.to(torch.int64).contiguous()
+    return _bits(labels, 0), _bits(key_labels, labels.shape[0])
+
+
+def _bits(labels: Tensor, first: int) -> Tensor:
+    """The bits of labels as float64; each that is not a number has a number of its own.
 
     Args:
-        labels: [N], or None.
+        labels: [N], floating.
         first: Different numbers for the labels of queries and those of keys, at least N apart.
     """
-    if labels is None:
-        return None
-    if not labels.is_floating_point():
-        return labels.to(torch.int64).contiguous().numpy()
     values = labels.detach().double() + 0.0  # one zero
     unique = torch.arange(first, first + len(values)) + _NAN
-    return torch.where(values.isnan(), unique, values.view(torch.int64)).numpy()
+    return torch.where(values.isnan(), unique, values.view(torch.int64))
 
 
 __all__ = ["LIMIT", "DenseContrast", "suits"]

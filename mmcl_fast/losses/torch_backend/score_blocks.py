@@ -227,6 +227,8 @@ class BlockedContrast:
         if self.contrast.exclude_self and self.split is None:
             self._diagonal(scores, block).fill_(masked(scores.dtype))
         self._mask_labels(scores, block)
+        if self.contrast.pairwise is not None:
+            self._mask_pairs(scores, block)
         if hold:
             self._hold(block, scores)
         return scores
@@ -264,6 +266,13 @@ class BlockedContrast:
         same = torch.eq(rows[block.rows, None], columns[None, :], out=torch.empty_like(labelled))
         labelled.add_(same, alpha=masked(scores.dtype))
 
+    def _mask_pairs(self, scores: Tensor, block: Block) -> None:
+        assert self.contrast.pairwise is not None
+        regular = slice(block.left, min(block.right, len(self.key) - self.contrast.extra))
+        excluded = self.contrast.pairwise.excluded_block(block.rows, regular, scores.device)
+        if excluded is not None:
+            scores[:, : excluded.shape[1]].masked_fill_(excluded, masked(scores.dtype))
+
     def _diagonal(self, scores: Tensor, block: Block) -> Tensor:
         """The entries (i, i) of a block, possibly none."""
         if block.left > block.start:
@@ -295,7 +304,9 @@ def _has_halves(contrast: Contrast, codes: Labels) -> bool:
     n = len(rows)
     if contrast.query.device.type != "cpu":  # reading labels would wait for the device
         return False
-    if contrast.extra or contrast.hard is not None or not len(columns):
+    if contrast.extra or contrast.hard is not None or contrast.pairwise is not None:
+        return False
+    if not len(columns):
         return False
     if float(max(rows.max() if n else 0.0, columns.max())) > 1:
         return False

@@ -1,0 +1,138 @@
+"""What small batches take without operations of autograd: a scale, two views, their unit rows.
+
+Value, gradients and second derivatives against the float64 formula, in which autograd records each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mmcl_fast import reference
+from mmcl_fast.losses import ClipLoss, DCLLoss, NTXentLoss, SigLipLoss, nt_xent
+from mmcl_fast.losses.torch_backend import dense
+
+Loss = Callable[..., Tensor]
+
+
+def _clip(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return reference.info_nce(x, y, temperature=1 / scale, symmetric=True)
+
+
+def _siglip(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return reference.siglip(x, y, temperature=1 / scale, bias=bias)
+
+
+def _unit(loss: Loss, temperature: float) -> Loss:
+    def of_unit_rows(x: Tensor, y: Tensor, *others: Tensor) -> Tensor:
+        return loss(normalize(x, dim=1), normalize(y, dim=1), temperature=temperature)
+
+    return of_unit_rows
+
+
+CASES: dict[str, tuple[Loss, Loss]] = {
+    "ClipLoss": (lambda x, y, scale, bias: ClipLoss()(x, y, scale), _clip),
+    "ClipLoss, the same features": (
+        lambda x, y, scale, bias: ClipLoss()(x, x, scale),
+        lambda x, y, scale, bias: _clip(x, x, scale, bias),
+    ),
+    "SigLipLoss": (lambda x, y, scale, bias: SigLipLoss()(x, y, scale, bias), _siglip),
+    "nt_xent": (
+        lambda x, y, *others: nt_xent(x, y, temperature=0.3),
+        lambda x, y, *others: reference.nt_xent(x, y, temperature=0.3),
+    ),
+    "NTXentLoss": (
+        lambda x, y, *others: NTXentLoss(0.3)(x, y), _unit(reference.nt_xent, 0.3)
+    ),
+    "NTXentLoss, one view twice": (
+        lambda x, y, *others: NTXentLoss(0.3)(x, x),
+        lambda x, y, *others: _unit(reference.nt_xent, 0.3)(x, x),
+    ),
+    "DCLLoss": (lambda x, y, *others: DCLLoss(0.3)(x, y), _unit(reference.dcl, 0.3)),
+}  # fmt: skip
+
+
+def make(dtype: torch.dtype) -> list[Tensor]:
+    """Two views [9, 5], a scale of shape [1] and a bias."""
+    g = torch.Generator().manual_seed(2)
+    x, y = torch.randn(2, 9, 5, generator=g)
+    tensors = x, y, torch.tensor([1.7]), torch.tensor(-0.4)
+    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
+
+
+def derivatives(loss: Loss, dtype: torch.dtype) -> list[Tensor]:
+    """The value, the gradients, and the gradients of the gradients' squares."""
+    inputs = make(dtype)
+    ask: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+    value = loss(*inputs)
+    first = torch.autograd.grad(
+        value, inputs, 1.5 * torch.ones_like(value), retain_graph=True, **ask
+    )
+    again = torch.autograd.grad(value, inputs, create_graph=True, **ask)
+    penalty = torch.stack([gradient.square().sum() for gradient in again]).sum()
+    second = torch.autograd.grad(penalty, inputs, **ask)
+    return [value.detach(), *first, *(x.detach() for x in again), *second]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored scores", "blocks"])
+def test_derivatives(name: str, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not stored:
+        monkeypatch.setattr(dense, "LIMIT", 0)
+    ours, exact = CASES[name]
+    # Float32 features of size 2 and scores of size 10: first and second derivatives of size 1.
+    for mine, other in zip(
+        derivatives(ours, torch.float32), derivatives(exact, torch.float64), strict=True
+    ):
+        torch.testing.assert_close(mine.double(), other.reshape(mine.shape), rtol=3e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_node_of_autograd(name: str) -> None:
+    inputs = make(torch.float32)
+    inputs[2] = inputs[2].detach().reshape(()).requires_grad_()
+    node = CASES[name][0](*inputs).grad_fn
+    assert node is not None
+    assert {type(child).__name__ for child, _ in node.next_functions if child is not None} == {
+        "AccumulateGrad"
+    }
+
+
+def test_a_second_view_that_changed_in_place_is_noticed() -> None:
+    x, y, *_ = make(torch.float32)
+    second = y * 1
+    loss = NTXentLoss()(x, second)
+    second.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_one_view_alone_has_a_gradient(view: int) -> None:
+    both = make(torch.float32)[:2]
+    NTXentLoss()(*both).backward()
+    alone = make(torch.float32)[:2]
+    alone[1 - view].requires_grad_(False)
+    NTXentLoss()(*alone).backward()
+    expected, found = both[view].grad, alone[view].grad
+    assert expected is not None
+    assert found is not None
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert alone[1 - view].grad is None
+
+
+def test_a_scale_of_another_dtype_is_differentiated_in_its_own() -> None:
+    x, y, *_ = make(torch.float32)
+    scale = torch.tensor(1.7, dtype=torch.bfloat16, requires_grad=True)
+    ClipLoss()(x, y, scale).backward()
+    wide = scale.detach().double().requires_grad_()
+    _clip(x.double(), y.double(), wide, wide).backward()
+    assert scale.grad is not None
+    assert wide.grad is not None
+    assert scale.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(scale.grad.double(), wide.grad, rtol=2**-8, atol=0)
