@@ -69,30 +69,51 @@ class OpenParquet:
             raise ValueError("its digest is gone, as another program leaves it")
         return found
 
+    def rows(self) -> pq.ParquetFile:
+        """The file's rows, whose pages are compared with their checksums as they are read."""
+        return pq.ParquetFile(self.stream, metadata=self.footer, page_checksum_verification=True)
+
     def read(self, columns: Sequence[str] | None = None, *, threads: bool = True) -> pa.Table:
-        """Rows, the pages' checksums compared as well."""
-        with pq.ParquetFile(
-            self.stream, metadata=self.footer, page_checksum_verification=True
-        ) as file:
+        """All rows."""
+        with self.rows() as file:
             return file.read(columns=columns, use_threads=threads)
+
+
+@contextmanager
+def parquet_writer(
+    path: Path, schema: pa.Schema, metadata: Mapping[str, Any], **options: object
+) -> Iterator[pq.ParquetWriter]:
+    """A writer of tables of one schema, which closes the file with our metadata and a digest.
+
+    Args:
+        path: The file.
+        schema: Schema of the tables.
+        metadata: Plain values for JSON.
+        options: Options of `pq.ParquetWriter`.
+    """
+    told = {KEY: json.dumps(dict(metadata) | {STATED: "sha256"})}
+    # Opened here: pyarrow takes no names that are no UTF-8.
+    with (
+        path.open("wb") as sink,
+        pq.ParquetWriter(
+            sink,
+            schema.with_metadata(told),
+            compression="zstd",
+            write_page_checksum=True,
+            **options,
+        ) as writer,
+    ):
+        yield writer
+        writer.add_key_value_metadata({DIGEST_KEY: BLANK})
+    fill(path, parquet_footer)
 
 
 def write_parquet(
     table: pa.Table, path: Path, metadata: Mapping[str, Any], **options: object
 ) -> None:
-    """Write a table with our metadata and a digest; `options` go to `pq.ParquetWriter`."""
-    told = json.dumps(dict(metadata) | {STATED: "sha256"})
-    table = table.replace_schema_metadata({KEY: told})
-    # Opened here: pyarrow takes no names that are no UTF-8.
-    with (
-        path.open("wb") as sink,
-        pq.ParquetWriter(
-            sink, table.schema, compression="zstd", write_page_checksum=True, **options
-        ) as writer,
-    ):
+    """Write one table as `parquet_writer` does."""
+    with parquet_writer(path, table.schema, metadata, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({DIGEST_KEY: BLANK})
-    fill(path, parquet_footer)
 
 
 @contextmanager
@@ -119,4 +140,4 @@ def open_parquet(path: Path, remedy: str, *, whole: bool) -> Iterator[OpenParque
         raise damaged(path, error, remedy) from error
 
 
-__all__ = ["KEY", "STATED", "OpenParquet", "open_parquet", "write_parquet"]
+__all__ = ["KEY", "STATED", "OpenParquet", "open_parquet", "parquet_writer", "write_parquet"]
