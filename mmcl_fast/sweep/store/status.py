@@ -8,19 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.plan.plan import Plan
-from mmcl_fast.sweep.store.parquet_file import open_parquet
-from mmcl_fast.sweep.store.part_checks import check_rows, check_settings, check_types
-from mmcl_fast.sweep.store.plan_file import Outline, read_outline, read_plan
-from mmcl_fast.sweep.store.schema import part_schema
-from mmcl_fast.sweep.store.store import (
-    PART_REMEDY,
-    PartInfo,
-    Store,
-    checked_info,
-    not_a_part,
-    part_info,
-)
+from mmcl_fast.sweep.store.plan_file import read_outline, read_plan
+from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
+from mmcl_fast.sweep.store.verify import verified_info
 
 RECENT_SECONDS = 600.0
 
@@ -77,7 +67,10 @@ def read_status(store: str | Path, *, verify: bool = False) -> Status:
     infos = []
     for path in parts.values():
         try:
-            infos.append(_info(path, plan, planned))
+            if planned is None:
+                infos.append(part_info(path, plan, whole=False))
+            else:
+                infos.append(verified_info(path, plan, planned))
         except OutputError as error:
             unusable[path.name] = str(error)
     done = sum(info.runs for info in infos)
@@ -100,22 +93,6 @@ def read_status(store: str | Path, *, verify: bool = False) -> Status:
         busy_seconds=sum(info.seconds for info in infos),
         machines=sorted({_machine(info) for info in infos}),
     )
-
-
-def _info(path: Path, outline: Outline, plan: Plan | None) -> PartInfo:
-    """Metadata of a part; with a plan, all of its rows are compared with it.
-
-    Raises: OutputError: the part cannot be used.
-    """
-    if plan is None:
-        return part_info(path, outline, whole=False)
-    with open_parquet(path, PART_REMEDY, whole=True) as file:
-        info = checked_info(path, outline, file)
-        table = file.read(threads=False)
-        check_types(table.schema, part_schema(outline.dtype, outline.metric_names))
-        check_rows(table, info.shard, info.counts, outline)
-        check_settings(table, info.shard, plan)
-    return info
 
 
 def _rate(infos: list[PartInfo]) -> float | None:
