@@ -360,9 +360,8 @@ def test_the_estimate_of_the_disk_counts_files_as_well(tmp_path: Path, compute: 
     plan = make_plan(BASE, grid={"m": range(2, 22)})
     compute(plan, tmp_path)
     used = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
-    assert used <= disk_bytes(plan) < 1.1 * used
-    longer = make_plan(BASE, grid={"m": range(2, 24)})
-    assert disk_bytes(longer, 2) == pytest.approx(3 / 23 * disk_bytes(longer), rel=0.1)
+    assert used <= disk_bytes(plan) < 1.3 * used
+    assert disk_bytes(plan, 1) > 2 * 17_000, "the last run's part, and the plan"
 
 
 BAD_POLICIES = [
