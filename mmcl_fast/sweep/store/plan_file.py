@@ -31,24 +31,24 @@ class Outline:
     """Identity of a plan's parts, without reading the runs: quick for 10^6 of them.
 
     Attributes:
-        digest: See `Plan.digest`.
         runs: Runs of the plan.
         dtype: See `Plan.dtype`.
         digests: Hash of each shard's runs.
         sizes: Number of each shard's runs.
         metric_names: Names of the own metrics.
         swept: Names of the swept settings.
+        digest: See `Plan.digest`.
         most_epochs: Largest number of epochs of a run; None if the file does not state it.
         shard_of: See `Plan.shard_of`; None if it was not asked for.
     """
 
-    digest: str
     runs: int
     dtype: str
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
     metric_names: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
+    digest: str = ""
     most_epochs: int | None = None
     shard_of: npt.NDArray[np.int32] | None = None
 
@@ -156,13 +156,13 @@ def read_outline(store: Path, *, runs: bool = False) -> Outline:
         metadata = _metadata(file)
         shard_of = file.read(["shard"])["shard"].to_numpy() if runs else None
         outline = Outline(
-            str(metadata["digest"]),
             file.footer.num_rows,
             str(metadata["dtype"]),
             tuple(map(str, metadata["shard_digests"])),
             tuple(map(int, metadata["shard_sizes"])),
             tuple(str(name) for name, _ in metadata.get("metrics", [])),
             tuple(str(name) for names, _ in metadata["axes"] for name in names),
+            str(metadata["digest"]),
             _most_epochs(file.footer),
             shard_of,
         )
