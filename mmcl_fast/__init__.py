@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData as SignalNoiseData
     from mmcl_fast.errors import BackendUnavailableError as BackendUnavailableError
     from mmcl_fast.errors import ConfigError as ConfigError
+    from mmcl_fast.errors import DamagedFileError as DamagedFileError
     from mmcl_fast.errors import DataError as DataError
     from mmcl_fast.errors import EngineRefusedError as EngineRefusedError
     from mmcl_fast.errors import MmclError as MmclError
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BackendUnavailableError": "errors",
     "ConfigError": "errors",
+    "DamagedFileError": "errors",
     "DataError": "errors",
     "EngineRefusedError": "errors",
     "EpochInfo": "training",
@@ -75,6 +77,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "BackendUnavailableError",
     "ConfigError",
+    "DamagedFileError",
     "DataError",
     "EngineRefusedError",
     "EpochInfo",

@@ -257,6 +257,7 @@ def _integer(low: int, high: int | None = None) -> _Rule:
 _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
+MAX_INTEGER = 2**63 - 1  # what files of results hold
 MAX_POWER = 16
 DEFAULT_MOMENTUM = 0.9
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
@@ -335,7 +336,10 @@ def plain_value(name: str, value: object) -> str | int | float | None:
     if kind.exact is float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise ConfigError(f"{name}: expected a number, got {value!r}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{name}: expected a finite number, got a larger integer") from None
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name}: expected an integer, got {value!r}")
     return int(value)
@@ -345,6 +349,8 @@ def _check_range(name: str, value: Any) -> None:
     rule = RANGES[name]
     if value is not None and not rule.holds(value):
         raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
+    if isinstance(value, int) and value > MAX_INTEGER and name not in SEEDS:
+        raise ConfigError(f"{name}: expected an integer below 2^63, got {value!r}")
 
 
 def _checked(name: str, value: object) -> object:

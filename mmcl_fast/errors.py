@@ -27,9 +27,14 @@ class OutputError(MmclError, OSError):
     """A result cannot be written, or a file to resume from cannot be used."""
 
 
+class DamagedFileError(OutputError):
+    """A file's content is not what was written: damaged, cut short, or rewritten."""
+
+
 __all__ = [
     "BackendUnavailableError",
     "ConfigError",
+    "DamagedFileError",
     "DataError",
     "EngineRefusedError",
     "MmclError",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
-from mmcl_fast.errors import OutputError
+from mmcl_fast.errors import MmclError, OutputError
+
+TEMPORARY_SUFFIX = ".tmp"
 
 
 def prepare_directory(path: Path) -> Path:
@@ -26,16 +31,32 @@ def prepare_directory(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+def file_system_time(folder: Path) -> float:
+    """Seconds since 1970 by the clock that dates the files of a folder.
+
+    On a shared file system it is the server's, which this machine's may be days off.
+    """
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        return os.fstat(stream.fileno()).st_mtime
+
+
+def write_atomically(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    put: Callable[[Path, Path], object] = os.replace,
+) -> Path:
     """Write through a temporary file that is synchronised and then renamed over `path`.
 
     Args:
         path: Final name.
-        write: Fills the temporary file it is given, which has the final name's suffix.
+        write: Fills the temporary file it is given, `.NAME.*.tmp` beside the final name: no pattern
+            for results (`*.parquet`) matches it.
+        put: Gives the complete temporary file, its first argument, the final name.
     """
     try:
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX
         )
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -46,12 +67,37 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        put(temporary, path)
+    except MmclError:
+        raise
     except (OSError, SafetensorError) as error:
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; a FIFO, a socket or a device is refused, not waited for.
+
+    Raises: OSError: there is no such file, it may not be read, or it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(f"{_kind(mode)}, and no regular file")
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO"}
+    return kinds.get(stat.S_IFMT(mode), "a device or socket")
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> Path:
@@ -76,4 +122,11 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["prepare_directory", "write_atomically", "write_csv"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "file_system_time",
+    "open_regular",
+    "prepare_directory",
+    "write_atomically",
+    "write_csv",
+]

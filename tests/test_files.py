@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmcl_fast import OutputError, TrainConfig, train
-from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.training import checkpoint
+from mmcl_fast.files import open_regular, prepare_directory, write_atomically
+from mmcl_fast.training import tensor_file
 
 TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=9, evaluate_every=4)
 
@@ -23,7 +23,7 @@ def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> Non
 
     def write(temporary: Path) -> None:
         assert temporary.parent == tmp_path, "a rename must not cross file systems"
-        assert temporary.suffix == ".json"
+        assert (temporary.name[0], temporary.suffix) == (".", ".tmp"), "no pattern for results"
         temporary.write_text("after")
         assert file.read_text() == "before"
 
@@ -102,6 +102,7 @@ def test_a_checkpoint_of_another_format_is_refused(metadata: str, tmp_path: Path
     with safe_open(file, framework="pt") as stream:
         written = dict(stream.metadata())
     assert written["format"] == "mmcl-checkpoint-1"
+    del written[tensor_file.DIGEST]
     written["format"] = "mmcl-checkpoint-2"
     save_file(load_file(file), file, written if metadata == "other" else None)
     found = "'mmcl-checkpoint-2'" if metadata == "other" else "None"
@@ -120,12 +121,14 @@ def test_a_failing_checkpoint_leaves_the_one_before(tmp_path: Path, monkeypatch)
             path.write_bytes(b"half")
             raise OSError("no space left")
         save_file(tensors, path, metadata)
-        written.append(path.read_bytes())
+        written.append(metadata["epoch"])
 
-    monkeypatch.setattr(checkpoint, "save_file", save)
+    monkeypatch.setattr(tensor_file, "save_file", save)
     with pytest.raises(OutputError, match="no space left"):
         train(TINY, checkpoint=file, checkpoint_every=3)
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == written
+    assert list(tmp_path.iterdir()) == [file]
+    with safe_open(file, framework="pt") as stream:
+        assert [stream.metadata()["epoch"]] == written
     monkeypatch.undo()
     assert torch.equal(train(TINY, checkpoint=file).loss, train(TINY).loss)
 
@@ -148,3 +151,17 @@ def test_a_run_shorter_than_the_interval_leaves_no_checkpoint(tmp_path: Path) ->
     # 10 is one beyond the last epoch.
     train(TINY, checkpoint=tmp_path / "run.safetensors", checkpoint_every=10)
     assert not list(tmp_path.iterdir())
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("fifo", "a FIFO"), ("folder", "a directory")):
+        with (
+            pytest.raises(OSError, match=f"{kind}, and no regular file"),
+            open_regular(tmp_path / name),
+        ):
+            pass
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular(tmp_path / "file") as stream:
+        assert stream.read() == b"x"

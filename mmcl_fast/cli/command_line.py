@@ -18,6 +18,7 @@ from mmcl_fast import __version__
 from mmcl_fast.cli.options import COMMANDS, RENAMED, Command
 from mmcl_fast.cli.parser import build, hint, parse
 from mmcl_fast.errors import ConfigError, MmclError
+from mmcl_fast.terminal import printable
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         command = _parse(arguments)
         return command.run()
     except MmclError as error:
-        sys.stderr.write(f"mmcl: error: {error}\n")
+        sys.stderr.write(f"mmcl: error: {_line(error)}\n")
         return USER_ERROR
     except MemoryError as error:
         sys.stderr.write(f"mmcl: error: out of memory: {error}\n")
@@ -87,8 +88,13 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        sys.stderr.write(f"mmcl: error: {error}\n")
+        sys.stderr.write(f"mmcl: error: {_line(error)}\n")
         return USER_ERROR
+
+
+def _line(error: Exception) -> str:
+    """An error's message, which may quote files and servers."""
+    return printable(str(error), keep="\n")
 
 
 def _parse(arguments: Sequence[str]) -> Command:

@@ -183,13 +183,15 @@ class Status:
 
     store: Path = field(metadata=POSITIONAL)
     """Directory of the store."""
+    verify: bool = False
+    """Read every file whole, and compare every row with the plan."""
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         require_plan(self.store)
         from mmcl_fast.cli.commands.status import status_command
 
-        return status_command(self.store)
+        return status_command(self.store, verify=self.verify)
 
 
 @dataclass(frozen=True, kw_only=True)

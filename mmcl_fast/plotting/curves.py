@@ -65,8 +65,12 @@ def save(figure: Figure, path: Path, *, dpi: float = DPI, style: Path | None = N
     style_of_it: dict[Any, Any] = STYLE if style is None else STYLE | read_style(style)
     with mpl.rc_context(style_of_it | {"svg.hashsalt": "mmcl"}):
         drawn = canvas(figure)
+        kind = path.suffix.removeprefix(".")
         return write_atomically(
-            path, lambda temporary: drawn.print_figure(temporary, dpi=dpi, metadata=metadata)
+            path,
+            lambda temporary: drawn.print_figure(
+                temporary, format=kind, dpi=dpi, metadata=metadata
+            ),
         )
 
 

@@ -13,20 +13,21 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.content_digest import damaged
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Engine
-from mmcl_fast.errors import ConfigError, OutputError
-from mmcl_fast.files import write_atomically
-from mmcl_fast.training.recorder import Recorder
+from mmcl_fast.errors import ConfigError, DamagedFileError, OutputError
+from mmcl_fast.training.recorder import CURVES, Recorder
+from mmcl_fast.training.tensor_file import read_tensors, write_tensors
 
 FORMAT = "mmcl-checkpoint-1"
+REMEDY = "remove it, and the run starts from its beginning"
 SECONDS_BETWEEN_WRITES = 60.0
 
 
@@ -62,12 +63,21 @@ class Checkpoint:
         self._resumed = self._read() if path.exists() else None
 
     def resume(self, engine: Engine, recorder: Recorder) -> int:
-        """Load the file into engine and recorder; return the epoch to resume at (0: no file)."""
+        """Load the file into engine and recorder; return the epoch to resume at (0: no file).
+
+        Raises: DamagedFileError: tensors are missing, or of another shape or type.
+        """
         if self._resumed is None:
             return 0
-        epoch, state = self._resumed
-        engine.load_state(unnest("engine", state))
-        recorder.load_state(unnest("recorder", state))
+        epoch, saved_epochs, state = self._resumed
+        of_engine, of_recorder = (unnest(name, state) for name in ("engine", "recorder"))
+        try:
+            _check_tensors(of_engine, engine.state())
+            _check_curves(of_recorder, (*CURVES, *nest("metric", recorder.metrics)), saved_epochs)
+            engine.load_state(of_engine)
+            recorder.load_state(of_recorder)
+        except (KeyError, ValueError, IndexError) as error:
+            raise damaged(self._path, error, REMEDY) from error
         return epoch
 
     def maybe_write(self, epoch: int, engine: Engine, recorder: Recorder) -> None:
@@ -75,9 +85,7 @@ class Checkpoint:
         if not self._is_due(epoch):
             return
         state = nest("engine", engine.state()) | nest("recorder", recorder.state())
-        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
-        metadata = self._metadata | {"epoch": str(epoch)}
-        write_atomically(self._path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_tensors(state, self._path, self._metadata | {"epoch": str(epoch)})
         self._written = time.monotonic()
 
     def _is_due(self, epoch: int) -> bool:
@@ -95,12 +103,13 @@ class Checkpoint:
             "metrics": json.dumps(self._metrics),
         }
 
-    def _read(self) -> tuple[int, dict[str, Tensor]]:
+    def _read(self) -> tuple[int, int, dict[str, Tensor]]:
+        """The epoch, the epochs of the run that wrote it, and its tensors."""
         try:
-            with safe_open(self._path, framework="pt") as stream:
-                metadata = stream.metadata() or {}
-                state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+            metadata, state = read_tensors(self._path, REMEDY)
+        except DamagedFileError:
+            raise
+        except OSError as error:
             raise OutputError(
                 "checkpoint: expected a readable file of this program, "
                 f"got {str(self._path)!r} ({error})"
@@ -109,8 +118,17 @@ class Checkpoint:
             raise OutputError(
                 f"checkpoint: expected format {FORMAT}, got {metadata.get('format')!r}"
             )
-        current, saved = json.loads(self._metadata["config"]), json.loads(metadata["config"])
-        if (epoch := int(metadata["epoch"])) > current["epochs"]:
+        try:
+            epoch, saved = _parsed(metadata)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise damaged(self._path, error, REMEDY) from error
+        self._check_run(epoch, saved, metadata)
+        return epoch, int(saved["epochs"]), state
+
+    def _check_run(self, epoch: int, saved: dict[str, Any], metadata: dict[str, str]) -> None:
+        """Raise ConfigError where the file is of another run."""
+        current = json.loads(self._metadata["config"])
+        if epoch > current["epochs"]:
             raise ConfigError(
                 f"checkpoint: expected a run of at most epochs = {current['epochs']}, got one at "
                 f"epoch {epoch} in {str(self._path)!r}; take another file or remove it"
@@ -132,7 +150,44 @@ class Checkpoint:
                 f"checkpoint: expected a run with metrics {expected}, got one with {names} in "
                 f"{str(self._path)!r}; take another file or remove it"
             )
-        return epoch, state
+
+
+def _parsed(metadata: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Epoch and settings in a checkpoint's metadata.
+
+    Raises: KeyError, TypeError, ValueError: an entry is missing or impossible.
+    """
+    epoch, saved = int(metadata["epoch"]), dict(json.loads(metadata["config"]))
+    if not 1 <= epoch <= saved["epochs"]:
+        raise ValueError(f"epoch {epoch} of {saved['epochs']}")
+    if "data" not in metadata:
+        raise KeyError("data")
+    return epoch, saved
+
+
+def _check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise where a tensor is missing (ValueError) or does not fit the engine's (OutputError).
+
+    A fresh optimizer has fewer tensors than a used one, so further ones are no error.
+    """
+    for name, like in expected.items():
+        if name not in found:
+            raise ValueError(f"no tensor {name}")
+        ours, theirs = ((str(x.dtype), list(x.shape)) for x in (like, found[name]))
+        if ours != theirs:
+            raise OutputError(
+                f"checkpoint: expected {name} of {ours[0]} {ours[1]}, got {theirs[0]} {theirs[1]}, "
+                "as another kind of GPU or version pads it; begin anew"
+            )
+
+
+def _check_curves(found: dict[str, Tensor], names: Sequence[str], epochs: int) -> None:
+    """Raise ValueError where a curve is missing or is not of the epochs that the file states."""
+    for name in names:
+        if name not in found:
+            raise ValueError(f"no curve {name}")
+        if list(found[name].shape) != [1, epochs + 1]:
+            raise ValueError(f"{name} has shape {list(found[name].shape)}, not {[1, epochs + 1]}")
 
 
 def _fingerprint(data: SignalNoiseData) -> str:

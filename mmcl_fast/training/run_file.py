@@ -7,20 +7,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.content_digest import damaged
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.environment import environment, source_commit
-from mmcl_fast.errors import OutputError
-from mmcl_fast.files import write_atomically
+from mmcl_fast.errors import DamagedFileError, OutputError
+from mmcl_fast.training.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from mmcl_fast.training.run import Run
 
 FORMAT = "mmcl-run-1"
+REMEDY = "train the run again, or take another copy"
 _CURVES = {"loss", "ood_accuracy", "signal", "noise"}  # one value an epoch, as metrics have
 PLAIN = ("status", "diverged_at", "stopped_at", "coefficient_epochs")
 
@@ -41,20 +41,20 @@ def save_run(run: Run, path: Path) -> Path:
         **{name: getattr(run, name) for name in PLAIN},
     }
     metadata = {"format": FORMAT, "run": json.dumps(header)}
-    held = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
-    return write_atomically(path, lambda temporary: save_file(held, temporary, metadata))
+    return write_tensors(tensors, path, metadata)
 
 
 def load_run(kind: type[Run], path: Path) -> Run:
     """Read a run.
 
     Raises: OutputError: there is no file, it cannot be read, or it is of another format.
+        DamagedFileError: its content is not what was written.
     """
     try:
-        with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        metadata, tensors = read_tensors(path, REMEDY)
+    except DamagedFileError:
+        raise
+    except OSError as error:
         raise OutputError(
             f"run: expected a readable file of Run.save, got {str(path)!r} ({error})"
         ) from error
@@ -65,11 +65,8 @@ def load_run(kind: type[Run], path: Path) -> Run:
         )
     try:
         return _built(kind, json.loads(metadata["run"]), tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise OutputError(
-            f"run: expected an undamaged file of Run.save, got {str(path)!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise damaged(path, error, REMEDY) from error
 
 
 def _built(kind: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Run:

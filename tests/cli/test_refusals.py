@@ -17,7 +17,7 @@ from mmcl_fast.cli.command_line import run
 from mmcl_fast.config import FIELD_NAMES
 from mmcl_fast.names import nearest
 from mmcl_fast.sweep.execute import ray_pool
-from mmcl_fast.training import checkpoint
+from mmcl_fast.training import checkpoint, tensor_file
 
 SMALL = ["--n", "20", "--d", "30", "--m", "4", "--epochs", "6"]
 # Each is refused by what was typed alone.
@@ -124,7 +124,7 @@ def test_a_long_run_keeps_a_checkpoint_by_default(
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: float(next(clock)))
     written = []
-    write = checkpoint.write_atomically
+    write = tensor_file.write_atomically
 
     def stop(path: Path, save: object) -> Path:
         written.append(path)
@@ -132,19 +132,19 @@ def test_a_long_run_keeps_a_checkpoint_by_default(
             raise KeyboardInterrupt
         return write(path, save)
 
-    monkeypatch.setattr(checkpoint, "write_atomically", stop)
+    monkeypatch.setattr(tensor_file, "write_atomically", stop)
     command = ["train", *SMALL, "--out", str(tmp_path)]
     assert run(command) == 130
     said = capsys.readouterr().err
     assert "mmcl: interrupted; resume with: mmcl train --n 20 --d 30" in said
     assert (tmp_path / CHECKPOINT).exists()
-    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    monkeypatch.setattr(tensor_file, "write_atomically", write)
     assert run(command) == 0
     assert not (tmp_path / CHECKPOINT).exists()
     with np.load(tmp_path / "curves.npz") as file:
         assert file["loss"].tolist() == train(TrainConfig(n=20, d=30, m=4, epochs=6)).loss.tolist()
     # Without one, nothing can be resumed, and nothing is promised.
-    monkeypatch.setattr(checkpoint, "write_atomically", stop)
+    monkeypatch.setattr(tensor_file, "write_atomically", stop)
     assert run([*command, "--checkpoint-every", "0"]) == 0
     assert not (tmp_path / CHECKPOINT).exists()
 

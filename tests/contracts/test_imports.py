@@ -32,7 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "names": set(),
     "progress": set(),
     "environment": {"__init__"},
+    "content_digest": {"errors"},
     "files": {"errors"},
+    "terminal": set(),
     "model": set(),
     "losses.pairwise": set(),
     "losses.contrast": {"losses.pairwise", "losses.unit_rows"},
@@ -61,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     "data.signal_noise": {
         "_native", "config", "data.stream", "errors", "kernels", "names", "stream_tags",
     },
-    "data.mnist": {"data.stream", "errors"},
+    "data.mnist": {"data.stream", "errors", "files"},
     "engines": {
         "_native", "config", "data.signal_noise", "data.stream", "engines.paper_loss",
         "environment", "errors", "kernels", "losses.torch_backend", "losses.triton_backend",
@@ -70,8 +72,8 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {
-        "_native", "config", "data.signal_noise", "engines", "environment", "errors", "files",
-        "model", "progress",
+        "_native", "config", "content_digest", "data.signal_noise", "engines", "environment",
+        "errors", "files", "model", "progress",
     },
     "metrics": {"errors", "losses", "training"},
     "sweep": set(),
@@ -79,7 +81,8 @@ ARROWS: dict[str, set[str]] = {
         "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
     },
     "sweep.store": {
-        "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
+        "_native", "config", "content_digest", "derived", "environment", "errors", "files",
+        "sweep.plan", "training",
     },
     "sweep.execute": {
         "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
@@ -114,7 +117,7 @@ ARROWS: dict[str, set[str]] = {
         "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
         "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
-        "sweep.plan", "sweep.store",
+        "sweep.plan", "sweep.store", "terminal",
     },
     "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
@@ -123,7 +126,7 @@ ARROWS: dict[str, set[str]] = {
         "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "training",
+        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "terminal", "training",
     },
     "bench": {"bench.peers", "config", "environment"},
     "bench.run": {"bench", "bench.peers", "bench.report"},
@@ -277,8 +280,9 @@ def test_no_module_shares_a_public_functions_name() -> None:
 def test_public_names_are_these() -> None:
     assert mmcl_fast.__all__ == sorted(mmcl_fast.__all__, key=lambda n: (n.lower() == n, n))
     assert set(mmcl_fast.__all__) == {
-        "BackendUnavailableError", "ConfigError", "DataError", "EngineRefusedError", "EpochInfo",
-        "InfoNCELoss", "MmclError", "OutputError", "Run", "RunState", "SignalNoiseData",
+        "BackendUnavailableError", "ConfigError", "DamagedFileError", "DataError",
+        "EngineRefusedError", "EpochInfo", "InfoNCELoss", "MmclError", "OutputError", "Run",
+        "RunState", "SignalNoiseData",
         "TrainConfig", "TwoLayerEncoder", "__version__", "data", "distributed", "info_nce",
         "losses", "metrics", "reference", "sweep", "theory", "train", "train_many",
     }  # fmt: skip

@@ -145,7 +145,7 @@ def test_status_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["status", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "quarantined shards" in said.out
-    assert "mmcl: part-000001.parquet: expected a whole Parquet file" in said.err
+    assert "mmcl: part-000001.parquet: expected an undamaged file" in said.err
     assert "mmcl: notes: expected a part of this store's plan" in said.err
     assert run(["status", str(tmp_path / "nowhere")]) == 2
     assert "store: expected a directory with plan.parquet" in capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_status_prints_every_number(
         put_away=[5, 7], bad={}, rate=12.34, seconds_left=3 * 3600 + 4 * 60 + 31,
         busy_seconds=26 * 3600 + 7 * 60, machines=["CPU 1", "CPU 2"],
     )  # fmt: skip
-    monkeypatch.setattr(status_module, "read_status", lambda store: found)
+    monkeypatch.setattr(status_module, "read_status", lambda store, verify: found)
     (tmp_path / "plan.parquet").touch()
     assert run(["status", str(tmp_path)]) == 1
     cells = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmcl_fast import ConfigError, DataError, OutputError, Run, TrainConfig, train
+from mmcl_fast import ConfigError, DamagedFileError, DataError, OutputError, Run, TrainConfig, train
 from mmcl_fast.sweep.plan.metric_paths import import_metrics
 
 TINY = TrainConfig(n=8, d=12, m=3, n_test=4, epochs=3, device="cpu")
@@ -28,7 +29,11 @@ def test_a_run_file_with_a_damaged_header(header: str, tmp_path: Path) -> None:
         metadata = dict(stream.metadata())
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata | {"run": header})
-    with pytest.raises(OutputError, match="run: expected an undamaged file"):
+    with pytest.raises(DamagedFileError, match=r"run\.safetensors: expected .*SHA-256"):
+        Run.load(path)
+    del metadata["content_digest"]  # as version 0.1.0 wrote them
+    save_file(tensors, path, metadata | {"run": header})
+    with pytest.raises(DamagedFileError, match=r"run\.safetensors: expected an undamaged file"):
         Run.load(path)
     for change in (
         {"loss": torch.zeros(2, 2)},
@@ -36,7 +41,7 @@ def test_a_run_file_with_a_damaged_header(header: str, tmp_path: Path) -> None:
         {"other": torch.ones(1)},
     ):
         save_file(tensors | change, path, metadata)
-        with pytest.raises(OutputError, match="run: expected an undamaged file"):
+        with pytest.raises(DamagedFileError, match="expected an undamaged file"):
             Run.load(path)
 
 
@@ -73,3 +78,60 @@ def test_a_module_of_ones_own_that_fails(tmp_path: Path, monkeypatch: pytest.Mon
         ConfigError, match=r"expected a function that can be imported, got .*Syntax"
     ):
         import_metrics((("f", "broken_module:f"),))
+
+
+def rewritten(path: Path, changes: dict[str, Any], **metadata: str | None) -> None:
+    """A checkpoint with other tensors or metadata, without a digest as in version 0.1.0."""
+    with safe_open(path, framework="pt") as stream:
+        told = dict(stream.metadata()) | metadata | {"content_digest": None}
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    tensors = {k: v for k, v in (tensors | changes).items() if v is not None}
+    save_file(tensors, path, {k: v for k, v in told.items() if v is not None})
+
+
+DAMAGE = {
+    "no epoch": ({}, {"epoch": None}, "KeyError: 'epoch'"),
+    "epoch in words": ({}, {"epoch": "abc"}, "invalid literal for int"),
+    "epoch before the start": ({}, {"epoch": "-100"}, "epoch -100 of 3"),
+    "epoch after the end": ({}, {"epoch": "37"}, "epoch 37 of 3"),
+    "no config": ({}, {"config": None}, "KeyError: 'config'"),
+    "a list as config": ({}, {"config": "[1]"}, "damaged"),
+    "deep config": ({}, {"config": "[" * 100_000}, "recursion"),
+    "no data": ({}, {"data": None}, "KeyError: 'data'"),
+    "no tensor": ({"engine.moved_0": None}, {}, "no tensor moved_0"),
+    "no curve": ({"recorder.loss": None}, {}, "no curve loss"),
+    "short curve": ({"recorder.noise": torch.zeros(1, 2)}, {}, r"noise has shape \[1, 2\]"),
+    "half coefficients": ({"recorder.stored.0.0.mu": None}, {}, "stored.0.0.mu"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "metadata", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_of_version_0_1_0(
+    tensors: dict[str, Any], metadata: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    cfg, path = TINY.replace(engine="native", coefficients_every=2), tmp_path / "c.safetensors"
+    train(cfg, checkpoint=path, checkpoint_every=2)
+    rewritten(path, {})
+    train(cfg, checkpoint=path)  # undamaged
+    rewritten(path, tensors, **metadata)
+    with pytest.raises(DamagedFileError, match=f"c.safetensors: expected an undamaged.*{message}"):
+        train(cfg, checkpoint=path)
+
+
+@pytest.mark.parametrize("engine", ["native", "gram", "primal"])
+def test_a_checkpoint_with_a_tensor_of_another_shape(engine: Any, tmp_path: Path) -> None:
+    cfg, path = TINY.replace(engine=engine), tmp_path / "c.safetensors"
+    train(cfg, checkpoint=path, checkpoint_every=2)
+    with safe_open(path, framework="pt") as stream:
+        name = next(k for k in stream.keys() if k.startswith("engine."))  # noqa: SIM118
+    rewritten(path, {name: torch.zeros(1)})
+    with pytest.raises(OutputError, match=r"checkpoint: expected .* of .*float32 .*got .*\[1\]"):
+        train(cfg, checkpoint=path)
+
+
+def test_a_fifo_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.safetensors")
+    with pytest.raises(OutputError, match="a FIFO, and no regular file"):
+        train(TINY, checkpoint=tmp_path / "c.safetensors")
+    with pytest.raises(OutputError, match="a FIFO, and no regular file"):
+        Run.load(tmp_path / "c.safetensors")

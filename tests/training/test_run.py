@@ -72,7 +72,7 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"run: expected a readable file of Run\.save, got"):
         Run.load(file)
     file.write_bytes(b"not one")
-    with pytest.raises(OutputError, match=r"run: expected a readable file of Run\.save, got"):
+    with pytest.raises(OutputError, match="x: expected an undamaged file, got"):
         Run.load(file)
     save_file({"a": torch.zeros(1)}, file)
     with pytest.raises(OutputError, match="expected a file of format mmcl-run-1, got None in"):

@@ -9,23 +9,30 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcl_fast.sweep.store.status import Status, read_status
+from mmcl_fast.terminal import printable
 
 INCOMPLETE, CORRUPT = 1, 2
 
 
-def status_command(store: Path) -> int:
+def status_command(store: Path, *, verify: bool = False) -> int:
     """Print the status of a store.
+
+    Args:
+        store: Directory of the store.
+        verify: Read and compare all rows, not the files' footers alone.
 
     Returns: Exit status: 0 if every row is present and none failed, 1 if some are absent or failed,
         2 if the store has files that cannot be used.
     """
-    status = read_status(store)
-    table = Table(title=str(store), show_header=False)
+    status = read_status(store, verify=verify)
+    table = Table(title=printable(str(store)), show_header=False)
     for name, value in _lines(status):
-        table.add_row(name, value)
-    Console().print(table)
+        table.add_row(name, printable(value))
+    if verify:
+        table.add_row("verified", f"{status.parts} files, every row against the plan")
+    Console(markup=False, emoji=False).print(table)
     for reason in status.bad.values():
-        sys.stderr.write(f"mmcl: {reason}\n")
+        sys.stderr.write(f"mmcl: {printable(reason)}\n")
     if status.bad:
         return CORRUPT
     complete = status.done == status.runs and not status.counts.get("failed")

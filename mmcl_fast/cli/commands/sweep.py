@@ -32,6 +32,7 @@ from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.plan.shards import run_seconds
 from mmcl_fast.sweep.plan.spec_file import Spec
 from mmcl_fast.sweep.store.plan_file import read_plan
+from mmcl_fast.terminal import printable
 
 INCOMPLETE = 1
 # Not passed to jobs; the script sets the last two.
@@ -170,12 +171,13 @@ class _ProgressOfEvents:
 def _report_quarantined(event: Quarantined) -> None:
     sys.stderr.write(
         f"mmcl: shard {event.shard} quarantined after {event.deaths} worker deaths "
-        f"({event.reason}); the other shards continue\n"
+        f"({printable(event.reason)}); the other shards continue\n"
     )
 
 
 def _report(result: SweepResult) -> None:
-    table = Table(title=f"{result.store}", show_header=False)
+    store = printable(str(result.store))
+    table = Table(title=store, show_header=False)
     table.add_row("runs", f"{result.runs}")
     for status in ("finished", "diverged", "failed"):
         if count := result.counts.get(status, 0):
@@ -188,9 +190,9 @@ def _report(result: SweepResult) -> None:
         table.add_row("computed now", f"{result.computed} in {result.seconds:.1f} s")
         table.add_row("rate", f"{rate:.0f} runs/s, {result.workers} workers")
         table.add_row("share of worker time in training", f"{share:.0%}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     if result.counts.get("failed"):
-        sys.stderr.write(f"mmcl: tracebacks of failed runs: {result.store / 'failures'}\n")
+        sys.stderr.write(f"mmcl: tracebacks of failed runs: {store}/failures\n")
     if result.put_away:
         sys.stderr.write("mmcl: re-run the same command to retry the quarantined shards\n")
 

@@ -103,7 +103,7 @@ def _write(run: Run, out: Path) -> list[str]:
             curves[name] = value.numpy()
     if run.coefficient_epochs:
         curves["coefficient_epochs"] = np.array(run.coefficient_epochs)
-    write_atomically(out / "curves.npz", lambda path: np.savez(path, **curves))
+    write_atomically(out / "curves.npz", lambda path: _save_arrays(path, curves))
     names = ["curves.npz", SUMMARY]
     (out / PICTURE).unlink(missing_ok=True)
     if len(run.loss) > 1:  # one epoch is no curve
@@ -118,6 +118,11 @@ def _write(run: Run, out: Path) -> list[str]:
         write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
     write_atomically(out / SUMMARY, lambda path: path.write_text(text))
     return names
+
+
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as stream:  # given a name, savez would append .npz
+        np.savez(stream, **arrays)
 
 
 def _report(run: Run, names: list[str], out: Path) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import os
+import stat
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from mmcl_fast.data.mnist.files import FILES, Published, find_file
+from mmcl_fast.data.mnist.deadline import opened_within
+from mmcl_fast.data.mnist.files import FILES, LARGEST, Published, find_file
 from mmcl_fast.data.mnist.idx import contents, md5_of
 from mmcl_fast.errors import DataError, OutputError
 
@@ -19,10 +25,23 @@ MIRRORS = (
     "http://yann.lecun.com/exdb/mnist/",
 )
 TIMEOUT_S = 30.0
+FILE_S = 900.0  # of one file from one mirror: 11 kB/s for the largest
 CHUNK = 1 << 16
 MAX_RESUMES = 5  # of one file from one mirror, as long as each brings something new
 FAILURES = (urllib.error.URLError, http.client.HTTPException, OSError)
 OnBytes = Callable[[str, int], None]
+SHOWN = 200  # characters of a server's reason
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """One file that is to be had: into which `part`, and within what time from a mirror."""
+
+    file: Published
+    part: Path
+    on_bytes: OnBytes | None
+    timeout_s: float
+    file_s: float
 
 
 def fetch_digits(
@@ -30,6 +49,7 @@ def fetch_digits(
     mirrors: Sequence[str] = MIRRORS,
     on_bytes: OnBytes | None = None,
     timeout_s: float = TIMEOUT_S,
+    file_s: float = FILE_S,
 ) -> list[Path]:
     """Download the four files into `folder`; existing files with the right checksum are kept.
 
@@ -40,11 +60,12 @@ def fetch_digits(
         folder: Created if missing.
         mirrors: Base addresses, http or https, tried in order.
         on_bytes: Called with the name of a file and the number of its bytes so far.
-        timeout_s: Timeout of a server, in seconds.
+        timeout_s: Longest wait for the next bytes of a server, in seconds.
+        file_s: Longest time for one file from one mirror, in seconds.
 
     Returns: The downloaded files.
     Raises: DataError: No mirror has the genuine file; the message has the reason of each.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or NAME.part is a link or no file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +75,10 @@ def fetch_digits(
             f"({error.strerror})"
         ) from error
     missing = [file for file in FILES.values() if not _is_here(folder, file)]
-    return [_fetch(folder, file, mirrors, on_bytes, timeout_s) for file in missing]
+    wanted = [
+        _Fetch(file, _own_part(folder, file), on_bytes, timeout_s, file_s) for file in missing
+    ]
+    return [_fetch(folder, one, mirrors) for one in wanted]
 
 
 def _is_here(folder: Path, file: Published) -> bool:
@@ -62,41 +86,53 @@ def _is_here(folder: Path, file: Published) -> bool:
     if path is None:
         return False
     try:
-        return md5_of(contents(path)) == file.content_md5
+        return md5_of(contents(path, LARGEST)) == file.content_md5
     except DataError:
         return False
 
 
-def _fetch(
-    folder: Path,
-    file: Published,
-    mirrors: Sequence[str],
-    on_bytes: OnBytes | None,
-    timeout_s: float,
-) -> Path:
-    part, reasons = folder / f"{file.name}.part", []
+def _own_part(folder: Path, file: Published) -> Path:
+    """The partial file, which is a file of this folder alone, or not there.
+
+    Raises: OutputError: writing to it would change another file.
+    """
+    part = folder / f"{file.name}.part"
+    try:
+        found = part.lstat()
+    except FileNotFoundError:
+        return part
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        kind = "a link" if stat.S_ISLNK(found.st_mode) or found.st_nlink > 1 else "another kind"
+        raise OutputError(
+            f"{part.name}: expected a regular file or none, got {kind} in {str(folder)!r}; "
+            "remove it"
+        )
+    return part
+
+
+def _fetch(folder: Path, wanted: _Fetch, mirrors: Sequence[str]) -> Path:
+    file, reasons = wanted.file, []
     for mirror in mirrors:
-        reason = _from_mirror(mirror + file.name, file, part, on_bytes, timeout_s)
+        reason = _from_mirror(mirror + file.name, wanted)
         if reason is None:
-            return part.replace(folder / file.name)
-        reasons.append(f"{mirror}: {reason}")
+            return wanted.part.replace(folder / file.name)
+        reasons.append(f"{mirror}: {reason[:SHOWN]}")
     raise DataError(
         f"{file.name}: expected {file.size} bytes with MD5 {file.md5} from one of "
         f"{len(mirrors)} mirrors, got {'; '.join(reasons)}"
     )
 
 
-def _from_mirror(
-    url: str, file: Published, part: Path, on_bytes: OnBytes | None, timeout_s: float
-) -> str | None:
-    """Complete `part` from one mirror; None, or the reason of the failure."""
-    reason = "nothing"
+def _from_mirror(url: str, wanted: _Fetch) -> str | None:
+    """Complete the file from one mirror; None, or the reason of the failure."""
+    file, part, reason = wanted.file, wanted.part, "nothing"
+    deadline = time.monotonic() + wanted.file_s
     for _ in range(1 + MAX_RESUMES):
         before = part.stat().st_size if part.exists() else 0
         if before >= file.size:
             before = _discard(part)
         try:
-            _append(url, file, part, on_bytes, timeout_s)
+            _append(url, wanted, deadline)
         except FAILURES as error:
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
         size = part.stat().st_size if part.exists() else 0
@@ -112,33 +148,42 @@ def _from_mirror(
         if size > file.size:
             _discard(part)
             return f"more than {file.size} bytes"
+        if time.monotonic() >= deadline:
+            return f"{size} bytes in {wanted.file_s:g} s"
         if size <= before:
             return reason if size == 0 else f"{reason} (stopped at byte {size})"
         reason = f"broke off at byte {size}"
     return reason
 
 
-def _append(
-    url: str, file: Published, part: Path, on_bytes: OnBytes | None, timeout_s: float
-) -> None:
+def _append(url: str, wanted: _Fetch, deadline: float) -> None:
     """Append the missing bytes; a server that ignores the range sends the whole file."""
+    file, part = wanted.file, wanted.part
     size_before = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(
         url, headers={"Range": f"bytes={size_before}-"} if size_before else {}
     )
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:
+    left = deadline - time.monotonic()
+    with opened_within(request, wanted.timeout_s, left) as response:
         starts_here = (response.headers.get("Content-Range") or "").startswith(
             f"bytes {size_before}-"
         )
         resumed = size_before > 0 and response.status == http.client.PARTIAL_CONTENT and starts_here
         size = size_before if resumed else 0
-        with part.open("ab" if resumed else "wb") as stream:
+        with _writable(part, append=resumed) as stream:
             # One byte more than published is enough to know that the file is another one.
-            while size <= file.size and (chunk := response.read(CHUNK)):
+            while size <= file.size and (chunk := response.read1(CHUNK)):
                 stream.write(chunk)
                 size += len(chunk)
-                if on_bytes:
-                    on_bytes(file.name, size)
+                if wanted.on_bytes:
+                    wanted.on_bytes(file.name, size)
+
+
+def _writable(part: Path, *, append: bool) -> BinaryIO:
+    """The partial file; a link that has appeared meanwhile is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= os.O_APPEND if append else os.O_TRUNC
+    return os.fdopen(os.open(part, flags, 0o666), "wb")
 
 
 def _discard(part: Path) -> int:

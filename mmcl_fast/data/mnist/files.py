@@ -7,7 +7,9 @@ that torchvision checks; the sums of the contents are of the same files, unpacke
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -15,11 +17,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.data.mnist.idx import contents, md5_of, parse_idx
+from mmcl_fast.data.mnist.idx import MAX_VALUES, contents, md5_of, parse_idx
 from mmcl_fast.errors import DataError
 
 Checksums = Literal["mnist", "none"]
 SIDE = 28  # pixels
+LARGEST = 16 + 60_000 * SIDE * SIDE  # bytes of the largest published file, unpacked
 CLASSES = 10
 # The folder itself, and where torchvision keeps the files below its root.
 FOLDERS = ("", "MNIST/raw")
@@ -143,7 +146,7 @@ def _verified(
     path: Path, file: Published, checksums: Checksums
 ) -> tuple[npt.NDArray[np.uint8], str]:
     try:
-        data = contents(path)
+        data = contents(path, LARGEST if checksums == "mnist" else MAX_VALUES)
     except DataError as error:
         raise DataError(f"{error}{_wanted(path, file, checksums)}") from error
     found = md5_of(data)
@@ -160,7 +163,10 @@ def _wanted(path: Path, file: Published, checksums: Checksums) -> str:
     if checksums == "none":
         return ""
     try:
-        found = md5_of(path.read_bytes())
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(
+                stream, partial(hashlib.md5, usedforsecurity=False)
+            ).hexdigest()
     except OSError:
         found = "unreadable"
     return (

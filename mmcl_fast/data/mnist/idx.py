@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.errors import DataError
+from mmcl_fast.files import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08
 MAX_VALUES = 2**31  # far above any file of digits; a corrupt header may ask for more than memory
+CHUNK = 1 << 20
+SLACK = 1 << 20  # bytes beyond what the header says that are read, to say what is wrong
 
 
 def read_idx(path: Path, ndim: int) -> npt.NDArray[np.uint8]:
@@ -37,18 +42,44 @@ def read_idx(path: Path, ndim: int) -> npt.NDArray[np.uint8]:
     return parse_idx(contents(path), ndim, path)
 
 
-def contents(path: Path) -> bytes:
-    """The bytes of a file, unpacked if it is gzipped. Raises: DataError."""
+def contents(path: Path, most: int = MAX_VALUES) -> bytes:
+    """The bytes of a file, unpacked if it is gzipped.
+
+    Args:
+        path: The file.
+        most: Largest number of bytes, unpacked. No more than its header asks for are unpacked,
+            either: a few kilobytes of gzip can hold gigabytes.
+
+    Raises: DataError: not readable, not gzip where it starts like gzip, or too large.
+    """
     try:
-        packed = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: expected a readable file, got {error.strerror}") from error
-    if not packed.startswith(GZIP_MAGIC):
-        return packed
-    try:
-        return gzip.decompress(packed)
-    except (EOFError, OSError, zlib.error) as error:
+        with open_regular(path) as stream:
+            packed = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            stream.seek(0)
+            return _bounded(gzip.GzipFile(fileobj=stream) if packed else stream, path, most)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: expected a whole gzip archive, got {error}") from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a readable file, got {error.strerror or error}"
+        ) from error
+
+
+def _bounded(stream: io.BufferedIOBase | BinaryIO, path: Path, most: int) -> bytes:
+    """All bytes of a stream, unless there are more than its IDX header says, or than `most`."""
+    head = stream.read(4)
+    ndim = head[3] if head[:3] == bytes((0, 0, UNSIGNED_BYTES)) and len(head) == 4 else 0
+    head += stream.read(4 * ndim)
+    stated = 0
+    if ndim and len(head) == 4 + 4 * ndim:
+        stated = len(head) + math.prod(struct.unpack(f">{ndim}I", head[4:]))
+    limit = min(stated + SLACK, most)
+    found = bytearray(head)
+    while len(found) <= limit and (chunk := stream.read(CHUNK)):
+        found += chunk
+    if len(found) > limit:
+        raise DataError(f"{path}: expected an IDX file of at most {limit} bytes, got more")
+    return bytes(found)
 
 
 def parse_idx(data: bytes, ndim: int, path: Path) -> npt.NDArray[np.uint8]:

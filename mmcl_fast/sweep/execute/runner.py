@@ -31,6 +31,7 @@ from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
 GIB = 2**30
 PROCESS_BYTES = 300 << 20  # a worker with torch loaded
+FILE_BYTES = 18_000  # of a part beside its rows, and of a plan: footer and metadata
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,24 @@ def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) 
         if write_plan(plan, store.path):
             return plan
     stored = read_plan(store.path)
+    while True:
+        longer = _extended(stored, plan, store, policy, parts)
+        if longer is None:
+            return stored
+        _check_disk(len(longer) - len(stored), longer, store)
+        if write_plan(longer, store.path, instead_of=stored.digest):
+            return longer
+        stored = read_plan(store.path)  # another process has extended it meanwhile
+
+
+def _extended(
+    stored: Plan, plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]
+) -> Plan | None:
+    """The stored plan with the runs that are new in `plan`; None if it holds the same runs."""
     if parts and max(parts) >= stored.shards:
         raise not_a_part(parts[max(parts)], f"shard {max(parts)} of {stored.shards}")
     if same_runs(stored, plan, anywhere=policy.any_engine):
-        return stored
+        return None
     if not policy.extend:
         hint = "use another --out, or --extend to add runs"
         if same_runs(stored, plan, anywhere=True):
@@ -188,10 +203,7 @@ def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) 
             f"plan: expected the one of the store {str(store.path)!r}, got another: "
             f"{difference(stored, plan)}; {hint}"
         )
-    longer = extend_plan(stored, plan)
-    _check_disk(len(longer) - len(stored), longer, store)
-    write_plan(longer, store.path, replace=True)
-    return longer
+    return extend_plan(stored, plan)
 
 
 def _check_numerics(plan: Plan, policy: Policy) -> None:
@@ -246,18 +258,27 @@ def _check_disk(runs: int, plan: Plan, store: Store) -> None:
     free = shutil.disk_usage(store.path).free
     if needed > free:
         raise DataError(
-            f"disk: expected {runs} runs to fit into {free / GIB:.2f} GiB, got about "
-            f"{needed / GIB:.2f} GiB; take fewer runs or epochs, or another --out"
+            f"disk: expected {runs} runs to fit into {_shown_bytes(free)}, got about "
+            f"{_shown_bytes(needed)}; take fewer runs or epochs, or another --out"
         )
 
 
 def disk_bytes(plan: Plan, runs: int | None = None) -> int:
-    """Estimated bytes of a plan's last `runs` runs (default: all); curves hardly compress."""
-    chosen = plan.point_of if runs is None else plan.point_of[len(plan) - runs :]
+    """Estimated bytes of a plan's last `runs` runs (default: all), of their parts and the plan.
+
+    Curves hardly compress.
+    """
+    first = 0 if runs is None else len(plan) - runs
+    chosen = plan.point_of[first:]
+    files = len(np.unique(plan.shard_of[first:])) + 1
     of_metrics = 8 * len(plan.metrics)
     of_epoch = [3.2 * (4 if c.dtype == "float32" else 8) + of_metrics for c in plan.points]
     each = np.array([(c.epochs + 1) * b + 200 for c, b in zip(plan.points, of_epoch, strict=True)])
-    return int(each[chosen].sum())
+    return int(each[chosen].sum()) + files * FILE_BYTES
+
+
+def _shown_bytes(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / 2**20:.2f} MiB"
 
 
 def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:

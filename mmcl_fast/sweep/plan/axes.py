@@ -167,7 +167,10 @@ def _checked(name: str, given: Values) -> list[Value]:
 def _plain(name: str, value: Value) -> Value:
     if name in DERIVED:
         if not (value is None or isinstance(value, str | bool)):
-            number = float(value)
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
             if math.isfinite(number) and number >= 0:
                 return number
         raise ConfigError(f"{name}: expected a finite number >= 0, got {value!r}")

@@ -128,6 +128,11 @@ class Plan:
         """Floating-point type of the store's curves: float64 if any run has it."""
         return "float64" if any(cfg.dtype == "float64" for cfg in self.points) else "float32"
 
+    @cached_property
+    def most_epochs(self) -> int:
+        """Largest number of epochs of a run."""
+        return max(cfg.epochs for cfg in self.points)
+
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
         """Ids of a shard's runs, in order."""
         first, last = np.searchsorted(self._sorted_shards, [shard, shard + 1])

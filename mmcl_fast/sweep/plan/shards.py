@@ -72,6 +72,7 @@ def cut(
         midpoint = np.cumsum(cost) - cost / 2
         most = _most_runs(points[point_of[members[0]]], metrics)
         pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // most))
+        pieces = min(pieces, np.iinfo(np.int32).max)  # a run for which no time would be enough
         index = np.minimum((midpoint / cost.sum() * pieces).astype(np.int32), pieces - 1)
         used, index = np.unique(index, return_inverse=True)
         shard_of[members] = shard + index.astype(np.int32)

@@ -46,8 +46,9 @@ def read_spec(path: Path) -> Spec:
     import tomllib  # not needed by the other commands, all of which load this module
 
     try:
-        entries = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    # ValueError: not TOML, not UTF-8, or an integer of more digits than Python reads.
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"spec: expected a TOML file, got {str(path)!r} ({error})") from error
     for name in entries:
         if name not in TABLES:

@@ -90,7 +90,7 @@ def _attributes(store: Store, plan: Plan) -> dict[str, Any]:
         for name, value in settings[0].items()
         if name not in SEED_FIELDS and all(other[name] == value for other in settings)
     }
-    made = [part_info(path, plan).provenance for path in store.present().values()]
+    made = [part_info(path, plan, whole=False).provenance for path in store.present().values()]
     versions = {str(x.get("environment", {}).get("mmcl_fast", "")) for x in made}
     commits = {str(x.get("commit") or "") for x in made}
     return settings_attributes(fixed) | {

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
-from mmcl_fast.errors import ConfigError, OutputError
+from mmcl_fast.content_digest import damaged
+from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import write_atomically
 from mmcl_fast.sweep.plan.axes import Axis
-from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan, Recipe
+from mmcl_fast.sweep.plan.plan import MAX_RUNS, SCHEMA, SEED_FIELDS, Plan, Recipe
+from mmcl_fast.sweep.store.parquet_file import OpenParquet, open_parquet, write_parquet
 from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
+from mmcl_fast.sweep.store.plan_lock import plan_lock
 from mmcl_fast.sweep.store.schema import setting_columns
 
-KEY = b"mmcl"  # of the JSON in a file's metadata
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
+REMEDY = "take a copy, or the one that the same command writes to another --out"
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Identity of a plan's parts, read from the file's footer alone: quick for 10^6 runs.
+    """Identity of a plan's parts, without reading the runs: quick for 10^6 of them.
 
     Attributes:
         runs: Runs of the plan.
@@ -38,6 +37,9 @@ class Outline:
         sizes: Number of each shard's runs.
         metric_names: Names of the own metrics.
         swept: Names of the swept settings.
+        digest: See `Plan.digest`.
+        most_epochs: Largest number of epochs of a run; None if the file does not state it.
+        shard_of: See `Plan.shard_of`; None if it was not asked for.
     """
 
     runs: int
@@ -46,6 +48,9 @@ class Outline:
     sizes: tuple[int, ...]
     metric_names: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
+    digest: str = ""
+    most_epochs: int | None = None
+    shard_of: npt.NDArray[np.int32] | None = None
 
     @property
     def shards(self) -> int:
@@ -60,12 +65,32 @@ class Outline:
         """Hash of a shard's runs."""
         return self.digests[shard]
 
+    def runs_of(self, shard: int) -> npt.NDArray[np.int64] | None:
+        """Ids of a shard's runs, in order; None without `shard_of`."""
+        if self._by_shard is None:
+            return None
+        first = self._starts[shard]
+        return self._by_shard[first : first + self.sizes[shard]]
 
-def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
-    """Write a plan; with `replace`, over an older one.
+    @cached_property
+    def _by_shard(self) -> npt.NDArray[np.int64] | None:
+        return None if self.shard_of is None else np.argsort(self.shard_of, kind="stable")
 
-    Returns: False if another process wrote one in the meantime, which stays.
-    Raises: OutputError: the plan cannot be written.
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.sizes)])
+
+
+def write_plan(plan: Plan, store: Path, *, instead_of: str | None = None) -> bool:
+    """Write a plan where there is none, or instead of the one that was read.
+
+    Args:
+        plan: The plan.
+        store: Directory of the store.
+        instead_of: Digest of the plan to replace; None: there must be none.
+
+    Returns: False if the store has another plan meanwhile, which stays.
+    Raises: OutputError: the plan cannot be written, or the present one cannot be read.
     """
     columns = setting_columns(plan, np.arange(len(plan), dtype=np.int64))
     columns["shard"] = pa.array(plan.shard_of, pa.int32())
@@ -84,78 +109,103 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
         "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
         "shard_sizes": np.bincount(plan.shard_of).tolist(),
     }
-    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(metadata)})
+    placed = False
 
-    def write(path: Path) -> None:
-        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+    def put(temporary: Path, final: Path) -> None:
+        nonlocal placed
+        # The digest is compared and the file replaced in one step for all processes on all nodes.
+        with plan_lock(store) as held:
+            present = read_outline(store).digest if final.exists() else None
+            if present == instead_of:
+                held()
+                temporary.replace(final)
+                placed = True
 
-    final = store / PLAN_FILE
-    if replace:
-        write_atomically(final, write)
-        return True
-    # A link, unlike a rename, fails if another process (on any node) was first.
-    temporary = write_atomically(store / f".{secrets.token_hex(8)}.{PLAN_FILE}", write)
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise OutputError(f"{PLAN_FILE}: cannot be written to {store} ({error})") from error
-    finally:
-        temporary.unlink()
-    return True
+    table = pa.table(columns)
+    write_atomically(store / PLAN_FILE, lambda path: write_parquet(table, path, metadata), put=put)
+    return placed
 
 
 def read_plan(store: Path) -> Plan:
-    """Read the plan of a store.
+    """Read the plan of a store, whose content is compared with the digest in it.
 
-    Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
-        version.
+    Raises: OutputError: the store has no plan. DamagedFileError: its content is not what was
+        written. ConfigError: another format version.
     """
     path = require_plan(store)
-    with _readable(path):
-        table = pq.read_table(path, page_checksum_verification=True)
-        metadata = json.loads(table.schema.metadata[KEY])
-        schema = metadata["schema"]
-    _check_schema(schema)
-    with _readable(path):
-        plan, expected = _plan(table, metadata), metadata["digest"]
-    if plan.digest != expected:
-        raise OutputError(f"{PLAN_FILE}: expected runs of the stored hash, got others")
+    with open_parquet(path, REMEDY, whole=True) as file:
+        metadata = _metadata(file)
+        table = file.read()
+        plan = _plan(table, metadata)
+        if plan.digest != metadata["digest"]:
+            raise damaged(path, "other runs than its hash says", REMEDY)
     return plan
 
 
-def read_outline(store: Path) -> Outline:
-    """Read the outline of a store's plan, without its runs.
+def read_outline(store: Path, *, runs: bool = False) -> Outline:
+    """Read the outline of a store's plan: the file's footer, compared with the digest in it.
 
-    Raises: OutputError: the store has no plan, or it cannot be read. ConfigError: another format
-        version.
+    Args:
+        store: Directory of the store.
+        runs: Read which runs are in which shard as well, and compare all of the file.
+
+    Raises: OutputError: the store has no plan. DamagedFileError: its content is not what was
+        written. ConfigError: another format version.
     """
-    path = require_plan(store)
-    with _readable(path):
-        footer = pq.read_metadata(path)
-        metadata = json.loads(footer.metadata[KEY])
-        schema = metadata["schema"]
-    _check_schema(schema)
-    with _readable(path):
-        return Outline(
-            footer.num_rows,
+    with open_parquet(require_plan(store), REMEDY, whole=runs) as file:
+        metadata = _metadata(file)
+        shard_of = file.read(["shard"])["shard"].to_numpy() if runs else None
+        outline = Outline(
+            file.footer.num_rows,
             str(metadata["dtype"]),
-            tuple(metadata["shard_digests"]),
-            tuple(metadata["shard_sizes"]),
-            tuple(name for name, _ in metadata.get("metrics", [])),
-            tuple(name for names, _ in metadata["axes"] for name in names),
+            tuple(map(str, metadata["shard_digests"])),
+            tuple(map(int, metadata["shard_sizes"])),
+            tuple(str(name) for name, _ in metadata.get("metrics", [])),
+            tuple(str(name) for names, _ in metadata["axes"] for name in names),
+            str(metadata["digest"]),
+            _most_epochs(file.footer),
+            shard_of,
         )
+        _check_outline(outline)
+    return outline
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except READ_ERRORS as error:
-        raise OutputError(
-            f"{PLAN_FILE}: expected a readable plan, got {str(path)!r} ({error})"
-        ) from error
+def _check_outline(outline: Outline) -> None:
+    """Raise ValueError where an outline contradicts itself."""
+    if outline.dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype {outline.dtype}")
+    if sum(outline.sizes) != outline.runs or min(outline.sizes) < 1:
+        raise ValueError(f"{outline.runs} runs in shards of {sum(outline.sizes)}")
+    if len(outline.digests) != outline.shards:
+        raise ValueError(f"{len(outline.digests)} digests of {outline.shards} shards")
+    shard_of = outline.shard_of
+    if shard_of is None:
+        return
+    if shard_of.dtype != np.int32 or shard_of.min() < 0 or shard_of.max() >= outline.shards:
+        raise ValueError("shards that are none")
+    if tuple(np.bincount(shard_of, minlength=outline.shards).tolist()) != outline.sizes:
+        raise ValueError("shards of other sizes than it says")
+
+
+def _metadata(file: OpenParquet) -> dict[str, Any]:
+    """Our metadata of a plan, of this format and a possible size."""
+    metadata = file.metadata()
+    _check_schema(metadata["schema"])
+    if not 0 < file.footer.num_rows <= MAX_RUNS:
+        raise ValueError(f"{file.footer.num_rows} runs")
+    return metadata
+
+
+def _most_epochs(footer: pq.FileMetaData) -> int | None:
+    """The largest number of epochs, from the statistics of its column."""
+    column = footer.schema.to_arrow_schema().get_field_index("epochs")
+    most = []
+    for k in range(footer.num_row_groups):
+        statistics = footer.row_group(k).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        most.append(int(statistics.max))
+    return max(most)
 
 
 def _check_schema(schema: object) -> None:
@@ -191,12 +241,4 @@ def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
     )
 
 
-__all__ = [
-    "KEY",
-    "PLAN_FILE",
-    "READ_ERRORS",
-    "Outline",
-    "read_outline",
-    "read_plan",
-    "write_plan",
-]
+__all__ = ["PLAN_FILE", "Outline", "read_outline", "read_plan", "write_plan"]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.sweep.store.parquet_file import open_parquet
+from mmcl_fast.sweep.store.part_checks import check_rows, check_types
 from mmcl_fast.sweep.store.plan_file import read_outline
 from mmcl_fast.sweep.store.schema import part_schema
-from mmcl_fast.sweep.store.store import Store, checked_info, readable
+from mmcl_fast.sweep.store.store import PART_REMEDY, Store, checked_info
 
 READERS = 4
 AHEAD = 2 * READERS
@@ -29,12 +30,16 @@ def load(store: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
         columns: Names of the columns; default: all. Without the curves (loss, ood_accuracy,
             signal, noise) a million rows take a fraction of a second.
 
+    Every file is compared with the digest in it, whichever columns are read; run ids, statuses and
+    types are compared with the plan.
+
     Returns: One row a run: run_id, every setting of `TrainConfig` (resolved), snr, n_snr2, c_mu,
         noise_rate, noise_start, status, diverged_at, error, final_loss, final_ood_accuracy,
         final_signal, final_noise, the curves as lists (index = epoch, NaN where not evaluated), own
         metrics likewise (final_... and the curve), and computed_on. Rows not computed yet are
         absent.
-    Raises: OutputError: no store, or a part (which is named) is corrupt or of another plan.
+    Raises: OutputError: no store, or a part (which is named) is of another plan. DamagedFileError:
+        the content of a file (which is named) is not what was written.
         ConfigError: an unknown column; the message has the nearest one.
     """
     schema, tables = read_parts(store, columns)
@@ -60,7 +65,7 @@ def read_parts(
     """
     folder = Store(Path(store))
     paths = list(folder.present().values())  # before the plan, which another process may extend
-    plan = read_outline(folder.path)
+    plan = read_outline(folder.path, runs=True)
     schema = part_schema(plan.dtype, plan.metric_names)
     requested = list(schema.names if columns is None else columns)
     for name in requested:
@@ -68,11 +73,12 @@ def read_parts(
     selected = pa.schema([schema.field(name) for name in dict.fromkeys([*requested, "run_id"])])
 
     def one(path: Path) -> pa.Table:
-        with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-            checked_info(path, plan, file.metadata)
-            # A part written before the plan was extended to float64 has float32 curves.
-            part = file.read(columns=selected.names, use_threads=False)
-            return part.select(selected.names).cast(selected)
+        with open_parquet(path, PART_REMEDY, whole=True) as file:
+            info = checked_info(path, plan, file)
+            part = file.read(selected.names, threads=False).select(selected.names)
+            check_types(part.schema, selected)
+            check_rows(part, info.shard, info.counts, plan)
+            return part.cast(selected)
 
     return selected, _in_order(one, paths)
 

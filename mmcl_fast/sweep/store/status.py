@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.store.plan_file import read_outline
+from mmcl_fast.sweep.store.plan_file import read_outline, read_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
+from mmcl_fast.sweep.store.verify import verified_info
 
 RECENT_SECONDS = 600.0
 
@@ -47,19 +48,29 @@ class Status:
     machines: list[str]
 
 
-def read_status(store: str | Path) -> Status:
+def read_status(store: str | Path, *, verify: bool = False) -> Status:
     """Read the status of a store.
 
-    Raises: OutputError: there is no store, or its plan cannot be read.
+    Args:
+        store: Directory of the store.
+        verify: Read every file whole: compare it with the digest in it, and every row's run id,
+            status, settings and seeds with the plan. Otherwise the parts' footers are read, and
+            compared with their digests.
+
+    Raises: OutputError: there is no store. DamagedFileError: its plan is damaged.
     """
     folder = Store(Path(store))
     parts, others = folder.listing()  # before the plan, which another process may extend
-    plan = read_outline(folder.path)
+    plan = read_outline(folder.path, runs=verify)
+    planned = read_plan(folder.path) if verify else None
     unusable = {path.name: str(not_a_part(path, "a name that no part has")) for path in others}
     infos = []
     for path in parts.values():
         try:
-            infos.append(part_info(path, plan))
+            if planned is None:
+                infos.append(part_info(path, plan, whole=False))
+            else:
+                infos.append(verified_info(path, plan, planned))
         except OutputError as error:
             unusable[path.name] = str(error)
     done = sum(info.runs for info in infos)

@@ -6,7 +6,8 @@
     STORE/quarantine/shard-12.json    a shard whose workers kept dying
 
 A part is written under a temporary name, synchronised and renamed, so any number of processes may
-compute the same shard: its name and rows are equal. There is no other state.
+compute the same shard: its name and rows are equal. There is no other state, but a lock for the
+milliseconds in which a plan is replaced (`plan_lock.py`).
 """
 
 from __future__ import annotations
@@ -14,24 +15,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mmcl_fast.errors import OutputError
-from mmcl_fast.files import prepare_directory, write_atomically
+from mmcl_fast.files import (
+    TEMPORARY_SUFFIX,
+    file_system_time,
+    prepare_directory,
+    write_atomically,
+)
 from mmcl_fast.sweep.plan.plan import SCHEMA, Plan
-from mmcl_fast.sweep.store.plan_file import KEY, Outline
+from mmcl_fast.sweep.store.parquet_file import KEY, OpenParquet, open_parquet, write_parquet
+from mmcl_fast.sweep.store.part_checks import check_counts, check_provenance, check_unpacked
+from mmcl_fast.sweep.store.plan_file import Outline
+from mmcl_fast.sweep.store.plan_lock import LOCK
 from mmcl_fast.sweep.store.schema import CURVES, Rows
 
 STALE_SECONDS = 24 * 3600.0  # an older temporary file has no writer any more
+PART_REMEDY = "remove it, and re-running the sweep recomputes it"
+# Those of version 0.1.0 had the final name's suffix.
+EARLIER = (".*plan.*parquet", ".part-*", ".run-*.txt", ".shard-*.json", ".sweep.*.sbatch")
+TEMPORARY = (f".*{TEMPORARY_SUFFIX}", LOCK, *EARLIER)
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,15 @@ class Store:
         """Make the directories, and remove temporary files of dead writers."""
         for folder in (self.path, self.parts):
             prepare_directory(folder)
-        horizon = time.time() - STALE_SECONDS
-        for leftover in [*self.path.glob(".*plan.*parquet"), *self.parts.glob(".part-*")]:
-            # Other processes rename theirs concurrently.
-            with suppress(FileNotFoundError):
-                if leftover.stat().st_mtime < horizon:
-                    leftover.unlink()
+        # The file system's clock: this machine's may be days ahead of those that are writing.
+        horizon = file_system_time(self.path) - STALE_SECONDS
+        for folder in (self.path, self.parts, self.failures, self.quarantine):
+            for leftover in {x for pattern in TEMPORARY for x in folder.glob(pattern)}:
+                # Other processes rename theirs concurrently.
+                with suppress(FileNotFoundError):
+                    found = leftover.lstat()
+                    if stat.S_ISREG(found.st_mode) and found.st_mtime < horizon:
+                        leftover.unlink()
 
     def part(self, shard: int) -> Path:
         """File of a shard's rows."""
@@ -122,19 +136,18 @@ class Store:
             "counts": {status: statuses.count(status) for status in sorted(set(statuses))},
             "seconds": round(rows.seconds, 6),
         }
-        table = rows.table.replace_schema_metadata({KEY: json.dumps(metadata)})
+        table = rows.table
         names = (*CURVES, *plan.metric_names)
         curves = [f"{name}.list.element" for name in names]
         plain = [name for name in table.column_names if name not in names]
         part = write_atomically(
             self.part(shard),
-            lambda path: pq.write_table(
+            lambda path: write_parquet(
                 table,
                 path,
-                compression="zstd",
+                metadata,
                 use_dictionary=plain,
                 column_encoding=dict.fromkeys(curves, "BYTE_STREAM_SPLIT"),
-                write_page_checksum=True,
             ),
         )
         if self.failures.exists():
@@ -169,35 +182,39 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def part_info(path: Path, plan: Plan | Outline) -> PartInfo:
+def part_info(path: Path, plan: Plan | Outline, *, whole: bool = True) -> PartInfo:
     """Metadata of a part, checked against the plan.
 
-    Raises: OutputError: the file, which is named, is corrupt, or of another plan or version.
+    Args:
+        path: The part.
+        plan: The plan.
+        whole: Compare all of the file with its digest; else the footer alone.
+
+    Raises: DamagedFileError: the content is not what was written. OutputError: a file of another
+        plan or version. Both name the file.
     """
-    with readable(path):
-        footer = pq.read_metadata(path)
-    return checked_info(path, plan, footer)
+    with open_parquet(path, PART_REMEDY, whole=whole) as file:
+        return checked_info(path, plan, file)
 
 
-def checked_info(path: Path, plan: Plan | Outline, footer: pq.FileMetaData) -> PartInfo:
-    """`part_info` of a footer already read."""
-    try:
-        metadata = json.loads(footer.metadata[KEY])
-        schema = metadata["schema"]
-        info = PartInfo(
-            shard=int(metadata["shard"]),
-            digest=str(metadata["digest"]),
-            runs=footer.num_rows,
-            counts={str(k): int(v) for k, v in metadata["counts"].items()},
-            seconds=float(metadata["seconds"]),
-            finished=float(metadata["finished"]),
-            attempt=int(metadata["attempt"]),
-            provenance=metadata,
-        )
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise not_a_part(path, f"one without metadata of mmcl-fast ({error!r})") from error
-    if schema != SCHEMA:
-        raise not_a_part(path, f"one of store format {schema}")
+def checked_info(path: Path, plan: Plan | Outline, file: OpenParquet) -> PartInfo:
+    """`part_info` of an open file."""
+    footer = file.footer
+    if KEY not in (footer.metadata or {}):
+        raise not_a_part(path, "one without metadata of mmcl-fast")
+    metadata = file.metadata()
+    if metadata.get("schema") != SCHEMA:
+        raise not_a_part(path, f"one of store format {metadata.get('schema')}")
+    info = PartInfo(
+        shard=int(metadata["shard"]),
+        digest=str(metadata["digest"]),
+        runs=footer.num_rows,
+        counts=dict(metadata["counts"]),
+        seconds=float(metadata["seconds"]),
+        finished=float(metadata["finished"]),
+        attempt=int(metadata["attempt"]),
+        provenance=metadata,
+    )
     shard = info.shard
     if int(path.stem.removeprefix("part-")) != shard or not 0 <= shard < plan.shards:
         raise not_a_part(path, f"shard {shard} of {plan.shards}")
@@ -205,21 +222,10 @@ def checked_info(path: Path, plan: Plan | Outline, footer: pq.FileMetaData) -> P
         raise not_a_part(path, "the rows of another plan")
     if info.runs != plan.shard_size(shard):
         raise not_a_part(path, f"{info.runs} rows for {plan.shard_size(shard)} runs")
+    check_counts(info.counts, info.runs)
+    check_provenance(metadata)
+    check_unpacked(footer, plan)
     return info
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Convert errors of reading a part to OutputError, naming the part."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, KeyError) as error:  # KeyError: a column is missing
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(
-            f"{path.name}: expected a whole Parquet file, got a corrupt one in {path.parent} "
-            f"({error}); remove it, and re-running the sweep recomputes it"
-        ) from error
 
 
 def not_a_part(path: Path, got: str) -> OutputError:
@@ -247,4 +253,4 @@ def provenance(attempt: int) -> dict[str, Any]:
     }
 
 
-__all__ = ["PartInfo", "Store", "checked_info", "not_a_part", "part_info", "provenance", "readable"]
+__all__ = ["PartInfo", "Store", "checked_info", "not_a_part", "part_info", "provenance"]

@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -234,3 +236,88 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="data: expected a directory"):
         fetch_digits(tmp_path / "file" / "below", [])
+
+
+SLOW = {
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+    "headers": b"HTTP/1.1 200 OK\r\nX-Slow: ",
+}
+
+
+@pytest.mark.parametrize("start", SLOW.values(), ids=SLOW)
+def test_a_server_of_a_byte_now_and_then_is_given_up(
+    start: bytes, source: Path, serve, tmp_path: Path
+) -> None:
+    """Each byte comes well within the timeout, and the file would take days."""
+    stop = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as connection:
+            connection.recv(1000)
+            connection.sendall(start)
+            while not stop.wait(0.02):
+                connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    slow, target = f"http://127.0.0.1:{server.getsockname()[1]}/", tmp_path / "target"
+    try:
+        begun = time.monotonic()
+        with pytest.raises(DataError, match=rf"{slow}: \d+ bytes in 0\.5 s; .*Not Found"):
+            fetch_digits(target, [slow, serve("missing").address], timeout_s=5.0, file_s=0.5)
+        assert time.monotonic() - begun < 4.0
+    finally:
+        stop.set()
+        server.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "folder"])
+def test_a_partial_file_that_is_another_file(
+    kind: str, serve, source: Path, tmp_path: Path
+) -> None:
+    target, victim = tmp_path / "target", tmp_path / "victim"
+    target.mkdir()
+    victim.write_text("precious")
+    part = target / f"{NAMES['test_labels']}.part"
+    if kind == "folder":
+        part.mkdir()
+    elif kind == "hard link":
+        part.hardlink_to(victim)
+    else:
+        part.symlink_to(victim if kind == "symlink" else tmp_path / "new")
+    mirror = serve()
+    with pytest.raises(OutputError, match=r"\.part: expected a regular file or none, got"):
+        fetch_digits(target, [mirror.address])
+    assert mirror.asked == [], "refused before any work"
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_that_appears_during_the_download(
+    serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, victim = tmp_path / "target", tmp_path / "victim"
+    target.mkdir()
+    monkeypatch.setattr(download, "_own_part", lambda folder, file: folder / f"{file.name}.part")
+    (target / f"{IMAGES}.part").symlink_to(victim)
+    with pytest.raises(DataError, match="symbolic links"):
+        fetch_digits(target, [serve().address])
+    assert not victim.exists()
+
+
+def test_what_a_server_says_is_shown_in_part(serve, source: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 404 " + b"\x1b[2J" * 1000 + b"\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(DataError) as caught:
+            fetch_digits(tmp_path / "x", [f"http://127.0.0.1:{server.getsockname()[1]}/"])
+        thread.join()
+    assert len(str(caught.value)) < 500

@@ -1,13 +1,16 @@
 """The IDX reader: what it reads, and one clear error for everything else."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmcl_fast.data.mnist.idx import read_idx
+from mmcl_fast.data.mnist.files import LARGEST
+from mmcl_fast.data.mnist.idx import contents, read_idx
 from mmcl_fast.errors import DataError
 from tests.support.digits import idx_bytes
 
@@ -67,3 +70,29 @@ def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="expected a readable file, got") as caught:
             read_idx(path, 1)
         assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """100 MB of zeros in 100 kB: no IDX file, one that is longer than it says, one too large."""
+    path = tmp_path / "bomb.gz"
+    heads = {
+        b"no IDX": 1 << 20,
+        bytes((0, 0, 8, 1)) + struct.pack(">I", 7): (1 << 20) + 15,
+        bytes((0, 0, 8, 1)) + struct.pack(">I", 10**8): 47_040_016,
+    }
+    for head, limit in heads.items():
+        path.write_bytes(gzip.compress(head + bytes(10**8), 1))
+        tracemalloc.start()
+        with pytest.raises(DataError, match=f"IDX file of at most {limit} bytes, got more"):
+            contents(path, LARGEST)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 3 * limit + (4 << 20) < 10**9 // 6
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(
+        DataError, match="expected a readable file, got a FIFO, and no regular file"
+    ):
+        contents(tmp_path / "x")

@@ -13,7 +13,7 @@ import pytest
 from mmcl_fast import sweep
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.store.plan_file import KEY
+from mmcl_fast.sweep.store.parquet_file import KEY
 from tests.sweep.disturbance import PAPER, disturb, finish, parts, same_parts, start, wait_for_parts
 
 pytestmark = pytest.mark.process

@@ -57,7 +57,14 @@ def test_an_empty_file_is_one_run_of_figure_1(tmp_path: Path) -> None:
     assert (multi.base.modality, multi.base.m) == ("multi", 7)
 
 
+BIG, HUGE = 10**20, 10**400
 MISTAKES = [
+    ("a = " + "[" * 100_000, "spec: expected a TOML file, got .* recursion"),
+    ("[base]\nn = " + "{a = " * 5000 + "1" + "}" * 5000, "spec: expected a TOML file, got .* rec"),
+    ("[base]\nn = 1" + "0" * 5000, "spec: expected a TOML file, got .* digits"),
+    (f"[base]\nn = {BIG}", f"n: expected an integer below 2\\^63, got {BIG}"),
+    (f"[base]\nevaluate_every = {BIG}", "evaluate_every: expected an integer below"),
+    (f"[base]\neta = {HUGE}", "eta: expected a finite number, got a larger integer"),
     ("m = [1", "spec: expected a TOML file, got '.*sweep.toml'"),
     (
         "runs = 3",
@@ -92,3 +99,23 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.toml", tmp_path, tmp_path / "noise.toml"):
         with pytest.raises(ConfigError, match="spec: expected a TOML file, got"):
             read_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"[grid]\nm = [4, {BIG}]", f"m: expected an integer below 2\\^63, got {BIG}"),
+        (f"[grid]\neta = [{HUGE}]", "eta: expected a finite number, got a larger integer"),
+        (f"[grid]\nsnr = [{HUGE}]", "snr: expected a finite number >= 0, got 1000"),
+    ],
+)
+def test_an_axis_of_huge_numbers(text: str, message: str, tmp_path: Path) -> None:
+    spec = read_spec(written(tmp_path, text))
+    with pytest.raises(ConfigError, match=message):
+        make_plan(spec.base, grid=spec.grid)
+
+
+def test_a_size_for_which_no_time_is_enough_is_planned(tmp_path: Path) -> None:
+    """It is refused where it is to be computed, for its memory."""
+    spec = read_spec(written(tmp_path, f"[base]\nn = {2**62}\n[grid]\nm = [4, {2**62}]"))
+    assert len(make_plan(spec.base, grid=spec.grid)) == 2

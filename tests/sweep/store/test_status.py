@@ -4,23 +4,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.errors import OutputError
 from mmcl_fast.sweep import make_plan, read_status
-from mmcl_fast.sweep.store.plan_file import KEY, write_plan
+from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.store import Store
+from tests.sweep.rewriting import rewrite
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced", evaluate_every=2)
 PLAN = make_plan(BASE, grid={"m": [2, 3, 4, 5]}, seeds=5)
-
-
-def rewrite(path: Path, **changes: object) -> None:
-    table = pq.read_table(path)
-    told = json.loads(table.schema.metadata[KEY]) | changes
-    pq.write_table(table.replace_schema_metadata({KEY: json.dumps(told)}), path)
 
 
 def test_before_during_and_after(tmp_path: Path, compute: Callable) -> None:
