@@ -54,6 +54,9 @@ class Sweep:
     """Recompute shards with failed rows."""
     max_worker_failures: int = 5
     """Worker deaths after which a shard is quarantined."""
+    worker_timeout: float | None = None
+    """Seconds without CPU time after which a worker counts as hung: it is killed, and its shard
+    given to another. Default: 300; executor local."""
     dry_run: bool = False
     """Print the number of runs, core-hours and bytes, and compute nothing."""
     add: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
@@ -103,6 +106,7 @@ class Sweep:
             any_engine=self.allow_other_engine,
             retry_failed=self.retry_failed,
             max_deaths=self.max_worker_failures,
+            worker_timeout=self.worker_timeout,
         )
         grid, zipped = parse_axes("grid", self.grid), parse_axes("zip", self.zip)
         spec = Spec(self.config) if self.spec is None else read_spec(self.spec)

@@ -77,8 +77,8 @@ ARROWS: dict[str, set[str]] = {
         "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
     },
     "sweep.execute": {
-        "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
-        "sweep.store", "training",
+        "__init__", "_native", "config", "data.stream", "engines", "errors", "files", "progress",
+        "sweep.plan", "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {

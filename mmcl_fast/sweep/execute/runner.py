@@ -21,6 +21,8 @@ from mmcl_fast.errors import ConfigError, DataError, OutputError
 from mmcl_fast.progress import Progress, optional_progress
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
+from mmcl_fast.sweep.execute.termination import orderly_termination
+from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
@@ -82,7 +84,9 @@ def run_sweep(
     """Compute every run of a plan that is absent from the store.
 
     A shard may be computed more than once, but its rows are stored exactly once: they depend on the
-    plan alone and are published atomically. After an interruption, the same call resumes.
+    plan alone and are published atomically. After an interruption, the same call resumes. In the
+    main thread SIGTERM and SIGHUP end it as an interrupt does, by SystemExit with status 128 + the
+    signal, unless the caller handles or ignores them.
 
     Args:
         plan: The runs.
@@ -98,6 +102,7 @@ def run_sweep(
     policy = policy or Policy()
     if not isinstance(plan, Plan):
         raise ConfigError(f"plan: expected a Plan of sweep.make_plan, got {plan!r}")
+    check_cpu_target()
     if policy.executor == "ray":
         require_ray()
     if policy.extend and not (Path(out) / PLAN_FILE).exists():
@@ -118,6 +123,9 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     _check_numerics(plan, policy)
     assigned = chosen_shards(plan, policy.part)
     present = [part_info(parts[k], plan) for k in assigned if k in parts]
+    if not policy.any_engine:
+        for info in present:
+            check_version(info, plan, parts[info.shard].name)
     retried = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
     to_compute = [k for k in assigned if k not in parts or k in retried]
     started = time.monotonic()
@@ -129,7 +137,7 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     if to_compute:
         store.release(to_compute)
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
-        with _pool(plan, policy, min(workers, len(jobs))) as pool:
+        with orderly_termination(), _pool(plan, policy, min(workers, len(jobs))) as pool:
             workers = pool.slots
             quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=notify)
             busy = notify.seconds
@@ -265,9 +273,14 @@ def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
         from mmcl_fast.sweep.execute.ray_pool import RayPool
 
         return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)))
-    from mmcl_fast.sweep.execute.local_pool import LocalPool
+    from mmcl_fast.sweep.execute.local_pool import WORKER_TIMEOUT_SECONDS, LocalPool
 
-    return LocalPool(workers, _gpus(plan), path=sys.path if plan.metrics else ())
+    return LocalPool(
+        workers,
+        _gpus(plan),
+        path=sys.path if plan.metrics else (),
+        timeout=policy.worker_timeout or WORKER_TIMEOUT_SECONDS,
+    )
 
 
 def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Self
 
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep.execute.shard import compute
+from mmcl_fast.sweep.execute.versions import MARKED, check_numerics
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.store.plan_file import read_plan
 from mmcl_fast.sweep.store.store import Store, provenance
@@ -104,6 +105,10 @@ class Pool(ABC):
     def wait(self) -> list[Outcome]:
         """Block until at least one job ends; return the outcomes."""
 
+    def silent_seconds(self) -> Mapping[int, float]:
+        """Seconds since a job's worker was last seen to compute, by shard, where that is known."""
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
@@ -162,8 +167,11 @@ def perform(job: Job) -> Done | Broken:
         plan = _PLANS.get(job.store)
         if plan is None or job.shard >= plan.shards:  # extended since
             plan = _PLANS[job.store] = read_plan(store.path)
+        if not job.any_engine:
+            check_numerics(plan, job.shard)
         rows = compute(plan, job.shard, any_engine=job.any_engine)
-        store.publish(plan, job.shard, rows, provenance(job.attempt))
+        how = {MARKED: job.any_engine}
+        store.publish(plan, job.shard, rows, provenance(job.attempt) | how)
     except (OutputError, ConfigError) as error:  # failed runs are rows, not exceptions
         return Broken(str(error))
     statuses: Counter[str] = Counter(rows.table["status"].to_pylist())
