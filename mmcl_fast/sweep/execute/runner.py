@@ -19,11 +19,13 @@ from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
 from mmcl_fast.progress import Progress, optional_progress
+from mmcl_fast.sweep.execute.attempt import AGAIN
+from mmcl_fast.sweep.execute.drive import drive
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
 from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
-from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
@@ -126,7 +128,11 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     if not policy.any_engine:
         for info in present:
             check_version(info, plan, parts[info.shard].name)
-    retried = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
+    retried = {
+        p.shard
+        for p in present
+        if p.provenance.get(AGAIN) or (policy.retry_failed and p.counts.get("failed"))
+    }
     to_compute = [k for k in assigned if k not in parts or k in retried]
     started = time.monotonic()
     sizes = np.bincount(plan.shard_of)

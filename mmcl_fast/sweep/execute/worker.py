@@ -47,7 +47,7 @@ def serve(messages: Messages) -> None:
     torch.set_num_threads(1)
     messages.send({"ready": identity()})
     for line in sys.stdin:
-        outcome = perform(Job(**json.loads(line)))
+        outcome = perform(Job.of(json.loads(line)))
         messages.send({type(outcome).__name__: asdict(outcome)})
 
 
