@@ -43,11 +43,7 @@ def _system_bytes() -> int | None:
 
 def _container_bytes() -> int | None:
     """What is left of the tightest limit of the control groups around this process."""
-    left = [
-        _left_bytes(folder, names)
-        for folder, names in _groups(CGROUP, OWN_GROUPS)
-        if (folder / names.limit).exists()
-    ]
+    left = [_left_bytes(folder, names) for folder, names in _groups(CGROUP, OWN_GROUPS)]
     return min((b for b in left if b is not None), default=None)
 
 
@@ -66,10 +62,10 @@ _VERSION_2 = _Names("memory.max", "memory.current", "inactive_file ")
 
 @cache
 def _groups(mount: Path, own: Path) -> tuple[tuple[Path, _Names], ...]:
-    """Folders of the control groups that hold this process, out to the outermost, with limits.
+    """The control groups with a limit around this process: folders, from the inside out.
 
-    In a container the kernel may name a group that is mounted at the top; what is not there is
-    left out.
+    Looked for once in a process, as asking each time takes longer than training a small run. In a
+    container the kernel may name a group that is mounted at the top; what is not there is left out.
     """
     found: dict[Path, _Names] = {mount: _VERSION_2, mount / "memory": _VERSION_1}
     lines = own.read_text().splitlines() if own.exists() else []
@@ -80,19 +76,28 @@ def _groups(mount: Path, own: Path) -> tuple[tuple[Path, _Names], ...]:
         top, names = (mount / "memory", _VERSION_1) if controllers else (mount, _VERSION_2)
         inner = PurePosixPath(group.lstrip("/"))
         found |= {top / folder: names for folder in (inner, *inner.parents)}
-    return tuple((f, names) for f, names in found.items() if (f / names.used).exists())
+    return tuple(
+        (folder, names)
+        for folder, names in found.items()
+        if (folder / names.used).exists() and _limit(folder / names.limit) is not None
+    )
+
+
+def _limit(path: Path) -> int | None:
+    text = path.read_text().strip() if path.exists() else "max"
+    return None if text == "max" or int(text) >= UNLIMITED else int(text)
 
 
 def _left_bytes(folder: Path, names: _Names) -> int | None:
-    """Memory that a group may still allocate; None: it has no limit."""
-    limit = (folder / names.limit).read_text().strip()
-    if limit == "max" or int(limit) >= UNLIMITED:
+    """Memory that a group may still allocate; None: its limit has been taken away."""
+    limit = _limit(folder / names.limit)
+    if limit is None:
         return None
     # Cached file pages count as used, but give way to allocations.
     stat = folder / "memory.stat"
     lines = stat.read_text().splitlines() if stat.exists() else []
     cached = sum(int(line.split()[1]) for line in lines if line.startswith(names.cached))
-    return max(0, int(limit) - int((folder / names.used).read_text()) + cached)
+    return max(0, limit - int((folder / names.used).read_text()) + cached)
 
 
 def _gib(size: int) -> str:
