@@ -65,6 +65,8 @@ class Sweep:
     """Write sweep.sbatch for an array of this many jobs instead; --workers: cores of each."""
     sbatch: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
     """A further #SBATCH option of that script, such as --sbatch=--partition=cpu."""
+    setup: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """A line of shell in that script before the sweep, such as --setup="module load cuda"."""
     config: TrainConfig = field(default_factory=TrainConfig)
     """Settings of every run, unless an axis sets them."""
 
@@ -96,6 +98,9 @@ class Sweep:
         """Run the command and return its exit status."""
         at_least(1, max_worker_failures=self.max_worker_failures, slurm=self.slurm)
         at_least(1, seeds=self.seeds)
+        for name in ("sbatch", "setup"):
+            if getattr(self, name) and self.slurm is None:
+                raise ConfigError(f"{name}: expected --slurm, whose script it is for, got none")
         at_least(0, first_seed=self.first_seed)
         policy = Policy(
             executor=self.executor,
@@ -118,7 +123,8 @@ class Sweep:
 
         slurm = None
         if self.slurm is not None:
-            slurm = SlurmRequest(self.slurm, self.sbatch, job_command(sys.argv[1:]))
+            command = job_command(sys.argv[1:])
+            slurm = SlurmRequest(self.slurm, self.sbatch, self.setup, command)
         return sweep_command(
             self.config,
             spec,

@@ -34,7 +34,8 @@ from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
 GIB = 2**30
-PROCESS_BYTES = 300 << 20  # a worker with torch loaded
+PROCESS_BYTES = 400 << 20  # a worker with torch loaded
+DRIVER_BYTES = 600 << 20
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,11 @@ def _workers(plan: Plan, policy: Policy) -> int:
     return workers
 
 
+def job_bytes(plan: Plan, workers: int) -> int:
+    """Estimated memory of a driver and its workers on a CPU, in bytes."""
+    return DRIVER_BYTES + workers * (max(map(_batch_bytes, plan.points)) + PROCESS_BYTES)
+
+
 def _batch_bytes(cfg: TrainConfig) -> int:
     kind = ENGINES[cfg.engine]
     return memory_bytes(cfg, cfg.engine) * kind.max_runs(cfg)
@@ -302,5 +308,6 @@ __all__ = [
     "SweepResult",
     "chosen_shards",
     "disk_bytes",
+    "job_bytes",
     "run_sweep",
 ]
