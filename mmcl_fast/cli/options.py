@@ -183,13 +183,17 @@ class Status:
 
     store: Path = field(metadata=POSITIONAL)
     """Directory of the store."""
+    watch: bool = False
+    """Go on until every row is there, and show what changes."""
+    json: bool = False
+    """Print one JSON object, with --watch one a line."""
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         require_plan(self.store)
         from mmcl_fast.cli.commands.status import status_command
 
-        return status_command(self.store)
+        return status_command(self.store, watch=self.watch, as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,8 +95,10 @@ class LocalPool(Pool):
 
     def silent_seconds(self) -> Mapping[int, float]:
         """See `Pool.silent_seconds`."""
+        # Another thread may ask: a job may end meanwhile.
         workers = [slot.worker for slot in self._slots]
-        return {w.job.shard: w.silent_seconds for w in workers if w is not None and w.job}
+        jobs = [(worker.job, worker.silent_seconds) for worker in workers if worker is not None]
+        return {job.shard: seconds for job, seconds in jobs if job is not None}
 
     def submit(self, job: Job) -> None:
         """See `Pool.submit`."""

@@ -23,6 +23,7 @@ from mmcl_fast.sweep.execute.attempt import AGAIN
 from mmcl_fast.sweep.execute.drive import drive
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
+from mmcl_fast.sweep.execute.reporting_pool import ReportingPool
 from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool
@@ -144,7 +145,10 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     if to_compute:
         store.release(to_compute)
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
-        with orderly_termination(), _pool(plan, policy, min(workers, len(jobs))) as pool:
+        with (
+            orderly_termination(),
+            ReportingPool(_pool(plan, policy, min(workers, len(jobs))), store.path) as pool,
+        ):
             workers = pool.slots
             quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=notify)
             busy = notify.seconds
@@ -281,16 +285,17 @@ def disk_bytes(plan: Plan, runs: int | None = None) -> int:
 
 
 def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
+    path = sys.path if plan.metrics else ()
     if policy.executor == "ray":
         from mmcl_fast.sweep.execute.ray_pool import RayPool
 
-        return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)))
+        return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)), path=path)
     from mmcl_fast.sweep.execute.local_pool import WORKER_TIMEOUT_SECONDS, LocalPool
 
     return LocalPool(
         workers,
         _gpus(plan),
-        path=sys.path if plan.metrics else (),
+        path=path,
         timeout=policy.worker_timeout or WORKER_TIMEOUT_SECONDS,
     )
 
