@@ -126,9 +126,26 @@ def read_note(path: Path) -> Note | None:
     return None
 
 
+def forget_notes(store: Path, shards: Sequence[int]) -> None:
+    """Remove notes on shards that workers left with an earlier driver."""
+    names = {note_file(store, shard).name for shard in shards}
+    for path in (store / "quarantine").glob("shard-*.note"):
+        if path.name in names:
+            path.unlink(missing_ok=True)
+
+
 def passing(tracebacks: Mapping[int, str]) -> int:
     """How many failures are no property of their runs, so that another call may succeed."""
     return sum(bool(PASSING.search(text.strip().splitlines()[-1])) for text in tracebacks.values())
 
 
-__all__ = ["AGAIN", "Attempt", "Note", "Suspects", "note_file", "passing", "read_note"]
+__all__ = [
+    "AGAIN",
+    "Attempt",
+    "Note",
+    "Suspects",
+    "forget_notes",
+    "note_file",
+    "passing",
+    "read_note",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mmcl_fast.errors import OutputError
+from mmcl_fast.sweep.execute.attempt import forget_notes
 from mmcl_fast.sweep.execute.retries import Retries
 from mmcl_fast.sweep.execute.worker_pool import Broken, Done, Event, Job, Pool
 from mmcl_fast.sweep.store.store import Store
@@ -31,6 +32,7 @@ def drive(
     Raises: OutputError: parts cannot be written, or workers die whatever they compute. Published
         parts stay.
     """
+    forget_notes(store.path, [job.shard for job in jobs])
     retries = Retries(list(jobs), max_deaths, pool.slots)
     running: dict[int, Job] = {}
     quarantined = []

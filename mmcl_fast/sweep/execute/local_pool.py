@@ -71,6 +71,7 @@ class LocalPool(Pool):
         self._slots = [_Slot() for _ in range(workers)]
         self._gpus, self._path, self._timeout = gpus, [*filter(None, path)], timeout
         self._selector = selectors.DefaultSelector()
+        self._checked = time.monotonic()
 
     def close(self) -> None:
         """See `Pool.close`."""
@@ -176,10 +177,15 @@ class LocalPool(Pool):
 
     def _kill_silent(self) -> None:
         """Kill workers that gave no sign of life for too long; the end of messages reports it."""
+        # A batch system may stop the driver and its workers together, for hours.
+        now = time.monotonic()
+        stopped = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
+        self._checked = now
         for slot in self._slots:
             worker = slot.worker
             if worker is None or worker.job is None or worker.timed_out:
                 continue
+            worker.excuse(stopped)
             if worker.silent_seconds > self._timeout:
                 worker.timed_out = True
                 worker.kill()

@@ -18,7 +18,7 @@ from mmcl_fast.sweep.execute.worker_pool import Died, Job, Quarantined
 
 PIECES = 16  # of a batch of suspects: three deaths single one run out of 256
 # Signals of an error in the process itself; others come from outside: the kernel, a scheduler.
-CRASH = re.compile(r"SIG(SEGV|BUS|ILL|FPE|ABRT|TRAP|SYS)|exit status")
+CRASH = re.compile(r"SIG(SEGV|BUS|ILL|FPE|ABRT|TRAP|SYS)|exit status (?!143)")  # 143: SIGTERM
 CRASHES = 2  # of a run alone that show that it is the run
 BARREN_DEATHS, BARREN_DEATHS_A_WORKER = 12, 4
 """Deaths in a row, with no run trained in between, that end a sweep; the larger of the two."""

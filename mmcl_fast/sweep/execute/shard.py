@@ -59,6 +59,7 @@ def compute(
     results: list[_Result | str] = []
     for chunk in _chunks(configs):
         results += attempt.results(chunk, len(results), lambda part: _train_all(part, metrics))
+    attempt.end()
     seconds = time.perf_counter() - started
     failed = {int(k): text for k, text in zip(runs, results, strict=True) if isinstance(text, str)}
     columns = setting_columns(plan, runs)

@@ -144,7 +144,6 @@ def perform(job: Job) -> Done | Broken:
         rows = compute(plan, job.shard, any_engine=job.any_engine, attempt=attempt)
         how = {MARKED: job.any_engine, AGAIN: passing(rows.tracebacks)}
         store.publish(plan, job.shard, rows, provenance(job.attempt) | how)
-        attempt.end()
     except (OutputError, ConfigError) as error:  # failed runs are rows, not exceptions
         return Broken(str(error))
     statuses: Counter[str] = Counter(rows.table["status"].to_pylist())

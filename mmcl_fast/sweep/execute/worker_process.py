@@ -68,6 +68,10 @@ class WorkerProcess:
         """Seconds since it was last seen to compute."""
         return time.monotonic() - self._last_sign
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count time in which nobody could have seen it compute."""
+        self._last_sign = min(time.monotonic(), self._last_sign + seconds)
+
     def give(self, job: Job) -> None:
         """Give it a job."""
         self.job, self._last_sign = job, time.monotonic()

@@ -69,6 +69,8 @@ class DeadlyPool(Pool):
 def run(pool: Pool, folder: Path, shards: int, max_deaths: int = 5) -> list[int]:
     store = Store(folder)
     store.prepare()
+    store.quarantine.mkdir()
+    note_file(folder, shards - 1).write_text("left by an earlier driver")
     jobs = [Job(str(folder), k, 1) for k in range(shards)]
     return drive(pool, store, jobs, max_deaths=max_deaths, told=lambda event: None)
 
