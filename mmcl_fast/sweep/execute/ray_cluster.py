@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mmcl_fast.errors import BackendUnavailableError, ConfigError
 
@@ -84,4 +85,24 @@ def check_answers(address: str) -> None:
     raise BackendUnavailableError(f"executor ray: expected a cluster at {address}, got {got}")
 
 
-__all__ = ["LOOPBACK", "check_answers", "own_token", "require_loopback", "token_of_account"]
+def of_this_machine(address: str, util: Any) -> str:
+    """The address that Ray takes a loopback address for.
+
+    That is the machine's address on its network, unless `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER` is 0.
+
+    Args:
+        address: As the user gave it.
+        util: The module `ray.util`.
+    """
+    host, _, port = address.rpartition(":")
+    return f"{util.get_node_ip_address()}:{port}" if host in ("127.0.0.1", "localhost") else address
+
+
+__all__ = [
+    "LOOPBACK",
+    "check_answers",
+    "of_this_machine",
+    "own_token",
+    "require_loopback",
+    "token_of_account",
+]

@@ -20,6 +20,7 @@ from mmcl_fast.errors import BackendUnavailableError, ConfigError
 from mmcl_fast.sweep.execute.ray_cluster import (
     LOOPBACK,
     check_answers,
+    of_this_machine,
     own_token,
     require_loopback,
     token_of_account,
@@ -85,6 +86,8 @@ class RayPool(Pool):
         self._running: dict[Any, Job] = {}
         if ray.is_initialized():
             raise ConfigError("executor ray: expected a process without ray.init, got one with it")
+        if address is not None and (outer := of_this_machine(address, ray.util)) != address:
+            check_answers(outer)
         self._start(workers, address)
 
     def close(self) -> None:

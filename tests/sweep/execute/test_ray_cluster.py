@@ -6,12 +6,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mmcl_fast.errors import BackendUnavailableError
 from mmcl_fast.sweep.execute import ray_cluster
-from mmcl_fast.sweep.execute.ray_cluster import check_answers, own_token, token_of_account
+from mmcl_fast.sweep.execute.ray_cluster import (
+    check_answers,
+    of_this_machine,
+    own_token,
+    token_of_account,
+)
 
 SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -66,6 +72,14 @@ def test_another_server_is_refused(
 def test_nobody_listens(address: str) -> None:
     with pytest.raises(BackendUnavailableError, match=f"a cluster at {address}, got "):
         check_answers(address)
+
+
+def test_a_loopback_address_is_the_machines_own() -> None:
+    util = SimpleNamespace(get_node_ip_address=lambda: "10.1.2.3")
+    assert of_this_machine("127.0.0.1:6379", util) == "10.1.2.3:6379"
+    assert of_this_machine("localhost:6379", util) == "10.1.2.3:6379"
+    for address in ("10.0.0.9:6379", "auto", "ray://127.0.0.1:10001"):
+        assert of_this_machine(address, util) == address
 
 
 def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

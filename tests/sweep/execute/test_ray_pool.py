@@ -94,6 +94,7 @@ def test_joining_a_cluster_with_a_token(tmp_path: Path, monkeypatch: pytest.Monk
     folder.mkdir()
     (folder / "auth_token").write_text("0123456789abcdef" * 3)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     ray += ["--port=6397", "--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"]
     ray += ["--node-ip-address=127.0.0.1"]
@@ -106,6 +107,7 @@ def test_joining_a_cluster_with_a_token(tmp_path: Path, monkeypatch: pytest.Monk
         assert any("Ray runtime started" in line for line in head.stdout)
         command = ["--n", "12", "--m", "4", "--epochs", "2", "--data", "reduced"]
         command += ["--executor", "ray", "--address", "127.0.0.1:6397"]
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # it listens on loopback only
         finish(start([*command, "--out", str(tmp_path / "s")]))
         assert sweep.load(tmp_path / "s").num_rows == 1
     finally:
