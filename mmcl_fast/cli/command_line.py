@@ -18,6 +18,7 @@ from mmcl_fast import __version__
 from mmcl_fast.cli.options import COMMANDS, RENAMED, Command
 from mmcl_fast.cli.parser import build, hint, parse
 from mmcl_fast.errors import ConfigError, MmclError
+from mmcl_fast.sweep.execute.termination import Terminated
 from mmcl_fast.terminal import printable
 
 USER_ERROR = 2
@@ -79,10 +80,11 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"mmcl: error: out of memory: {str(error).splitlines()[0]}\n")
         return USER_ERROR
     except KeyboardInterrupt:
-        resumes = command is not None and getattr(command, "can_resume", lambda: False)()
-        line = shlex.join(["mmcl", *arguments])
-        sys.stderr.write(f"mmcl: interrupted{f'; resume with: {line}' if resumes else ''}\n")
+        sys.stderr.write(f"mmcl: interrupted{_how_to_resume(command, arguments)}\n")
         return INTERRUPTED
+    except Terminated as error:
+        sys.stderr.write(f"mmcl: ended by {error.name}{_how_to_resume(command, arguments)}\n")
+        raise
     except BrokenPipeError:
         # The reader of standard output has closed it (mmcl info | head).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +92,12 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"mmcl: error: {_line(error)}\n")
         return USER_ERROR
+
+
+def _how_to_resume(command: Command | None, arguments: Sequence[str]) -> str:
+    if command is None or not getattr(command, "can_resume", lambda: False)():
+        return ""
+    return f"; resume with: {shlex.join(['mmcl', *arguments])}"
 
 
 def _line(error: Exception) -> str:

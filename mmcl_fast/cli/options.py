@@ -185,13 +185,17 @@ class Status:
     """Directory of the store."""
     verify: bool = False
     """Read every file whole, and compare every row with the plan."""
+    watch: bool = False
+    """Go on until every row is there, and show what changes."""
+    json: bool = False
+    """Print one JSON object, with --watch one a line."""
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         require_plan(self.store)
         from mmcl_fast.cli.commands.status import status_command
 
-        return status_command(self.store, verify=self.verify)
+        return status_command(self.store, verify=self.verify, watch=self.watch, as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

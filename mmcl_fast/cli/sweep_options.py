@@ -54,6 +54,9 @@ class Sweep:
     """Recompute shards with failed rows."""
     max_worker_failures: int = 5
     """Worker deaths after which a shard is quarantined."""
+    worker_timeout: float | None = None
+    """Seconds without CPU time after which a worker counts as hung: it is killed, and its shard
+    given to another. Default: 300; executor local."""
     dry_run: bool = False
     """Print the number of runs, core-hours and bytes, and compute nothing."""
     add: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
@@ -62,6 +65,8 @@ class Sweep:
     """Write sweep.sbatch for an array of this many jobs instead; --workers: cores of each."""
     sbatch: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
     """A further #SBATCH option of that script, such as --sbatch=--partition=cpu."""
+    setup: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """A line of shell in that script before the sweep, such as --setup="module load cuda"."""
     config: TrainConfig = field(default_factory=TrainConfig)
     """Settings of every run, unless an axis sets them."""
 
@@ -93,6 +98,9 @@ class Sweep:
         """Run the command and return its exit status."""
         at_least(1, max_worker_failures=self.max_worker_failures, slurm=self.slurm)
         at_least(1, seeds=self.seeds)
+        for name in ("sbatch", "setup"):
+            if getattr(self, name) and self.slurm is None:
+                raise ConfigError(f"{name}: expected --slurm, whose script it is for, got none")
         at_least(0, first_seed=self.first_seed)
         policy = Policy(
             executor=self.executor,
@@ -103,6 +111,7 @@ class Sweep:
             any_engine=self.allow_other_engine,
             retry_failed=self.retry_failed,
             max_deaths=self.max_worker_failures,
+            worker_timeout=self.worker_timeout,
         )
         grid, zipped = parse_axes("grid", self.grid), parse_axes("zip", self.zip)
         spec = Spec(self.config) if self.spec is None else read_spec(self.spec)
@@ -114,7 +123,8 @@ class Sweep:
 
         slurm = None
         if self.slurm is not None:
-            slurm = SlurmRequest(self.slurm, self.sbatch, job_command(sys.argv[1:]))
+            command = job_command(sys.argv[1:])
+            slurm = SlurmRequest(self.slurm, self.sbatch, self.setup, command)
         return sweep_command(
             self.config,
             spec,

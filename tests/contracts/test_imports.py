@@ -85,8 +85,8 @@ ARROWS: dict[str, set[str]] = {
         "sweep.plan", "training",
     },
     "sweep.execute": {
-        "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
-        "sweep.store", "training",
+        "__init__", "_native", "config", "data.stream", "engines", "errors", "files", "progress",
+        "sweep.plan", "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {

@@ -207,6 +207,12 @@ MISTAKES = [
     (["--max-worker-failures", "0"], "max_worker_failures: expected an integer >= 1, got 0"),
     (["--max-deaths", "3"], "--max-deaths: renamed, expected --max-worker-failures"),
     (["--max-deaths=3"], "--max-deaths: renamed, expected --max-worker-failures"),
+    (["--worker-timeout", "1"], "worker_timeout: expected seconds >= 5, got 1.0"),
+    (["--worker-timeout", "inf"], "worker_timeout: expected seconds >= 5, got inf"),
+    (
+        ["--worker-timeout", "9", "--executor", "ray"],
+        "worker_timeout: expected executor local, got ray",
+    ),
     (["--slurm", "0"], "slurm: expected an integer >= 1, got 0"),
     (["--seed=-1"], "seed: expected an integer in 0 .. 2^64 - 1, got -1"),
     (["sweep.txt"], "spec: expected a file named *.toml, got 'sweep.txt'"),

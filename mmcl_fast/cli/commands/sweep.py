@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from mmcl_fast.sweep.execute.runner import (
     SweepResult,
     chosen_shards,
     disk_bytes,
+    job_bytes,
     run_sweep,
 )
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
@@ -36,7 +37,7 @@ from mmcl_fast.terminal import printable
 
 INCOMPLETE = 1
 # Not passed to jobs; the script sets the last two.
-SCRIPT_FLAGS = ("--slurm", "--sbatch", "--workers", "--shard")
+SCRIPT_FLAGS = ("--slurm", "--sbatch", "--setup", "--workers", "--shard")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class SlurmRequest:
     Attributes:
         jobs: Jobs of the array.
         options: Further `#SBATCH` options.
+        setup: Lines of shell before the sweep.
         command: The command line of each job.
     """
 
     jobs: int
     options: Sequence[str]
+    setup: Sequence[str]
     command: Sequence[str]
 
 
@@ -131,14 +134,17 @@ def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int
     prepare_directory(out)
     seconds = _core_seconds(plan)
     cores = policy.workers or 1
+    gpus = any(cfg.device == "cuda" for cfg in plan.points)
     array = JobArray(
         jobs=min(request.jobs, plan.shards),
         cores=cores,
         seconds=seconds / min(request.jobs, plan.shards) / cores,
-        gpus=any(cfg.device == "cuda" for cfg in plan.points),
+        gpus=gpus,
+        memory=job_bytes(plan, 1 if gpus else cores),
     )
-    path = write_script(request.command, array, out, request.options)
-    sys.stdout.write(f"{_described(plan)}\nwrote {path}; submit it with: sbatch {path}\n")
+    path = write_script(request.command, array, out, request.options, request.setup)
+    line = shlex.join(["sbatch", str(path)])
+    sys.stdout.write(f"{_described(plan)}\nwrote {path}; submit it with: {line}\n")
     return 0
 
 
@@ -207,8 +213,8 @@ def job_command(arguments: Sequence[str]) -> list[str]:
             skip = True
         elif argument.partition("=")[0] not in SCRIPT_FLAGS:
             passed.append(argument)
-    program = [sys.executable, "-m", "mmcl_fast.cli"]
-    return [*program, *passed] if os.path.basename(sys.argv[0]) != "mmcl" else ["mmcl", *passed]
+    # This interpreter by its path: a job starts in an environment of its own. -P as for workers.
+    return [sys.executable, "-P", "-m", "mmcl_fast.cli", *passed]
 
 
 __all__ = ["SlurmRequest", "job_command", "sweep_command"]

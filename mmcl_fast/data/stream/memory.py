@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 1 << 60  # version 1 of control groups has a number where there is no limit
 SMALL_BYTES = 1 << 20
 
 
@@ -38,14 +42,62 @@ def _system_bytes() -> int | None:
 
 
 def _container_bytes() -> int | None:
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if not (limit.exists() and used.exists()) or limit.read_text().strip() == "max":
+    """What is left of the tightest limit of the control groups around this process."""
+    left = [_left_bytes(folder, names) for folder, names in _groups(CGROUP, OWN_GROUPS)]
+    return min((b for b in left if b is not None), default=None)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Files of a control group's folder, in one of the two versions of their interface."""
+
+    limit: str
+    used: str
+    cached: str
+
+
+_VERSION_1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+_VERSION_2 = _Names("memory.max", "memory.current", "inactive_file ")
+
+
+@cache
+def _groups(mount: Path, own: Path) -> tuple[tuple[Path, _Names], ...]:
+    """The control groups with a limit around this process: folders, from the inside out.
+
+    Looked for once in a process, as asking each time takes longer than training a small run. In a
+    container the kernel may name a group that is mounted at the top; what is not there is left out.
+    """
+    found: dict[Path, _Names] = {mount: _VERSION_2, mount / "memory": _VERSION_1}
+    lines = own.read_text().splitlines() if own.exists() else []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, names = (mount / "memory", _VERSION_1) if controllers else (mount, _VERSION_2)
+        inner = PurePosixPath(group.lstrip("/"))
+        found |= {top / folder: names for folder in (inner, *inner.parents)}
+    return tuple(
+        (folder, names)
+        for folder, names in found.items()
+        if (folder / names.used).exists() and _limit(folder / names.limit) is not None
+    )
+
+
+def _limit(path: Path) -> int | None:
+    text = path.read_text().strip() if path.exists() else "max"
+    return None if text == "max" or int(text) >= UNLIMITED else int(text)
+
+
+def _left_bytes(folder: Path, names: _Names) -> int | None:
+    """Memory that a group may still allocate; None: its limit has been taken away."""
+    limit = _limit(folder / names.limit)
+    if limit is None:
         return None
     # Cached file pages count as used, but give way to allocations.
-    stat = CGROUP / "memory.stat"
+    stat = folder / "memory.stat"
     lines = stat.read_text().splitlines() if stat.exists() else []
-    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    return max(0, int(limit.read_text()) - int(used.read_text()) + cached)
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith(names.cached))
+    return max(0, limit - int((folder / names.used).read_text()) + cached)
 
 
 def _gib(size: int) -> str:

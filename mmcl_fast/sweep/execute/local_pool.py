@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mmcl_fast.errors import OutputError
-from mmcl_fast.sweep.execute.worker_pool import Broken, Died, Done, Job, Outcome, Pool
+from mmcl_fast.sweep.execute.worker_pool import Died, Job, Outcome, Pool
+from mmcl_fast.sweep.execute.worker_process import WorkerProcess
 
 # Libraries read these when they are loaded. More threads than cores, over all processes, slow each
 # other down.
@@ -25,17 +22,33 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
-MAX_FALSE_STARTS = 10
-STOP_SECONDS = 5.0
+FAILED_STARTS, KILLED_STARTS = 3, 10
+"""Starts in a row in one slot that end the sweep: by the worker's own error, or by a signal."""
+BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.25, 10.0
+STOP_SECONDS = 3.0
+CHECK_SECONDS = 1.0
+WORKER_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    slot: int
-    job: Job | None = None
-    ready: bool = False
-    unread: bytes = b""
+class _Slot:
+    """A place for a worker, which outlives it.
+
+    Attributes:
+        worker: The process, or None: none runs.
+        waiting: The job of the next worker, which starts at `due`.
+        due: Monotonic time.
+        false_starts: Workers in a row that died before they were ready.
+    """
+
+    worker: WorkerProcess | None = None
+    waiting: Job | None = None
+    due: float = 0.0
+    false_starts: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        return self.waiting is None and (self.worker is None or self.worker.job is None)
 
 
 class LocalPool(Pool):
@@ -45,121 +58,137 @@ class LocalPool(Pool):
         workers: Number of processes, >= 1.
         gpus: Number of GPUs, assigned to workers in turn; 0: none.
         path: Where workers look for modules first; empty: where Python does.
+        timeout: Seconds without a sign of life after which a worker with a job is killed.
     """
 
-    def __init__(self, workers: int, gpus: int = 0, path: Sequence[str] = ()) -> None:
-        self._slots, self._gpus, self._path = workers, gpus, [*filter(None, path)]
-        self._workers: list[_Worker] = []
+    def __init__(
+        self,
+        workers: int,
+        gpus: int = 0,
+        path: Sequence[str] = (),
+        timeout: float = WORKER_TIMEOUT_SECONDS,
+    ) -> None:
+        self._slots = [_Slot() for _ in range(workers)]
+        self._gpus, self._path, self._timeout = gpus, [*filter(None, path)], timeout
         self._selector = selectors.DefaultSelector()
-        self._false_starts = 0
+        self._checked = time.monotonic()
 
     def close(self) -> None:
         """See `Pool.close`."""
-        for worker in self._workers:
-            _close(worker.process.stdin)
-            if worker.job is not None:
-                worker.process.terminate()
-        for worker in self._workers:
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        for worker in workers:
+            worker.dismiss()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in workers:
             try:
-                worker.process.wait(STOP_SECONDS)
+                worker.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            _close(worker.process.stdout)
-        self._workers.clear()
+                worker.kill()
+                worker.wait(None)
+            worker.close()
+        self._slots = [_Slot() for _ in self._slots]
         self._selector.close()
 
     @property
     def slots(self) -> int:
         """See `Pool.slots`."""
-        return self._slots
+        return len(self._slots)
 
-    @property
-    def processes(self) -> list[int]:
-        """Process ids of the workers that are alive."""
-        return [worker.process.pid for worker in self._workers]
+    def silent_seconds(self) -> Mapping[int, float]:
+        """See `Pool.silent_seconds`."""
+        # Another thread may ask: a job may end meanwhile.
+        workers = [slot.worker for slot in self._slots]
+        jobs = [(worker.job, worker.silent_seconds) for worker in workers if worker is not None]
+        return {job.shard: seconds for job, seconds in jobs if job is not None}
 
     def submit(self, job: Job) -> None:
         """See `Pool.submit`."""
-        idle = next((w for w in self._workers if w.job is None), None)
-        worker = idle or self._start()
-        worker.job = job
-        with suppress(BrokenPipeError):  # it died while idle; the end of its output reports it
-            _stream(worker.process.stdin).write(json.dumps(asdict(job)).encode() + b"\n")
-            _stream(worker.process.stdin).flush()
+        free = [slot for slot in self._slots if slot.is_free]
+        slot = next((s for s in free if s.worker is not None), free[0])
+        if slot.worker is not None:
+            slot.worker.give(job)
+        else:
+            slot.waiting = job
+            self._start_waiting()
 
     def wait(self) -> list[Outcome]:
         """See `Pool.wait`."""
         outcomes: list[Outcome] = []
         while not outcomes:
-            for key, _ in self._selector.select():
+            self._start_waiting()
+            due = [slot.due - time.monotonic() for slot in self._slots if slot.waiting]
+            for key, _ in self._selector.select(max(0.0, min([CHECK_SECONDS, *due]))):
                 outcomes += self._receive(key.data)
+            self._kill_silent()
         return outcomes
 
-    def _start(self) -> _Worker:
-        taken = {worker.slot for worker in self._workers}
-        slot = next(k for k in range(self._slots) if k not in taken)
+    def _start_waiting(self) -> None:
+        """Start the workers that are due."""
+        for index, slot in enumerate(self._slots):
+            if slot.waiting is None or slot.due > time.monotonic():
+                continue
+            slot.worker = WorkerProcess(index, self._environment(index))
+            slot.worker.give(slot.waiting)
+            slot.waiting = None
+            self._selector.register(slot.worker.channel, selectors.EVENT_READ, slot)
+
+    def _environment(self, index: int) -> dict[str, str]:
         environment = os.environ | ONE_THREAD
         if self._path:
             environment["PYTHONPATH"] = os.pathsep.join(self._path)
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = _visible(slot % self._gpus)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mmcl_fast.sweep.execute.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            # A terminal sends Ctrl-C to its own group; workers are the driver's to stop.
-            process_group=0,
-        )
-        worker = _Worker(process, slot)
-        self._workers.append(worker)
-        self._selector.register(_stream(process.stdout), selectors.EVENT_READ, worker)
-        return worker
+            environment["CUDA_VISIBLE_DEVICES"] = _visible(index % self._gpus)
+        return environment
 
-    def _receive(self, worker: _Worker) -> list[Outcome]:
-        """Outcomes in the output of a worker; the end of its output means that it died."""
-        text = os.read(_stream(worker.process.stdout).fileno(), 1 << 16)
-        if not text:
-            return self._remove(worker)
-        *lines, worker.unread = (worker.unread + text).split(b"\n")
-        outcomes: list[Outcome] = []
-        for line in lines:
-            message: dict[str, Any] = json.loads(line)
-            if "ready" in message:
-                worker.ready, self._false_starts = True, 0
-                continue
-            ((kind, fields),) = message.items()
-            worker.job = None
-            outcomes.append({"Done": Done, "Broken": Broken}[kind](**fields))
+    def _receive(self, slot: _Slot) -> list[Outcome]:
+        """Outcomes in the messages of a worker; their end means that it died."""
+        assert slot.worker is not None
+        outcomes = slot.worker.receive()
+        if outcomes is None:
+            return self._remove(slot, slot.worker)
+        if slot.worker.ready:
+            slot.false_starts = 0
         return outcomes
 
-    def _remove(self, worker: _Worker) -> list[Outcome]:
-        self._selector.unregister(_stream(worker.process.stdout))
-        _close(worker.process.stdout)
-        _close(worker.process.stdin)
-        status = worker.process.wait()
-        self._workers.remove(worker)
-        if worker.job is None:
+    def _remove(self, slot: _Slot, worker: WorkerProcess) -> list[Outcome]:
+        self._selector.unregister(worker.channel)
+        died = worker.died()
+        worker.close()
+        slot.worker = None
+        if died is None:
             return []
         if worker.ready:
-            return [Died(worker.job.shard, _cause(status))]
-        self._false_starts += 1
-        if self._false_starts == MAX_FALSE_STARTS:
-            raise OutputError(
-                f"workers: expected processes that start, got {MAX_FALSE_STARTS} in a row that "
-                f"did not ({_cause(status)}; their own messages are above)"
-            )
-        self.submit(worker.job)  # it had not started
+            return [died]
+        self._retry_start(slot, worker, died)
         return []
 
+    def _retry_start(self, slot: _Slot, worker: WorkerProcess, died: Died) -> None:
+        """Give the job of a worker that did not start to another one, later each time."""
+        slot.false_starts += 1
+        by_itself = worker.wait(None) >= 0
+        if slot.false_starts >= (FAILED_STARTS if by_itself else KILLED_STARTS):
+            raise OutputError(
+                f"workers: expected processes that start, got {slot.false_starts} in a row that "
+                f"did not ({died.reason}; their own messages are above)"
+            )
+        pause = BACK_OFF_SECONDS * 2.0 ** (slot.false_starts - 1)
+        slot.due = time.monotonic() + min(pause, LONGEST_BACK_OFF_SECONDS)
+        slot.waiting = worker.job
 
-def _cause(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"{name}{hint}"
+    def _kill_silent(self) -> None:
+        """Kill workers that gave no sign of life for too long; the end of messages reports it."""
+        # A batch system may stop the driver and its workers together, for hours.
+        now = time.monotonic()
+        stopped = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
+        self._checked = now
+        for slot in self._slots:
+            worker = slot.worker
+            if worker is None or worker.job is None or worker.timed_out:
+                continue
+            worker.excuse(stopped)
+            if worker.silent_seconds > self._timeout:
+                worker.timed_out = True
+                worker.kill()
 
 
 def _visible(index: int) -> str:
@@ -167,14 +196,4 @@ def _visible(index: int) -> str:
     return given.split(",")[index] if given else str(index)
 
 
-def _stream(pipe: Any) -> Any:
-    assert pipe is not None
-    return pipe
-
-
-def _close(pipe: Any) -> None:
-    with suppress(BrokenPipeError):  # the reader of unsent bytes has ended
-        _stream(pipe).close()
-
-
-__all__ = ["LocalPool"]
+__all__ = ["WORKER_TIMEOUT_SECONDS", "LocalPool"]

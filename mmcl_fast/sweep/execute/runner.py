@@ -19,9 +19,14 @@ from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
 from mmcl_fast.progress import Progress, optional_progress
+from mmcl_fast.sweep.execute.attempt import AGAIN
+from mmcl_fast.sweep.execute.drive import drive
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
-from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
+from mmcl_fast.sweep.execute.reporting_pool import ReportingPool
+from mmcl_fast.sweep.execute.termination import orderly_termination
+from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
@@ -30,7 +35,8 @@ from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 
 GIB = 2**30
-PROCESS_BYTES = 300 << 20  # a worker with torch loaded
+PROCESS_BYTES = 400 << 20  # a worker with torch loaded
+DRIVER_BYTES = 600 << 20
 FILE_BYTES = 18_000  # of a part beside its rows, and of a plan: footer and metadata
 
 
@@ -83,7 +89,9 @@ def run_sweep(
     """Compute every run of a plan that is absent from the store.
 
     A shard may be computed more than once, but its rows are stored exactly once: they depend on the
-    plan alone and are published atomically. After an interruption, the same call resumes.
+    plan alone and are published atomically. After an interruption, the same call resumes. In the
+    main thread SIGTERM and SIGHUP end it as an interrupt does, by SystemExit with status 128 + the
+    signal, unless the caller handles or ignores them.
 
     Args:
         plan: The runs.
@@ -99,6 +107,7 @@ def run_sweep(
     policy = policy or Policy()
     if not isinstance(plan, Plan):
         raise ConfigError(f"plan: expected a Plan of sweep.make_plan, got {plan!r}")
+    check_cpu_target()
     if policy.executor == "ray":
         require_ray()
     if policy.extend and not (Path(out) / PLAN_FILE).exists():
@@ -119,7 +128,14 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     _check_numerics(plan, policy)
     assigned = chosen_shards(plan, policy.part)
     present = [part_info(parts[k], plan) for k in assigned if k in parts]
-    retried = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
+    if not policy.any_engine:
+        for info in present:
+            check_version(info, plan, parts[info.shard].name)
+    retried = {
+        p.shard
+        for p in present
+        if p.provenance.get(AGAIN) or (policy.retry_failed and p.counts.get("failed"))
+    }
     to_compute = [k for k in assigned if k not in parts or k in retried]
     started = time.monotonic()
     sizes = np.bincount(plan.shard_of)
@@ -130,7 +146,10 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     if to_compute:
         store.release(to_compute)
         jobs = [Job(str(store.path.resolve()), k, 1, policy.any_engine) for k in to_compute]
-        with _pool(plan, policy, min(workers, len(jobs))) as pool:
+        with (
+            orderly_termination(),
+            ReportingPool(_pool(plan, policy, min(workers, len(jobs))), store.path) as pool,
+        ):
             workers = pool.slots
             quarantined = drive(pool, store, jobs, max_deaths=policy.max_deaths, told=notify)
             busy = notify.seconds
@@ -244,6 +263,11 @@ def _workers(plan: Plan, policy: Policy) -> int:
     return workers
 
 
+def job_bytes(plan: Plan, workers: int) -> int:
+    """Estimated memory of a driver and its workers on a CPU, in bytes."""
+    return DRIVER_BYTES + workers * (max(map(_batch_bytes, plan.points)) + PROCESS_BYTES)
+
+
 def _batch_bytes(cfg: TrainConfig) -> int:
     kind = ENGINES[cfg.engine]
     return memory_bytes(cfg, cfg.engine) * kind.max_runs(cfg)
@@ -282,13 +306,19 @@ def _shown_bytes(count: int) -> str:
 
 
 def _pool(plan: Plan, policy: Policy, workers: int) -> Pool:
+    path = sys.path if plan.metrics else ()
     if policy.executor == "ray":
         from mmcl_fast.sweep.execute.ray_pool import RayPool
 
-        return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)))
-    from mmcl_fast.sweep.execute.local_pool import LocalPool
+        return RayPool(policy.workers, policy.address, gpus=bool(_gpus(plan)), path=path)
+    from mmcl_fast.sweep.execute.local_pool import WORKER_TIMEOUT_SECONDS, LocalPool
 
-    return LocalPool(workers, _gpus(plan), path=sys.path if plan.metrics else ())
+    return LocalPool(
+        workers,
+        _gpus(plan),
+        path=path,
+        timeout=policy.worker_timeout or WORKER_TIMEOUT_SECONDS,
+    )
 
 
 def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
@@ -304,5 +334,6 @@ __all__ = [
     "SweepResult",
     "chosen_shards",
     "disk_bytes",
+    "job_bytes",
     "run_sweep",
 ]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import memory_bytes
 from mmcl_fast.errors import ConfigError, EngineRefusedError
+from mmcl_fast.sweep.execute.attempt import Attempt
 from mmcl_fast.sweep.plan.metric_paths import import_metrics
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
@@ -36,7 +37,9 @@ class _Result:
     curves: dict[str, npt.NDArray[np.floating]]
 
 
-def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
+def compute(
+    plan: Plan, shard: int, *, any_engine: bool = False, attempt: Attempt | None = None
+) -> Rows:
     """Train the runs of a shard.
 
     Args:
@@ -44,7 +47,9 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
         shard: Index of the shard.
         any_engine: Where the plan's device or engine is unavailable, use the choice of `auto`; the
             rows record it.
+        attempt: Which runs to train in smaller batches, or not at all; default: the first attempt.
     """
+    attempt = attempt or Attempt()
     runs = plan.runs_of(shard)
     configs = plan.configs(runs)
     metrics = import_metrics(plan.metrics)
@@ -53,7 +58,8 @@ def compute(plan: Plan, shard: int, *, any_engine: bool = False) -> Rows:
     started = time.perf_counter()
     results: list[_Result | str] = []
     for chunk in _chunks(configs):
-        results += _train_all(chunk, metrics)
+        results += attempt.results(chunk, len(results), lambda part: _train_all(part, metrics))
+    attempt.end()
     seconds = time.perf_counter() - started
     failed = {int(k): text for k, text in zip(runs, results, strict=True) if isinstance(text, str)}
     columns = setting_columns(plan, runs)

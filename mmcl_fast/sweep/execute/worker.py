@@ -1,48 +1,68 @@
-"""A worker process, `python -m mmcl_fast.sweep.execute.worker`.
+"""A worker process, `python -P -m mmcl_fast.sweep.execute.worker DRIVER CHANNEL`.
 
-It reads jobs from stdin and writes outcomes to the original stdout, one JSON object per line. It
-ends at the end of stdin, so it outlives its driver by one shard at most.
+It reads jobs from stdin, and writes messages to the file descriptor CHANNEL, one JSON object per
+line: which mmcl_fast it is (`ready`), its CPU time (`cpu`), and outcomes. It ends at the end of
+stdin, and with the process DRIVER, its parent. `-P` keeps modules of the current folder out.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
+import threading
 from dataclasses import asdict
-from typing import TextIO
+from pathlib import Path
 
-import torch
-
-from mmcl_fast.sweep.execute.worker_pool import Job, perform
-
-READY = {"ready": True}
+import mmcl_fast
+from mmcl_fast.sweep.execute.liveness import Liveness, die_with_parent
 
 
-def serve() -> None:
+class Messages:
+    """Messages to the driver; both threads of a worker send some."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel, self._lock = channel, threading.Lock()
+
+    def send(self, message: object) -> None:
+        """Send one message. Raises BrokenPipeError where the driver has ended."""
+        text = json.dumps(message).encode() + b"\n"
+        with self._lock:
+            while text:
+                text = text[os.write(self._channel, text) :]
+
+
+def identity() -> dict[str, str]:
+    """Version and folder of this process's mmcl_fast: rows of two versions must not mix."""
+    folder = Path(mmcl_fast.__file__).resolve().parent
+    return {"version": mmcl_fast.__version__, "folder": str(folder)}
+
+
+def serve(messages: Messages) -> None:
     """Perform jobs until the end of stdin."""
-    # An exit by exception removes the file that is being written.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    # Output of libraries goes to stderr, so that stdout carries messages alone.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    import torch
+
+    from mmcl_fast.sweep.execute.worker_pool import Job, perform
 
     torch.set_num_threads(1)
-    _send(out, READY)
+    messages.send({"ready": identity()})
     for line in sys.stdin:
-        outcome = perform(Job(**json.loads(line)))
-        _send(out, {type(outcome).__name__: asdict(outcome)})
+        outcome = perform(Job.of(json.loads(line)))
+        messages.send({type(outcome).__name__: asdict(outcome)})
 
 
-def _send(out: TextIO, message: object) -> None:
-    out.write(json.dumps(message) + "\n")
-    out.flush()
-
-
-if __name__ == "__main__":
+def main() -> None:
+    """Start the thread that reports, then serve."""
+    driver, channel = map(int, sys.argv[1:])
+    die_with_parent()
+    messages = Messages(channel)
+    Liveness(driver, lambda seconds: messages.send({"cpu": seconds})).start()
     try:
-        serve()
+        serve(messages)
     except BrokenPipeError:
         # The driver has ended; the next one computes the remaining shards.
         os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

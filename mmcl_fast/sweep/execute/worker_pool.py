@@ -1,17 +1,19 @@
-"""The interface of a worker pool, and the loop that assigns shards and survives dead workers."""
+"""The interface of a worker pool: jobs, outcomes, and what a worker does with a job."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mmcl_fast.errors import ConfigError, OutputError
+from mmcl_fast.sweep.execute.attempt import AGAIN, Attempt, Suspects, note_file, passing
 from mmcl_fast.sweep.execute.shard import compute
+from mmcl_fast.sweep.execute.versions import MARKED, check_numerics
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.store.plan_file import read_plan
 from mmcl_fast.sweep.store.store import Store, provenance
@@ -26,12 +28,27 @@ class Job:
         shard: Index of the shard.
         attempt: Number of workers given this shard, including the next one.
         any_engine: Use another engine where the plan's cannot run.
+        suspects: Runs that other workers died with.
+        given_up: Why a run is not trained, by its position in the shard, as text.
     """
 
     store: str
     shard: int
     attempt: int
     any_engine: bool = False
+    suspects: Suspects | None = None
+    given_up: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Job:
+        """From `dataclasses.asdict`, through JSON."""
+        suspects = values.pop("suspects")
+        return cls(**values, suspects=None if suspects is None else Suspects(**suspects))
+
+    def attempt_at(self) -> Attempt:
+        """How to go about it: from the second attempt on, with notes."""
+        note = note_file(Path(self.store), self.shard) if self.attempt > 1 else None
+        return Attempt(note, self.suspects, {int(k): why for k, why in self.given_up.items()})
 
 
 @dataclass(frozen=True)
@@ -104,55 +121,13 @@ class Pool(ABC):
     def wait(self) -> list[Outcome]:
         """Block until at least one job ends; return the outcomes."""
 
+    def silent_seconds(self) -> Mapping[int, float]:
+        """Seconds since a job's worker was last seen to compute, by shard, where that is known."""
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
-
-
-def drive(
-    pool: Pool,
-    store: Store,
-    jobs: Sequence[Job],
-    *,
-    max_deaths: int,
-    told: Callable[[Event], None],
-) -> list[int]:
-    """Run every job; a dead worker's job is resubmitted, until `max_deaths` workers died of it.
-
-    Args:
-        pool: Where to run them.
-        store: Store of the results; records quarantined shards.
-        jobs: Jobs, in the order of submission.
-        max_deaths: Worker deaths after which a shard is quarantined.
-        told: Called with every event.
-
-    Returns: The quarantined shards.
-    Raises: OutputError: parts cannot be written. Published parts stay.
-    """
-    waiting = deque(jobs)
-    running: dict[int, Job] = {}
-    deaths: Counter[int] = Counter()
-    quarantined = []
-    while waiting or running:
-        while waiting and len(running) < pool.slots:
-            job = waiting.popleft()
-            running[job.shard] = job
-            pool.submit(job)
-        for outcome in pool.wait():
-            if isinstance(outcome, Broken):
-                raise OutputError(outcome.reason)
-            job = running.pop(outcome.shard)
-            told(outcome)
-            if isinstance(outcome, Done):
-                continue
-            deaths[job.shard] += 1
-            if deaths[job.shard] < max_deaths:
-                waiting.append(Job(job.store, job.shard, job.attempt + 1, job.any_engine))
-                continue
-            quarantined.append(job.shard)
-            store.quarantine_shard(job.shard, deaths[job.shard], outcome.reason)
-            told(Quarantined(job.shard, deaths[job.shard], outcome.reason))
-    return sorted(quarantined)
 
 
 def perform(job: Job) -> Done | Broken:
@@ -162,8 +137,13 @@ def perform(job: Job) -> Done | Broken:
         plan = _PLANS.get(job.store)
         if plan is None or job.shard >= plan.shards:  # extended since
             plan = _PLANS[job.store] = read_plan(store.path)
-        rows = compute(plan, job.shard, any_engine=job.any_engine)
-        store.publish(plan, job.shard, rows, provenance(job.attempt))
+        if not job.any_engine:
+            check_numerics(plan, job.shard)
+        attempt = job.attempt_at()
+        attempt.begin()
+        rows = compute(plan, job.shard, any_engine=job.any_engine, attempt=attempt)
+        how = {MARKED: job.any_engine, AGAIN: passing(rows.tracebacks)}
+        store.publish(plan, job.shard, rows, provenance(job.attempt) | how)
     except (OutputError, ConfigError) as error:  # failed runs are rows, not exceptions
         return Broken(str(error))
     statuses: Counter[str] = Counter(rows.table["status"].to_pylist())
@@ -181,6 +161,5 @@ __all__ = [
     "Outcome",
     "Pool",
     "Quarantined",
-    "drive",
     "perform",
 ]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from mmcl_fast.errors import OutputError
+from mmcl_fast.sweep.store.drivers import Driver, driver_files, read_driver
+from mmcl_fast.sweep.store.outlook import Slow, rate, seconds_left, slowest
 from mmcl_fast.sweep.store.plan_file import read_outline, read_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 from mmcl_fast.sweep.store.verify import verified_info
-
-RECENT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,15 @@ class Status:
         retried: Worker deaths whose shard another worker completed.
         put_away: Quarantined shards; the next call of `run_sweep` retries them.
         bad: Reasons why files in the store are unusable, by file name.
-        rate: Runs per second over the last ten minutes of work, or None: too few parts.
-        seconds_left: Remaining time at that rate, or None.
+        rate: Runs per second over the last ten minutes of work, or None: too few parts. While a
+            driver runs, up to now.
+        seconds_left: Remaining time at that rate, or until the last shard in hand ends; None:
+            unknown, as where a worker is silent, or a shard takes longer than any before.
         busy_seconds: Training time, summed over workers.
         machines: Processors or GPUs that computed parts.
+        drivers: Processes at work, and those that reported last some time ago.
+        now: When the status was read, seconds since 1970.
+        slowest: Shards whose runs took longest.
     """
 
     runs: int
@@ -46,6 +50,9 @@ class Status:
     seconds_left: float | None
     busy_seconds: float
     machines: list[str]
+    drivers: list[Driver] = field(default_factory=list)
+    now: float = 0.0
+    slowest: list[Slow] = field(default_factory=list)
 
 
 def read_status(store: str | Path, *, verify: bool = False) -> Status:
@@ -73,40 +80,41 @@ def read_status(store: str | Path, *, verify: bool = False) -> Status:
                 infos.append(verified_info(path, plan, planned))
         except OutputError as error:
             unusable[path.name] = str(error)
-    done = sum(info.runs for info in infos)
-    rate = _rate(infos)
+    drivers = []
+    for path in driver_files(folder.path):
+        try:
+            drivers.append(read_driver(path))
+        except OutputError as error:
+            unusable[path.name] = str(error)
+    now = time.time()
+    live = [driver for driver in drivers if not driver.is_lost(now)]
+    recent = rate(infos, now if live else None)
+    slow: list[Slow] = []
+    try:
+        slow = slowest(infos, parts, plan)
+    except OutputError as error:
+        unusable["slowest runs"] = str(error)
     counts: dict[str, int] = {}
     for info in infos:
         for status, count in info.counts.items():
             counts[status] = counts.get(status, 0) + count
     return Status(
         runs=plan.runs,
-        done=done,
+        done=sum(info.runs for info in infos),
         shards=plan.shards,
         parts=len(infos),
         counts=counts,
         retried=sum(info.attempt - 1 for info in infos),
         put_away=folder.quarantined(),
         bad=unusable,
-        rate=rate,
-        seconds_left=None if rate is None else (plan.runs - done) / rate,
+        rate=recent,
+        seconds_left=seconds_left(infos, plan, live, recent),
         busy_seconds=sum(info.seconds for info in infos),
         machines=sorted({_machine(info) for info in infos}),
+        drivers=drivers,
+        now=now,
+        slowest=slow,
     )
-
-
-def _rate(infos: list[PartInfo]) -> float | None:
-    """Runs per second between the first and the last part of the last `RECENT_SECONDS`."""
-    if len(infos) < 2:
-        return None
-    ends = np.array([info.finished for info in infos])
-    runs = np.array([info.runs for info in infos])
-    recent = ends >= ends.max() - RECENT_SECONDS
-    if recent.sum() < 2 or ends[recent].min() == ends.max():
-        return None
-    # The first part's work precedes its end, where the interval begins.
-    first = ends == ends[recent].min()
-    return float(runs[recent & ~first].sum() / (ends.max() - ends[recent].min()))
 
 
 def _machine(info: PartInfo) -> str:

@@ -139,6 +139,41 @@ def test_a_container_limit_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     assert normal(1, shape=(1, 1, 1000)).numel() == 1000
 
 
+@pytest.mark.parametrize(
+    ("controllers", "top", "limit", "used", "cached"),
+    [
+        (
+            "4:memory:",
+            "memory",
+            "limit_in_bytes",
+            "usage_in_bytes",
+            "total_inactive_",
+        ),
+        ("0::", "", "max", "current", "inactive_"),
+    ],
+    ids=["version 1", "version 2"],
+)
+def test_limits_of_every_group_around_the_process(
+    controllers: str, top: str, limit: str, used: str, cached: str,
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A batch system limits a group of its own, not the whole machine's."""
+    for job in ("job_1", "job_2"):
+        (tmp_path / job).write_text(f"7:blkio:/\n{controllers}/slurm/{job}\n")
+    unlimited = "max" if controllers == "0::" else str(2**63 - 4096)
+    limits = {"": unlimited, "slurm": "9000", "slurm/job_1": unlimited, "slurm/job_2": "6000"}
+    for inside, most in limits.items():
+        folder = tmp_path / "cgroup" / top / inside
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"memory.{limit}").write_text(f"{most}\n")
+        (folder / f"memory.{used}").write_text("4000\n")
+        (folder / "memory.stat").write_text(f"anon 100\n{cached}file 500\n{cached}anon 9\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
+    for job, limit_of_it in {"job_1": 9000, "job_2": 6000}.items():
+        monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / job)
+        assert memory.available_bytes() == limit_of_it - 4000 + 500
+
+
 def test_cached_file_pages_are_available(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4900\n")

@@ -17,7 +17,8 @@ JOBS = 3
 
 
 def run_job(script: Path, index: int, folder: Path) -> None:
-    environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(index)}
+    # Of a shell without the environment in which the script was written.
+    environment = {"PATH": os.defpath, "SLURM_ARRAY_TASK_ID": str(index)}
     done = subprocess.run(
         ["bash", str(script)], env=environment, cwd=folder, capture_output=True, timeout=150
     )
@@ -27,7 +28,8 @@ def run_job(script: Path, index: int, folder: Path) -> None:
 def test_the_jobs_of_an_array_complete_a_sweep(tmp_path: Path) -> None:
     store = tmp_path / "a store" / "s"
     options = ["--slurm", str(JOBS), "--sbatch=--partition=short", "--workers", "1"]
-    finish(start([*SWEEP, "--out", str(store), *options]))
+    options += ["--setup", "echo $UNSET-$SLURM_ARRAY_TASK_ID >> started"]
+    finish(start([*SWEEP, "--out", str(store), *options], cwd=tmp_path))
     script = store / "sweep.sbatch"
     lines = script.read_text().splitlines()
     assert f"#SBATCH --array=1-{JOBS}" in lines
@@ -40,5 +42,6 @@ def test_the_jobs_of_an_array_complete_a_sweep(tmp_path: Path) -> None:
     for index in (1, 2):  # a job that ran already has nothing left to do
         run_job(script, index, tmp_path)
     assert sweep.read_status(store).done == 12
+    assert (tmp_path / "started").read_text() == "-2\n-3\n-1\n-2\n"
     finish(start([*SWEEP, "--out", str(tmp_path / "one")]))
     assert same_parts(parts(store), parts(tmp_path / "one"))

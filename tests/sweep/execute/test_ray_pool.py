@@ -1,6 +1,7 @@
 """The same sweep on a Ray cluster of this machine, with workers and driver killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,11 @@ def test_kills_lose_nothing(calm: Path, tmp_path: Path) -> None:
 
 
 def test_a_local_cluster_listens_on_loopback_only(calm: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    driver = start([*SWEEP, *ON_RAY, "--out", str(store)])
+    """Whatever the environment says; and it leaves no token that a later cluster would require."""
+    store, home = tmp_path / "store", tmp_path / "home"
+    home.mkdir()
+    inherited = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "HOME": str(home)}
+    driver = start([*SWEEP, *ON_RAY, "--out", str(store)], env=os.environ | inherited)
     wait_for_parts(store, 1, driver)
     ours = set(descendants(driver.pid, ""))
     sockets = {
@@ -64,6 +68,51 @@ def test_a_local_cluster_listens_on_loopback_only(calm: Path, tmp_path: Path) ->
         assert not sockets & set(links), f"process {pid} listens to the outside"
     assert seen > 0
     finish(driver)
+    assert not list(home.rglob("*token*"))
+
+
+def test_a_cluster_that_dies_is_said_to(tmp_path: Path) -> None:
+    """No shard is blamed for it."""
+    store = tmp_path / "store"
+    driver = start([*SWEEP, *ON_RAY, "--out", str(store)])
+    wait_for_parts(store, 1, driver)
+    (raylet,) = [k for k in descendants(driver.pid, "raylet/raylet") if is_raylet(k)]
+    os.kill(raylet, signal.SIGKILL)
+    said = finish(driver, expected=2)
+    assert "executor ray: expected a cluster that runs, got " in said
+    assert sweep.read_status(store).put_away == []
+
+
+def is_raylet(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"raylet")
+
+
+@pytest.mark.slow
+def test_joining_a_cluster_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account has one, as after `ray get-auth-token --generate`."""
+    folder = tmp_path / ".ray"
+    folder.mkdir()
+    (folder / "auth_token").write_text("0123456789abcdef" * 3)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    ray += ["--port=6397", "--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"]
+    ray += ["--node-ip-address=127.0.0.1"]
+    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+    head = subprocess.Popen(
+        ray, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert head.stdout is not None
+        assert any("Ray runtime started" in line for line in head.stdout)
+        command = ["--n", "12", "--m", "4", "--epochs", "2", "--data", "reduced"]
+        command += ["--executor", "ray", "--address", "127.0.0.1:6397"]
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # it listens on loopback only
+        finish(start([*command, "--out", str(tmp_path / "s")]))
+        assert sweep.load(tmp_path / "s").num_rows == 1
+    finally:
+        head.terminate()
+        head.communicate(timeout=60)
 
 
 def _listening() -> list[tuple[str, str]]:

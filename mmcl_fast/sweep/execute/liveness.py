@@ -1,0 +1,75 @@
+"""The signs of life of a worker, and its end: with its driver, or soon after SIGTERM.
+
+A worker may be in native code for minutes, where Python runs no signal handler of the main thread.
+A thread of its own does what must not wait for that. Imports the standard library alone, so that
+it runs before the worker loads any other module.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+BEAT_SECONDS = 1.0
+GRACE_SECONDS = 2.0
+"""For Python to remove the file being written, before the process ends whatever it computes."""
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+
+
+class Liveness(threading.Thread):
+    """Reports the CPU time of the other threads each second, and ends the process when it must.
+
+    Args:
+        driver: Process id of the driver, the parent of this process.
+        report: Called with the CPU time in seconds of this process without this thread. It ends
+            the process where the driver has ended, by BrokenPipeError.
+    """
+
+    def __init__(self, driver: int, report: Callable[[float], None]) -> None:
+        super().__init__(daemon=True)
+        self._driver, self._report = driver, report
+        self._woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGTERM, _exit_by_exception)
+        signal.set_wakeup_fd(wake)
+
+    def run(self) -> None:
+        """See `threading.Thread.run`."""
+        while True:
+            woken, _, _ = select.select([self._woken], [], [], BEAT_SECONDS)
+            if woken and signal.SIGTERM in os.read(self._woken, 64):
+                _end()
+            if os.getppid() != self._driver:
+                os.kill(os.getpid(), signal.SIGTERM)
+                _end()
+            try:
+                self._report(time.process_time() - time.thread_time())
+            except BrokenPipeError:
+                os.kill(os.getpid(), signal.SIGTERM)
+                _end()
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, even where no Python thread can run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _exit_by_exception(number: int, frame: FrameType | None) -> None:
+    """Leave by an exception, which removes the file that is being written."""
+    sys.exit(128 + number)
+
+
+def _end() -> None:
+    time.sleep(GRACE_SECONDS)
+    os._exit(128 + signal.SIGTERM)
+
+
+__all__ = ["BEAT_SECONDS", "GRACE_SECONDS", "Liveness", "die_with_parent"]
