@@ -130,7 +130,9 @@ class Plan:
 
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
         """Ids of a shard's runs, in order."""
-        first, last = np.searchsorted(self._sorted_shards, [shard, shard + 1])
+        # Keys of another type would convert the whole array, in every call.
+        keys = np.array([shard, shard + 1], self._sorted_shards.dtype)
+        first, last = np.searchsorted(self._sorted_shards, keys)
         return np.sort(self._by_shard[first:last])
 
     def shard_size(self, shard: int) -> int:
