@@ -90,13 +90,14 @@ def resolve_engine(cfg: TrainConfig) -> str:
         if reason := ENGINES[cfg.engine].why_not(cfg):
             raise EngineRefusedError(f"engine {cfg.engine}: {reason}")
         return cfg.engine
-    reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
-    if cfg.device == "cuda" and reasons["triton"] is None:
+    # Asked in turn: a plan chooses 10^6 engines.
+    if cfg.device == "cuda" and ENGINES["triton"].why_not(cfg) is None:
         return "triton"
-    if native.is_quickest(cfg) and reasons["native"] is None:
+    if native.is_quickest(cfg) and ENGINES["native"].why_not(cfg) is None:
         return "native"
-    candidates = [name for name in ("gram", "primal") if reasons[name] is None]
+    candidates = [name for name in ("gram", "primal") if ENGINES[name].why_not(cfg) is None]
     if not candidates:
+        reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
         refusals = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
         raise EngineRefusedError(f"engine auto: expected one that can train this, got {refusals}")
     return min(candidates, key=lambda name: flop(cfg, name))

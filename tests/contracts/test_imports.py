@@ -71,7 +71,8 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"errors", "losses", "training"},
     "sweep": set(),
     "sweep.plan": {
-        "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
+        "__init__", "config", "config_checks", "derived", "engines", "environment", "errors",
+        "names", "training",
     },
     "sweep.store": {
         "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",

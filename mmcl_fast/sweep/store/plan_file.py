@@ -9,19 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import write_atomically
-from mmcl_fast.sweep.plan.axes import Axis
-from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan, Recipe
+from mmcl_fast.sweep.plan.plan import SCHEMA, Plan
 from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
-from mmcl_fast.sweep.store.schema import setting_columns
+from mmcl_fast.sweep.store.plan_rows import read_rows, write_rows
 
 KEY = b"mmcl"  # of the JSON in a file's metadata
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
@@ -67,13 +64,6 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
     Returns: False if another process wrote one in the meantime, which stays.
     Raises: OutputError: the plan cannot be written.
     """
-    columns = setting_columns(plan, np.arange(len(plan), dtype=np.int64))
-    columns["shard"] = pa.array(plan.shard_of, pa.int32())
-    columns["point"] = pa.array(plan.point_of, pa.int32())
-    point_of = columns["point"]
-    if plan.combination_of is not None:
-        columns["combination"] = pa.array(plan.combination_of, pa.int64())
-    columns["numerics"] = pa.array(plan.numerics).dictionary_encode().take(point_of)
     metadata = {
         "schema": SCHEMA,
         "digest": plan.digest,
@@ -84,10 +74,10 @@ def write_plan(plan: Plan, store: Path, *, replace: bool = False) -> bool:
         "shard_digests": [plan.shard_digest(k) for k in range(plan.shards)],
         "shard_sizes": np.bincount(plan.shard_of).tolist(),
     }
-    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(metadata)})
+    text = json.dumps(metadata)
 
     def write(path: Path) -> None:
-        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+        write_rows(plan, path, {KEY: text})
 
     final = store / PLAN_FILE
     if replace:
@@ -114,12 +104,14 @@ def read_plan(store: Path) -> Plan:
     """
     path = require_plan(store)
     with _readable(path):
-        table = pq.read_table(path, page_checksum_verification=True)
-        metadata = json.loads(table.schema.metadata[KEY])
-        schema = metadata["schema"]
-    _check_schema(schema)
-    with _readable(path):
-        plan, expected = _plan(table, metadata), metadata["digest"]
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        with _readable(path):
+            metadata = json.loads(file.metadata.metadata[KEY])
+            schema = metadata["schema"]
+        _check_schema(schema)
+        with _readable(path):
+            plan, expected = read_rows(file, metadata), metadata["digest"]
     if plan.digest != expected:
         raise OutputError(f"{PLAN_FILE}: expected runs of the stored hash, got others")
     return plan
@@ -164,31 +156,6 @@ def _check_schema(schema: object) -> None:
             f"{PLAN_FILE}: expected a store of format {SCHEMA}, got {schema}; use another --out, "
             "or the version of mmcl-fast that wrote it"
         )
-
-
-def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
-    point_of = table["point"].to_numpy()
-    used, first = np.unique(point_of, return_index=True)
-    if not np.array_equal(used, np.arange(len(used))):
-        raise ValueError("points that no run has")
-    rows = table.select([*FIELD_NAMES, "numerics"]).take(pa.array(first)).to_pydict()
-    numerics = rows.pop("numerics")
-    rows |= dict.fromkeys(SEED_FIELDS, [0] * len(first))
-    points = tuple(
-        TrainConfig(**dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)
-    )
-    axes = tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in metadata["axes"])
-    return Plan(
-        points,
-        point_of,
-        np.column_stack([table[name].to_numpy() for name in SEED_FIELDS]),
-        table["shard"].to_numpy(),
-        axes,
-        tuple(numerics),
-        table["combination"].to_numpy() if "combination" in table.column_names else None,
-        tuple((str(name), str(path)) for name, path in metadata.get("metrics", [])),
-        Recipe.of(metadata.get("recipe")),
-    )
 
 
 __all__ = [
