@@ -78,8 +78,8 @@ ARROWS: dict[str, set[str]] = {
         "_native", "config", "derived", "environment", "errors", "files", "sweep.plan", "training",
     },
     "sweep.execute": {
-        "config", "data.stream", "engines", "errors", "files", "progress", "sweep.plan",
-        "sweep.store", "training",
+        "config", "data.signal_noise", "data.stream", "engines", "errors", "files", "progress",
+        "sweep.plan", "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {
