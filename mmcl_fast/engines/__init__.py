@@ -10,6 +10,7 @@ import torch
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import gram, native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
+from mmcl_fast.engines.cost import core_seconds as core_seconds
 from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
@@ -117,6 +118,7 @@ __all__ = [
     "ReferenceEngine",
     "TritonEngine",
     "check_memory",
+    "core_seconds",
     "drawing_device",
     "flop",
     "free_gpu_bytes",

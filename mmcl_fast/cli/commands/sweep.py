@@ -19,10 +19,10 @@ from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.runner import (
     Start,
     SweepResult,
-    chosen_shards,
     disk_bytes,
     run_sweep,
 )
+from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
 from mmcl_fast.sweep.plan.additions import with_additions

@@ -21,6 +21,7 @@ from mmcl_fast.errors import ConfigError, DataError, OutputError
 from mmcl_fast.progress import Progress, optional_progress
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
+from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, drive
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
@@ -118,7 +119,7 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     plan = _adopt(plan, store, policy, parts)
     _check_numerics(plan, policy)
     assigned = chosen_shards(plan, policy.part)
-    present = [part_info(parts[k], plan) for k in assigned if k in parts]
+    present = [part_info(parts[k], plan) for k in sorted(assigned) if k in parts]
     retried = {p.shard for p in present if policy.retry_failed and p.counts.get("failed")}
     to_compute = [k for k in assigned if k not in parts or k in retried]
     started = time.monotonic()
@@ -213,13 +214,6 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
             )
 
 
-def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts."""
-    index, count = part or (1, 1)
-    first, last = (plan.shards * k // count for k in (index - 1, index))
-    return list(range(first, last))
-
-
 def _workers(plan: Plan, policy: Policy) -> int:
     """Number of concurrent jobs. Raises DataError if they would not fit into memory together."""
     if policy.address is not None:
@@ -292,7 +286,6 @@ def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
 __all__ = [
     "Start",
     "SweepResult",
-    "chosen_shards",
     "disk_bytes",
     "run_sweep",
 ]

@@ -110,7 +110,7 @@ class Plan:
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return int(self.shard_of.max()) + 1
+        return len(self._shard_sizes)
 
     @cached_property
     def digest(self) -> str:
@@ -137,7 +137,7 @@ class Plan:
 
     def shard_size(self, shard: int) -> int:
         """Number of a shard's runs."""
-        return len(self.runs_of(shard))
+        return int(self._shard_sizes[shard])
 
     def shard_digest(self, shard: int) -> str:
         """Hash of a shard's runs, equal in every plan that contains the shard."""
@@ -159,6 +159,10 @@ class Plan:
             points[k].replace(**dict(zip(SEED_FIELDS, seeds, strict=True)))
             for k, seeds in zip(place.tolist(), self.seeds[index].tolist(), strict=True)
         ]
+
+    @cached_property
+    def _shard_sizes(self) -> npt.NDArray[np.int64]:
+        return np.bincount(self.shard_of)
 
     @cached_property
     def _by_shard(self) -> npt.NDArray[np.int64]:

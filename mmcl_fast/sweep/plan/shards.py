@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines import flop
+from mmcl_fast.engines import core_seconds
 from mmcl_fast.sweep.plan.point_table import Points
 from mmcl_fast.sweep.plan.points import SIZES
 
@@ -19,13 +19,12 @@ SHARD_SECONDS = 8.0
 """Work of a shard: much longer than its overhead, short enough to lose to a dead worker."""
 SHARD_RUNS = 1024
 SHARD_BYTES = 1 << 28  # curves, held in memory until the shard is written
-LEAST_SHARDS = 16  # a short sweep has smaller shards, to occupy several workers
+LEAST_SHARDS = 256  # a short sweep has smaller shards, to occupy 32 workers to the end
+SEPARATE_SHAPES = 16  # so many have shards of their own, to occupy several workers
 LEAST_SECONDS = 0.25
 SMALL_SHARE = 0.5  # of a shard; a shape of less shares one
-# Rough rates of one core, flop/s, only to balance shards.
-RATES = {"native": 1.5e11, "gram": 4e10, "primal": 1e11, "reference": 1e10}
-DEFAULT_RATE = 4e10
-RUN_SECONDS, EVALUATION_SECONDS = 1e-3, 1e-4  # overhead of a run, and of an evaluation
+SHAPE_SECONDS = 2e-3  # overhead of a batch
+METRIC_FLOPS = 4e10  # rate of one core
 METRIC_SECONDS = 2e-4  # overhead of an own metric at an epoch
 SHAPE = tuple(name for name in SIZES if name not in ("d", "d_b"))
 """Settings on which array shapes depend in coefficient space."""
@@ -33,12 +32,10 @@ SHAPE = tuple(name for name in SIZES if name not in ("d", "d_b"))
 
 def run_seconds(cfg: TrainConfig, metrics: int = 0) -> float:
     """Estimated seconds of one core for a run with a number of own metrics."""
-    evaluations = cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
-    rate = RATES.get(cfg.engine, DEFAULT_RATE)
     # Features of the training samples, as an own metric may compute them.
-    metric_seconds = METRIC_SECONDS + 2.0 * cfg.n * cfg.m * cfg.columns / DEFAULT_RATE
+    metric_seconds = METRIC_SECONDS + 2.0 * cfg.n * cfg.m * cfg.columns / METRIC_FLOPS
     measuring = metrics * (cfg.epochs + 1) * metric_seconds
-    return flop(cfg, cfg.engine) / rate + RUN_SECONDS + evaluations * EVALUATION_SECONDS + measuring
+    return core_seconds(cfg, cfg.engine) + measuring
 
 
 def seconds_of(points: Points, metrics: int = 0) -> npt.NDArray[np.float64]:
@@ -56,8 +53,8 @@ def cut(
 ) -> npt.NDArray[np.int32]:
     """Shard of each run, about `SHARD_SECONDS` each.
 
-    Runs of equal shapes are together. Of more than `LEAST_SHARDS` shapes those whose runs fill no
-    shard share one, if engine and device are equal.
+    Runs of equal shapes are together. Of more than `SEPARATE_SHAPES` shapes those whose runs fill
+    no shard share one, if engine and device are equal.
 
     Args:
         points: Settings.
@@ -73,14 +70,14 @@ def cut(
     counts = np.bincount(of_run, minlength=len(members))
     most_runs = shapes.mapped(partial(_most_runs, metrics=metrics), ("epochs", "dtype"))
     most = np.array(most_runs.values)[most_runs.codes]
-    shares = np.maximum(totals / target, counts / most)  # of a shard
+    shares = np.maximum((totals + SHAPE_SECONDS) / target, counts / most)  # of a shard
 
     shard = first
     shared = np.full(len(members), -1, np.int32)  # the shard of a shape that has none of its own
     _, kinds = shapes.classes(("engine", "device"))
     filled: dict[int, tuple[int, float]] = {}
     is_small = (counts > 0) & (shares <= SMALL_SHARE)
-    if np.count_nonzero(counts) <= LEAST_SHARDS:
+    if np.count_nonzero(counts) <= SEPARATE_SHAPES:
         is_small[:] = False
     small = np.flatnonzero(is_small)
     for k, kind, share in zip(
