@@ -172,12 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.case:
         sys.stdout.write(json.dumps(CASES[args.case]()) + "\n")
         return 0
-    rows = []
+    before, rows = record.environment(), []
     for case in CASES:
         command = [sys.executable, "-m", __spec__.name, "--case", case]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rounded = {name: float(f"{value:.3g}") for name, value in json.loads(done.stdout).items()}
-        rows.append({"op": OP, "variant": case, "measured": rounded, **record.environment()})
+        rows.append({"op": OP, "variant": case, "measured": rounded, **before})
         print(case, *(f"{name}={value}" for name, value in rounded.items()), flush=True)
     if args.json:
         record.append(args.json, rows)
