@@ -29,6 +29,7 @@ from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.errors import DataError
 
 CHUNK_BYTES = 1 << 24
+CHUNK_LABELS = 1 << 20
 
 
 def sample(cfg: TrainConfig) -> SignalNoiseData:
@@ -191,8 +192,11 @@ def undrawable(configs: Sequence[TrainConfig]) -> list[int]:
     refused, start = [], 0
     for (n, dtype), group in groupby(configs, lambda cfg: (cfg.n, cfg.dtype)):
         alike = list(group)
-        labels = label_runs([cfg.data_key for cfg in alike], "labels", n, dtype)
-        refused += [start + r for r in _refused(alike, labels)]
+        size = max(1, CHUNK_LABELS // n)
+        for first in range(0, len(alike), size):
+            part = alike[first : first + size]
+            labels = label_runs([cfg.data_key for cfg in part], "labels", n, dtype)
+            refused += [start + first + r for r in _refused(part, labels)]
         start += len(alike)
     return refused
 

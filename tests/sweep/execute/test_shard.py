@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mmcl_fast import TrainConfig, train
+from mmcl_fast.data.signal_noise import sampling
 from mmcl_fast.data.signal_noise.sampling import sample, undrawable
 from mmcl_fast.errors import DataError
 from mmcl_fast.sweep import make_plan
@@ -60,7 +61,11 @@ def test_runs_without_two_labels_leave_the_batch_whole(
             assert row["loss"] == train(configs[k]).loss.tolist()
 
 
-def test_undrawable_runs_of_several_sizes() -> None:
+@pytest.mark.parametrize("labels_at_once", [1, 20, 1 << 20])
+def test_undrawable_runs_of_several_sizes(
+    labels_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "CHUNK_LABELS", labels_at_once)
     configs = [
         BASE.replace(n=n, dtype=dtype, seed=seed)
         for n in (2, 6, 2)
