@@ -73,6 +73,8 @@ def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Arr
 
 
 def _taken(column: Column, index: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    if len(column.values) == 1:
+        return pa.repeat(pa.scalar(column.values[0], kind), len(index))
     return pa.array(column.values, kind).take(pa.array(column.codes[index]))
 
 
