@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmcl_fast.config_checks import check_combinations, check_magnitudes
+from mmcl_fast.config_checks import check_combinations, check_magnitudes, magnitudes
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.names import nearest
@@ -133,7 +133,7 @@ class TrainConfig:
         for name in RANGES:
             _check_range(name, getattr(self, name))
         check_combinations(self)
-        check_magnitudes(self, _FLOATS)
+        check_magnitudes(self, MAGNITUDES)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some fields changed, validated again.
@@ -154,6 +154,19 @@ class TrainConfig:
         check_derived(asked, changes)
         changed: dict[str, Any] = {**settings_of(asked, cfg.to_dict() | {"tau": cfg.tau_value})}
         return dataclasses.replace(cfg, **changed)
+
+    @classmethod
+    def of_valid(cls, settings: Mapping[str, Any]) -> TrainConfig:
+        """A config of plain values that are known to be valid together; nothing is checked.
+
+        A sweep checks 10^6 settings column by column.
+
+        Args:
+            settings: A value of every field.
+        """
+        cfg = object.__new__(cls)
+        vars(cfg).update(settings)
+        return cfg
 
     @property
     def snr(self) -> float:
@@ -178,7 +191,7 @@ class TrainConfig:
         for name, value in seeds.items():
             if value is not fields[name]:  # as it is, it was checked
                 plain = type(value) is int and 0 <= value <= MAX_SEED
-                fields[name] = value if plain else _checked(name, value)
+                fields[name] = value if plain else checked_value(name, value)
         return copy
 
     @property
@@ -318,7 +331,8 @@ def _kind(hint: Any) -> _Kind:
 
 
 _KINDS = {name: _kind(hint) for name, hint in get_type_hints(TrainConfig).items()}
-_FLOATS = tuple(name for name, kind in _KINDS.items() if kind.exact is float)
+MAGNITUDES = magnitudes([name for name, kind in _KINDS.items() if kind.exact is float])
+"""Numbers that have to be finite in the dtype of a run."""
 
 
 def plain_value(name: str, value: object) -> str | int | float | None:
@@ -353,9 +367,14 @@ def _check_range(name: str, value: Any) -> None:
         raise ConfigError(f"{name}: expected an integer below 2^63, got {value!r}")
 
 
-def _checked(name: str, value: object) -> object:
+def checked_value(name: str, value: object) -> str | int | float | None:
+    """`plain_value`, checked to be in the setting's range.
+
+    Raises: ConfigError: it is not, or no value of the setting at all.
+    """
     found = plain_value(name, value)
-    _check_range(name, found)
+    if name in RANGES:
+        _check_range(name, found)
     return found
 
 
@@ -382,10 +401,12 @@ INFERRED = MappingProxyType(
 __all__ = [
     "FIELD_NAMES",
     "INFERRED",
+    "MAGNITUDES",
     "PRESETS",
     "RANGES",
     "SEEDS",
     "TrainConfig",
+    "checked_value",
     "plain_value",
     "unknown_setting",
 ]

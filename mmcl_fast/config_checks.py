@@ -1,11 +1,12 @@
-"""Which settings exclude one another, and which overflow; called by `TrainConfig` alone."""
+"""Which settings exclude one another, and which overflow."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.stream_tags import MAX_DIM
@@ -17,6 +18,13 @@ FLOAT_MAX = {
     "float32": float.fromhex("0x1.fffffep+127"),
     "float64": float.fromhex("0x1.fffffffffffffp+1023"),
 }
+
+
+COMBINED = (
+    "n", "d", "d_b", "modality", "augment", "data", "optimizer", "momentum", "batch_size",
+    "negatives_per_sample", "negatives_draw",
+)  # fmt: skip
+"""Settings that `check_combinations` reads."""
 
 
 def check_combinations(cfg: TrainConfig) -> None:
@@ -53,29 +61,79 @@ def check_combinations(cfg: TrainConfig) -> None:
             raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
 
 
-def check_magnitudes(cfg: TrainConfig, names: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Magnitude:
+    """A number that the arithmetic of a run forms of its settings.
+
+    Attributes:
+        text: What it is.
+        name: The setting that an error names.
+        reads: Settings, or properties of a config, that it is computed from.
+        value: The number, as a function of these.
+    """
+
+    text: str
+    name: str
+    reads: tuple[str, ...]
+    value: Callable[..., float]
+
+    def check(self, dtype: str, *given: Any) -> None:
+        """Refuse settings whose number is infinite in the arithmetic of a run.
+
+        Raises: ConfigError: naming the setting, of which `given[0]` is the value.
+        """
+        if not self.value(*given) <= FLOAT_MAX[dtype]:
+            raise ConfigError(
+                f"{self.name}: expected {self.text} to be finite in {dtype}, got {given[0]!r}"
+            )
+
+
+# Not sigma ** 2, which raises OverflowError instead of giving infinity.
+PRODUCTS = (
+    Magnitude(
+        "sigma_xi^2 d", "sigma_xi", ("sigma_xi", "d"), lambda s, d: math.prod((s, s, float(d)))
+    ),
+    Magnitude(
+        "sigma_xi_b^2 d",
+        "sigma_xi_b",
+        ("sigma_xi_b_value", "d_b_value"),
+        lambda s, d: math.prod((s, s, float(d))),
+    ),
+    *(
+        Magnitude(f"{name}^2", name, (name,), lambda x: x * x)
+        for name in ("mu_norm", "mu_b_norm", "nu_norm")
+    ),
+    Magnitude(
+        "1 / (m tau)",
+        "tau",
+        ("tau_value", "m"),
+        lambda tau, m: 1.0 / max(m * tau, 1.0 / sys.float_info.max),
+    ),
+)
+
+
+def magnitudes(floats: Sequence[str]) -> tuple[Magnitude, ...]:
+    """Every number that has to be finite.
+
+    Args:
+        floats: Settings that are floating-point numbers.
+    """
+    return (*(Magnitude(name, name, (name,), _size) for name in floats), *PRODUCTS)
+
+
+def _size(value: float | None) -> float:
+    return 0.0 if value is None else abs(value)
+
+
+def check_magnitudes(cfg: TrainConfig, of_settings: Sequence[Magnitude]) -> None:
     """Refuse settings that overflow the arithmetic before the first step.
 
     Args:
         cfg: All settings.
-        names: Those that are floating-point numbers.
+        of_settings: What has to be finite.
     """
-    largest = FLOAT_MAX[cfg.dtype]
-    products = {
-        name: (abs(value), name) for name in names if (value := getattr(cfg, name)) is not None
-    }
-    for name, d in (("sigma_xi", cfg.d), ("sigma_xi_b", cfg.d_b_value)):
-        sigma = cfg.sigma_xi if name == "sigma_xi" else cfg.sigma_xi_b_value
-        products[f"{name}^2 d"] = (math.prod((sigma, sigma, float(d))), name)
-    for name in ("mu_norm", "mu_b_norm", "nu_norm"):
-        value = getattr(cfg, name)
-        products[f"{name}^2"] = (value * value, name)
-    products["1 / (m tau)"] = (1.0 / max(cfg.m * cfg.tau_value, 1.0 / sys.float_info.max), "tau")
-    for text, (value, name) in products.items():
-        if not value <= largest:
-            raise ConfigError(
-                f"{name}: expected {text} to be finite in {cfg.dtype}, got {getattr(cfg, name)!r}"
-            )
+    for magnitude in of_settings:
+        magnitude.check(cfg.dtype, *(getattr(cfg, name) for name in magnitude.reads))
 
 
-__all__ = ["check_combinations", "check_magnitudes"]
+__all__ = ["Magnitude", "check_combinations", "check_magnitudes", "magnitudes"]

@@ -87,7 +87,7 @@ def query() -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        made = _fabricate(plan, Path(folder))
+        made = fabricate(plan, Path(folder))
         written = time.perf_counter() - started
         times = []
         for _ in range(REPEATS):
@@ -106,7 +106,7 @@ def query() -> dict[str, Any]:
     }
 
 
-def _fabricate(plan: sweep.Plan, folder: Path) -> int:
+def fabricate(plan: sweep.Plan, folder: Path) -> int:
     """A store of made-up numbers: only its size matters here."""
     store, schema = Store(folder), part_schema("float32")
     store.prepare()
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["check", "end_to_end", "main", "measure", "query"]
+__all__ = ["check", "end_to_end", "fabricate", "main", "measure", "query"]
 
 if __name__ == "__main__":
     sys.exit(main())

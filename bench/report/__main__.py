@@ -272,6 +272,24 @@ def sweep_table() -> str:
     )
 
 
+def sweep_scale_table() -> str:
+    """Sweeps at scale, beside an earlier commit."""
+    now = {row["variant"]: row for row in last_run("sweep_scale")}
+    earlier = {row["variant"]: row for row in last_run("sweep_scale_before")}
+    lines = [
+        [case if k == 0 else "", name, f"{earlier[case]['measured'][name]:g}", f"{value:g}"]
+        for case, row in now.items()
+        for k, (name, value) in enumerate(row["measured"].items())
+    ]
+    text = (
+        "Seconds of the processor without imports, as the machine is shared; runs/s of two workers "
+        "that have a core each, by the processor's seconds and without their start."
+    )
+    tables = table(["", "", "before", "now"], lines)
+    sources = [source(next(iter(rows.values()))) for rows in (earlier, now)]
+    return "\n\n".join((wrap(text), tables, f"Before: {sources[0]}", f"Now: {sources[1]}"))
+
+
 def startup_table() -> str:
     """What a user waits for."""
     rows = last_run("startup")
@@ -324,6 +342,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_loss": gpu_loss,
     "gpu_data": gpu_data,
     "sweep": sweep_table,
+    "sweep_scale": sweep_scale_table,
     "data": data_table,
     "startup": startup_table,
     "choices": choices_table,

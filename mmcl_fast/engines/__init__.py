@@ -10,6 +10,7 @@ import torch
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines import gram, native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
+from mmcl_fast.engines.cost import core_seconds as core_seconds
 from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
@@ -90,13 +91,14 @@ def resolve_engine(cfg: TrainConfig) -> str:
         if reason := ENGINES[cfg.engine].why_not(cfg):
             raise EngineRefusedError(f"engine {cfg.engine}: {reason}")
         return cfg.engine
-    reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
-    if cfg.device == "cuda" and reasons["triton"] is None:
+    # Asked in turn: a plan chooses 10^6 engines.
+    if cfg.device == "cuda" and ENGINES["triton"].why_not(cfg) is None:
         return "triton"
-    if native.is_quickest(cfg) and reasons["native"] is None:
+    if native.is_quickest(cfg) and ENGINES["native"].why_not(cfg) is None:
         return "native"
-    candidates = [name for name in ("gram", "primal") if reasons[name] is None]
+    candidates = [name for name in ("gram", "primal") if ENGINES[name].why_not(cfg) is None]
     if not candidates:
+        reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
         refusals = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
         raise EngineRefusedError(f"engine auto: expected one that can train this, got {refusals}")
     return min(candidates, key=lambda name: flop(cfg, name))
@@ -116,6 +118,7 @@ __all__ = [
     "ReferenceEngine",
     "TritonEngine",
     "check_memory",
+    "core_seconds",
     "drawing_device",
     "flop",
     "free_gpu_bytes",

@@ -1,4 +1,4 @@
-"""Predicted cost of a run in each engine: operations, by which `auto` chooses, and memory."""
+"""Predicted cost of a run in each engine: operations, by which `auto` chooses, time, and memory."""
 
 from __future__ import annotations
 
@@ -28,24 +28,100 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     Counted: products of the data with weights (primal) or with each other (gram), products with the
     coefficients, and products of the test data in evaluations. The loss costs all engines the same.
     """
-    n, m, epochs = cfg.n, cfg.m, cfg.epochs
+    at_start, of_epoch = _products(cfg, engine)
+    operations = at_start + cfg.epochs * of_epoch
+    evaluations = _evaluations(cfg)
+    if engine in SPAN_ENGINES:
+        return operations + 2 * cfg.n_test * (cfg.n + 1) * (
+            cfg.columns * (evaluations > 0) + evaluations * cfg.m
+        )
+    return operations + 2 * evaluations * cfg.m * cfg.columns * (cfg.n_test + cfg.n)
+
+
+def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
+    """Operations in products with the data: before the epochs, and of an epoch."""
+    n, m = cfg.n, cfg.m
     modalities = (
         ((cfg.columns, 1.0), (cfg.columns_b, 1.0)) if cfg.is_multi else ((cfg.columns, 2.0),)
     )
-    evaluations = epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
-    view_draws = epochs if cfg.augment == "per_epoch" else 1
-    operations = 0.0
+    view_draws = cfg.epochs if cfg.augment == "per_epoch" else 1
+    at_start = of_epoch = 0.0
     for d, views in modalities:
         if engine in SPAN_ENGINES:
-            operations += 2 * d * (n + m) * (n * (views - 1) * view_draws + n + 1)
-            operations += 2 * epochs * m * (views * n + 1) * (n + 1)
+            at_start += 2 * d * (n + m) * (n * (views - 1) * view_draws + n + 1)
+            of_epoch += 2 * m * (views * n + 1) * (n + 1)
         else:
-            operations += 2 * epochs * m * d * (views + 1) * n
-    if engine in SPAN_ENGINES:
-        return operations + 2 * cfg.n_test * (n + 1) * (
-            cfg.columns * (evaluations > 0) + evaluations * m
-        )
-    return operations + 2 * evaluations * m * cfg.columns * (cfg.n_test + n)
+            of_epoch += 2 * m * d * (views + 1) * n
+    return at_start, of_epoch
+
+
+def _evaluations(cfg: TrainConfig) -> int:
+    return cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+
+
+# Seconds of one core for each amount of `_work`, in its order. Fitted, in logarithms and towards a
+# common guess, to 58, 12, 12 and 7 settings of n = 10 .. 2000, m = 4 .. 4096, d = 100 .. 20000 on a
+# shared core with AVX-512; the times measured are 0.4 to 1.7, 0.9 to 1.1, 0.7 to 1.8 and 0.8 to 1.4
+# times the estimate.
+SECONDS = {
+    "native": (
+        7.6e-5, 1.9e-9, 4.0e-9, 1.6e-11, 1.1e-6, 5.6e-12, 1.0e-9, 3.8e-10, 1.3e-11, 6.7e-5, 3.3e-11,
+        1.0e-11,
+    ),
+    "gram": (
+        1.4e-4, 3.8e-9, 7.7e-9, 1.2e-11, 3.6e-5, 3.2e-11, 2.0e-9, 6.7e-10, 2.4e-11, 1.2e-4, 9.3e-11,
+        1.0e-11,
+    ),
+    "primal": (
+        1.7e-4, 3.5e-9, 6.6e-9, 1.5e-11, 2.2e-5, 1.9e-11, 1.8e-9, 4.2e-10, 1.2e-11, 1.5e-3, 1.3e-11,
+        1.0e-11,
+    ),
+    "reference": (
+        1.1e-4, 1.4e-7, 4.7e-8, 1.5e-11, 5.2e-4, 1.3e-11, 2.2e-9, 5.3e-10, 3.1e-11, 2.4e-3, 4.1e-11,
+        1.0e-11,
+    ),
+}  # fmt: skip
+
+
+def core_seconds(cfg: TrainConfig, engine: str) -> float:
+    """Estimated seconds of one core of a run in a batch: data, epochs, evaluations.
+
+    Of triton, which has no core, those of gram: it orders runs by their work.
+    """
+    rates = SECONDS.get(engine, SECONDS["gram"])
+    return sum(rate * amount for rate, amount in zip(rates, _work(cfg, engine), strict=True))
+
+
+def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
+    """Amounts of work of a run.
+
+    Returns: runs; numbers drawn, of explicit and of reduced data; operations before the epochs;
+        epochs; their operations with the data, activations, scores, operations of the loss;
+        evaluations, their operations, and those of the heads.
+    """
+    n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
+    sides, evaluations = 1 + cfg.is_multi, _evaluations(cfg)
+    is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
+    rows = (1 if cfg.is_multi else 2) * n + m
+    drawn = float(cfg.columns * (rows + cfg.n_test) + cfg.columns_b * rows * cfg.is_multi)
+    at_start, of_epoch = _products(cfg, engine)
+    if in_span and evaluations:
+        at_start += 2.0 * cfg.n_test * (n + 1 + m) * cfg.columns
+    of_test = 2.0 * cfg.n_test * (n + 1 if in_span else cfg.columns) * m
+    return (
+        1.0,
+        0.0 if is_reduced else drawn,
+        drawn if is_reduced else 0.0,
+        at_start,
+        epochs,
+        epochs * of_epoch,
+        epochs * sides * n * m,
+        epochs * sides * n * n,
+        epochs * sides * n * n * m,
+        float(evaluations),
+        evaluations * (of_test + m * (n + cfg.n_test)),
+        float(evaluations) * n * m * min(n, m),
+    )
 
 
 def memory_bytes(cfg: TrainConfig, engine: str) -> int:
@@ -161,4 +237,4 @@ def free_gpu_bytes() -> int:
     return int(torch.cuda.mem_get_info()[0]) + unused
 
 
-__all__ = ["check_memory", "flop", "free_gpu_bytes", "memory_bytes"]
+__all__ = ["check_memory", "core_seconds", "flop", "free_gpu_bytes", "memory_bytes"]

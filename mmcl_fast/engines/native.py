@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
+from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines.protocol import EngineSpec, Measured
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 
@@ -146,12 +146,15 @@ class NativeEngine(TrajectoryEngine):
         vectors = n + 1 + (0 if self._cfg.is_multi else n)
         gram, z = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
         jobs: list[ProductJob] = []
-        for x, order, *out in zip(
-            self._spec.data, self._orders.tolist(), gram.numpy(), z.numpy(), strict=True
+        noise, mu, weights = self._columns(suffix)
+        augmented = self._rows("augmented") if vectors > n + 1 else [None] * runs
+        for r, (order, *out) in enumerate(
+            zip(self._orders.tolist(), gram.numpy(), z.numpy(), strict=True)
         ):
-            columns, weights = _columns(x, order, suffix)
-            views = [] if x.augmented is None else [(_as_rows(x.augmented), order)]
-            jobs.append((out, [*columns, (weights, None)], [*columns, *views], n + 1))
+            columns: list[OrderedRows] = [(noise[r], order), (mu[r], None)]
+            view = augmented[r]
+            views = [] if view is None else [(view, order)]
+            jobs.append((out, [*columns, (weights[r], None)], [*columns, *views], n + 1))
         _native.inner_products(jobs, threads=torch.get_num_threads())
         return gram, z
 
@@ -162,29 +165,29 @@ class NativeEngine(TrajectoryEngine):
             vectors = self._cfg.n_test + 1
             gram, start = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
             jobs: list[ProductJob] = []
-            for x, order, *out in zip(
-                self._spec.data, self._orders.tolist(), gram.numpy(), start.numpy(), strict=True
+            noise, mu, weights = self._columns("")
+            test_noise, nu = self._rows("test_noise"), self._rows("nu")
+            for r, (order, *out) in enumerate(
+                zip(self._orders.tolist(), gram.numpy(), start.numpy(), strict=True)
             ):
-                columns, weights = _columns(x, order, "")
-                test: list[OrderedRows] = [(_as_rows(x.test_noise), None), (_as_rows(x.nu), None)]
-                jobs.append((out, [*columns, (weights, None)], test, 0))
+                columns: list[OrderedRows] = [(noise[r], order), (mu[r], None), (weights[r], None)]
+                jobs.append((out, columns, [(test_noise[r], None), (nu[r], None)], 0))
             _native.inner_products(jobs, threads=torch.get_num_threads())
             self._test = gram, start
         return self._test
 
+    def _columns(self, suffix: str) -> list[list[npt.NDArray[np.float32]]]:
+        """Of each run what spans the weights of a modality (noise patches, mu), and w(0)."""
+        return [self._rows(f"{name}{suffix}") for name in ("noise", "mu", "weights")]
 
-def _columns(
-    x: SignalNoiseData, order: list[int], suffix: str
-) -> tuple[list[OrderedRows], npt.NDArray[np.float32]]:
-    """Vectors that span the weights of a modality (noise patches, mu), and w(0)."""
-    noise, mu, weights = (getattr(x, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
-    return [(_as_rows(noise), order), (_as_rows(mu), None)], _as_rows(weights)
-
-
-def _as_rows(tensor: Tensor) -> npt.NDArray[np.float32]:
-    """A matrix, or a vector as one row."""
-    rows: npt.NDArray[np.float32] = torch.atleast_2d(tensor).contiguous().numpy()
-    return rows
+    def _rows(self, name: str) -> list[npt.NDArray[np.float32]]:
+        """A field of each run: a matrix, or a vector as one row."""
+        rows: list[npt.NDArray[np.float32]] = []
+        for block in self._spec.batch.blocks:
+            # One array of all runs: a view of a tensor costs ten times that of an array.
+            field = getattr(block, name).contiguous().numpy()
+            rows += list(field if field.ndim == 3 else field[:, None])
+        return rows
 
 
 __all__ = ["NativeEngine", "is_quickest", "max_runs", "why_not"]

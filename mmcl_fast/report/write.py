@@ -76,7 +76,7 @@ def write_report(store: str | Path, out: str | Path, *, where: Sequence[str] = (
     plan = read_plan(store)
     table = settings_table(plan)
     table = filtered(table.append_column("row", pa.array(range(len(table)))), where)
-    points = [plan.points[k] for k in table["row"].to_pylist()]
+    points = plan.points.configs(table["row"].to_pylist())
     setting_of = _settings_of(plan, table["row"].to_numpy())
     held = budget(points, int(np.bincount(setting_of[setting_of >= 0]).max()))
     found = gather(store, setting_of, len(points), held.epochs, held.runs)

@@ -78,15 +78,16 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"errors", "losses", "training"},
     "sweep": set(),
     "sweep.plan": {
-        "__init__", "config", "derived", "engines", "environment", "errors", "names", "training",
+        "__init__", "config", "config_checks", "derived", "engines", "environment", "errors",
+        "names", "training",
     },
     "sweep.store": {
         "_native", "config", "content_digest", "derived", "environment", "errors", "files",
         "sweep.plan", "training",
     },
     "sweep.execute": {
-        "__init__", "_native", "config", "data.stream", "engines", "errors", "files", "progress",
-        "sweep.plan", "sweep.store", "training",
+        "__init__", "_native", "config", "data.signal_noise", "data.stream", "engines", "errors",
+        "files", "progress", "sweep.plan", "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {

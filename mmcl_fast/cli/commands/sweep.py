@@ -19,18 +19,18 @@ from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.runner import (
     Start,
     SweepResult,
-    chosen_shards,
     disk_bytes,
     job_bytes,
     run_sweep,
 )
+from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
 from mmcl_fast.sweep.plan.additions import with_additions
 from mmcl_fast.sweep.plan.axes import Value, Values
 from mmcl_fast.sweep.plan.metric_paths import parse_metrics
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
-from mmcl_fast.sweep.plan.shards import run_seconds
+from mmcl_fast.sweep.plan.shards import seconds_of
 from mmcl_fast.sweep.plan.spec_file import Spec
 from mmcl_fast.sweep.store.plan_file import read_plan
 from mmcl_fast.terminal import printable
@@ -117,7 +117,7 @@ def sweep_command(  # noqa: PLR0913 - one argument per group of flags
 
 def _described(plan: Plan) -> str:
     hours = _core_seconds(plan) / 3600
-    engines = ", ".join(sorted({cfg.engine for cfg in plan.points}))
+    engines = ", ".join(sorted(plan.points.values("engine")))
     return (
         f"plan {plan.digest[:12]}: {len(plan)} runs ({len(plan.points)} settings), "
         f"{plan.shards} shards, engine {engines}; about {hours:.2g} core-hours and "
@@ -127,7 +127,7 @@ def _described(plan: Plan) -> str:
 
 def _core_seconds(plan: Plan) -> float:
     counts = np.bincount(plan.point_of)
-    return float(np.dot([run_seconds(cfg, len(plan.metrics)) for cfg in plan.points], counts))
+    return float(np.dot(seconds_of(plan.points, len(plan.metrics)), counts))
 
 
 def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:

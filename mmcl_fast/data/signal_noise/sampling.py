@@ -29,6 +29,7 @@ from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.errors import DataError
 
 CHUNK_BYTES = 1 << 24
+CHUNK_LABELS = 1 << 20
 
 
 def sample(cfg: TrainConfig) -> SignalNoiseData:
@@ -173,12 +174,39 @@ def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
     """Labels of runs of equal sizes, [R, n]; both signs occur in each."""
     cfg = configs[0]
     labels = label_runs([c.data_key for c in configs], "labels", cfg.n, cfg.dtype)
-    for r in (labels == labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
-        check_both_labels(labels[r], f"seed {configs[r].data_key} draws")
-    for r, config in enumerate(configs):
-        if config.negatives_per_sample is not None:
-            check_negatives(config, labels[r], f"seed {config.data_key} draws")
+    for r in _refused(configs, labels)[:1]:
+        subject = f"seed {configs[r].data_key} draws"
+        check_both_labels(labels[r], subject)
+        check_negatives(configs[r], labels[r], subject)
     return labels
+
+
+def undrawable(configs: Sequence[TrainConfig]) -> list[int]:
+    """Which of some runs `sample` refuses for their labels, at the cost of drawing these.
+
+    Args:
+        configs: Settings of each run; consecutive runs of equal n and dtype share a call.
+
+    Returns: Their indices, ascending.
+    """
+    refused, start = [], 0
+    for (n, dtype), group in groupby(configs, lambda cfg: (cfg.n, cfg.dtype)):
+        alike = list(group)
+        size = max(1, CHUNK_LABELS // n)
+        for first in range(0, len(alike), size):
+            part = alike[first : first + size]
+            labels = label_runs([cfg.data_key for cfg in part], "labels", n, dtype)
+            refused += [start + first + r for r in _refused(part, labels)]
+        start += len(alike)
+    return refused
+
+
+def _refused(configs: Sequence[TrainConfig], labels: Tensor) -> list[int]:
+    """Runs in which the rarer label has fewer samples than each sample needs negatives."""
+    positives = (labels > 0).sum(1)
+    rarer = torch.minimum(positives, labels.shape[1] - positives)
+    needed = torch.tensor([cfg.negatives_per_sample or 1 for cfg in configs])
+    return (rarer < needed).nonzero()[:, 0].tolist()
 
 
 def _require_memory(cfg: TrainConfig, runs: int) -> None:
@@ -197,4 +225,4 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
         )
 
 
-__all__ = ["check_drawable", "sample", "sample_many", "sample_with_labels"]
+__all__ = ["check_drawable", "sample", "sample_many", "sample_with_labels", "undrawable"]

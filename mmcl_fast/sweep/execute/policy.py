@@ -22,7 +22,7 @@ class Policy:
         executor: Processes of this machine, or Ray.
         address: Ray cluster to join; default: a new one on this machine.
         workers: Concurrent jobs; default: one per core, or per GPU.
-        part: (i, N): compute only the i-th of N ranges of shards, 1 <= i <= N; for job arrays.
+        part: (i, N): compute only the i-th of N parts of equal work, 1 <= i <= N; for job arrays.
         extend: Accept a plan that adds runs to the stored one.
         any_engine: Resume where the plan's engine or processor is unavailable; rows are marked.
         retry_failed: Recompute shards that have failed rows.

@@ -24,12 +24,14 @@ from mmcl_fast.sweep.execute.drive import drive
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.ray_pool import require_ray
 from mmcl_fast.sweep.execute.reporting_pool import ReportingPool
+from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
+from mmcl_fast.sweep.plan.points import SIZES
 from mmcl_fast.sweep.store.place import PLAN_FILE
 from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
 from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
@@ -127,7 +129,7 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     plan = _adopt(plan, store, policy, parts)
     _check_numerics(plan, policy)
     assigned = chosen_shards(plan, policy.part)
-    present = [part_info(parts[k], plan) for k in assigned if k in parts]
+    present = [part_info(parts[k], plan) for k in sorted(assigned) if k in parts]
     if not policy.any_engine:
         for info in present:
             check_version(info, plan, parts[info.shard].name)
@@ -229,20 +231,18 @@ def _check_numerics(plan: Plan, policy: Policy) -> None:
     """Raise ConfigError where rows of different arithmetic would mix, unless allowed."""
     if policy.any_engine:
         return
-    for cfg, how in zip(plan.points, plan.numerics, strict=True):
+    first, _ = plan.points.classes(SIZES)
+    for cfg in plan.points.take(first):
         resolve_engine(cfg)
+    first, class_of = plan.points.classes(("engine", "device"))
+    made_with = set(zip(class_of.tolist(), plan.numerics, strict=True))
+    for k, how in sorted(made_with):
+        cfg = plan.points[int(first[k])]
         if (here := numerics_of(cfg, measures=bool(plan.metrics))) != how:
             raise ConfigError(
                 f"engine: expected what the plan was made with ({how}), got {here}; rows would "
                 "agree to rounding only: --allow-other-engine accepts it, and marks them"
             )
-
-
-def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
-    """Shards of part (i, N) of a sweep; each shard is in exactly one of the N parts."""
-    index, count = part or (1, 1)
-    first, last = (plan.shards * k // count for k in (index - 1, index))
-    return list(range(first, last))
 
 
 def _workers(plan: Plan, policy: Policy) -> int:
@@ -251,7 +251,7 @@ def _workers(plan: Plan, policy: Policy) -> int:
         return policy.workers or 1  # the memory of a cluster's machines is unknown here
     workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))
     available = available_bytes()
-    largest = max(_batch_bytes(cfg) for cfg in plan.points)
+    largest = max(plan.points.mapped(_batch_bytes, SIZES).values)
     needed = workers * (largest + PROCESS_BYTES)
     if available is not None and needed > available:
         fit = int(available // (largest + PROCESS_BYTES))
@@ -274,7 +274,7 @@ def _batch_bytes(cfg: TrainConfig) -> int:
 
 
 def _gpus(plan: Plan) -> int:
-    return torch.cuda.device_count() if any(c.device == "cuda" for c in plan.points) else 0
+    return torch.cuda.device_count() if "cuda" in plan.points.values("device") else 0
 
 
 def _check_disk(runs: int, plan: Plan, store: Store) -> None:
@@ -296,9 +296,14 @@ def disk_bytes(plan: Plan, runs: int | None = None) -> int:
     chosen = plan.point_of[first:]
     files = len(np.unique(plan.shard_of[first:])) + 1
     of_metrics = 8 * len(plan.metrics)
-    of_epoch = [3.2 * (4 if c.dtype == "float32" else 8) + of_metrics for c in plan.points]
-    each = np.array([(c.epochs + 1) * b + 200 for c, b in zip(plan.points, of_epoch, strict=True)])
-    return int(each[chosen].sum()) + files * FILE_BYTES
+
+    def of_run(cfg: TrainConfig) -> float:
+        of_epoch = 3.2 * (4 if cfg.dtype == "float32" else 8) + of_metrics
+        return (cfg.epochs + 1) * of_epoch + 200
+
+    each = plan.points.mapped(of_run, ("epochs", "dtype"))
+    counts = np.bincount(each.codes[chosen], minlength=len(each.values))
+    return int(np.dot(each.values, counts)) + files * FILE_BYTES
 
 
 def _shown_bytes(count: int) -> str:
@@ -332,7 +337,6 @@ def _counts(infos: Sequence[PartInfo]) -> dict[str, int]:
 __all__ = [
     "Start",
     "SweepResult",
-    "chosen_shards",
     "disk_bytes",
     "job_bytes",
     "run_sweep",

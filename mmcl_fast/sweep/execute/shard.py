@@ -6,18 +6,21 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.sampling import undrawable
 from mmcl_fast.engines import memory_bytes
 from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.sweep.execute.attempt import Attempt
 from mmcl_fast.sweep.plan.metric_paths import import_metrics
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
+from mmcl_fast.sweep.plan.points import SIZES
 from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
 from mmcl_fast.training import train_many
 from mmcl_fast.training.observers import Metric
@@ -56,9 +59,7 @@ def compute(
     if any_engine:
         configs = [_runnable(cfg) for cfg in configs]
     started = time.perf_counter()
-    results: list[_Result | str] = []
-    for chunk in _chunks(configs):
-        results += attempt.results(chunk, len(results), lambda part: _train_all(part, metrics))
+    results = _results(configs, metrics, attempt)
     attempt.end()
     seconds = time.perf_counter() - started
     failed = {int(k): text for k, text in zip(runs, results, strict=True) if isinstance(text, str)}
@@ -83,16 +84,36 @@ def _runnable(cfg: TrainConfig) -> TrainConfig:
         return resolve_settings(cfg.replace(device="auto", engine="auto"))
 
 
+def _results(
+    configs: Sequence[TrainConfig], metrics: Mapping[str, Metric], attempt: Attempt
+) -> list[_Result | str]:
+    """Results of the runs of a shard; of one that raises, the traceback.
+
+    A run whose labels cannot be trained on is trained alone, to get its error: in a batch it would
+    end the others. Positions of the attempt are those in this order of training, which depends on
+    the shard alone.
+    """
+    alone = set(undrawable(configs))
+    together = [k for k in range(len(configs)) if k not in alone]
+    results: dict[int, _Result | str] = {}
+    for places in [*([k] for k in sorted(alone)), *_chunks(configs, together)]:
+        batch = [configs[k] for k in places]
+        found = attempt.results(batch, len(results), lambda part: _train_all(part, metrics))
+        results.update(zip(places, found, strict=True))
+    return [results[k] for k in range(len(configs))]
+
+
 def _train_all(
     configs: Sequence[TrainConfig], metrics: Mapping[str, Metric]
 ) -> list[_Result | str]:
-    """Results of runs. If a batch raises, each run is trained alone; one that raises gives text."""
+    """Results of runs. A batch that raises is halved until the run that raises is alone."""
     try:
         return [_result(run) for run in train_many(configs, metrics=metrics)]
     except Exception:  # noqa: BLE001 - any error of a run becomes its row
         if len(configs) == 1:
             return [traceback.format_exc()]
-        return [result for cfg in configs for result in _train_all([cfg], metrics)]
+        half = len(configs) // 2
+        return [*_train_all(configs[:half], metrics), *_train_all(configs[half:], metrics)]
 
 
 def _result(run: Run) -> _Result:
@@ -100,11 +121,17 @@ def _result(run: Run) -> _Result:
     return _Result(run.status, run.diverged_at, curves)
 
 
-def _chunks(configs: Sequence[TrainConfig]) -> Iterator[Sequence[TrainConfig]]:
-    cost = max(memory_bytes(cfg, cfg.engine) for cfg in dict.fromkeys(configs))
-    width = max(1, min(CHUNK_RUNS, CHUNK_BYTES // cost))
-    for first in range(0, len(configs), width):
-        yield configs[first : first + width]
+def _chunks(configs: Sequence[TrainConfig], places: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Places of runs that are trained and held together, those of one shape after another."""
+    sizes = attrgetter(*SIZES)
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for k in places:
+        kinds.setdefault(sizes(configs[k]), []).append(k)
+    costs = [memory_bytes(configs[k[0]], configs[k[0]].engine) for k in kinds.values()]
+    width = max(1, min(CHUNK_RUNS, CHUNK_BYTES // max(costs, default=1)))
+    ordered = [k for kind in kinds.values() for k in kind]
+    for first in range(0, len(ordered), width):
+        yield ordered[first : first + width]
 
 
 def _result_columns(

@@ -1,4 +1,4 @@
-"""A Slurm script for a sweep: a job array whose jobs each compute a range of shards."""
+"""A Slurm script for a sweep: a job array whose jobs each compute some of the shards."""
 
 from __future__ import annotations
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import html
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from operator import attrgetter
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,8 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
 from mmcl_fast.sweep.plan.numerics import numerics_of
-from mmcl_fast.sweep.plan.points import expand, resolve_point
+from mmcl_fast.sweep.plan.point_table import Points
+from mmcl_fast.sweep.plan.points import axis_codes, resolve_points
 from mmcl_fast.sweep.plan.shards import cut
 
 SCHEMA = 1
@@ -73,7 +72,7 @@ class Plan:
         recipe: What it was made from; None in a plan file of version 0.1.0.
     """
 
-    points: tuple[TrainConfig, ...]
+    points: Points
     point_of: npt.NDArray[np.int32]
     seeds: npt.NDArray[np.uint64]
     shard_of: npt.NDArray[np.int32]
@@ -98,7 +97,7 @@ class Plan:
     def described(self) -> str:
         """Runs, axes, shards and engines in a line."""
         axes = " x ".join(f"{'+'.join(axis.names)} {len(axis.rows)}" for axis in self.axes)
-        engines = ", ".join(sorted({cfg.engine for cfg in self.points}))
+        engines = ", ".join(sorted(self.points.values("engine")))
         seeds = len(np.unique(self.seeds[:, 0]))
         return (
             f"{len(self)} runs: {axes or 'one setting'} x {seeds} seeds; {self.shards} shards, "
@@ -111,12 +110,13 @@ class Plan:
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return int(self.shard_of.max()) + 1
+        return len(self._shard_sizes)
 
     @cached_property
     def digest(self) -> str:
         """Hash of everything the results depend on: equal digests, equal rows."""
-        return _digest(self._texts, self.metrics, self.point_of, self.seeds, self.shard_of)
+        texts = self.points.texts(self.numerics)
+        return _digest(texts, self.metrics, self.point_of, self.seeds, self.shard_of)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -126,27 +126,29 @@ class Plan:
     @property
     def dtype(self) -> str:
         """Floating-point type of the store's curves: float64 if any run has it."""
-        return "float64" if any(cfg.dtype == "float64" for cfg in self.points) else "float32"
+        return "float64" if "float64" in self.points.values("dtype") else "float32"
 
     @cached_property
     def most_epochs(self) -> int:
         """Largest number of epochs of a run."""
-        return max(cfg.epochs for cfg in self.points)
+        return max(self.points.values("epochs"))
 
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
         """Ids of a shard's runs, in order."""
-        first, last = np.searchsorted(self._sorted_shards, [shard, shard + 1])
+        # Keys of another type would convert the whole array, in every call.
+        keys = np.array([shard, shard + 1], self._sorted_shards.dtype)
+        first, last = np.searchsorted(self._sorted_shards, keys)
         return np.sort(self._by_shard[first:last])
 
     def shard_size(self, shard: int) -> int:
         """Number of a shard's runs."""
-        return len(self.runs_of(shard))
+        return int(self._shard_sizes[shard])
 
     def shard_digest(self, shard: int) -> str:
         """Hash of a shard's runs, equal in every plan that contains the shard."""
         runs = self.runs_of(shard)
         used, index = np.unique(self.point_of[runs], return_inverse=True)
-        texts = [self._texts[k] for k in used]
+        texts = self.points.texts(self.numerics, used)
         return _digest(texts, self.metrics, index.astype(np.int32), self.seeds[runs], runs)
 
     def config(self, run: int) -> TrainConfig:
@@ -155,21 +157,17 @@ class Plan:
 
     def configs(self, runs: Sequence[int] | npt.NDArray[np.int64]) -> list[TrainConfig]:
         """Settings of some runs."""
+        index = np.asarray(runs, np.int64)
+        used, place = np.unique(self.point_of[index], return_inverse=True)
+        points = self.points.configs(used)
         return [
-            self.points[self.point_of[k]].replace(
-                **dict(zip(SEED_FIELDS, map(int, self.seeds[k]), strict=True))
-            )
-            for k in runs
+            points[k].replace(**dict(zip(SEED_FIELDS, seeds, strict=True)))
+            for k, seeds in zip(place.tolist(), self.seeds[index].tolist(), strict=True)
         ]
 
     @cached_property
-    def _texts(self) -> list[str]:
-        """Settings and arithmetic of each point as text."""
-        encode = json.JSONEncoder().encode  # json.dumps would parse its arguments per call
-        return [
-            encode([*_settings(cfg), how])
-            for cfg, how in zip(self.points, self.numerics, strict=True)
-        ]
+    def _shard_sizes(self) -> npt.NDArray[np.int64]:
+        return np.bincount(self.shard_of)
 
     @cached_property
     def _by_shard(self) -> npt.NDArray[np.int64]:
@@ -229,23 +227,32 @@ def make_plan(
         raise ConfigError(
             f"grid: expected at most {MAX_RUNS} runs, got {count} combinations x {seeds} seeds"
         )
-    points: dict[TrainConfig, int] = {}
-    point_of = np.empty((count, seeds), np.int32)
     table = np.empty((count, seeds, 3), np.uint64)
     table[:, :, 0] = chosen
-    default_seeds = {name: getattr(base, name) for name in SEED_FIELDS[1:]}
+    by_name = [_seeds_of(name, getattr(base, name), axes, chosen) for name in SEED_FIELDS[1:]]
+    for column, given in enumerate(by_name, start=1):
+        table[:, :, column] = given
     bare = base.replace(**dict.fromkeys(SEED_FIELDS, 0))
-    for k, combination in enumerate(expand(axes)):
-        for column, (name, default) in enumerate(default_seeds.items(), start=1):
-            value = combination.pop(name, default)
-            table[k, :, column] = chosen if value is None else value
-        point_of[k] = points.setdefault(resolve_point(bare, combination), len(points))
+    points, point_of_combination = resolve_points(bare, axes)
+    point_of = np.repeat(point_of_combination, seeds)
     combination_of = np.repeat(np.arange(count), seeds)
-    _check_different(point_of.reshape(-1), table.reshape(-1, 3))
-    plan = assemble(
-        tuple(points), point_of.reshape(-1), table.reshape(-1, 3), axes, combination_of, paths
-    )
+    follows_seed = any(np.array_equal(given, chosen[None]) for given in by_name)
+    if len(points) < count or not follows_seed:  # otherwise all differ; a sort of 10^7 takes long
+        _check_different(point_of, table.reshape(-1, 3))
+    plan = assemble(points, point_of, table.reshape(-1, 3), axes, combination_of, paths)
     return replace(plan, recipe=Recipe(base, int(seeds), int(chosen[0])))
+
+
+def _seeds_of(
+    name: str, default: int | None, axes: Sequence[Axis], chosen: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """Seeds `name` of each combination and seed, [combinations or 1, seeds]."""
+    for axis, codes in zip(axes, axis_codes(axes), strict=True):
+        if name in axis.names:
+            values = [row[axis.names.index(name)] for row in axis.rows]
+            rows = [chosen if v is None else np.full_like(chosen, v) for v in values]
+            return np.stack(rows)[codes]
+    return chosen[None] if default is None else np.full_like(chosen, default)[None]
 
 
 def _chosen(seeds: int, first: int) -> npt.NDArray[np.uint64]:
@@ -273,7 +280,7 @@ def _check_different(point_of: npt.NDArray[np.int32], seeds: npt.NDArray[np.uint
 
 
 def assemble(
-    points: tuple[TrainConfig, ...],
+    points: Points,
     point_of: npt.NDArray[np.int32],
     seeds: npt.NDArray[np.uint64],
     axes: tuple[Axis, ...],
@@ -281,19 +288,21 @@ def assemble(
     metrics: Paths = (),
 ) -> Plan:
     """A plan of different runs, partitioned into shards."""
-    numerics = tuple(numerics_of(cfg, measures=bool(metrics)) for cfg in points)
+    measured = points.mapped(partial(numerics_of, measures=bool(metrics)), ("engine", "device"))
+    numerics = tuple(map(measured.values.__getitem__, measured.codes.tolist()))
     shard_of = cut(points, point_of, metrics=len(metrics))
     return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of, metrics)
 
 
-_settings = attrgetter(*FIELD_NAMES)
-
-
-def _digest(texts: Sequence[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
-    named = [f"metric {name} {path}" for name, path in metrics]
-    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts, *named]).encode())
+def _digest(texts: Iterable[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
+    """Hash of lines (the format, the fields, each point, each metric), then of the arrays."""
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, ""]).encode())
+    for piece in texts:
+        digest.update(piece.encode())
+    for name, path in metrics:
+        digest.update(f"\nmetric {name} {path}".encode())
     for array in arrays:
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 
 

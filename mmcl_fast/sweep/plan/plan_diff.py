@@ -9,6 +9,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Value
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.point_table import numbered, stacked_points
 from mmcl_fast.sweep.plan.shards import cut
 
 SHOWN = 6
@@ -53,31 +54,28 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
             f"extend: expected a plan with every run of the store, got one without some of them "
             f"({difference(stored, asked)})"
         )
-    points = list(stored.points)
-    index = {cfg: k for k, cfg in enumerate(points)}
-    numerics = list(stored.numerics)
-    renumbered = np.empty(len(asked.points), np.int32)
-    for k, (cfg, how) in enumerate(zip(asked.points, asked.numerics, strict=True)):
-        if cfg not in index:
-            index[cfg] = len(points)
-            points.append(cfg)
-            numerics.append(how)
-        renumbered[k] = index[cfg]
-    point_of = renumbered[asked.point_of[new]]
+    _, want_points = numbered(stored.points, asked.points)
+    # Numbers of the store's points are their places, as they differ.
+    added, first = np.unique(want_points, return_index=True)
+    is_new = added >= len(stored.points)
+    new_points = asked.points.take(first[is_new])
+    points = stacked_points(stored.points, new_points) if len(new_points) else stored.points
+    numerics = (*stored.numerics, *(asked.numerics[k] for k in first[is_new].tolist()))
+    point_of = want_points[asked.point_of[new]]
     combination_of = asked.combination_of
     if combination_of is not None:
         order = np.argsort(want)
         stored_in_asked = order[np.searchsorted(want, have, sorter=order)]
         combination_of = np.concatenate([combination_of[stored_in_asked], combination_of[new]])
     return Plan(
-        tuple(points),
+        points,
         np.concatenate([stored.point_of, point_of]),
         np.concatenate([stored.seeds, asked.seeds[new]]),
         np.concatenate(
             [stored.shard_of, cut(points, point_of, stored.shards, metrics=len(stored.metrics))]
         ),
         asked.axes,  # every stored run is one of `asked`, so it lies on these axes
-        tuple(numerics),
+        numerics,
         combination_of,
         stored.metrics,
         asked.recipe,
@@ -90,8 +88,7 @@ def difference(stored: Plan, asked: Plan) -> str:
     for name in TrainConfig.__dataclass_fields__:
         if name in SEED_FIELDS:
             continue
-        have = {getattr(cfg, name) for cfg in stored.points}
-        want = {getattr(cfg, name) for cfg in asked.points}
+        have, want = (set(plan.points.values(name)) for plan in (stored, asked))
         if have != want:
             differences.append(
                 f"{name}: {_shown(have - want)} only in the store, {_shown(want - have)} only "
@@ -118,22 +115,17 @@ def _numbered(
     stored: Plan, asked: Plan, *, anywhere: bool = False
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """A number for each run of both plans; equal runs (settings, data and init seed) share one."""
-    index: dict[TrainConfig, int] = {}
-    keys = []
-    for plan in (stored, asked):
-        points = map(_without_device, plan.points) if anywhere else plan.points
-        number = np.array([index.setdefault(cfg, len(index)) for cfg in points], np.uint64)
-        keys.append(np.column_stack([number[plan.point_of], plan.seeds[:, 1:]]))
+    numbers = numbered(stored.points, asked.points, ("device", "engine") if anywhere else ())
+    keys = [
+        np.column_stack([number.astype(np.uint64)[plan.point_of], plan.seeds[:, 1:]])
+        for plan, number in zip((stored, asked), numbers, strict=True)
+    ]
     both = np.concatenate(keys)
     order = np.lexsort(both.T)
     changes = (both[order[1:]] != both[order[:-1]]).any(axis=1)
     run_numbers = np.empty(len(both), np.int64)
     run_numbers[order] = np.concatenate([[0], np.cumsum(changes)])
     return run_numbers[: len(stored)], run_numbers[len(stored) :]
-
-
-def _without_device(cfg: TrainConfig) -> TrainConfig:
-    return cfg.replace(device="auto", engine="auto")
 
 
 def _shown(values: set[Value]) -> str:

@@ -5,50 +5,56 @@ The partition depends on the settings alone, so every machine derives the same o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines import flop
+from mmcl_fast.engines import core_seconds
+from mmcl_fast.sweep.plan.point_table import Points
+from mmcl_fast.sweep.plan.points import SIZES
 
 SHARD_SECONDS = 8.0
 """Work of a shard: much longer than its overhead, short enough to lose to a dead worker."""
 SHARD_RUNS = 1024
 SHARD_BYTES = 1 << 28  # curves, held in memory until the shard is written
-LEAST_SHARDS = 16  # a short sweep has smaller shards, to occupy several workers
+LEAST_SHARDS = 256  # a short sweep has smaller shards, to occupy 32 workers to the end
+SEPARATE_SHAPES = 16  # so many have shards of their own, to occupy several workers
 LEAST_SECONDS = 0.25
-# Rough rates of one core, flop/s, only to balance shards.
-RATES = {"native": 1.5e11, "gram": 4e10, "primal": 1e11, "reference": 1e10}
-DEFAULT_RATE = 4e10
-RUN_SECONDS, EVALUATION_SECONDS = 1e-3, 1e-4  # overhead of a run, and of an evaluation
+SMALL_SHARE = 0.5  # of a shard; a shape of less shares one
+SHAPE_SECONDS = 2e-3  # overhead of a batch
+METRIC_FLOPS = 4e10  # rate of one core
 METRIC_SECONDS = 2e-4  # overhead of an own metric at an epoch
-SAMPLE_SETTINGS = frozenset(
-    {"seed", "data_seed", "init_seed", "d", "d_b", "mu_norm", "mu_b_norm", "nu_norm", "sigma_xi",
-     "sigma_xi_b", "sigma_eps", "sigma_0", "tau", "eta"}
-)  # fmt: skip
-"""Settings that no array shape depends on in coefficient space."""
+SHAPE = tuple(name for name in SIZES if name not in ("d", "d_b"))
+"""Settings on which array shapes depend in coefficient space."""
 
 
 def run_seconds(cfg: TrainConfig, metrics: int = 0) -> float:
     """Estimated seconds of one core for a run with a number of own metrics."""
-    evaluations = cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
-    rate = RATES.get(cfg.engine, DEFAULT_RATE)
     # Features of the training samples, as an own metric may compute them.
-    metric_seconds = METRIC_SECONDS + 2.0 * cfg.n * cfg.m * cfg.columns / DEFAULT_RATE
+    metric_seconds = METRIC_SECONDS + 2.0 * cfg.n * cfg.m * cfg.columns / METRIC_FLOPS
     measuring = metrics * (cfg.epochs + 1) * metric_seconds
-    return flop(cfg, cfg.engine) / rate + RUN_SECONDS + evaluations * EVALUATION_SECONDS + measuring
+    return core_seconds(cfg, cfg.engine) + measuring
+
+
+def seconds_of(points: Points, metrics: int = 0) -> npt.NDArray[np.float64]:
+    """`run_seconds` of each point, [points]."""
+    column = points.mapped(partial(run_seconds, metrics=metrics), SIZES)
+    return np.array(column.values)[column.codes]
 
 
 def cut(
-    points: Sequence[TrainConfig],
+    points: Points,
     point_of: npt.NDArray[np.int32],
     first: int = 0,
     *,
     metrics: int = 0,
 ) -> npt.NDArray[np.int32]:
-    """Shard of each run: runs of equal shapes together, about `SHARD_SECONDS` each.
+    """Shard of each run, about `SHARD_SECONDS` each.
+
+    Runs of equal shapes are together. Of more than `SEPARATE_SHAPES` shapes those whose runs fill
+    no shard share one, if engine and device are equal.
 
     Args:
         points: Settings.
@@ -56,28 +62,51 @@ def cut(
         first: Number of the first shard.
         metrics: Number of own metrics.
     """
-    classes: dict[tuple[object, ...], int] = {}
-    class_of = np.array([classes.setdefault(_shape(cfg), len(classes)) for cfg in points])
-    seconds = np.array([run_seconds(cfg, metrics) for cfg in points])
-    order = np.argsort(class_of[point_of], kind="stable")
-    total_seconds = float(seconds[point_of].sum())
-    target = min(SHARD_SECONDS, max(LEAST_SECONDS, total_seconds / LEAST_SHARDS))
-    shard_of = np.empty(len(point_of), np.int32)
-    shard, start = first, 0
-    sorted_classes = class_of[point_of][order]
-    for stop in [*np.flatnonzero(np.diff(sorted_classes)) + 1, len(order)]:
-        members = order[start:stop]
-        cost = seconds[point_of[members]]
-        # A run goes where its midpoint lies, so shards of a class differ by one run at most.
-        midpoint = np.cumsum(cost) - cost / 2
-        most = _most_runs(points[point_of[members[0]]], metrics)
-        pieces = max(1, round(float(cost.sum()) / target), -(-len(members) // most))
+    members, class_of = points.classes(SHAPE)
+    shapes, of_run = points.take(members), class_of[point_of]
+    seconds = seconds_of(points, metrics)[point_of]
+    target = min(SHARD_SECONDS, max(LEAST_SECONDS, float(seconds.sum()) / LEAST_SHARDS))
+    totals = np.bincount(of_run, seconds, len(members))
+    counts = np.bincount(of_run, minlength=len(members))
+    most_runs = shapes.mapped(partial(_most_runs, metrics=metrics), ("epochs", "dtype"))
+    most = np.array(most_runs.values)[most_runs.codes]
+    shares = np.maximum((totals + SHAPE_SECONDS) / target, counts / most)  # of a shard
+
+    shard = first
+    shared = np.full(len(members), -1, np.int32)  # the shard of a shape that has none of its own
+    _, kinds = shapes.classes(("engine", "device"))
+    filled: dict[int, tuple[int, float]] = {}
+    is_small = (counts > 0) & (shares <= SMALL_SHARE)
+    if np.count_nonzero(counts) <= SEPARATE_SHAPES:
+        is_small[:] = False
+    small = np.flatnonzero(is_small)
+    for k, kind, share in zip(
+        small.tolist(), kinds[small].tolist(), shares[small].tolist(), strict=True
+    ):
+        number, before = filled.get(kind, (-1, 1.0))
+        if before + share > 1:
+            number, before, shard = shard, 0.0, shard + 1
+        filled[kind] = number, before + share
+        shared[k] = number
+    shard_of = shared[of_run]
+
+    order = np.argsort(of_run, kind="stable")
+    ends = np.cumsum(counts)
+    for k in np.flatnonzero((counts > 0) & ~is_small).tolist():
+        runs = order[ends[k] - counts[k] : ends[k]]
+        pieces = max(round(float(totals[k]) / target), -(-len(runs) // int(most[k])), 1)
         pieces = min(pieces, np.iinfo(np.int32).max)  # a run for which no time would be enough
-        index = np.minimum((midpoint / cost.sum() * pieces).astype(np.int32), pieces - 1)
-        used, index = np.unique(index, return_inverse=True)
-        shard_of[members] = shard + index.astype(np.int32)
-        shard, start = shard + len(used), stop
+        used, index = np.unique(_pieces(seconds[runs], pieces), return_inverse=True)
+        shard_of[runs] = shard + index.astype(np.int32)
+        shard += len(used)
     return shard_of
+
+
+def _pieces(cost: npt.NDArray[np.float64], pieces: int) -> npt.NDArray[np.int32]:
+    """Piece of each run of a shape; a run goes where its midpoint lies."""
+    midpoint = np.cumsum(cost) - cost / 2
+    index: npt.NDArray[np.int32] = (midpoint / cost.sum() * pieces).astype(np.int32)
+    return np.minimum(index, pieces - 1)
 
 
 def _most_runs(cfg: TrainConfig, metrics: int) -> int:
@@ -86,8 +115,4 @@ def _most_runs(cfg: TrainConfig, metrics: int) -> int:
     return min(SHARD_RUNS, max(1, SHARD_BYTES // curves))
 
 
-def _shape(cfg: TrainConfig) -> tuple[object, ...]:
-    return tuple(value for name, value in cfg.to_dict().items() if name not in SAMPLE_SETTINGS)
-
-
-__all__ = ["cut", "run_seconds"]
+__all__ = ["SHAPE", "cut", "run_seconds", "seconds_of"]

@@ -12,6 +12,8 @@ from mmcl_fast.derived import DERIVED, derived
 from mmcl_fast.errors import DataError
 from mmcl_fast.sweep.plan.axes import Axis, Value
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
+from mmcl_fast.sweep.plan.point_table import Points
+from mmcl_fast.sweep.store.schema import DERIVED_READS
 
 TOLERANCE = 1e-9  # relative, of derived values recomputed from settings
 RESOLVED = (None, "auto")  # values that a plan resolves at each point
@@ -61,14 +63,19 @@ def position(axis: Axis, plan: Plan) -> npt.NDArray[np.int64]:
 def _value_codes(name: str, distinct: list[Value], plan: Plan) -> npt.NDArray[np.int64]:
     """Index among the distinct values of each point; of a seed, of each run."""
     if name in DERIVED:
-        return _nearest(
-            np.array([derived(cfg)[name] for cfg in plan.points]), np.array(distinct, float)
-        )
+        return _nearest(_derived(name, plan.points), np.array(distinct, float))
     known = {value: k for k, value in enumerate(distinct)}
     if name in SEED_FIELDS:
         seeds, index = np.unique(plan.seeds[:, SEED_FIELDS.index(name)], return_inverse=True)
         return np.array([known.get(int(seed), NOT_ON_AXIS) for seed in seeds], np.int64)[index]
-    return np.array([known.get(getattr(cfg, name), NOT_ON_AXIS) for cfg in plan.points], np.int64)
+    column = plan.points.column(name)
+    places = np.array([known.get(value, NOT_ON_AXIS) for value in column.values], np.int64)
+    return places[column.codes]
+
+
+def _derived(name: str, points: Points) -> npt.NDArray[np.float64]:
+    column = points.mapped(lambda cfg: derived(cfg)[name], DERIVED_READS[name])
+    return np.array(column.values)[column.codes]
 
 
 def _nearest(

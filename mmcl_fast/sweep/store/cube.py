@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mmcl_fast.config import FIELD_NAMES
 from mmcl_fast.errors import BackendUnavailableError, DataError
 from mmcl_fast.sweep.plan.axes import Value
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
@@ -67,7 +68,7 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
         for k, name in enumerate(axis.names):
             coords[name] = (axis.names[0], _labels([row[k] for row in axis.rows]))
     if curves:
-        lengths = {cfg.epochs for cfg in plan.points}
+        lengths = set(plan.points.values("epochs"))
         if len(lengths) > 1:
             raise DataError(
                 f"epochs: expected one number of epochs for curves, got {sorted(lengths)}; take "
@@ -84,11 +85,10 @@ def to_xarray(store: str | Path, *, curves: bool = True) -> xr.Dataset:
 
 def _attributes(store: Store, plan: Plan) -> dict[str, Any]:
     """What is the same for all runs, and what computed them."""
-    settings = [cfg.to_dict() for cfg in plan.points]
     fixed = {
-        name: value
-        for name, value in settings[0].items()
-        if name not in SEED_FIELDS and all(other[name] == value for other in settings)
+        name: plan.points.values(name)[0]
+        for name in FIELD_NAMES
+        if name not in SEED_FIELDS and len(plan.points.values(name)) == 1
     }
     made = [part_info(path, plan, whole=False).provenance for path in store.present().values()]
     versions = {str(x.get("environment", {}).get("mmcl_fast", "")) for x in made}

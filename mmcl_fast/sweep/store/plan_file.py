@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.content_digest import damaged
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import write_atomically
-from mmcl_fast.sweep.plan.axes import Axis
-from mmcl_fast.sweep.plan.plan import MAX_RUNS, SCHEMA, SEED_FIELDS, Plan, Recipe
-from mmcl_fast.sweep.store.parquet_file import OpenParquet, open_parquet, write_parquet
+from mmcl_fast.sweep.plan.plan import MAX_RUNS, SCHEMA, Plan
+from mmcl_fast.sweep.store.parquet_file import OpenParquet, open_parquet
 from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
 from mmcl_fast.sweep.store.plan_lock import plan_lock
-from mmcl_fast.sweep.store.schema import setting_columns
+from mmcl_fast.sweep.store.plan_rows import read_rows, write_rows
 
 REMEDY = "take a copy, or the one that the same command writes to another --out"
 
@@ -92,13 +89,6 @@ def write_plan(plan: Plan, store: Path, *, instead_of: str | None = None) -> boo
     Returns: False if the store has another plan meanwhile, which stays.
     Raises: OutputError: the plan cannot be written, or the present one cannot be read.
     """
-    columns = setting_columns(plan, np.arange(len(plan), dtype=np.int64))
-    columns["shard"] = pa.array(plan.shard_of, pa.int32())
-    columns["point"] = pa.array(plan.point_of, pa.int32())
-    point_of = columns["point"]
-    if plan.combination_of is not None:
-        columns["combination"] = pa.array(plan.combination_of, pa.int64())
-    columns["numerics"] = pa.array(plan.numerics).dictionary_encode().take(point_of)
     metadata = {
         "schema": SCHEMA,
         "digest": plan.digest,
@@ -121,8 +111,7 @@ def write_plan(plan: Plan, store: Path, *, instead_of: str | None = None) -> boo
                 temporary.replace(final)
                 placed = True
 
-    table = pa.table(columns)
-    write_atomically(store / PLAN_FILE, lambda path: write_parquet(table, path, metadata), put=put)
+    write_atomically(store / PLAN_FILE, lambda path: write_rows(plan, path, metadata), put=put)
     return placed
 
 
@@ -135,8 +124,8 @@ def read_plan(store: Path) -> Plan:
     path = require_plan(store)
     with open_parquet(path, REMEDY, whole=True) as file:
         metadata = _metadata(file)
-        table = file.read()
-        plan = _plan(table, metadata)
+        with file.rows() as rows:
+            plan = read_rows(rows, metadata)
         if plan.digest != metadata["digest"]:
             raise damaged(path, "other runs than its hash says", REMEDY)
     return plan
@@ -214,31 +203,6 @@ def _check_schema(schema: object) -> None:
             f"{PLAN_FILE}: expected a store of format {SCHEMA}, got {schema}; use another --out, "
             "or the version of mmcl-fast that wrote it"
         )
-
-
-def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
-    point_of = table["point"].to_numpy()
-    used, first = np.unique(point_of, return_index=True)
-    if not np.array_equal(used, np.arange(len(used))):
-        raise ValueError("points that no run has")
-    rows = table.select([*FIELD_NAMES, "numerics"]).take(pa.array(first)).to_pydict()
-    numerics = rows.pop("numerics")
-    rows |= dict.fromkeys(SEED_FIELDS, [0] * len(first))
-    points = tuple(
-        TrainConfig(**dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)
-    )
-    axes = tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in metadata["axes"])
-    return Plan(
-        points,
-        point_of,
-        np.column_stack([table[name].to_numpy() for name in SEED_FIELDS]),
-        table["shard"].to_numpy(),
-        axes,
-        tuple(numerics),
-        table["combination"].to_numpy() if "combination" in table.column_names else None,
-        tuple((str(name), str(path)) for name, path in metadata.get("metrics", [])),
-        Recipe.of(metadata.get("recipe")),
-    )
 
 
 __all__ = ["PLAN_FILE", "Outline", "read_outline", "read_plan", "write_plan"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.derived import derived
+from mmcl_fast.sweep.plan.columns import Column
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
@@ -44,24 +45,37 @@ def _setting_type(name: str) -> pa.DataType:
 
 
 SETTING_TYPES = {name: _setting_type(name) for name in FIELD_NAMES}
-DERIVED_NAMES = tuple(derived(TrainConfig()))
+DERIVED_READS: Mapping[str, tuple[str, ...]] = {
+    "snr": ("mu_norm", "sigma_xi", "d"),
+    "n_snr2": ("n", "mu_norm", "sigma_xi", "d"),
+    "c_mu": ("mu_b_norm", "mu_norm"),
+    "noise_rate": ("eta", "sigma_xi", "d", "n", "m", "tau"),
+    "noise_start": ("sigma_0", "sigma_xi", "d"),
+}
+"""Settings that each derived quantity is a function of."""
+DERIVED_NAMES = tuple(DERIVED_READS)
 
 
 def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
     """Columns run_id, settings and derived quantities of the given runs."""
     used, index = np.unique(plan.point_of[runs], return_inverse=True)
-    points = [plan.points[k] for k in used]
-    take = pa.array(index, pa.int64())
+    points = plan.points.take(used)
     columns: dict[str, pa.Array] = {"run_id": pa.array(runs, pa.int64())}
     for name, kind in SETTING_TYPES.items():
         if name in SEED_FIELDS:
             columns[name] = pa.array(plan.seeds[runs, SEED_FIELDS.index(name)], kind)
         else:
-            columns[name] = pa.array([getattr(cfg, name) for cfg in points], kind).take(take)
-    values = [derived(cfg) for cfg in points]
-    for name in DERIVED_NAMES:
-        columns[name] = pa.array([v[name] for v in values], pa.float64()).take(take)
+            columns[name] = _taken(points.column(name), index, kind)
+    for name, reads in DERIVED_READS.items():
+        quantity = points.mapped(lambda cfg, name=name: derived(cfg)[name], reads)
+        columns[name] = _taken(quantity, index, pa.float64())
     return columns
+
+
+def _taken(column: Column, index: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    if len(column.values) == 1:
+        return pa.repeat(pa.scalar(column.values[0], kind), len(index))
+    return pa.array(column.values, kind).take(pa.array(column.codes[index]))
 
 
 def part_schema(dtype: str, metrics: Sequence[str] = ()) -> pa.Schema:
@@ -93,6 +107,7 @@ def list_column(rows: Sequence[npt.NDArray[np.floating] | None], kind: pa.ListTy
 __all__ = [
     "CURVES",
     "DERIVED_NAMES",
+    "DERIVED_READS",
     "SETTING_TYPES",
     "STATUSES",
     "Rows",

@@ -9,6 +9,7 @@ from mmcl_fast import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep import make_plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
+from mmcl_fast.sweep.plan.point_table import Points
 from mmcl_fast.sweep.store.axis_positions import reconstruct_combinations
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=6, n_test=10, data="reduced")
@@ -46,7 +47,7 @@ def test_other_combinations_of_the_same_values() -> None:
 
 def test_the_same_runs_on_another_device() -> None:
     elsewhere = replace(
-        STORED, points=tuple(c.replace(device="cuda", engine="gram") for c in STORED.points)
+        STORED, points=Points.of([c.replace(device="cuda", engine="gram") for c in STORED.points])
     )
     assert not same_runs(elsewhere, STORED)
     assert same_runs(elsewhere, STORED, anywhere=True)

@@ -15,6 +15,7 @@ from mmcl_fast.derived import derived
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep import Plan, Policy, load, make_plan, run_sweep
 from mmcl_fast.sweep.execute import shard
+from mmcl_fast.sweep.plan.point_table import Points
 from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.store import Store, provenance
 from tests.sweep.disturbance import parts
@@ -194,7 +195,7 @@ def test_another_engine_is_marked(
     here = make_plan(BASE.replace(engine="gram"), seeds=2)
     gpu = "mmcl_fast 0, gram, torch 0, GPU"
     there = replace(
-        here, points=tuple(c.replace(device="cuda") for c in here.points), numerics=(gpu,)
+        here, points=Points.of([c.replace(device="cuda") for c in here.points]), numerics=(gpu,)
     )
     folder = Store(tmp_path)
     folder.prepare()

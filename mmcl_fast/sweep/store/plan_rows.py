@@ -1,0 +1,120 @@
+"""The rows of a plan's file, in blocks: as a whole, 10^7 runs with every setting take gigabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmcl_fast.sweep.plan.axes import Axis
+from mmcl_fast.sweep.plan.columns import Column
+from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan, Recipe
+from mmcl_fast.sweep.plan.point_table import Points
+from mmcl_fast.sweep.plan.points import check_points
+from mmcl_fast.sweep.store.parquet_file import parquet_writer
+from mmcl_fast.sweep.store.schema import SETTING_TYPES, setting_columns
+
+BLOCK_ROWS = 1 << 20
+NUMERICS = "numerics"
+OF_RUNS = ("run_id", *SEED_FIELDS, "combination")  # no value occurs often enough for a dictionary
+SETTINGS = tuple(name for name in SETTING_TYPES if name not in SEED_FIELDS)
+
+
+def write_rows(plan: Plan, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write one row per run, with our metadata and a digest."""
+    blocks = _blocks(plan)
+    first = next(blocks)
+    encoded = [name for name in first.column_names if name not in OF_RUNS]
+    with parquet_writer(path, first.schema, metadata, use_dictionary=encoded) as writer:
+        for block in chain([first], blocks):
+            writer.write_table(block)
+
+
+def _blocks(plan: Plan) -> Iterator[pa.Table]:
+    kinds = {how: k for k, how in enumerate(dict.fromkeys(plan.numerics))}
+    numerics_of_point = np.array([kinds[how] for how in plan.numerics], np.int32)
+    for start in range(0, len(plan), BLOCK_ROWS):
+        runs = np.arange(start, min(start + BLOCK_ROWS, len(plan)), dtype=np.int64)
+        columns = setting_columns(plan, runs)
+        columns["shard"] = pa.array(plan.shard_of[runs], pa.int32())
+        columns["point"] = pa.array(plan.point_of[runs], pa.int32())
+        if plan.combination_of is not None:
+            columns["combination"] = pa.array(plan.combination_of[runs], pa.int64())
+        columns[NUMERICS] = pa.DictionaryArray.from_arrays(
+            pa.array(numerics_of_point[plan.point_of[runs]]), pa.array(list(kinds))
+        )
+        yield pa.table(columns)
+
+
+def read_rows(file: pq.ParquetFile, metadata: Mapping[str, Any]) -> Plan:
+    """The plan in a file.
+
+    Args:
+        file: The open file.
+        metadata: Its JSON.
+
+    Raises: ValueError, KeyError, TypeError, IndexError, pyarrow's errors: no valid plan.
+    """
+    names = [*SEED_FIELDS, "shard", "point"]
+    has_combinations = "combination" in file.schema_arrow.names
+    table = file.read([*names, "combination"] if has_combinations else names)
+    point_of = table["point"].to_numpy()
+    first = np.full(int(point_of.max(initial=-1)) + 1, -1, np.int64)
+    first[point_of[::-1]] = np.arange(len(point_of) - 1, -1, -1)
+    if not len(first) or first.min() < 0:
+        raise ValueError("points that no run has")
+    rows = _settings(file, first)
+    columns = {name: _column(rows[name]) for name in SETTINGS}
+    columns |= {name: Column.constant(0, len(first)) for name in SEED_FIELDS}
+    points = Points(columns)
+    check_points(points)
+    numerics = _column(rows[NUMERICS])
+    return Plan(
+        points,
+        point_of,
+        np.column_stack([table[name].to_numpy() for name in SEED_FIELDS]),
+        table["shard"].to_numpy(),
+        tuple(Axis(tuple(names), tuple(map(tuple, rows))) for names, rows in metadata["axes"]),
+        tuple(map(numerics.values.__getitem__, numerics.codes.tolist())),
+        table["combination"].to_numpy() if has_combinations else None,
+        tuple((str(name), str(path)) for name, path in metadata.get("metrics", [])),
+        Recipe.of(metadata.get("recipe")),
+    )
+
+
+def _settings(file: pq.ParquetFile, first: npt.NDArray[np.int64]) -> pa.Table:
+    """Settings and arithmetic of each point, from its first row."""
+    tables, start = [], 0
+    order = np.argsort(first)
+    ascending = first[order]
+    for group, size in enumerate(_group_sizes(file)):
+        rows = ascending[(ascending >= start) & (ascending < start + size)] - start
+        if len(rows):
+            block = file.read_row_group(group, [*SETTINGS, NUMERICS])
+            tables.append(block.take(pa.array(rows)))
+        start += size
+    back = np.empty(len(first), np.int64)
+    back[order] = np.arange(len(first))
+    return pa.concat_tables(tables).unify_dictionaries().take(pa.array(back))
+
+
+def _group_sizes(file: pq.ParquetFile) -> Iterator[int]:
+    for group in range(file.metadata.num_row_groups):
+        yield file.metadata.row_group(group).num_rows
+
+
+def _column(values: pa.ChunkedArray) -> Column:
+    whole = values.combine_chunks()
+    if not isinstance(whole.type, pa.DictionaryType):
+        whole = pc.dictionary_encode(whole, null_encoding="encode")
+    return Column.of(whole.dictionary.to_pylist(), whole.indices.to_numpy())
+
+
+__all__ = ["read_rows", "write_rows"]

@@ -1,0 +1,44 @@
+"""The estimated time of a run, against times that were measured on a core with AVX-512."""
+
+from typing import Any
+
+import pytest
+
+from mmcl_fast import TrainConfig
+from mmcl_fast.engines import core_seconds
+
+REDUCED: dict[str, Any] = {"data": "reduced", "engine": "native"}
+MEASURED = [  # milliseconds of a run in a batch
+    (0.27, REDUCED | {"n": 30, "m": 4, "epochs": 5, "evaluate_every": 5}),
+    (3.3, REDUCED | {"m": 16, "evaluate_every": 20}),
+    (7.5, REDUCED | {"evaluate_every": 20}),
+    (41.5, REDUCED | {"evaluate_every": 1}),
+    (70.2, REDUCED | {"m": 512, "evaluate_every": 20}),
+    (228, REDUCED | {"m": 4096, "epochs": 50, "evaluate_every": 0}),
+    (380, REDUCED | {"m": 4096, "epochs": 50, "evaluate_every": 10}),
+    (429, REDUCED | {"m": 4096, "epochs": 50, "evaluate_every": 10, "modality": "multi"}),
+    (45, {"engine": "native", "d": 20000, "evaluate_every": 20}),
+    (1046, REDUCED | {"n": 2000, "epochs": 20, "evaluate_every": 20}),
+    (64.1, REDUCED | {"engine": "gram", "m": 512, "epochs": 50, "evaluate_every": 20}),
+    (103, {"engine": "primal", "epochs": 50, "evaluate_every": 20}),
+    (231, {"engine": "primal", "m": 512, "epochs": 20, "evaluate_every": 5}),
+    (132, {"engine": "reference", "epochs": 20, "evaluate_every": 5}),
+]
+
+
+@pytest.mark.parametrize(("milliseconds", "settings"), MEASURED)
+def test_estimates_are_near_the_measured_times(
+    milliseconds: float, settings: dict[str, Any]
+) -> None:
+    """An estimate that leaves out the loss, the weights' width or the heads is off by 2 to 5."""
+    cfg = TrainConfig(**settings)
+    assert 0.6 < milliseconds * 1e-3 / core_seconds(cfg, cfg.engine) < 1.6
+
+
+def test_every_amount_of_work_counts() -> None:
+    base = TrainConfig(engine="native", evaluate_every=20)
+    larger = {"n": 200, "m": 100, "d": 4000, "epochs": 400, "n_test": 4000, "evaluate_every": 10}
+    for name, value in larger.items():
+        for engine in ("native", "gram", "primal", "reference"):
+            more = core_seconds(base.replace(**{name: value}), engine)
+            assert more > core_seconds(base, engine), (name, engine)
