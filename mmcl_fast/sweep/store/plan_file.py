@@ -143,7 +143,14 @@ def read_outline(store: Path, *, runs: bool = False) -> Outline:
     """
     with open_parquet(require_plan(store), REMEDY, whole=runs) as file:
         metadata = _metadata(file)
-        shard_of = file.read(["shard"])["shard"].to_numpy() if runs else None
+        if runs:
+            table = file.read(["shard", "epochs"])
+            shard_of = table["shard"].to_numpy()
+            most_epochs: int | None = max(map(int, table["epochs"].unique().to_pylist()))
+        else:
+            # pyarrow (26) aborts the process where it describes a column of a damaged footer.
+            shard_of = None
+            most_epochs = _most_epochs(file.footer) if file.has_digest else None
         outline = Outline(
             file.footer.num_rows,
             str(metadata["dtype"]),
@@ -152,7 +159,7 @@ def read_outline(store: Path, *, runs: bool = False) -> Outline:
             tuple(str(name) for name, _ in metadata.get("metrics", [])),
             tuple(str(name) for names, _ in metadata["axes"] for name in names),
             str(metadata["digest"]),
-            _most_epochs(file.footer),
+            most_epochs,
             shard_of,
         )
         _check_outline(outline)

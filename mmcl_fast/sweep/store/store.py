@@ -224,7 +224,7 @@ def checked_info(path: Path, plan: Plan | Outline, file: OpenParquet) -> PartInf
         raise not_a_part(path, f"{info.runs} rows for {plan.shard_size(shard)} runs")
     check_counts(info.counts, info.runs)
     check_provenance(metadata)
-    check_unpacked(footer, plan)
+    check_unpacked(footer, plan, has_digest=file.has_digest)
     return info
 
 
