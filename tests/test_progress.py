@@ -11,6 +11,7 @@ from mmcl_fast import progress as module
 from mmcl_fast.engines import NativeEngine
 from mmcl_fast.progress import progress
 from mmcl_fast.sweep import make_plan, run_sweep
+from mmcl_fast.sweep.execute.worker_pool import Died, Done, Tally
 from tests.sweep.conftest import InlinePool
 
 TINY = TrainConfig(
@@ -50,6 +51,14 @@ def test_python_shows_progress_where_it_is_asked_for(
     monkeypatch.setattr("mmcl_fast.sweep.execute.runner._pool", lambda *a: InlinePool())
     run_sweep(plan, tmp_path, progress=True)
     assert capsys.readouterr().err.splitlines()[-1].startswith("sweep: 4 of 4 runs, ")
+
+
+def test_progress_of_a_sweep_says_what_went_wrong() -> None:
+    tally = Tally()
+    assert tally.label(Done(0, {"finished": 3}, 1.0)) == "sweep"
+    assert tally.label(Done(1, {"finished": 1, "failed": 2}, 1.0)) == "2 failed"
+    assert tally.label(Died(2, "SIGKILL")) == "2 failed, 1 retried"
+    assert tally.label(Done(2, {"diverged": 4}, 1.0)) == "4 diverged, 2 failed, 1 retried"
 
 
 def test_progress_costs_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from mmcl_fast.sweep.execute.runner import (
 )
 from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
-from mmcl_fast.sweep.execute.worker_pool import Died, Done, Event, Quarantined
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Quarantined, Tally
 from mmcl_fast.sweep.plan.additions import with_additions
 from mmcl_fast.sweep.plan.axes import Value, Values
 from mmcl_fast.sweep.plan.metric_paths import parse_metrics
@@ -152,8 +152,7 @@ class _ProgressOfEvents:
     """Callback of `run_sweep` that prints the plan once it is accepted, and shows progress."""
 
     def __init__(self, shown: Progress, plan: Plan) -> None:
-        self._shown, self._plan, self._done = shown, plan, 0
-        self._counts = {"diverged": 0, "failed": 0, "retried": 0}
+        self._shown, self._plan, self._done, self._tally = shown, plan, 0, Tally()
 
     def __call__(self, event: Start | Event) -> None:
         if isinstance(event, Start):
@@ -164,14 +163,9 @@ class _ProgressOfEvents:
                 sys.stderr.write(f"resuming: {event.present} of {event.runs} runs are there\n")
         elif isinstance(event, Done):
             self._done += sum(event.counts.values())
-            for name in ("diverged", "failed"):
-                self._counts[name] += event.counts.get(name, 0)
-        elif isinstance(event, Died):
-            self._counts["retried"] += 1
-        else:
+        elif isinstance(event, Quarantined):
             _report_quarantined(event)
-        counts = ", ".join(f"{count} {name}" for name, count in self._counts.items() if count)
-        self._shown.advance(counts or "sweep", self._done)
+        self._shown.advance(self._tally.label(event), self._done)
 
 
 def _report_quarantined(event: Quarantined) -> None:

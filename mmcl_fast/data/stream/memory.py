@@ -62,9 +62,9 @@ _VERSION_2 = _Names("memory.max", "memory.current", "inactive_file ")
 
 @cache
 def _groups(mount: Path, own: Path) -> tuple[tuple[Path, _Names], ...]:
-    """The control groups with a limit around this process: folders, from the inside out.
+    """Folders of the control groups with a limit that hold this process.
 
-    Looked for once in a process, as asking each time takes longer than training a small run. In a
+    Looked for once in a process, as asking each time takes as long as training a small run. In a
     container the kernel may name a group that is mounted at the top; what is not there is left out.
     """
     found: dict[Path, _Names] = {mount: _VERSION_2, mount / "memory": _VERSION_1}

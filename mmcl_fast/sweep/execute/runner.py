@@ -27,7 +27,7 @@ from mmcl_fast.sweep.execute.reporting_pool import ReportingPool
 from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
-from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool
+from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, Tally
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.plan.plan_diff import difference, extend_plan, same_runs
@@ -176,6 +176,7 @@ class _Counting:
         self, told: Callable[[Start | Event], None] | None, display: Progress | None
     ) -> None:
         self._told, self._display, self._done, self.seconds = told, display, 0, 0.0
+        self._tally = Tally()
 
     def __call__(self, event: Start | Event) -> None:
         if isinstance(event, Start):
@@ -185,8 +186,9 @@ class _Counting:
             self.seconds += event.seconds
         if self._told is not None:
             self._told(event)
+        label = self._tally.label(event)
         if self._display is not None:
-            self._display.advance("sweep", self._done)
+            self._display.advance(label, self._done)
 
 
 def _adopt(plan: Plan, store: Store, policy: Policy, parts: Mapping[int, Path]) -> Plan:

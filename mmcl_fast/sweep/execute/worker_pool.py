@@ -94,6 +94,24 @@ Outcome = Done | Died | Broken
 Event = Done | Died | Quarantined
 
 
+class Tally:
+    """How many runs diverged or failed, and shards were retried, as a label of progress."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def label(self, event: object) -> str:
+        """What has happened so far, the event included."""
+        if isinstance(event, Done):
+            for name in ("diverged", "failed"):
+                self._counts[name] += event.counts.get(name, 0)
+        elif isinstance(event, Died):
+            self._counts["retried"] += 1
+        names = ("diverged", "failed", "retried")
+        told = [f"{self._counts[name]} {name}" for name in names if self._counts[name]]
+        return ", ".join(told) or "sweep"
+
+
 class Pool(ABC):
     """Workers, stopped on leaving the context; shards in progress are lost and recomputed later."""
 
@@ -161,5 +179,6 @@ __all__ = [
     "Outcome",
     "Pool",
     "Quarantined",
+    "Tally",
     "perform",
 ]

@@ -131,7 +131,7 @@ class Plan:
     @cached_property
     def most_epochs(self) -> int:
         """Largest number of epochs of a run."""
-        return max(self.points.values("epochs"))
+        return int(max(self.points.values("epochs")))
 
     def runs_of(self, shard: int) -> npt.NDArray[np.int64]:
         """Ids of a shard's runs, in order."""
