@@ -281,8 +281,9 @@ def sweep_scale_table() -> str:
             cells = [f"{before[name]:g}" if name in before else MISSING, f"{value:g}"]
             lines.append([case if k == 0 else "", name, *cells])
     text = (
-        "Seconds of the processor without imports, as the machine is shared; runs/s of two workers "
-        "that have a core each, by the processor's seconds and without their start. –: not measured."
+        "Seconds of the processor without imports, as the machine was shared; runs/s of two "
+        "workers that have a core each, by the processor's seconds and without their start. "
+        "–: not measured."
     )
     tables = table(["", "", "before", "now"], lines)
     sources = [source(next(iter(rows.values()))) for rows in (earlier, now)]
