@@ -177,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = [sys.executable, "-m", __spec__.name, "--case", case]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rounded = {name: float(f"{value:.3g}") for name, value in json.loads(done.stdout).items()}
-        rows.append({"op": OP, "variant": case, "measured": rounded, **before})
+        row = {"op": OP, "variant": case, "settings": {"case": case}, "measured": rounded}
+        rows.append(row | before)
         print(case, *(f"{name}={value}" for name, value in rounded.items()), flush=True)
     if args.json:
         record.append(args.json, rows)

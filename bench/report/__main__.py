@@ -276,14 +276,16 @@ def sweep_scale_table() -> str:
     """Sweeps at scale, beside an earlier commit."""
     now = {row["variant"]: row for row in last_run("sweep_scale")}
     earlier = {row["variant"]: row for row in last_run("sweep_scale_before")}
-    lines = [
-        [case if k == 0 else "", name, f"{earlier[case]['measured'][name]:g}", f"{value:g}"]
-        for case, row in now.items()
-        for k, (name, value) in enumerate(row["measured"].items())
-    ]
+    lines = []
+    for case, row in now.items():
+        before = earlier[case]["measured"] if case in earlier else {}
+        for k, (name, value) in enumerate(row["measured"].items()):
+            cells = [f"{before[name]:g}" if name in before else MISSING, f"{value:g}"]
+            lines.append([case if k == 0 else "", name, *cells])
     text = (
-        "Seconds of the processor without imports, as the machine is shared; runs/s of two workers "
-        "that have a core each, by the processor's seconds and without their start."
+        "Seconds of the processor without imports, as the machine was shared; runs/s of two "
+        "workers that have a core each, by the processor's seconds and without their start. "
+        "–: not measured."
     )
     tables = table(["", "", "before", "now"], lines)
     sources = [source(next(iter(rows.values()))) for rows in (earlier, now)]
