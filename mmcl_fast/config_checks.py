@@ -34,6 +34,11 @@ def check_combinations(cfg: TrainConfig) -> None:
         raise ConfigError(
             f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
         )
+    if cfg.probe_on == "train" and cfg.probe_samples is not None:
+        raise ConfigError(
+            f"probe_samples: expected None with probe_on train, which fits on the training "
+            f"embeddings, got {cfg.probe_samples}; take probe_on = ood"
+        )
     if cfg.negatives_per_sample is not None and cfg.negatives_per_sample >= cfg.n:
         raise ConfigError(
             f"negatives_per_sample: expected at most n - 1 = {cfg.n - 1} (the other label's "

@@ -26,7 +26,7 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the test data in evaluations. The loss costs all engines the same.
+    coefficients, and products of the OOD data in evaluations. The loss costs all engines the same.
     """
     n, m, epochs = cfg.n, cfg.m, cfg.epochs
     modalities = (
@@ -41,17 +41,16 @@ def flop(cfg: TrainConfig, engine: str) -> float:
             operations += 2 * epochs * m * (views * n + 1) * (n + 1)
         else:
             operations += 2 * epochs * m * d * (views + 1) * n
+    ood = cfg.n_test + cfg.probe_samples_value
     if engine in SPAN_ENGINES:
-        return operations + 2 * cfg.n_test * (n + 1) * (
-            cfg.columns * (evaluations > 0) + evaluations * m
-        )
-    return operations + 2 * evaluations * m * cfg.columns * (cfg.n_test + n)
+        return operations + 2 * ood * (n + 1) * (cfg.columns * (evaluations > 0) + evaluations * m)
+    return operations + 2 * evaluations * m * cfg.columns * (ood + n)
 
 
 def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     """Memory of one run in bytes: data, state and workspace of the engine, stored coefficients."""
     elements = _ELEMENTS[engine](cfg)
-    elements += cfg.n_test * (cfg.n + 1 + 3 * cfg.m)
+    elements += (cfg.n_test + cfg.probe_samples_value) * (cfg.n + 1 + 3 * cfg.m)
     if cfg.coefficients_every:
         stored = cfg.epochs // cfg.coefficients_every + 1
         elements += stored * (1 + cfg.is_multi) * cfg.m * (cfg.n + 1)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import LATER_FIELDS, TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Engine
@@ -109,7 +109,8 @@ class Checkpoint:
             raise OutputError(
                 f"checkpoint: expected format {FORMAT}, got {metadata.get('format')!r}"
             )
-        current, saved = json.loads(self._metadata["config"]), json.loads(metadata["config"])
+        current = json.loads(self._metadata["config"])
+        saved = {**LATER_FIELDS, **json.loads(metadata["config"])}
         if (epoch := int(metadata["epoch"])) > current["epochs"]:
             raise ConfigError(
                 f"checkpoint: expected a run of at most epochs = {current['epochs']}, got one at "

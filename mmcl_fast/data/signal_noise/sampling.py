@@ -39,8 +39,9 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 
     Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
         streamed data have no noise patches of training samples, which are drawn when needed.
-    Raises: DataError: all n labels came out equal (then no sample has a negative), the rarer label
-        has fewer samples than `negatives_per_sample`, or the data would not fit into memory.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), or all of the
+        linear probe's; the rarer label has fewer samples than `negatives_per_sample`; or the data
+        would not fit into memory.
     """
     return sample_many([cfg])[0]
 
@@ -88,7 +89,8 @@ def sample_many(
 
 def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
     """Settings that must be equal for the data of runs to be drawn by one call."""
-    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, cfg.n_test, cfg.columns, cfg.columns_b
+    test = cfg.n_test, cfg.probe_samples_value
+    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, *test, cfg.columns, cfg.columns_b
 
 
 class _Draw:
@@ -110,6 +112,7 @@ class _Draw:
         cfg, configs = self._cfg, self._configs
         labels = _drawable_labels(configs) if self._labels is None else self._labels
         noise, weights = self._patches("a")
+        sigma_xi = [c.sigma_xi for c in configs]
         fields: dict[str, Any] = {
             "labels": labels,
             "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
@@ -118,10 +121,11 @@ class _Draw:
             "augmented": None,
             "weights": weights,
             "test_labels": label_runs(self._keys, "test_labels", cfg.n_test, cfg.dtype),
-            "test_noise": self._draw(
-                "test_noise", (cfg.n_test, cfg.columns), [c.sigma_xi for c in configs]
-            ),
+            "test_noise": self._draw("test_noise", (cfg.n_test, cfg.columns), sigma_xi),
         }
+        if k := cfg.probe_samples_value:
+            fields["probe_labels"] = _drawable_probe_labels(configs)
+            fields["probe_noise"] = self._draw("probe_noise", (k, cfg.columns), sigma_xi)
         if cfg.is_multi:
             fields["noise_b"], weights_b = self._patches("b")
             # The paper's mu~ is along the second axis; reduced data have one explicit axis.
@@ -167,6 +171,8 @@ def check_drawable(cfg: TrainConfig) -> None:
     """Raise the errors of `sample` without drawing the data."""
     _require_memory(cfg, 1)
     _drawable_labels([cfg])
+    if cfg.probe_samples_value:
+        _drawable_probe_labels([cfg])
 
 
 def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
@@ -178,6 +184,16 @@ def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
     for r, config in enumerate(configs):
         if config.negatives_per_sample is not None:
             check_negatives(config, labels[r], f"seed {config.data_key} draws")
+    return labels
+
+
+def _drawable_probe_labels(configs: Sequence[TrainConfig]) -> Tensor:
+    """Labels of the samples that the linear probe is fitted on, [R, k]; both signs in each."""
+    cfg = configs[0]
+    keys = [c.data_key for c in configs]
+    labels = label_runs(keys, "probe_labels", cfg.probe_samples_value, cfg.dtype)
+    for r in (labels == labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
+        check_both_labels(labels[r], f"seed {keys[r]} draws", size="probe_samples")
     return labels
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.config import FIELD_NAMES, LATER_FIELDS, TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
@@ -162,7 +162,7 @@ class Plan:
         """Settings and arithmetic of each point as text."""
         encode = json.JSONEncoder().encode  # json.dumps would parse its arguments per call
         return [
-            encode([*_settings(cfg), how])
+            encode([*_settings(cfg), how, *_later(cfg)])
             for cfg, how in zip(self.points, self.numerics, strict=True)
         ]
 
@@ -281,12 +281,20 @@ def assemble(
     return Plan(points, point_of, seeds, shard_of, axes, numerics, combination_of, metrics)
 
 
-_settings = attrgetter(*FIELD_NAMES)
+# Plans of earlier versions keep their hashes: settings that these lacked enter if they differ.
+_FIRST_FIELDS = tuple(name for name in FIELD_NAMES if name not in LATER_FIELDS)
+_settings = attrgetter(*_FIRST_FIELDS)
+
+
+def _later(cfg: TrainConfig) -> list[dict[str, Any]]:
+    """Settings that earlier plans lacked, where they are not what those plans mean."""
+    others = {k: value for k, meant in LATER_FIELDS.items() if (value := getattr(cfg, k)) != meant}
+    return [others] if others else []
 
 
 def _digest(texts: Sequence[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
     named = [f"metric {name} {path}" for name, path in metrics]
-    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, *texts, *named]).encode())
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *_FIRST_FIELDS, *texts, *named]).encode())
     for array in arrays:
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

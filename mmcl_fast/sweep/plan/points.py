@@ -38,6 +38,7 @@ def resolve_point(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
             "tau": cfg.tau_value,
             "d_b": cfg.d_b_value,
             "sigma_xi_b": cfg.sigma_xi_b_value,
+            "probe_samples": cfg.probe_samples_value or None,
         }
         if cfg.optimizer == "momentum":
             settings["momentum"] = cfg.momentum_value

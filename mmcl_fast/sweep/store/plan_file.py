@@ -21,7 +21,7 @@ from mmcl_fast.files import write_atomically
 from mmcl_fast.sweep.plan.axes import Axis
 from mmcl_fast.sweep.plan.plan import SCHEMA, SEED_FIELDS, Plan, Recipe
 from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
-from mmcl_fast.sweep.store.schema import setting_columns
+from mmcl_fast.sweep.store.schema import setting_columns, with_later_columns
 
 KEY = b"mmcl"  # of the JSON in a file's metadata
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
@@ -171,6 +171,7 @@ def _plan(table: pa.Table, metadata: dict[str, Any]) -> Plan:
     used, first = np.unique(point_of, return_index=True)
     if not np.array_equal(used, np.arange(len(used))):
         raise ValueError("points that no run has")
+    table = with_later_columns(table, FIELD_NAMES)
     rows = table.select([*FIELD_NAMES, "numerics"]).take(pa.array(first)).to_pydict()
     numerics = rows.pop("numerics")
     rows |= dict.fromkeys(SEED_FIELDS, [0] * len(first))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.store.plan_file import read_outline
-from mmcl_fast.sweep.store.schema import part_schema
+from mmcl_fast.sweep.store.schema import part_schema, with_later_columns
 from mmcl_fast.sweep.store.store import Store, checked_info, readable
 
 READERS = 4
@@ -72,6 +72,7 @@ def read_parts(
             checked_info(path, plan, file.metadata)
             # A part written before the plan was extended to float64 has float32 curves.
             part = file.read(columns=selected.names, use_threads=False)
+            part = with_later_columns(part, selected.names)
             return part.select(selected.names).cast(selected)
 
     return selected, _in_order(one, paths)
