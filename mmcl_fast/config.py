@@ -77,6 +77,8 @@ class TrainConfig:
     """Fit of the linear probe: training data (as the printed Figure 1), OOD data (section 3.3)."""
     probe_samples: int | None = None
     """OOD samples of the fit, of probe_on ood alone. At least 2; default: 100."""
+    probe_penalty: float | None = None
+    """The probe's lambda in mean loss + lambda/2 |w|^2. > 0; default: 1 / its samples."""
     negatives_per_sample: int | None = None
     """Negatives of each sample, M, drawn from the other label without replacement. Default: all."""
     negatives_draw: Augment = "fixed"
@@ -254,7 +256,7 @@ FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
 SEEDS = frozenset({"seed", "data_seed", "init_seed"})
 # Settings that the first files did not have, and their values in those files.
 LATER_FIELDS: Mapping[str, str | None] = MappingProxyType(
-    {"probe_on": "train", "probe_samples": None}
+    {"probe_on": "train", "probe_samples": None, "probe_penalty": None}
 )
 
 
@@ -298,6 +300,7 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
         "epochs": _integer(0, MAX_EPOCH),
         "n_test": _integer(1),
         "probe_samples": _integer(2),
+        "probe_penalty": _POSITIVE,
         "negatives_per_sample": _integer(1),
         "momentum": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
         "batch_size": _integer(2),

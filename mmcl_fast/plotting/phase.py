@@ -27,10 +27,11 @@ from mmcl_fast.plotting.heat import (
 )
 from mmcl_fast.plotting.legend import label
 from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
-from mmcl_fast.theory import MIN_C_MU
+from mmcl_fast.theory import MAX_N_SNR2_SINGLE, MIN_C_MU_N_SNR2_MULTI, MIN_N_SNR2_MULTI
 
 FINE = 120  # points along an axis for the theory's curves
 MARK = COLOURS["multi"]
+WINDOW = SimpleNamespace(colour=MARK, halo="white", width=1.6, dashes="-.")
 FIGURE_1 = SimpleNamespace(
     n=100,
     d=2000,
@@ -49,7 +50,8 @@ def phase(result: Phase) -> Figure:
 
     Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
     was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
-    Star: Figure 1's values of the two axes.
+    Dash-dotted: the border of the window in which the proof of Lemma 5.2 (single-modal) or 5.4
+    holds. Star: Figure 1's values of the two axes.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.1), layout="constrained")
@@ -94,18 +96,13 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
     xs = _fine(result.xs)
     ys = _fine(result.ys)
     values = overlay(plane, xs.tolist(), ys.tolist(), modality)
-    for grid, style in zip(values, LINES, strict=True):
+    for grid, style in zip(values, (*LINES, WINDOW), strict=True):
         draw_border(axis, (xs.tolist(), ys.tolist()), grid, style)
     place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
     axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
     if (plane.x.name, plane.y.name) == ("n", "snr"):
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
-    if modality == "multi":
-        if plane.x.name == "c_mu":
-            axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
-        if plane.y.name == "c_mu":
-            axis.axhline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
 
 
 def _fine(centres: list[float]) -> Floats:
@@ -126,13 +123,18 @@ def _handles(result: Phase) -> list[Line2D]:
         label=f"measured: mean over {count} seeds passes {HALF_WAY}",
     )
     handles = [*border_handles(), dots]
+    if {"snr", "n_snr2", "c_mu"} & {result.plane.x.name, result.plane.y.name}:
+        window = (
+            f"border of the proofs' window: {label('n_snr2')} at most {MAX_N_SNR2_SINGLE} (Lemma 5.2); "
+            f"at least {MIN_N_SNR2_MULTI},\nand {label('c_mu')} {label('n_snr2')} at least "
+            f"{MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
+        )
+        handles.append(Line2D([], [], color=MARK, ls=WINDOW.dashes, lw=WINDOW.width, label=window))
     star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
     handles.append(star)
     if (result.plane.x.name, result.plane.y.name) == ("n", "snr"):
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"{label('n_snr2')} = {told}"))
-    if "c_mu" in (result.plane.x.name, result.plane.y.name):
-        handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
     if result.left_out:
         handles.append(
             Line2D([], [], ls="", label=f"{result.left_out} runs that diverged left out")

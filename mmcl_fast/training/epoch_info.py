@@ -216,7 +216,8 @@ class EpochInfo:
             torch.stack([getattr(x, name) for x in self.data])
             for name in (fitted_name, "test_labels")
         )
-        return ood_accuracy(fitted, labels, test, test_labels)
+        penalty = self.configs[0].probe_penalty
+        return ood_accuracy(fitted, labels, test, test_labels, l2=penalty)
 
     def _lemma(self, modality: str) -> tuple[Tensor, Tensor]:
         k = modality_index(self.configs[0], modality)

@@ -117,7 +117,7 @@ class Recorder:
                 own = slice(r, r + 1)
                 fitted, test = (x[own].cpu() for x in (embeddings.fitted, embeddings.test))
                 labels, test_labels = self._fitted_labels[own], self._test_labels[own]
-                accuracy = ood_accuracy(fitted, labels, test, test_labels)
+                accuracy = ood_accuracy(fitted, labels, test, test_labels, l2=cfg.probe_penalty)
                 self.curves["ood_accuracy"][r, epoch] = accuracy[0]
 
     def has_stopped(self, run: int) -> bool:
@@ -150,7 +150,14 @@ class Recorder:
         fitted = _concatenated([evaluation.fitted for evaluation in evaluations])
         test = _concatenated([evaluation.test for evaluation in evaluations])
         labels, test_labels = (x.repeat(k, 1) for x in (self._fitted_labels, self._test_labels))
-        accuracy = ood_accuracy(fitted, labels, test, test_labels, checked=self._labels_checked)
+        accuracy = ood_accuracy(
+            fitted,
+            labels,
+            test,
+            test_labels,
+            l2=self._cfg.probe_penalty,
+            checked=self._labels_checked,
+        )
         self._labels_checked = True
         curve = self.curves["ood_accuracy"]
         curve[:, epochs] = accuracy.view(k, -1).T.to(curve)

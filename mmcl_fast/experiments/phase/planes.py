@@ -127,6 +127,11 @@ def margin(point: Scaled, modality: str) -> float:
     return borders.margin(_theory(point), modality)
 
 
+def window(point: Scaled, modality: str) -> list[Check]:
+    """`borders.window` at a point of a plane."""
+    return borders.window(_theory(point), modality)
+
+
 def _theory(point: Scaled) -> TheoryPoint:
     return TheoryPoint(
         n=point.n,
@@ -144,12 +149,13 @@ def _theory(point: Scaled) -> TheoryPoint:
 
 def overlay(
     plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
-) -> tuple[Floats, Floats]:
-    """`log_t1_ratio` and `margin` at each point, each [ys, xs]; both are 0 on a boundary."""
+) -> tuple[Floats, Floats, Floats]:
+    """Log T1 ratio, margins of Assumption 4.1 and of the lemma's window, [ys, xs]; 0 on borders."""
     points = [[plane.at(x, y) for x in xs] for y in ys]
     ratios = [[log_t1_ratio(point, modality) for point in row] for row in points]
     margins = [[margin(point, modality) for point in row] for row in points]
-    return np.array(ratios), np.array(margins)
+    windows = [[borders.window_margin(_theory(point), modality) for point in row] for row in points]
+    return np.array(ratios), np.array(margins), np.array(windows)
 
 
-__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay"]
+__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay", "window"]
