@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
 from mmcl_fast.experiments.phase.planes import overlay
+from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
 from mmcl_fast.plotting.heat import (
     ACCURACY,
@@ -88,7 +89,8 @@ def _fixed(result: Phase) -> str:
     left = {name: base[name] for name in names if name not in drawn}
     if "snr" in drawn:
         del left["n_snr2"]
-    return settings_caption(left, names) + r", $\tau = 1/m$; one scale of colours from chance to 1"
+    head = head_text(result.plane.cell(result.xs[0], result.ys[0]))
+    return settings_caption(left, names) + rf", $\tau = 1/m$; {head}"
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
@@ -124,9 +126,10 @@ def _handles(result: Phase) -> list[Line2D]:
     )
     handles = [*border_handles(), dots]
     if {"snr", "n_snr2", "c_mu"} & {result.plane.x.name, result.plane.y.name}:
+        balance = label("n_snr2")
         window = (
-            f"border of the proofs' window: {label('n_snr2')} at most {MAX_N_SNR2_SINGLE} (Lemma 5.2); "
-            f"at least {MIN_N_SNR2_MULTI},\nand {label('c_mu')} {label('n_snr2')} at least "
+            f"border of the proofs' window: {balance} at most {MAX_N_SNR2_SINGLE} (Lemma 5.2); "
+            f"at least\n{MIN_N_SNR2_MULTI}, and {label('c_mu')} {balance} at least "
             f"{MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
         )
         handles.append(Line2D([], [], color=MARK, ls=WINDOW.dashes, lw=WINDOW.width, label=window))

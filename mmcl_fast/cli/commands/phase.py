@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.diagram import Phase, run_phase
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, Range
+from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, phase
 from mmcl_fast.progress import Progress, progress
@@ -81,12 +83,15 @@ def phase_command(
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
 
 
-def chosen_plane(plane: PlaneName, x: str | None, y: str | None) -> Plane:
-    """A plane of the theory, with other axes `NAME=LOW,HIGH` where they are given."""
+def chosen_plane(plane: PlaneName, x: str | None, y: str | None, probe: Probe) -> Plane:
+    """A plane of the theory, with other axes `NAME=LOW,HIGH` and another head where given.
+
+    Raises: ConfigError: an axis or the head has settings that no run can have.
+    """
     known = PLANES[plane]
     if x is None and y is None:
-        return known
-    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base)
+        return replace(known, probe=probe)
+    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base, probe)
 
 
 def _axis(flag: str, text: str | None, default: Range) -> Range:

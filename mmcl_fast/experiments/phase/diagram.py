@@ -84,6 +84,7 @@ class Phase:
             "x": {"name": self.plane.x.name, "values": self.xs},
             "y": {"name": self.plane.y.name, "values": self.ys},
             "fixed": asdict(self.plane.base),
+            "probe": self.plane.probe.settings,
             "seeds": list(self.seeds),
             "epochs": self.epochs,
             "left_out": self.left_out,

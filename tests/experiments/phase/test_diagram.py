@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from mmcl_fast.experiments.phase.planes import (
     overlay,
     window,
 )
+from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.plotting import curves, phase
 
@@ -369,3 +371,21 @@ def test_the_plan_has_every_cell_once(monkeypatch) -> None:
     assert len(plan) == 2 * 9 * 2
     cfg = plan.config(0)
     assert (cfg.epochs, cfg.evaluate_every, cfg.data) == (7, 7, "reduced")
+
+
+def test_another_head(tmp_path: Path, capsys) -> None:
+    flags = ["--plane", "m", "--points", "3", "--seeds", "1", "--epochs", "5", "--workers", "1"]
+    head = ["--probe-on", "ood", "--probe-samples", "30", "--probe-penalty", "1e-4"]
+    assert mmcl(["phase", *flags, *head, "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "phase.json").read_text())
+    settings = {"probe_on": "ood", "probe_samples": 30, "probe_penalty": 1e-4}
+    assert (told["plane"], told["probe"]) == ("m", settings)
+    cfg = replace(PLANES["m"], probe=Probe(on="ood", samples=30, penalty=1e-4)).cell(512, 20)
+    assert {name: getattr(cfg, name) for name in settings} == settings
+    run = train_many([cfg.replace(epochs=5, evaluate_every=5, n_test=500)])[0]
+    assert told["single"]["mean"][2][2] == pytest.approx(float(run.ood_accuracy[-1]))
+    # A store is of one head.
+    assert mmcl(["phase", *flags, "--out", str(tmp_path)]) == 2
+    assert "probe_on" in capsys.readouterr().err
+    assert mmcl(["phase", "--probe-samples", "30", "--out", str(tmp_path / "x")]) == 2
+    assert "probe_samples: expected None" in capsys.readouterr().err
