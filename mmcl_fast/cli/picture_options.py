@@ -124,9 +124,12 @@ class Phase:
         """Run the command and return its exit status."""
         at_least(1, seeds=self.seeds, epochs=self.epochs, workers=self.workers)
         from mmcl_fast.cli.commands.phase import chosen_plane, phase_command
-        from mmcl_fast.experiments.probe import Probe
 
-        probe = Probe(on=self.probe_on, samples=self.probe_samples, penalty=self.probe_penalty)
+        probe = {
+            "on": self.probe_on,
+            "samples": self.probe_samples,
+            "penalty": self.probe_penalty,
+        }
         return phase_command(
             chosen_plane(self.plane, self.x, self.y, probe),
             seeds=range(self.first_seed, self.first_seed + self.seeds),
