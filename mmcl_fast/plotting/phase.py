@@ -126,11 +126,10 @@ def _handles(result: Phase) -> list[Line2D]:
     )
     handles = [*border_handles(), dots]
     if {"snr", "n_snr2", "c_mu"} & {result.plane.x.name, result.plane.y.name}:
-        balance = label("n_snr2")
+        balance, product = label("n_snr2"), f"{label('c_mu')} {label('n_snr2')}"
         window = (
-            f"border of the proofs' window: {balance} at most {MAX_N_SNR2_SINGLE} (Lemma 5.2); "
-            f"at least\n{MIN_N_SNR2_MULTI}, and {label('c_mu')} {balance} at least "
-            f"{MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
+            f"proofs' window: {balance} $\\leq$ {MAX_N_SNR2_SINGLE} (Lemma 5.2);\n"
+            f"$\\geq$ {MIN_N_SNR2_MULTI}, {product} $\\geq$ {MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
         )
         handles.append(Line2D([], [], color=MARK, ls=WINDOW.dashes, lw=WINDOW.width, label=window))
     star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")

@@ -79,7 +79,7 @@ def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
     ]
     lines.append(
         Series(
-            label=rf"$C_\mu$ = 2.66, for $n\,\mathrm{{SNR}}^2$ = {MIN_N_SNR2_MULTI}",
+            label=r"$C_\mu$ = 2.66",
             modality=None,
             x=(MIN_C_MU, MIN_C_MU),
             mean=(0.5, 1.0),
@@ -87,7 +87,8 @@ def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
     )
     panel = Panel(
         title=r"Accuracy over $C_\mu$, multi-modal",
-        fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, {grid.epochs} epochs",
+        fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, {grid.epochs} epochs; "
+        rf"2.66 is asked at $n\,\mathrm{{SNR}}^2$ = {MIN_N_SNR2_MULTI}",
         shares=True,
         chance=0.5,
         log_x=True,

@@ -95,15 +95,14 @@ def readings(grid: GeneralisationGrid) -> list[Reading]:
     n, drawn, c = grid.fixed_n, grid.probe_samples[1], grid.weak_penalty_c
     at_n = Reading("", grid.fixed_n_d, n)
     weak = Reading("", grid.d, 0, is_weak=True)
+    on_ood = [replace(at_n, probe_samples=k, c=c) for k in grid.probe_samples]
+    on_ood[1] = replace(on_ood[1], label=f"OOD head, $C$ = {c:g}")
     return [
         Reading("$n^2/d$ fixed", grid.d, 0),
         replace(at_n, label=f"$n$ = {n}"),
         replace(at_n, c=c),
         replace(at_n, probe_samples=drawn),
-        *(
-            replace(at_n, probe_samples=k, c=c, label=f"$n$ = {n}, OOD head" if k == drawn else "")
-            for k in grid.probe_samples
-        ),
+        *on_ood,
         weak,
         replace(weak, probe_samples=drawn, c=c),
     ]
