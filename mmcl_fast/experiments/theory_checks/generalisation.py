@@ -43,7 +43,8 @@ FIGURE_1_SHARE = 0.4
 class GeneralisationGrid:
     """Settings to train: n^2 / d as in Figure 1 for the growing n.
 
-    Of the sizes of the OOD probe's sample the second is drawn, and taken for the weak test signal.
+    Of the sizes of the OOD probe's sample the first has both penalties; the second is drawn, and
+    taken for the weak test signal.
     C is scikit-learn's, 1 / (samples x penalty).
     """
 
@@ -101,7 +102,7 @@ def readings(grid: GeneralisationGrid) -> list[Reading]:
         Reading("$n^2/d$ fixed", grid.d, 0),
         replace(at_n, label=f"$n$ = {n}"),
         replace(at_n, c=c),
-        replace(at_n, probe_samples=drawn),
+        replace(at_n, probe_samples=grid.probe_samples[0]),
         *on_ood,
         weak,
         replace(weak, probe_samples=drawn, c=c),
