@@ -73,6 +73,7 @@ class TrainConfig:
     """Epochs of training. 0 to 2^24 - 1."""
     n_test: int = 200
     """Out-of-distribution test samples. At least 1."""
+    # The default fits the printed Figure 1; the head that the paper's section 3.3 states is "ood".
     probe_on: ProbeOn = "train"
     """Fit of the linear probe: training data (as the printed Figure 1), OOD data (section 3.3)."""
     probe_samples: int | None = None
