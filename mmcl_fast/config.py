@@ -28,6 +28,7 @@ EngineName = Literal["auto", "triton", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
+ProbeOn = Literal["train", "ood"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,13 @@ class TrainConfig:
     """Epochs of training. 0 to 2^24 - 1."""
     n_test: int = 200
     """Out-of-distribution test samples. At least 1."""
+    # The default fits the printed Figure 1; the head that the paper's section 3.3 states is "ood".
+    probe_on: ProbeOn = "train"
+    """Fit of the linear probe: training data (as the printed Figure 1), OOD data (section 3.3)."""
+    probe_samples: int | None = None
+    """OOD samples of the fit, of probe_on ood alone. At least 2; default: 100."""
+    probe_penalty: float | None = None
+    """The probe's lambda in mean loss + lambda/2 |w|^2. > 0; default: 1 / its samples."""
     negatives_per_sample: int | None = None
     """Negatives of each sample, M, drawn from the other label without replacement. Default: all."""
     negatives_draw: Augment = "fixed"
@@ -242,6 +250,13 @@ class TrainConfig:
         return DEFAULT_MOMENTUM if self.momentum is None else self.momentum
 
     @property
+    def probe_samples_value(self) -> int:
+        """OOD samples that the linear probe is fitted on; 0 with probe_on train."""
+        if self.probe_on == "train":
+            return 0
+        return DEFAULT_PROBE_SAMPLES if self.probe_samples is None else self.probe_samples
+
+    @property
     def is_multi(self) -> bool:
         """True for multi-modal training."""
         return self.modality == "multi"
@@ -253,6 +268,10 @@ class TrainConfig:
 
 FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
 SEEDS = frozenset({"seed", "data_seed", "init_seed"})
+# Settings that the first files did not have, and their values in those files.
+LATER_FIELDS: Mapping[str, str | None] = MappingProxyType(
+    {"probe_on": "train", "probe_samples": None, "probe_penalty": None}
+)
 
 
 @dataclass(frozen=True)
@@ -273,6 +292,7 @@ _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_INTEGER = 2**63 - 1  # what files of results hold
 MAX_POWER = 16
 DEFAULT_MOMENTUM = 0.9
+DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
 EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 
@@ -294,6 +314,8 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
         "eta": _POSITIVE,
         "epochs": _integer(0, MAX_EPOCH),
         "n_test": _integer(1),
+        "probe_samples": _integer(2),
+        "probe_penalty": _POSITIVE,
         "negatives_per_sample": _integer(1),
         "momentum": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
         "batch_size": _integer(2),
@@ -401,6 +423,7 @@ INFERRED = MappingProxyType(
 __all__ = [
     "FIELD_NAMES",
     "INFERRED",
+    "LATER_FIELDS",
     "MAGNITUDES",
     "PRESETS",
     "RANGES",

@@ -22,7 +22,7 @@ FLOAT_MAX = {
 
 COMBINED = (
     "n", "d", "d_b", "modality", "augment", "data", "optimizer", "momentum", "batch_size",
-    "negatives_per_sample", "negatives_draw",
+    "negatives_per_sample", "negatives_draw", "probe_on", "probe_samples",
 )  # fmt: skip
 """Settings that `check_combinations` reads."""
 
@@ -41,6 +41,11 @@ def check_combinations(cfg: TrainConfig) -> None:
     if cfg.optimizer != "momentum" and cfg.momentum is not None:
         raise ConfigError(
             f"momentum: expected None with optimizer {cfg.optimizer}, got {cfg.momentum}"
+        )
+    if cfg.probe_on == "train" and cfg.probe_samples is not None:
+        raise ConfigError(
+            f"probe_samples: expected None with probe_on train, which fits on the training "
+            f"embeddings, got {cfg.probe_samples}; take probe_on = ood"
         )
     if cfg.negatives_per_sample is not None and cfg.negatives_per_sample >= cfg.n:
         raise ConfigError(

@@ -104,7 +104,7 @@ def sign_flips(state: RunState) -> float:
 
 
 def train_accuracy(state: RunState) -> float:
-    """Accuracy of the logistic head of Figure 1 on the embeddings that it is fitted to."""
+    """Accuracy of a logistic head on the training embeddings that it is fitted to."""
     embedded = state.embeddings()[0][None].cpu()
     labels = state.data.labels[None]
     return ood_accuracy(embedded, labels, embedded, labels).item()

@@ -19,6 +19,8 @@ STREAM_TAGS = MappingProxyType(
         "chi": 11,
         "chi_b": 12,
         "colored_mnist": 13,
+        "probe_noise": 14,
+        "probe_labels": 15,
     }
 )
 # Dimension, within its tile, of the four words of a tile's first block.

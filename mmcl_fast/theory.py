@@ -18,7 +18,13 @@ SINGLE_RATE = 0.96
 MULTI_RATE = 0.48
 """Constant of the signal's growth rate in Lemma 5.4."""
 MIN_C_MU = 2.66
-"""Smallest |mu~| / |mu| of Assumption 4.1."""
+"""Smallest |mu~| / |mu| of Assumption 4.1: 4.51 / 1.7, so it belongs to n SNR^2 = 1.7."""
+MAX_N_SNR2_SINGLE = 1.8
+"""Largest n SNR^2 for which the proof of Lemma 5.2 holds (appendix C.1.3)."""
+MIN_N_SNR2_MULTI = 1.7
+"""Smallest n SNR^2 for which the proof of Lemma 5.4 holds (appendix D.1.3)."""
+MIN_C_MU_N_SNR2_MULTI = 4.51
+"""Smallest C_mu n SNR^2 of it: 2.21 / (C_mu n SNR^2) + 0.01 <= 0.5 (appendix D.1.3)."""
 SINGLE_SIGNAL_RATE = 0.52
 """Constant of the bound on the signal's growth in single-modal training (Lemma C.4)."""
 MULTI_NOISE_RATE = 1.06
@@ -33,13 +39,13 @@ MIN_N_MULTI = 1_280_000
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of Assumption 4.1, up to logarithms and constants.
+    """One condition: of Assumption 4.1, up to logarithms and constants, or of a lemma's proof.
 
     Attributes:
         condition: The condition in words and symbols.
         left: Value of its left side.
         right: Value of its right side.
-        holds: Whether it holds with every hidden constant equal to 1.
+        holds: Whether it holds, in Assumption 4.1 with every hidden constant equal to 1.
     """
 
     condition: str
@@ -288,6 +294,37 @@ def assumption_4_1(  # noqa: PLR0913 - the assumption relates ten quantities
     ]
 
 
+@_by_name
+def lemma_5_2_window(*, n_snr2: float) -> list[Check]:
+    """What "n SNR^2 = Theta(1)" means in the proof of Lemma 5.2, single-modal (appendix C.1.3).
+
+    Figure 1, at n SNR^2 = 1.25, meets it.
+
+    Raises: ValueError unless n_snr2 is finite and > 0.
+    """
+    _positive(n_snr2=n_snr2)
+    return [_at_most("n SNR^2 <= 1.8", n_snr2, MAX_N_SNR2_SINGLE)]
+
+
+@_by_name
+def lemma_5_4_window(*, n_snr2: float, c_mu: float) -> list[Check]:
+    """What "n SNR^2 = Theta(1)" means in the proof of Lemma 5.4, multi-modal (appendix D.1.3).
+
+    Figure 1, at n SNR^2 = 1.25 and C_mu = 3, meets neither condition.
+
+    Args:
+        n_snr2: n SNR^2.
+        c_mu: |mu~| / |mu|.
+
+    Raises: ValueError unless both are finite and > 0.
+    """
+    _positive(n_snr2=n_snr2, c_mu=c_mu)
+    return [
+        _at_least("n SNR^2 >= 1.7", n_snr2, MIN_N_SNR2_MULTI),
+        _at_least("C_mu n SNR^2 >= 4.51", c_mu * n_snr2, MIN_C_MU_N_SNR2_MULTI),
+    ]
+
+
 def _at_least(condition: str, left: float, right: float) -> Check:
     return Check(condition, float(left), float(right), left >= right)
 
@@ -327,9 +364,12 @@ def _not_negative(**values: float) -> None:
 
 __all__ = [
     "MAX_NOISE_RATE",
+    "MAX_N_SNR2_SINGLE",
     "MIN_C_MU",
+    "MIN_C_MU_N_SNR2_MULTI",
     "MIN_N_MULTI",
     "MIN_N_SINGLE",
+    "MIN_N_SNR2_MULTI",
     "MULTI_NOISE_RATE",
     "MULTI_RATE",
     "SINGLE_RATE",
@@ -338,6 +378,8 @@ __all__ = [
     "assumption_4_1",
     "convergence_time",
     "initial_loss",
+    "lemma_5_2_window",
+    "lemma_5_4_window",
     "n_snr2",
     "noise_growth",
     "signal_growth",

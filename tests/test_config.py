@@ -28,6 +28,9 @@ WRONG = [
     ({"optimizer": "sgd"}, "batch_size: expected an integer with optimizer sgd, got None"),
     ({"batch_size": 10}, "batch_size: expected None with full-batch optimizer gd, got 10"),
     ({"optimizer": "sgd", "batch_size": 101}, "batch_size: expected at most n = 100, got 101"),
+    ({"probe_on": "test"}, "probe_on: expected one of train, ood, got 'test'"),
+    ({"probe_on": "ood", "probe_samples": 1}, "probe_samples: expected an integer >= 2, got 1"),
+    ({"probe_samples": 20}, "probe_samples: expected None with probe_on train"),
     ({"modality": "multi", "augment": "per_epoch"}, "augment: expected fixed with modality multi"),
 ]
 

@@ -150,7 +150,28 @@ def test_large_dimension_meets_the_conditions_on_d():
     assert all(c.holds for c in checks)
 
 
+def held(checks: list[theory.Check]) -> list[bool]:
+    return [check.holds for check in checks]
+
+
+def test_windows_of_the_proofs():
+    """Appendices C.1.3 and D.1.3, written out here."""
+    assert held(theory.lemma_5_2_window(n_snr2=1.8)) == [True]
+    assert held(theory.lemma_5_2_window(n_snr2=1.81)) == [False]
+    corner = theory.lemma_5_4_window(n_snr2=1.7, c_mu=2.66)
+    assert held(corner) == [True, True]
+    assert 2.21 / corner[1].left + 0.01 <= 0.5
+    assert held(theory.lemma_5_4_window(n_snr2=1.69, c_mu=2.8)) == [False, True]
+    assert held(theory.lemma_5_4_window(n_snr2=1.7, c_mu=2.65)) == [True, False]
+    assert pytest.approx(0.5, abs=1e-4) == 2.21 / theory.MIN_C_MU_N_SNR2_MULTI + 0.01
+    # Figure 1 is inside the first window alone.
+    assert held(theory.lemma_5_2_window(n_snr2=1.25)) == [True]
+    assert held(theory.lemma_5_4_window(n_snr2=1.25, c_mu=3.0)) == [False, False]
+
+
 REFUSED = [
+    (theory.lemma_5_2_window, {"n_snr2": 1.0}, "n_snr2", 0.0),
+    (theory.lemma_5_4_window, {"n_snr2": 1.0, "c_mu": 3.0}, "c_mu", math.nan),
     (theory.t1_single, T1_SINGLE, "sigma_0", 0.0),
     (theory.t1_single, T1_SINGLE, "tau", -1.0),
     (theory.t1_single, T1_SINGLE, "d", math.inf),

@@ -12,7 +12,7 @@ from mmcl_fast.cli.checks import CHECKPOINT, at_least, check_file_to_append
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.picture_options import Phase, Plot, Report
 from mmcl_fast.cli.sweep_options import Sweep
-from mmcl_fast.config import PRESETS, Device, DType, EngineName, TrainConfig
+from mmcl_fast.config import PRESETS, Device, DType, EngineName, ProbeOn, TrainConfig
 from mmcl_fast.derived import DERIVED, check_derived
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick
@@ -48,6 +48,12 @@ class Figure1:
     """Epochs of training (paper: 200)."""
     first_seed: int = 0
     """First seed."""
+    probe_on: ProbeOn = "train"
+    """Fit the head on training data (as the printed Figure 1) or on OOD data (section 3.3)."""
+    probe_samples: int | None = None
+    """OOD samples of the fit, of --probe-on ood alone. At least 2; default: 100."""
+    probe_penalty: float | None = None
+    """The head's l2. > 0; default: 1 / the samples of the fit."""
     data: bool = False
     """Write figure1.csv as well: every curve of every seed, one row an epoch."""
     threads: int | None = None
@@ -66,6 +72,9 @@ class Figure1:
             dtype=self.dtype,
             epochs=self.epochs,
             seed=self.first_seed,
+            probe_on=self.probe_on,
+            probe_samples=self.probe_samples,
+            probe_penalty=self.probe_penalty,
         )
         return figure1_command(cfg, self.seeds, self.out, with_data=self.data)
 

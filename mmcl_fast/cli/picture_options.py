@@ -8,6 +8,7 @@ from typing import Literal
 
 from mmcl_fast.cli.checks import at_least
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
+from mmcl_fast.config import ProbeOn
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.sweep.store.place import PLAN_FILE
 
@@ -104,6 +105,12 @@ class Phase:
     """Epochs of training; accuracy is evaluated after the last. At least 1."""
     first_seed: int = 0
     """First seed."""
+    probe_on: ProbeOn = "train"
+    """Fit the head on training data (as the printed Figure 1) or on OOD data (section 3.3)."""
+    probe_samples: int | None = None
+    """OOD samples of the fit, of --probe-on ood alone. At least 2; default: 100."""
+    probe_penalty: float | None = None
+    """The head's l2. > 0; default: 1 / the samples of the fit."""
     workers: int | None = None
     """Runs side by side, one thread each. Default: one per core."""
     out: Path = Path("phase")
@@ -118,8 +125,13 @@ class Phase:
         at_least(1, seeds=self.seeds, epochs=self.epochs, workers=self.workers)
         from mmcl_fast.cli.commands.phase import chosen_plane, phase_command
 
+        probe = {
+            "on": self.probe_on,
+            "samples": self.probe_samples,
+            "penalty": self.probe_penalty,
+        }
         return phase_command(
-            chosen_plane(self.plane, self.x, self.y),
+            chosen_plane(self.plane, self.x, self.y, probe),
             seeds=range(self.first_seed, self.first_seed + self.seeds),
             points=self.points,
             epochs=self.epochs,

@@ -142,7 +142,8 @@ def share_bytes(cfg: TrainConfig, shares: Sequence[int]) -> int:
         step = min(2, len(shares) - 1) * largest * m + m * max(cfg.columns, cfg.columns_b)
     end = 0 if cfg.optimizer == "adam" else max(2 * sides, sides + 1) * n * m
     # The linear probe works in float64, on eight times its features (measured at 8000 x 512).
-    probe = 8 * n * m * torch.float64.itemsize if cfg.evaluate_every else 0
+    fitted = max(n, cfg.probe_samples_value)
+    probe = 8 * fitted * m * torch.float64.itemsize if cfg.evaluate_every else 0
     return own + max(max(step, end) * itemsize, probe)
 
 

@@ -26,16 +26,16 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the test data in evaluations. The loss costs all engines the same.
+    coefficients, and products of the OOD data in evaluations. The loss costs all engines the same.
     """
     at_start, of_epoch = _products(cfg, engine)
     operations = at_start + cfg.epochs * of_epoch
-    evaluations = _evaluations(cfg)
+    evaluations, ood = _evaluations(cfg), cfg.n_test + cfg.probe_samples_value
     if engine in SPAN_ENGINES:
-        return operations + 2 * cfg.n_test * (cfg.n + 1) * (
+        return operations + 2 * ood * (cfg.n + 1) * (
             cfg.columns * (evaluations > 0) + evaluations * cfg.m
         )
-    return operations + 2 * evaluations * cfg.m * cfg.columns * (cfg.n_test + cfg.n)
+    return operations + 2 * evaluations * cfg.m * cfg.columns * (ood + cfg.n)
 
 
 def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
@@ -102,12 +102,12 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
     sides, evaluations = 1 + cfg.is_multi, _evaluations(cfg)
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
-    rows = (1 if cfg.is_multi else 2) * n + m
-    drawn = float(cfg.columns * (rows + cfg.n_test) + cfg.columns_b * rows * cfg.is_multi)
+    rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
+    drawn = float(cfg.columns * (rows + ood) + cfg.columns_b * rows * cfg.is_multi)
     at_start, of_epoch = _products(cfg, engine)
     if in_span and evaluations:
-        at_start += 2.0 * cfg.n_test * (n + 1 + m) * cfg.columns
-    of_test = 2.0 * cfg.n_test * (n + 1 if in_span else cfg.columns) * m
+        at_start += 2.0 * ood * (n + 1 + m) * cfg.columns
+    of_test = 2.0 * ood * (n + 1 if in_span else cfg.columns) * m
     return (
         1.0,
         0.0 if is_reduced else drawn,
@@ -119,7 +119,7 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         epochs * sides * n * n,
         epochs * sides * n * n * m,
         float(evaluations),
-        evaluations * (of_test + m * (n + cfg.n_test)),
+        evaluations * (of_test + m * (n + ood)),
         float(evaluations) * n * m * min(n, m),
     )
 
@@ -127,7 +127,7 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
 def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     """Memory of one run in bytes: data, state and workspace of the engine, stored coefficients."""
     elements = _ELEMENTS[engine](cfg)
-    elements += cfg.n_test * (cfg.n + 1 + 3 * cfg.m)
+    elements += (cfg.n_test + cfg.probe_samples_value) * (cfg.n + 1 + 3 * cfg.m)
     if cfg.coefficients_every:
         stored = cfg.epochs // cfg.coefficients_every + 1
         elements += stored * (1 + cfg.is_multi) * cfg.m * (cfg.n + 1)

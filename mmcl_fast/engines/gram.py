@@ -34,7 +34,7 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     Workspace,
     one_pass,
 )
-from mmcl_fast.engines.protocol import Coefficients, EngineSpec
+from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec, OodSet
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 
 SPAN_OPTIMIZERS = ("gd", "momentum")
@@ -165,14 +165,15 @@ class GramEngine:
         labels = torch.stack(self._each("labels"))
         self._padding = even(self._cfg.n) - self._cfg.n
         self._labels = Labels(pad(labels, (0, self._padding)))
-        self._positive = labels > 0, torch.stack(self._each("test_labels")) > 0
+        self._positive = labels > 0
         self._pool = NegativePool(spec, labels, keep=True, padding=self._padding)
         self._workspace = Workspace()
         views = None if self._cfg.is_multi else self._each("augmented")
         self._modalities = [_Modality(self._columns(""), views)]
         if self._cfg.is_multi:
             self._modalities.append(_Modality(self._columns("_b"), None))
-        self._test: tuple[Tensor, Tensor] | None = None
+        # Inner products and signs of the labels of samples of the test distribution.
+        self._ood: dict[OodSet, tuple[Tensor, Tensor, Tensor]] = {}
         # Without weight decay a stays 1 and is no parameter.
         self._descent = LinearDescent(
             self._cfg,
@@ -203,21 +204,25 @@ class GramEngine:
         # Both signs of <w_r, mu> are columns, so their maximum is that of the absolute value.
         return v.signal.amax((1, 2)), v.noise.amax((1, 2))
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
         v, q = self._modalities[0], self._cfg.q
-        if self._test is None:
-            self._test = v.columns.project(self._each("test_noise"), self._each("nu"))
-        test = v.preactivations(*self._test, decayed=self._decays)[:, : v.neurons]
-        train_positive, test_positive = self._positive
-        return (
-            embed(power_relu(v.noise, q), power_relu(v.signal, q), train_positive),
-            embed(
-                power_relu(test[:, :, : self._cfg.n_test], q),
-                power_relu(test[:, :, -2:], q),
-                test_positive,
-            ),
+        return Embeddings(
+            embed(power_relu(v.noise, q), power_relu(v.signal, q), self._positive),
+            self._embed_ood("test", self._cfg.n_test),
+            self._embed_ood("probe", k) if (k := self._cfg.probe_samples_value) else None,
         )
+
+    def _embed_ood(self, name: OodSet, count: int) -> Tensor:
+        """Embeddings of `count` samples of the test distribution, [R, count, m]."""
+        v, q = self._modalities[0], self._cfg.q
+        if name not in self._ood:
+            positive = torch.stack(self._each(f"{name}_labels")) > 0
+            products = v.columns.project(self._each(f"{name}_noise"), self._each("nu"))
+            self._ood[name] = *products, positive
+        gram, start, positive = self._ood[name]
+        z = v.preactivations(gram, start, decayed=self._decays)[:, : v.neurons]
+        return embed(power_relu(z[:, :, :count], q), power_relu(z[:, :, -2:], q), positive)
 
     def coefficients(self) -> tuple[Coefficients, ...]:
         """See `Engine.coefficients`."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import data_bytes
-from mmcl_fast.engines.protocol import EngineSpec, Measured
+from mmcl_fast.engines.protocol import Embeddings, EngineSpec, Measured, OodSet
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 
 # The largest n at which `python -m bench.cpu.choices` compares the engine with `gram`, which alone
@@ -58,7 +58,6 @@ class NativeEngine(TrajectoryEngine):
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         self._labels = spec.batch.stacked("labels").gather(1, self._orders)
-        self._test_labels = spec.batch.stacked("test_labels")
         suffixes = ("", "_b") if self._cfg.is_multi else ("",)
         self._gram, self._z, self._coefficients = [], [], []
         for suffix in suffixes:
@@ -66,38 +65,48 @@ class NativeEngine(TrajectoryEngine):
             self._gram.append(gram)
             self._z.append(z)
             self._coefficients.append(z.new_zeros(len(spec.data), self._cfg.m, self._cfg.n + 1))
-        self._test: tuple[Tensor, Tensor] | None = None
+        self._ood: dict[OodSet, tuple[Tensor, Tensor, Tensor]] = {}
 
     def signal_and_noise(self) -> tuple[Tensor, Tensor]:
         """See `Engine.signal_and_noise`."""
         n, z = self._cfg.n, self._z[0]
         return z[:, :, n].abs().amax(1), z[:, :, :n].amax((1, 2))
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
         cfg, z = self._cfg, self._z[0]
-        gram, start = self._project_test()
         train = z.new_empty(len(z), cfg.n, cfg.m)
-        test = z.new_empty(len(z), cfg.n_test, cfg.m)
-        threads = torch.get_num_threads()
         _native.embed(
             train.numpy(),
             z.numpy(),
             self._labels.numpy(),
             self._orders.numpy(),
             q=cfg.q,
-            threads=threads,
+            threads=torch.get_num_threads(),
         )
+        return Embeddings(
+            train,
+            self._embed_ood("test", cfg.n_test),
+            self._embed_ood("probe", k) if (k := cfg.probe_samples_value) else None,
+        )
+
+    def _embed_ood(self, name: OodSet, count: int) -> Tensor:
+        """Embeddings of `count` samples of the test distribution, [R, count, m]."""
+        if name not in self._ood:
+            labels = self._spec.batch.stacked(f"{name}_labels")
+            self._ood[name] = *self._project_ood(name, count), labels
+        gram, start, labels = self._ood[name]
+        out = start.new_empty(len(start), count, self._cfg.m)
         _native.embed(
-            test.numpy(),
+            out.numpy(),
             start.numpy(),
-            self._test_labels.numpy(),
-            q=cfg.q,
+            labels.numpy(),
+            q=self._cfg.q,
             moved=self._coefficients[0].numpy(),
             gram=gram.numpy(),
-            threads=threads,
+            threads=torch.get_num_threads(),
         )
-        return train, test
+        return out
 
     def span_coefficients(self) -> list[tuple[Tensor, Tensor]]:
         """See `TrajectoryEngine.span_coefficients`."""
@@ -158,23 +167,20 @@ class NativeEngine(TrajectoryEngine):
         _native.inner_products(jobs, threads=torch.get_num_threads())
         return gram, z
 
-    def _project_test(self) -> tuple[Tensor, Tensor]:
-        """As `_project`, of the test patches and nu with modality A, v = n_test + 1."""
-        if self._test is None:
-            n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
-            vectors = self._cfg.n_test + 1
-            gram, start = torch.empty(runs, n + 1, vectors), torch.empty(runs, m, vectors)
-            jobs: list[ProductJob] = []
-            noise, mu, weights = self._columns("")
-            test_noise, nu = self._rows("test_noise"), self._rows("nu")
-            for r, (order, *out) in enumerate(
-                zip(self._orders.tolist(), gram.numpy(), start.numpy(), strict=True)
-            ):
-                columns: list[OrderedRows] = [(noise[r], order), (mu[r], None), (weights[r], None)]
-                jobs.append((out, columns, [(test_noise[r], None), (nu[r], None)], 0))
-            _native.inner_products(jobs, threads=torch.get_num_threads())
-            self._test = gram, start
-        return self._test
+    def _project_ood(self, name: OodSet, count: int) -> tuple[Tensor, Tensor]:
+        """As `_project`, of OOD patches and nu with modality A, v = count + 1."""
+        n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
+        gram, start = torch.empty(runs, n + 1, count + 1), torch.empty(runs, m, count + 1)
+        jobs: list[ProductJob] = []
+        noise, mu, weights = self._columns("")
+        ood_noise, nu = self._rows(f"{name}_noise"), self._rows("nu")
+        for r, (order, *out) in enumerate(
+            zip(self._orders.tolist(), gram.numpy(), start.numpy(), strict=True)
+        ):
+            columns: list[OrderedRows] = [(noise[r], order), (mu[r], None), (weights[r], None)]
+            jobs.append((out, columns, [(ood_noise[r], None), (nu[r], None)], 0))
+        _native.inner_products(jobs, threads=torch.get_num_threads())
+        return gram, start
 
     def _columns(self, suffix: str) -> list[list[npt.NDArray[np.float32]]]:
         """Of each run what spans the weights of a modality (noise patches, mu), and w(0)."""

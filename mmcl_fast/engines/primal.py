@@ -45,7 +45,7 @@ from mmcl_fast.engines.paper_loss.label_halves import (
     one_way_halves,
     single_halves,
 )
-from mmcl_fast.engines.protocol import Coefficients, EngineSpec
+from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.model import power_relu
 
@@ -92,11 +92,11 @@ class PrimalEngine:
             for rows, (mu, weights) in zip(self._sources.rows, starts, strict=False)
             if mu is not None and weights is not None
         ]
-        self._test = (
-            aligned(data.test_noise.to(device)),
-            data.test_labels.to(device),
-            aligned(data.nu.to(device)),
-        )
+        self._nu = aligned(data.nu.to(device))
+        self._test = aligned(data.test_noise.to(device)), data.test_labels.to(device)
+        self._probe = None
+        if data.probe_noise is not None and data.probe_labels is not None:
+            self._probe = aligned(data.probe_noise.to(device)), data.probe_labels.to(device)
         self._optimizers = [_optimizer(self._cfg, v) for v in self._modalities]
         self._workspace = Workspace()
         self._current: list[Encoded] = []
@@ -134,19 +134,23 @@ class PrimalEngine:
         # Both signs of <w_r, mu> are columns, so their maximum is that of the absolute value.
         return x.signal.amax().unsqueeze(0), self._shard.maximum(x.largest.unsqueeze(0))
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
-        q, v = self._cfg.q, self._modalities[0]
-        noise, labels, nu = self._test
-        test = v.encode(HeldRows(noise), Order(None, None, 0), nu, len(noise))
-        train = self._encoded()[0].features(q, 0)
+        train = self._encoded()[0].features(self._cfg.q, 0)
         embedded = _embed(
-            self._all.as_read(train.noise), train.signal, self._labels.to(noise.device)
+            self._all.as_read(train.noise), train.signal, self._labels.to(train.noise.device)
         )
-        return (
+        return Embeddings(
             self._shard.all_rows(embedded).unsqueeze(0),
-            _embed(test.features(q, 0).noise, power_relu(test.signal, q), labels).unsqueeze(0),
+            self._ood(*self._test),
+            None if self._probe is None else self._ood(*self._probe),
         )
+
+    def _ood(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Embeddings of samples of the test distribution, [1, k, m]."""
+        q, v = self._cfg.q, self._modalities[0]
+        x = v.encode(HeldRows(noise), Order(None, None, 0), self._nu, len(noise))
+        return _embed(x.features(q, 0).noise, power_relu(x.signal, q), labels).unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None with Adam."""

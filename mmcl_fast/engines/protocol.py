@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,6 +56,30 @@ class EngineSpec:
         return SignalNoiseBatch.of(self.data)
 
 
+OodSet = Literal["test", "probe"]
+"""Test samples, and those that the linear probe is fitted on: fields of the data begin so."""
+
+
+class Embeddings(NamedTuple):
+    """`hbar` (3) of modality A.
+
+    Attributes:
+        train: Of the training data, [R, n, m].
+        test: Of the OOD test data, [R, n_test, m].
+        probe: Of the OOD data that the linear probe is fitted on, [R, probe_samples, m]; None with
+            probe_on train.
+    """
+
+    train: Tensor
+    test: Tensor
+    probe: Tensor | None
+
+    @property
+    def fitted(self) -> Tensor:
+        """Those that the linear probe is fitted on."""
+        return self.train if self.probe is None else self.probe
+
+
 @dataclass(frozen=True)
 class Measured:
     """Measurements before each of several epochs, [R, epochs] each: see `Engine`."""
@@ -80,8 +104,8 @@ class Engine(Protocol):
         """`max_r |<w_r, mu>|` and `max_{r,i} <w_r, xi_i>` of modality A, [R] each."""
         ...
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """`hbar` of modality A: training data [R, n, m] and OOD test data [R, n_test, m]."""
+    def embeddings(self) -> Embeddings:
+        """`hbar` of modality A at the current weights."""
         ...
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
@@ -114,4 +138,12 @@ class MultiEpochEngine(Engine, Protocol):
         ...
 
 
-__all__ = ["Coefficients", "Engine", "EngineSpec", "Measured", "MultiEpochEngine"]
+__all__ = [
+    "Coefficients",
+    "Embeddings",
+    "Engine",
+    "EngineSpec",
+    "Measured",
+    "MultiEpochEngine",
+    "OodSet",
+]

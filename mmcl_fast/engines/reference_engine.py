@@ -16,7 +16,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.negatives import NegativePool
-from mmcl_fast.engines.protocol import Coefficients, EngineSpec
+from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -79,13 +79,20 @@ class ReferenceEngine:
         signal = reference.signal_learning(w, self._mu[0])
         return signal.view(1), reference.noise_memorisation(w, self._noise[0]).view(1)
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
-        w, q, device = self._weights[0].detach(), self._cfg.q, self._spec.device
-        test_signal = reference.signal_patches(self._data.test_labels, self._data.nu).to(device)
-        train = reference.embedding(w, self._signal[0], self._noise[0], q)
-        test = reference.embedding(w, test_signal, aligned(self._data.test_noise.to(device)), q)
-        return train.unsqueeze(0), test.unsqueeze(0)
+        data, w = self._data, self._weights[0].detach()
+        train = reference.embedding(w, self._signal[0], self._noise[0], self._cfg.q)
+        probe = None
+        if data.probe_labels is not None and data.probe_noise is not None:
+            probe = self._ood(data.probe_labels, data.probe_noise)
+        return Embeddings(train.unsqueeze(0), self._ood(data.test_labels, data.test_noise), probe)
+
+    def _ood(self, labels: Tensor, noise: Tensor) -> Tensor:
+        """Embeddings of samples of the test distribution, [1, k, m]."""
+        w, device = self._weights[0].detach(), self._spec.device
+        signal = reference.signal_patches(labels, self._data.nu).to(device)
+        return reference.embedding(w, signal, aligned(noise.to(device)), self._cfg.q).unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None with Adam, and with a signal patch per sample."""

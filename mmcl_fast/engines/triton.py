@@ -20,7 +20,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
 from mmcl_fast.engines.gram import embed
-from mmcl_fast.engines.protocol import EngineSpec, Measured
+from mmcl_fast.engines.protocol import Embeddings, EngineSpec, Measured, OodSet
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
@@ -92,8 +92,8 @@ class TritonEngine(TrajectoryEngine):
         self._in_slot = self._samples_in_slots(S)
         for side, suffix in enumerate(("", "_b")[:sides]):
             self._write_products(side, suffix)
-        self._test: tuple[Tensor, Tensor] | None = None
-        self._positive: list[Tensor] | None = None
+        self._ood: dict[OodSet, tuple[Tensor, Tensor, Tensor]] = {}
+        self._positive: Tensor | None = None
 
     def run(self, count: int, *, update: bool) -> Measured:
         """See `TrajectoryEngine.run`."""
@@ -109,38 +109,45 @@ class TritonEngine(TrajectoryEngine):
         measured = self.run(1, update=False)
         return measured.signal[:, 0], measured.noise[:, 0]
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
-        from mmcl_fast.kernels.inner_products import row_products_fwd
-
-        m, n_test, q = self._cfg.m, self._cfg.n_test, self._cfg.q
-        if self._test is None:
-            self._test = self._test_products()
+        cfg, m, q = self._cfg, self._cfg.m, self._cfg.q
         signal = self._runs.signal[:, 0, :m, None]
         noise_z = self._by_sample(self._runs.z[:, 0, :m])
-        noise, mu = self.span_coefficients()[0]
-        gram, start = self._test
-        coefficients = torch.cat([noise, mu[:, :, None]], dim=2)
-        z = row_products_fwd(coefficients, gram, out=torch.empty_like(start), start=start)
         if self._positive is None:  # once: the copy waits for the GPU
-            self._positive = [
-                (self._spec.batch.stacked(name) > 0).to(z.device)
-                for name in ("labels", "test_labels")
-            ]
-        train_positive, test_positive = self._positive
-        along = z[:, :, n_test:]
-        return (
+            self._positive = self._are_positive("labels")
+        return Embeddings(
             embed(
                 power_relu(noise_z, q),
                 power_relu(torch.cat([signal, -signal], 2), q),
-                train_positive,
+                self._positive,
             ),
-            embed(
-                power_relu(z[:, :, :n_test], q),
-                power_relu(torch.cat([along, -along], 2), q),
-                test_positive,
-            ),
+            self._embed_ood("test", cfg.n_test),
+            self._embed_ood("probe", k) if (k := cfg.probe_samples_value) else None,
         )
+
+    def _embed_ood(self, name: OodSet, count: int) -> Tensor:
+        """Embeddings of `count` samples of the test distribution, [R, count, m]."""
+        from mmcl_fast.kernels.inner_products import row_products_fwd
+
+        q = self._cfg.q
+        if name not in self._ood:  # once: the copy of the labels waits for the GPU
+            positive = self._are_positive(f"{name}_labels")
+            self._ood[name] = *self._ood_products(name, count), positive
+        gram, start, positive = self._ood[name]
+        noise, mu = self.span_coefficients()[0]
+        coefficients = torch.cat([noise, mu[:, :, None]], dim=2)
+        z = row_products_fwd(coefficients, gram, out=torch.empty_like(start), start=start)
+        along = z[:, :, count:]
+        return embed(
+            power_relu(z[:, :, :count], q),
+            power_relu(torch.cat([along, -along], 2), q),
+            positive,
+        )
+
+    def _are_positive(self, name: str) -> Tensor:
+        """Whether labels are +1, on the device."""
+        return (self._spec.batch.stacked(name) > 0).to(self._spec.device)
 
     def span_coefficients(self) -> list[tuple[Tensor, Tensor]]:
         """See `TrajectoryEngine.span_coefficients`."""
@@ -173,19 +180,21 @@ class TritonEngine(TrajectoryEngine):
                 products(x, vectors, out=of.along_mu[:, None, here], columns=at)
                 products(weights, vectors, out=of.z[:, :m, here], columns=at)
 
-    def _test_products(self) -> tuple[Tensor, Tensor]:
-        """Inner products of the test patches and nu, v = n_test + 1, with modality A.
+    def _ood_products(self, name: OodSet, count: int) -> tuple[Tensor, Tensor]:
+        """Inner products of OOD patches and nu, v = count + 1, with modality A.
 
         Returns: With its columns [R, v, n + 1], and with w(0) [R, m, v].
         """
         from mmcl_fast.kernels.inner_products import row_products_fwd as products
 
-        n, m, n_test, runs = self._cfg.n, self._cfg.m, self._cfg.n_test, len(self._spec.data)
-        gram = self._runs.z.new_empty(runs, n_test + 1, n + 1)
-        start = gram.new_empty(runs, m, n_test + 1)
+        n, m, runs = self._cfg.n, self._cfg.m, len(self._spec.data)
+        gram = self._runs.z.new_empty(runs, count + 1, n + 1)
+        start = gram.new_empty(runs, m, count + 1)
         for part, block in self._spec.batch.parts():
-            noise, mu, weights, test, nu = self._on_device(block, *_SPANNING, "test_noise", "nu")
-            for rows, i in ((test, slice(n_test)), (nu[:, None], slice(n_test, None))):
+            noise, mu, weights, patches, nu = self._on_device(
+                block, *_SPANNING, f"{name}_noise", "nu"
+            )
+            for rows, i in ((patches, slice(count)), (nu[:, None], slice(count, None))):
                 products(rows, noise, out=gram[part, i, :n])
                 products(rows, mu[:, None], out=gram[part, i, n:])
                 products(weights, rows, out=start[part, :, i])

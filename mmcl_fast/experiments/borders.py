@@ -1,6 +1,7 @@
 """Where the theory says that training changes: the order of the first stages, Assumption 4.1.
 
-Both are numbers that change sign on a border, so a map of them needs no constant that was fitted.
+And where the proofs of its lemmas hold. All are numbers that change sign on a border, so a map of
+them needs no constant that was fitted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ import math
 from dataclasses import dataclass
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.theory import Check, assumption_4_1, t1_multi, t1_single
+from mmcl_fast.theory import (
+    Check,
+    assumption_4_1,
+    lemma_5_2_window,
+    lemma_5_4_window,
+    n_snr2,
+    t1_multi,
+    t1_single,
+)
 
 ORDER_ONE = 10.0  # n SNR^2 = Theta(1) is taken to hold within this factor
 
@@ -102,8 +111,25 @@ def conditions(point: TheoryPoint, modality: str) -> list[Check]:
 
 def margin(point: TheoryPoint, modality: str) -> float:
     """Margin of Assumption 4.1: log of the factor to its nearest boundary, < 0 where it fails."""
+    return _margin(conditions(point, modality))
+
+
+def window(point: TheoryPoint, modality: str) -> list[Check]:
+    """What the proof of Lemma 5.2 (single-modal) or 5.4 asks of n SNR^2 and C_mu at a point."""
+    balance = n_snr2(n=point.n, mu_norm=point.mu_norm, sigma_xi=point.sigma_xi, d=point.d)
+    if modality == "single":
+        return lemma_5_2_window(n_snr2=balance)
+    return lemma_5_4_window(n_snr2=balance, c_mu=point.mu_b_norm / point.mu_norm)
+
+
+def window_margin(point: TheoryPoint, modality: str) -> float:
+    """Margin of `window`: log of the factor to its nearest boundary, < 0 where it fails."""
+    return _margin(window(point, modality))
+
+
+def _margin(checks: list[Check]) -> float:
     margins = []
-    for check in conditions(point, modality):
+    for check in checks:
         if check.left == 0:  # no augmentation noise meets every limit on it
             continue
         ratio = math.log(check.left / check.right)
@@ -116,4 +142,12 @@ def margin(point: TheoryPoint, modality: str) -> float:
     return min(margins)
 
 
-__all__ = ["TheoryPoint", "conditions", "log_t1_ratio", "margin", "theory_point"]
+__all__ = [
+    "TheoryPoint",
+    "conditions",
+    "log_t1_ratio",
+    "margin",
+    "theory_point",
+    "window",
+    "window_margin",
+]

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.figure1 import MODALITIES, Figure1
+from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.files import write_atomically
 from mmcl_fast.plotting.style import (
     COLOURS,
@@ -104,7 +105,8 @@ def figure1(result: Figure1) -> Figure:
         if marks := axes[2].get_lines()[len(MODALITIES) :]:
             axes[2].legend(handles=marks, loc=(0.36, 0.3), fontsize=7)
         bands = f"{seeds_text(len(result.seeds))}; $T_1$: end of the first stage by Lemmas 5.2, 5.4"
-        caption(figure, f"{bands}; dotted: chance", _settings(result.config))
+        head = f"; {head_text(result.config)}" if result.config.probe_on == "ood" else ""
+        caption(figure, f"{bands}; dotted: chance{head}", _settings(result.config))
     return figure
 
 

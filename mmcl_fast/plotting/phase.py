@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
 from mmcl_fast.experiments.phase.planes import overlay
+from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
 from mmcl_fast.plotting.heat import (
     ACCURACY,
@@ -27,10 +28,11 @@ from mmcl_fast.plotting.heat import (
 )
 from mmcl_fast.plotting.legend import label
 from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
-from mmcl_fast.theory import MIN_C_MU
+from mmcl_fast.theory import MAX_N_SNR2_SINGLE, MIN_C_MU_N_SNR2_MULTI, MIN_N_SNR2_MULTI
 
 FINE = 120  # points along an axis for the theory's curves
 MARK = COLOURS["multi"]
+WINDOW = SimpleNamespace(colour=MARK, halo="white", width=1.6, dashes="-.")
 FIGURE_1 = SimpleNamespace(
     n=100,
     d=2000,
@@ -49,7 +51,8 @@ def phase(result: Phase) -> Figure:
 
     Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
     was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
-    Star: Figure 1's values of the two axes.
+    Dash-dotted: the border of the window in which the proof of Lemma 5.2 (single-modal) or 5.4
+    holds. Star: Figure 1's values of the two axes.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.1), layout="constrained")
@@ -86,7 +89,8 @@ def _fixed(result: Phase) -> str:
     left = {name: base[name] for name in names if name not in drawn}
     if "snr" in drawn:
         del left["n_snr2"]
-    return settings_caption(left, names) + r", $\tau = 1/m$; one scale of colours from chance to 1"
+    head = head_text(result.plane.cell(result.xs[0], result.ys[0]))
+    return settings_caption(left, names) + rf", $\tau = 1/m$; {head}"
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
@@ -94,18 +98,13 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
     xs = _fine(result.xs)
     ys = _fine(result.ys)
     values = overlay(plane, xs.tolist(), ys.tolist(), modality)
-    for grid, style in zip(values, LINES, strict=True):
+    for grid, style in zip(values, (*LINES, WINDOW), strict=True):
         draw_border(axis, (xs.tolist(), ys.tolist()), grid, style)
     place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
     axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
     if (plane.x.name, plane.y.name) == ("n", "snr"):
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
-    if modality == "multi":
-        if plane.x.name == "c_mu":
-            axis.axvline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
-        if plane.y.name == "c_mu":
-            axis.axhline(MIN_C_MU, color=MARK, ls="-.", lw=1.6)
 
 
 def _fine(centres: list[float]) -> Floats:
@@ -126,13 +125,18 @@ def _handles(result: Phase) -> list[Line2D]:
         label=f"measured: mean over {count} seeds passes {HALF_WAY}",
     )
     handles = [*border_handles(), dots]
+    if {"snr", "n_snr2", "c_mu"} & {result.plane.x.name, result.plane.y.name}:
+        balance, product = label("n_snr2"), f"{label('c_mu')} {label('n_snr2')}"
+        window = (
+            f"proofs' window: {balance} $\\leq$ {MAX_N_SNR2_SINGLE} (Lemma 5.2);\n"
+            f"$\\geq$ {MIN_N_SNR2_MULTI}, {product} $\\geq$ {MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
+        )
+        handles.append(Line2D([], [], color=MARK, ls=WINDOW.dashes, lw=WINDOW.width, label=window))
     star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
     handles.append(star)
     if (result.plane.x.name, result.plane.y.name) == ("n", "snr"):
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"{label('n_snr2')} = {told}"))
-    if "c_mu" in (result.plane.x.name, result.plane.y.name):
-        handles.append(Line2D([], [], color=MARK, ls="-.", lw=1.6, label=f"$C_\\mu$ = {MIN_C_MU}"))
     if result.left_out:
         handles.append(
             Line2D([], [], ls="", label=f"{result.left_out} runs that diverged left out")

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import LATER_FIELDS, TrainConfig
 from mmcl_fast.content_digest import damaged
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.optimizers import nest, unnest
@@ -157,7 +157,7 @@ def _parsed(metadata: dict[str, str]) -> tuple[int, dict[str, Any]]:
 
     Raises: KeyError, TypeError, ValueError: an entry is missing or impossible.
     """
-    epoch, saved = int(metadata["epoch"]), dict(json.loads(metadata["config"]))
+    epoch, saved = int(metadata["epoch"]), {**LATER_FIELDS, **json.loads(metadata["config"])}
     if not 1 <= epoch <= saved["epochs"]:
         raise ValueError(f"epoch {epoch} of {saved['epochs']}")
     if "data" not in metadata:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, draw_augmented
 from mmcl_fast.engines import Engine, Measured, MultiEpochEngine
-from mmcl_fast.engines.protocol import Coefficients
+from mmcl_fast.engines.protocol import Coefficients, Embeddings
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import power_relu
 from mmcl_fast.training.linear_probe import ood_accuracy
@@ -173,7 +173,11 @@ class EpochInfo:
 
         Cost: that of an evaluation without its linear probe.
         """
-        return self._embeddings
+        return self._embeddings.train, self._embeddings.test
+
+    def probe_embeddings(self) -> Tensor:
+        """`hbar` of what the linear probe is fitted on: training or OOD data, [R, k, m]."""
+        return self._embeddings.fitted
 
     def features(self, samples: Samples = "a") -> Tensor:
         """The loss's 2 m features `[act(<w_r, y mu>), act(<w_r, xi>)]`, [R, n, 2 m].
@@ -190,7 +194,7 @@ class EpochInfo:
         return self._accuracy
 
     @cached_property
-    def _embeddings(self) -> tuple[Tensor, Tensor]:
+    def _embeddings(self) -> Embeddings:
         with self._step.state() as engine:
             return engine.embeddings()
 
@@ -206,11 +210,14 @@ class EpochInfo:
 
     @cached_property
     def _accuracy(self) -> Tensor:
-        train, test = (x.cpu() for x in self._embeddings)
+        fitted, test = self._embeddings.fitted.cpu(), self._embeddings.test.cpu()
+        fitted_name = "labels" if self._embeddings.probe is None else "probe_labels"
         labels, test_labels = (
-            torch.stack([getattr(x, name) for x in self.data]) for name in ("labels", "test_labels")
+            torch.stack([getattr(x, name) for x in self.data])
+            for name in (fitted_name, "test_labels")
         )
-        return ood_accuracy(train, labels, test, test_labels)
+        penalty = self.configs[0].probe_penalty
+        return ood_accuracy(fitted, labels, test, test_labels, l2=penalty)
 
     def _lemma(self, modality: str) -> tuple[Tensor, Tensor]:
         k = modality_index(self.configs[0], modality)
@@ -295,6 +302,10 @@ class RunState:
         """`hbar` (3) of modality A: training data [n, m] and OOD test data [n_test, m]."""
         train, test = self._info.embeddings()
         return train[self._run], test[self._run]
+
+    def probe_embeddings(self) -> Tensor:
+        """`hbar` of what the linear probe is fitted on: training or OOD data, [k, m]."""
+        return self._info.probe_embeddings()[self._run]
 
     def features(self, samples: Samples = "a") -> Tensor:
         """The loss's 2 m features `[act(<w_r, y mu>), act(<w_r, xi>)]`, [n, 2 m].

@@ -100,30 +100,33 @@ def accuracy(head: LogisticHead, features: Tensor, labels: Tensor) -> Tensor:
 
 
 def ood_accuracy(
-    train_features: Tensor,
-    train_labels: Tensor,
+    fitted_features: Tensor,
+    fitted_labels: Tensor,
     test_features: Tensor,
     test_labels: Tensor,
     *,
+    l2: float | None = None,
     checked: bool = False,
 ) -> Tensor:
-    """Accuracy on the test features of heads fitted to the training features, l2 = 1 / n.
+    """Accuracy on the test features of heads fitted to other features.
 
     Args:
-        train_features: [B, n, p], floating.
-        train_labels: [B, n] or [n], +1 or -1, both present.
+        fitted_features: [B, n, p], floating: of training data, or of other samples of the test
+            distribution (`TrainConfig.probe_on`).
+        fitted_labels: [B, n] or [n], +1 or -1, both present.
         test_features: [B, n_test, p], floating.
         test_labels: [B, n_test] or [n_test], +1 or -1.
+        l2: As for `fit_logistic`.
         checked: All of this is known to hold, of labels [B, n] and [B, n_test]: from one epoch to
             the next they stay, and threads that fit heads wait while somebody looks.
     Returns: [B], float64; NaN where features are NaN or infinite or the fit did not converge.
     Raises: DataError, ValueError, TypeError as `fit_logistic` and `accuracy`.
     """
     if checked:
-        head = _fit(train_features, train_labels, 1.0 / train_features.shape[1])
+        head = _fit(fitted_features, fitted_labels, l2 or 1.0 / fitted_features.shape[1])
         share = _score(head, test_features, test_labels)
     else:
-        head = fit_logistic(train_features, train_labels)
+        head = fit_logistic(fitted_features, fitted_labels, l2=l2)
         share = accuracy(head, test_features, test_labels)
     return torch.where(head.converged.to(share.device), share, math.nan)
 

@@ -50,8 +50,10 @@ class Recorder:
         self._device = torch.device(self._cfg.device)
         self._is_asynchronous = _is_asynchronous(self._device)
         batch = SignalNoiseBatch.of(data)
-        self._labels, self._test_labels = batch.stacked("labels"), batch.stacked("test_labels")
-        dtype = self._labels.dtype
+        on_ood = self._cfg.probe_on == "ood"
+        self._fitted_labels = batch.stacked("probe_labels" if on_ood else "labels")
+        self._test_labels = batch.stacked("test_labels")
+        dtype = self._test_labels.dtype
         shape = (len(configs), self._cfg.epochs + 1)
         self.curves = {
             name: torch.full(
@@ -75,9 +77,10 @@ class Recorder:
         """Store what depends on the weights of this epoch: embeddings, coefficients."""
         cfg = self._cfg
         if _due(epoch, cfg.evaluate_every, cfg.epochs):
-            train, test = (_copy_to_host(x) for x in engine.embeddings())
+            embeddings = engine.embeddings()
+            fitted, test = (_copy_to_host(x) for x in (embeddings.fitted, embeddings.test))
             copied = _CopyEvent() if self._is_asynchronous else None
-            self._pending.append(_Evaluation(epoch, train, test, copied))
+            self._pending.append(_Evaluation(epoch, fitted, test, copied))
             if not self._is_asynchronous:
                 self.keep_up()
         if cfg.coefficients_every and _due(epoch, cfg.coefficients_every, cfg.epochs):
@@ -87,7 +90,7 @@ class Recorder:
 
     def keep_up(self) -> None:
         """Fit linear probes if enough are pending."""
-        pending_bytes = sum(x.train.nbytes + x.test.nbytes for x in self._pending)
+        pending_bytes = sum(x.fitted.nbytes + x.test.nbytes for x in self._pending)
         probes = len(self._pending) * len(self._configs)
         if pending_bytes > PENDING_BYTES or probes >= PENDING_PROBES:
             self.evaluate()
@@ -107,13 +110,14 @@ class Recorder:
         cfg = self._cfg
         self.evaluate()
         evaluates = cfg.evaluate_every and not _due(epoch, cfg.evaluate_every, cfg.epochs)
-        train, test = (x.cpu() for x in engine.embeddings()) if evaluates else (None, None)
+        embeddings = engine.embeddings() if evaluates else None
         for r in runs:
             self._stopped[r] = stopped_run(r, epoch, engine)
-            if train is not None and test is not None:
+            if embeddings is not None:
                 own = slice(r, r + 1)
-                labels, test_labels = self._labels[own], self._test_labels[own]
-                accuracy = ood_accuracy(train[own], labels, test[own], test_labels)
+                fitted, test = (x[own].cpu() for x in (embeddings.fitted, embeddings.test))
+                labels, test_labels = self._fitted_labels[own], self._test_labels[own]
+                accuracy = ood_accuracy(fitted, labels, test, test_labels, l2=cfg.probe_penalty)
                 self.curves["ood_accuracy"][r, epoch] = accuracy[0]
 
     def has_stopped(self, run: int) -> bool:
@@ -143,10 +147,17 @@ class Recorder:
         if evaluations[-1].copied:
             evaluations[-1].copied.wait()  # earlier copies are complete, too
         epochs = [evaluation.epoch for evaluation in evaluations]
-        train = _concatenated([evaluation.train for evaluation in evaluations])
+        fitted = _concatenated([evaluation.fitted for evaluation in evaluations])
         test = _concatenated([evaluation.test for evaluation in evaluations])
-        labels, test_labels = (x.repeat(k, 1) for x in (self._labels, self._test_labels))
-        accuracy = ood_accuracy(train, labels, test, test_labels, checked=self._labels_checked)
+        labels, test_labels = (x.repeat(k, 1) for x in (self._fitted_labels, self._test_labels))
+        accuracy = ood_accuracy(
+            fitted,
+            labels,
+            test,
+            test_labels,
+            l2=self._cfg.probe_penalty,
+            checked=self._labels_checked,
+        )
         self._labels_checked = True
         curve = self.curves["ood_accuracy"]
         curve[:, epochs] = accuracy.view(k, -1).T.to(curve)
@@ -284,7 +295,7 @@ class _Evaluation:
     """Embeddings of an epoch; from a GPU as asynchronous copies, complete after `copied`."""
 
     epoch: int
-    train: Tensor
+    fitted: Tensor
     test: Tensor
     copied: _CopyEvent | None
 

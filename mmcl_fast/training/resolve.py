@@ -18,7 +18,11 @@ def resolve(cfg: TrainConfig) -> TrainConfig:
 
 def resolve_settings(cfg: TrainConfig) -> TrainConfig:
     """The config with `auto` and defaults replaced; memory is not checked."""
-    cfg = cfg.replace(device=usable_device(cfg.device), tau=cfg.tau_value)
+    cfg = cfg.replace(
+        device=usable_device(cfg.device),
+        tau=cfg.tau_value,
+        probe_samples=cfg.probe_samples_value or None,
+    )
     engine = resolve_engine(cfg)
     return cfg if engine == cfg.engine else cfg.replace(engine=engine)
 

@@ -147,7 +147,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.theory_checks", "plotting",
     },
     "bench.science": {
-        "bench", "config", "data.mnist", "data.signal_noise", "experiments", "experiments.phase",
+        "bench", "config", "data.mnist", "experiments", "experiments.phase",
         "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend"},

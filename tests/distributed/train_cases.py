@@ -57,6 +57,8 @@ TRAIN_CASES = [
     TrainCase("tiny_tau", "exp of a score overflows", {"tau": 2e-4, "m": 3, **LARGE, "eta": 1e-6}),
     TrainCase("tiny_tau_multi", "the same in both directions",
               {"tau": 2e-4, "modality": "multi", **LARGE, "eta": 1e-6}),
+    TrainCase("ood_probe", "every rank draws the samples of the head's fit",
+              {"probe_on": "ood", "probe_samples": 15}),
     TrainCase("minibatches", "a rank without a sample of some", SGD, samples=(3, 18, 9)),
     TrainCase("minibatches_multi", "both directions, weights of a mean over the minibatch",
               {"modality": "multi", "data": "streamed", **SGD}, samples=(3, 18, 9), repeat=True),

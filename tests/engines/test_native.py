@@ -301,6 +301,7 @@ def test_inner_products(n: int, k: int, d: int) -> None:
 def test_embeddings_are_those_of_the_gram_engine() -> None:
     for q, modality in ((1, "single"), (3, "multi")):
         cfg = TrainConfig(**SMALL, q=q, sigma_0=0.1, modality=modality, device="cpu")
+        cfg = cfg.replace(probe_on="ood", probe_samples=5)
         data = [sample(cfg.replace(seed=s)) for s in range(2)]
         found = {}
         for name in ("native", "gram"):

@@ -109,7 +109,8 @@ def test_what_is_computed_stays_on_the_device(
     def normals(stream, keys, shape, scales, dtype):
         return torch.empty(len(keys), *shape, dtype=dtype, device=device)
 
-    cfg = TrainConfig(n=10, d=30, m=4, n_test=6, modality=modality, data=data, d_b=20)
+    sizes = {"n": 10, "d": 30, "m": 4, "n_test": 6, "d_b": 20, "probe_samples": 5}
+    cfg = TrainConfig(**sizes, modality=modality, data=data, probe_on="ood")
     configs = [cfg.replace(seed=seed) for seed in range(3)]
     drawn = SignalNoiseBatch([sampling._Draw(configs, normals).block()])
     for name, value in vars(drawn[0]).items():
@@ -117,5 +118,6 @@ def test_what_is_computed_stays_on_the_device(
     engine = TritonEngine(EngineSpec(configs, drawn, device))
     found = [*engine.embeddings(), *engine.state().values(), *sum(engine.span_coefficients(), ())]
     assert {x.device for x in found} == {device}
-    # Of each modality |mu|^2, <w, mu> and three of each kind of vector; evaluation: six, and one.
-    assert len(launches) == (2 * 5 if cfg.is_multi else 2 + 2 * 3) + 7
+    # Of each modality |mu|^2, <w, mu> and three of each kind of vector; evaluation: six, and one,
+    # of the test set and of the probe's samples.
+    assert len(launches) == (2 * 5 if cfg.is_multi else 2 + 2 * 3) + 2 * 7

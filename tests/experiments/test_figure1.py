@@ -55,6 +55,20 @@ def test_the_modalities_share_data_and_weights() -> None:
     assert not torch.equal(single.signal, multi.signal)
 
 
+def test_the_head_of_section_3_3() -> None:
+    """Its accuracy is that of runs alone, and the file says what is then inferred."""
+    base = TINY.replace(probe_on="ood", probe_samples=16)
+    result, plain = run_figure1(base, [3]), run_figure1(TINY, [3])
+    for modality in MODALITIES:
+        alone = train(base.replace(seed=3, modality=modality))
+        assert torch.equal(result.curve(modality, "ood_accuracy")[0], alone.ood_accuracy)
+        assert torch.equal(result.curve(modality, "loss"), plain.curve(modality, "loss"))
+    told = [x.to_json()["config"] for x in (result, plain)]
+    assert [x["probe_on"] for x in told] == ["ood", "train"]
+    assert told[0]["inferred"]["head"].startswith("head fitted on 16 OOD samples, as section 3.3")
+    assert "fitted on the training embeddings" in told[1]["inferred"]["head"]
+
+
 def test_progress_counts_run_epochs() -> None:
     told: list[tuple[str, int]] = []
     run_figure1(TINY, [0, 1, 4], lambda modality, done: told.append((modality, done)))

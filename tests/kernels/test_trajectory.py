@@ -340,6 +340,7 @@ def test_a_run_that_diverges_says_so(device: torch.device) -> None:
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_embeddings_are_those_of_the_gram_engine(device: torch.device, modality: str) -> None:
     cfg = TrainConfig(**SMALL, q=2, sigma_0=0.1, modality=modality, device=device.type)
+    cfg = cfg.replace(probe_on="ood", probe_samples=5)
     data = [sample(cfg.replace(seed=s)) for s in range(2)]
     found = {}
     for name in ("triton", "gram"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +18,7 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.diagram import Phase, run_phase
 from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, Range
+from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, phase
 from mmcl_fast.progress import Progress, progress
@@ -81,12 +85,21 @@ def phase_command(
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
 
 
-def chosen_plane(plane: PlaneName, x: str | None, y: str | None) -> Plane:
-    """A plane of the theory, with other axes `NAME=LOW,HIGH` where they are given."""
-    known = PLANES[plane]
+def chosen_plane(plane: PlaneName, x: str | None, y: str | None, probe: Mapping[str, Any]) -> Plane:
+    """A plane of the theory, with other axes `NAME=LOW,HIGH` where given, and a head.
+
+    Args:
+        plane: Its name.
+        x: Another horizontal axis.
+        y: Another vertical axis.
+        probe: Fields of a `Probe`.
+
+    Raises: ConfigError: an axis or the head has settings that no run can have.
+    """
+    known, head = PLANES[plane], Probe(**probe)
     if x is None and y is None:
-        return known
-    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base)
+        return replace(known, probe=head)
+    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base, head)
 
 
 def _axis(flag: str, text: str | None, default: Range) -> Range:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from mmcl_fast.cli.checks import CHECKPOINT
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import LATER_FIELDS, TrainConfig
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError, OutputError
@@ -71,7 +71,7 @@ def _check_other_run(cfg: TrainConfig, out: Path) -> None:
     if not (out / SUMMARY).exists():
         return
     try:
-        stored = json.loads((out / SUMMARY).read_text())["config"]
+        stored = {**LATER_FIELDS, **json.loads((out / SUMMARY).read_text())["config"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"out: expected a directory without {SUMMARY} or with that of a run, got "

@@ -28,6 +28,7 @@ from mmcl_fast.errors import DataError
 from mmcl_fast.names import nearest
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SignalNoiseData))
+PROBE = ("probe_labels", "probe_noise")
 NORMS = {"mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu"}
 SAME = 1e-6  # relative; norms that agree so far differ by rounding
 
@@ -35,7 +36,8 @@ SAME = 1e-6  # relative; norms that agree so far differ by rounding
 def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
     """Data of a run from arrays of your own, each checked; fields not given are drawn.
 
-    Drawn are, as by `sample(cfg)`: labels, mu, nu, weights, test set, noise, and modality B. Views
+    Drawn are, as by `sample(cfg)`: labels, mu, nu, weights, test set, the linear probe's OOD
+    samples (probe_on "ood"), noise, and modality B. Views
     that are not given are the noise patches given, with augmentation noise of `sigma_eps`. With
     augment "per_epoch" the given or drawn views are those of epoch 0, and every later epoch draws
     augmentation noise anew.
@@ -66,14 +68,17 @@ def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
         if value is None:
             continue
         if name not in expected:
-            raise DataError(f"data.{name}: expected none in a {cfg.modality}-modal run, got one")
+            where = "with probe_on train" if name in PROBE else f"in a {cfg.modality}-modal run"
+            raise DataError(f"data.{name}: expected none {where}, got one")
         given[name] = _tensor(name, value, expected[name], cfg)
-    for name in ("labels", "test_labels"):
+    for name in ("labels", "test_labels", "probe_labels"):
         if name in given:
             _check_labels(name, given[name])
     if "labels" in given:
         check_both_labels(given["labels"], "got")
         check_negatives(cfg, given["labels"], "data has")
+    if "probe_labels" in given:
+        check_both_labels(given["probe_labels"], "got", size="probe_samples")
     return _completed(cfg, given)
 
 

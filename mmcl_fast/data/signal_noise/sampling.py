@@ -40,8 +40,9 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
 
     Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
         streamed data have no noise patches of training samples, which are drawn when needed.
-    Raises: DataError: all n labels came out equal (then no sample has a negative), the rarer label
-        has fewer samples than `negatives_per_sample`, or the data would not fit into memory.
+    Raises: DataError: all n labels came out equal (then no sample has a negative), or all of the
+        linear probe's; the rarer label has fewer samples than `negatives_per_sample`; or the data
+        would not fit into memory.
     """
     return sample_many([cfg])[0]
 
@@ -89,7 +90,8 @@ def sample_many(
 
 def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
     """Settings that must be equal for the data of runs to be drawn by one call."""
-    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, cfg.n_test, cfg.columns, cfg.columns_b
+    test = cfg.n_test, cfg.probe_samples_value
+    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, *test, cfg.columns, cfg.columns_b
 
 
 class _Draw:
@@ -111,6 +113,7 @@ class _Draw:
         cfg, configs = self._cfg, self._configs
         labels = _drawable_labels(configs) if self._labels is None else self._labels
         noise, weights = self._patches("a")
+        sigma_xi = [c.sigma_xi for c in configs]
         fields: dict[str, Any] = {
             "labels": labels,
             "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
@@ -119,10 +122,11 @@ class _Draw:
             "augmented": None,
             "weights": weights,
             "test_labels": label_runs(self._keys, "test_labels", cfg.n_test, cfg.dtype),
-            "test_noise": self._draw(
-                "test_noise", (cfg.n_test, cfg.columns), [c.sigma_xi for c in configs]
-            ),
+            "test_noise": self._draw("test_noise", (cfg.n_test, cfg.columns), sigma_xi),
         }
+        if k := cfg.probe_samples_value:
+            fields["probe_labels"] = _drawable_probe_labels(configs)
+            fields["probe_noise"] = self._draw("probe_noise", (k, cfg.columns), sigma_xi)
         if cfg.is_multi:
             fields["noise_b"], weights_b = self._patches("b")
             # The paper's mu~ is along the second axis; reduced data have one explicit axis.
@@ -168,6 +172,8 @@ def check_drawable(cfg: TrainConfig) -> None:
     """Raise the errors of `sample` without drawing the data."""
     _require_memory(cfg, 1)
     _drawable_labels([cfg])
+    if cfg.probe_samples_value:
+        _drawable_probe_labels([cfg])
 
 
 def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
@@ -185,18 +191,23 @@ def undrawable(configs: Sequence[TrainConfig]) -> list[int]:
     """Which of some runs `sample` refuses for their labels, at the cost of drawing these.
 
     Args:
-        configs: Settings of each run; consecutive runs of equal n and dtype share a call.
+        configs: Settings of each run; consecutive runs of equal sizes and dtype share a call.
 
     Returns: Their indices, ascending.
     """
     refused, start = [], 0
-    for (n, dtype), group in groupby(configs, lambda cfg: (cfg.n, cfg.dtype)):
+    for (n, dtype, k), group in groupby(
+        configs, lambda cfg: (cfg.n, cfg.dtype, cfg.probe_samples_value)
+    ):
         alike = list(group)
-        size = max(1, CHUNK_LABELS // n)
+        size = max(1, CHUNK_LABELS // max(n, k))
         for first in range(0, len(alike), size):
             part = alike[first : first + size]
-            labels = label_runs([cfg.data_key for cfg in part], "labels", n, dtype)
-            refused += [start + first + r for r in _refused(part, labels)]
+            keys = [cfg.data_key for cfg in part]
+            found = set(_refused(part, label_runs(keys, "labels", n, dtype)))
+            if k:
+                found |= set(_of_one_label(label_runs(keys, "probe_labels", k, dtype)))
+            refused += [start + first + r for r in sorted(found)]
         start += len(alike)
     return refused
 
@@ -207,6 +218,21 @@ def _refused(configs: Sequence[TrainConfig], labels: Tensor) -> list[int]:
     rarer = torch.minimum(positives, labels.shape[1] - positives)
     needed = torch.tensor([cfg.negatives_per_sample or 1 for cfg in configs])
     return (rarer < needed).nonzero()[:, 0].tolist()
+
+
+def _drawable_probe_labels(configs: Sequence[TrainConfig]) -> Tensor:
+    """Labels of the samples that the linear probe is fitted on, [R, k]; both signs in each."""
+    cfg = configs[0]
+    keys = [c.data_key for c in configs]
+    labels = label_runs(keys, "probe_labels", cfg.probe_samples_value, cfg.dtype)
+    for r in _of_one_label(labels)[:1]:
+        check_both_labels(labels[r], f"seed {keys[r]} draws", size="probe_samples")
+    return labels
+
+
+def _of_one_label(labels: Tensor) -> list[int]:
+    """Runs whose labels are all equal."""
+    return (labels == labels[:, :1]).all(1).nonzero()[:, 0].tolist()
 
 
 def _require_memory(cfg: TrainConfig, runs: int) -> None:

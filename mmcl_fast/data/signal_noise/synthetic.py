@@ -33,6 +33,9 @@ class SignalNoiseData:
         weights: w_r(0), [m, d].
         test_labels: +1 or -1, [n_test].
         test_noise: Noise patches zeta_i of the test data, [n_test, d].
+        probe_labels: Labels of the samples of the test distribution that the linear probe is fitted
+            on, +1 or -1, both present, [probe_samples]; None with probe_on train, as the next one.
+        probe_noise: Their noise patches, [probe_samples, d].
         mu_b: Signal of modality B, [d_b]; None if single-modal, as the next two.
         noise_b: Noise patches of modality B, [n, d_b]; None also if streamed.
         weights_b: Weights of modality B's encoder at the start, [m, d_b].
@@ -49,6 +52,8 @@ class SignalNoiseData:
     weights: Tensor
     test_labels: Tensor
     test_noise: Tensor
+    probe_labels: Tensor | None = None
+    probe_noise: Tensor | None = None
     mu_b: Tensor | None = None
     noise_b: Tensor | None = None
     weights_b: Tensor | None = None
@@ -117,15 +122,16 @@ def draw_minibatches(cfg: TrainConfig, epoch: int) -> list[Tensor]:
     return list(order.split(cfg.batch_size))
 
 
-def check_both_labels(labels: Tensor, subject: str) -> None:
-    """Refuse labels that are not +-1 with both signs present."""
+def check_both_labels(labels: Tensor, subject: str, *, size: str = "n") -> None:
+    """Refuse labels that are not +-1 with both signs present; `size` names their number."""
+    name = "labels" if size == "n" else "probe_labels"
     values = set(labels.unique().tolist())
     if not values <= {1.0, -1.0}:
-        raise DataError(f"labels: expected +1 and -1, got values {sorted(values)[:5]}")
+        raise DataError(f"{name}: expected +1 and -1, got values {sorted(values)[:5]}")
     if len(values) < 2:
         raise DataError(
-            f"labels: expected both +1 and -1, {subject} {len(labels)} labels that are all "
-            f"{labels[0].item():+.0f}; take another seed or a larger n"
+            f"{name}: expected both +1 and -1, {subject} {len(labels)} labels that are all "
+            f"{labels[0].item():+.0f}; take another seed or a larger {size}"
         )
 
 
@@ -151,6 +157,8 @@ def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
         "test_labels": (cfg.n_test,),
         "test_noise": (cfg.n_test, d),
     }
+    if k := cfg.probe_samples_value:
+        sizes |= {"probe_labels": (k,), "probe_noise": (k, d)}
     if cfg.is_multi:
         sizes |= {"mu_b": (b,), "weights_b": (cfg.m, b)}
     if cfg.data == "streamed":

@@ -23,6 +23,7 @@ from mmcl_fast.data.stream.region import MAX_THREADS, Region, check_scale, integ
 from mmcl_fast.stream_tags import MAX_SEED, STREAM_TAGS
 
 CHUNK_BYTES = 1 << 20  # a chunk and what is computed from it stay in a second-level cache
+LABEL_STREAMS = ("labels", "test_labels", "probe_labels")
 TILE = 256  # dimensions made together; chunks that start elsewhere make some of them twice
 DType = str | torch.dtype
 Shape = Sequence[SupportsIndex]
@@ -154,7 +155,7 @@ def labels(
 
     Args:
         seed: Key, 0 .. 2^64 - 1.
-        stream: "labels" or "test_labels".
+        stream: "labels", "test_labels" or "probe_labels".
         shape: (runs, samples), each >= 0.
         start: First (run, sample), each >= 0; start + shape <= (2^32, 2^34).
         dtype: "float32" | "bfloat16" | "float64", or the torch dtype.
@@ -162,8 +163,8 @@ def labels(
     Returns: Tensor [runs, samples] of `dtype`.
     Raises: As `words`; ValueError for another stream, TypeError for another dtype.
     """
-    if stream not in ("labels", "test_labels"):
-        raise ValueError(f"stream: expected labels or test_labels, got {stream!r}")
+    if stream not in LABEL_STREAMS:
+        raise ValueError(f"stream: expected one of {', '.join(LABEL_STREAMS)}, got {stream!r}")
     if len(shape) != 2 or len(start) != 2:
         raise ValueError(f"shape, start: expected (runs, samples), got {shape!r} and {start!r}")
     chosen = check_dtype(dtype)

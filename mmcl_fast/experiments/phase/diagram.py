@@ -14,13 +14,15 @@ from mmcl_fast.environment import environment
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.experiments.phase.names import PlaneName
-from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, conditions, overlay
+from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, conditions, overlay, window
+from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.execute.runner import Start, SweepResult, run_sweep
 from mmcl_fast.sweep.execute.worker_pool import Event
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.sweep.store.seed_statistics import SETTINGS, Cells, over_seeds
+from mmcl_fast.theory import Check
 
 HALF_WAY = 0.75  # between chance and 1
 SWEPT = ("n", "d", "m", "mu_norm", "mu_b_norm", "nu_norm", "sigma_0", "tau", "eta")
@@ -77,21 +79,12 @@ class Phase:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; None where one is not finite."""
-        checks = {
-            m: [
-                [
-                    [c.condition for c in conditions(self.plane.at(x, y), m) if not c.holds]
-                    for x in self.xs
-                ]
-                for y in self.ys
-            ]
-            for m in MODALITIES
-        }
         return {
             "plane": self.name,
             "x": {"name": self.plane.x.name, "values": self.xs},
             "y": {"name": self.plane.y.name, "values": self.ys},
             "fixed": asdict(self.plane.base),
+            "probe": self.plane.probe.settings,
             "seeds": list(self.seeds),
             "epochs": self.epochs,
             "left_out": self.left_out,
@@ -101,12 +94,25 @@ class Phase:
                     "sd": _plain(one.sd),
                     "boundary_measured": _plain(one.measured),
                     "boundary_t1": _plain(one.predicted),
-                    "assumption_4_1_fails": checks[m],
+                    "assumption_4_1_fails": self._fails(conditions, m),
+                    "lemma_window_fails": self._fails(window, m),
                 }
                 for m, one in self.maps.items()
             },
             "environment": environment(),
         }
+
+    def _fails(
+        self, checks: Callable[[Scaled, str], list[Check]], modality: str
+    ) -> list[list[list[str]]]:
+        """Conditions that do not hold in each cell."""
+        return [
+            [
+                [c.condition for c in checks(self.plane.at(x, y), modality) if not c.holds]
+                for x in self.xs
+            ]
+            for y in self.ys
+        ]
 
 
 def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
@@ -173,7 +179,7 @@ def _map(plane: Plane, cells: Cells, xs: list[float], ys: list[float], modality:
             _index_of(xs, cells.keys[plane.x.name][k]),
         )
         mean[cell], sd[cell] = cells.mean[k], cells.sd[k]
-    ratios, _ = overlay(plane, xs, ys, modality)
+    ratios, *_ = overlay(plane, xs, ys, modality)
     return Map(mean, sd, boundary(ys, mean, HALF_WAY), boundary(ys, ratios, 0.0))
 
 

@@ -19,6 +19,7 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments import borders
 from mmcl_fast.experiments.borders import TheoryPoint
 from mmcl_fast.experiments.phase.names import AXIS_NAMES, PlaneName
+from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.theory import Check
 
@@ -26,6 +27,7 @@ Floats = npt.NDArray[np.float64]
 SIGMA_XI = 1.0
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
+ON_TRAINING = Probe()
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two axes and the fixed settings.
+    """Two axes, the fixed settings, and the head.
 
     Raises: ConfigError: both axes set the same, or a corner has settings that no run can have.
     """
@@ -75,6 +77,7 @@ class Plane:
     x: Range
     y: Range
     base: Scaled = BASE
+    probe: Probe = ON_TRAINING
 
     def __post_init__(self) -> None:
         names = (self.x.name, self.y.name)
@@ -87,7 +90,8 @@ class Plane:
     @property
     def name(self) -> str:
         """Its own, or its axes'."""
-        known = (name for name, plane in PLANES.items() if plane == self)
+        own = replace(self, probe=ON_TRAINING)
+        known = (name for name, plane in PLANES.items() if plane == own)
         return next(known, f"{self.x.name}-{self.y.name}")
 
     def at(self, x: float, y: float) -> Scaled:
@@ -99,7 +103,7 @@ class Plane:
     def cell(self, x: float, y: float) -> TrainConfig:
         """Settings of the runs of a cell, with sizes rounded to integers."""
         sizes = {k: round(v) for k, v in ((self.x.name, x), (self.y.name, y)) if k in WHOLE}
-        return replace(self.at(x, y), **sizes).config()
+        return replace(self.at(x, y), **sizes).config(**self.probe.settings)
 
 
 PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
@@ -127,6 +131,11 @@ def margin(point: Scaled, modality: str) -> float:
     return borders.margin(_theory(point), modality)
 
 
+def window(point: Scaled, modality: str) -> list[Check]:
+    """`borders.window` at a point of a plane."""
+    return borders.window(_theory(point), modality)
+
+
 def _theory(point: Scaled) -> TheoryPoint:
     return TheoryPoint(
         n=point.n,
@@ -144,12 +153,13 @@ def _theory(point: Scaled) -> TheoryPoint:
 
 def overlay(
     plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
-) -> tuple[Floats, Floats]:
-    """`log_t1_ratio` and `margin` at each point, each [ys, xs]; both are 0 on a boundary."""
+) -> tuple[Floats, Floats, Floats]:
+    """Log T1 ratio, margins of Assumption 4.1 and of the lemma's window, [ys, xs]; 0 on borders."""
     points = [[plane.at(x, y) for x in xs] for y in ys]
     ratios = [[log_t1_ratio(point, modality) for point in row] for row in points]
     margins = [[margin(point, modality) for point in row] for row in points]
-    return np.array(ratios), np.array(margins)
+    windows = [[borders.window_margin(_theory(point), modality) for point in row] for row in points]
+    return np.array(ratios), np.array(margins), np.array(windows)
 
 
-__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay"]
+__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay", "window"]

@@ -1,16 +1,22 @@
-"""Where multi-modal learning begins to generalise as C_mu grows (Assumption 4.1: C_mu >= 2.66).
+"""Where multi-modal learning begins to generalise as C_mu grows, and the window of the proofs.
 
-Criteria. Sufficient: agrees if the accuracy at C_mu = 2.66 is within 0.02 of that at the largest
-C_mu, at n SNR^2 of Figure 1. Threshold: agrees if accuracy crosses the middle between its smallest
-and largest value within 20 % of 2.66 there. Lemmas' balance: the constants of Lemmas 5.2 and 5.4
-make signal and noise grow alike at C_mu n SNR^2 = 0.96 / 0.48 = 2; agrees if the crossing times
-n SNR^2 is within 20 % of 2 at every n SNR^2 at which accuracy crosses.
+The proof of Lemma 5.4 asks for n SNR^2 >= 1.7 and C_mu n SNR^2 >= 4.51 (appendix D.1.3), so the
+C_mu >= 2.66 of Assumption 4.1 belongs to n SNR^2 = 1.7; that of Lemma 5.2 for n SNR^2 <= 1.8
+(C.1.3). Both are sufficient, and no threshold is claimed. Heads are fitted on training embeddings.
+
+Criteria. Window of Lemma 5.4: agrees if the accuracy at its corner, n SNR^2 = 1.7 and C_mu = 2.66,
+is within 0.02 of that at the largest C_mu. Sufficient, not necessary: agrees if accuracy is
+half-way between its smallest and largest value at C_mu n SNR^2 <= 4.51 at every n SNR^2 at which it
+crosses. Lemmas' balance: the constants of Lemmas 5.2 and 5.4 make signal and noise grow alike at
+C_mu n SNR^2 = 0.96 / 0.48 = 2; agrees if the crossing times n SNR^2 is within 20 % of 2 at every
+n SNR^2 at which accuracy crosses. Window of Lemma 5.2: agrees if the single-modal error at its
+edge, n SNR^2 = 1.8, is at least 0.25.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,27 +33,39 @@ from mmcl_fast.experiments.theory_checks.check import (
     power_of_ten,
     spread,
 )
-from mmcl_fast.theory import MIN_C_MU, MULTI_RATE, SINGLE_RATE
+from mmcl_fast.theory import (
+    MAX_N_SNR2_SINGLE,
+    MIN_C_MU,
+    MIN_C_MU_N_SNR2_MULTI,
+    MIN_N_SNR2_MULTI,
+    MULTI_RATE,
+    SINGLE_RATE,
+)
 from mmcl_fast.training import train_many
 
 NEAR_PLATEAU = 0.02
+OF_ORDER_ONE = 0.25
 NEAR = 0.2
 BALANCE = SINGLE_RATE / MULTI_RATE
 
 
 @dataclass(frozen=True)
 class CMuGrid:
-    """Settings to train; the first n SNR^2 is the one of the paper's threshold."""
+    """Settings to train; the first n SNR^2 is of Lemma 5.4's window, the next Figure 1's.
+
+    The last two are of single-modal runs: the edge of Lemma 5.2's window, and Figure 1's.
+    """
 
     n: int = 100
     c_mu: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, MIN_C_MU, 3.5, 5.0, 7.0)
-    n_snr2: tuple[float, ...] = (1.25, 0.4, 0.7)
+    n_snr2: tuple[float, ...] = (MIN_N_SNR2_MULTI, 1.25, 0.7, 0.4)
     epochs: int = 200
     n_test: int = 1000
+    single_n_snr2: tuple[float, ...] = (MAX_N_SNR2_SINGLE, 1.25)
 
 
 def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
-    """Train multi-modal runs over C_mu at several n SNR^2.
+    """Train multi-modal runs over C_mu at several n SNR^2, and single-modal ones.
 
     Args:
         seeds: Seeds of data and weights.
@@ -60,11 +78,17 @@ def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
         for n_snr2, values in sorted(accuracies.items())
     ]
     lines.append(
-        Series(label=r"$C_\mu$ = 2.66", modality=None, x=(MIN_C_MU, MIN_C_MU), mean=(0.5, 1.0)),
+        Series(
+            label=r"$C_\mu$ = 2.66",
+            modality=None,
+            x=(MIN_C_MU, MIN_C_MU),
+            mean=(0.5, 1.0),
+        ),
     )
     panel = Panel(
-        title=r"Threshold of $C_\mu$, multi-modal",
-        fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, {grid.epochs} epochs",
+        title=r"Accuracy over $C_\mu$, multi-modal",
+        fixed=f"$n$ = {grid.n}, $d$ = {power_of_ten(Scaled().d)}, {grid.epochs} epochs; "
+        rf"2.66 is asked at $n\,\mathrm{{SNR}}^2$ = {MIN_N_SNR2_MULTI}",
         shares=True,
         chance=0.5,
         log_x=True,
@@ -72,7 +96,8 @@ def check(seeds: Sequence[int], grid: CMuGrid | None = None) -> Finding:
         ylabel="OOD accuracy",
         series=tuple(lines),
     )
-    rows = judge(grid.c_mu, accuracies)
+    errors = {k: _errors(grid, k, seeds) for k in grid.single_n_snr2}
+    rows = (*judge(grid.c_mu, accuracies), judge_single(errors))
     return Finding(name="c_mu", rows=rows, panel=panel, settings=asdict(grid))
 
 
@@ -87,40 +112,60 @@ def judge(c_mu: Sequence[float], accuracies: dict[float, Floats]) -> tuple[Row, 
     at = list(c_mu).index(MIN_C_MU)
     gap = accuracy[-1] - accuracy[at]
     crossings = _crossings(c_mu, accuracy)
-    middle, _ = spread(crossings)
     balances = {k: spread(_crossings(c_mu, v))[0] * k for k, v in accuracies.items()}
     crossed = {k: v for k, v in balances.items() if math.isfinite(v)}
+    quantity = f"half-way C_mu x n SNR^2, n SNR^2 = {n_snr2}"
+    per_seed = tuple(n_snr2 * c for c in crossings)
+    note = "; ".join(f"{v:.2f} at n SNR^2 = {k}" for k, v in balances.items())
     return (
         Row(
-            statement=f"C_mu >= {MIN_C_MU} suffices for multi-modal learning to generalise",
-            source="Assumption 4.1",
+            statement=f"C_mu >= {MIN_C_MU} suffices for multi-modal learning to generalise at "
+            f"n SNR^2 = {n_snr2}, the corner of Lemma 5.4's window",
+            source="Assumption 4.1, proof of Lemma 5.4",
             predicted="0",
             quantity=f"accuracy at C_mu = {c_mu[-1]:g} less that at {MIN_C_MU}",
             per_seed=tuple(gap.tolist()),
-            criterion=f"at most {NEAR_PLATEAU}, n SNR^2 = {n_snr2}",
+            criterion=f"at most {NEAR_PLATEAU}",
             agrees=bool(gap.mean() <= NEAR_PLATEAU),
             note=f"accuracy {accuracy[at].mean():.3f} at {MIN_C_MU}",
         ),
         Row(
-            statement=f"the transition is at C_mu = {MIN_C_MU}",
-            source="Assumption 4.1, read as a threshold",
-            predicted=f"{MIN_C_MU}",
-            quantity="C_mu at which accuracy is half-way",
-            per_seed=crossings,
-            criterion=f"within {NEAR:.0%}, n SNR^2 = {n_snr2}",
-            agrees=abs(middle / MIN_C_MU - 1) <= NEAR,
-            note=f"half-way at C_mu = {middle:.2f}",
+            statement=f"C_mu n SNR^2 >= {MIN_C_MU_N_SNR2_MULTI} suffices, so the transition is not "
+            "above it",
+            source="proof of Lemma 5.4",
+            predicted=f"<= {MIN_C_MU_N_SNR2_MULTI}",
+            quantity=quantity,
+            per_seed=per_seed,
+            criterion="at most that at every n SNR^2",
+            agrees=bool(crossed) and max(crossed.values()) <= MIN_C_MU_N_SNR2_MULTI,
+            note=note,
         ),
         Row(
             statement=f"the transition is where signal outgrows noise: C_mu n SNR^2 = {BALANCE:g}",
             source="rates of Lemmas 5.2, 5.4",
             predicted=f"{BALANCE:g}",
-            quantity=f"half-way C_mu x n SNR^2, n SNR^2 = {n_snr2}",
-            per_seed=tuple(n_snr2 * c for c in crossings),
+            quantity=quantity,
+            per_seed=per_seed,
             criterion=f"within {NEAR:.0%} at every n SNR^2",
             agrees=bool(crossed) and all(abs(v / BALANCE - 1) <= NEAR for v in crossed.values()),
-            note="; ".join(f"{v:.2f} at n SNR^2 = {k}" for k, v in balances.items()),
+            note=note,
         ),
+    )
+
+
+def judge_single(errors: Mapping[float, Sequence[float]]) -> Row:
+    """The row of Lemma 5.2's window: errors of each seed at each n SNR^2, its edge first."""
+    edge, per_seed = next(iter(errors.items()))
+    return Row(
+        statement=f"single-modal: test error is Theta(1) up to n SNR^2 = {edge}, the edge of "
+        "Lemma 5.2's window (head on training embeddings)",
+        source="Theorem 4.2, proof of Lemma 5.2",
+        predicted="of order 1",
+        quantity=f"error at n SNR^2 = {edge}",
+        per_seed=tuple(per_seed),
+        criterion=f"at least {OF_ORDER_ONE}",
+        agrees=spread(per_seed)[0] >= OF_ORDER_ONE,
+        note="; ".join(f"{spread(v)[0]:.3f} at n SNR^2 = {k}" for k, v in errors.items()),
     )
 
 
@@ -132,18 +177,25 @@ def _crossings(c_mu: Sequence[float], accuracy: Floats) -> tuple[float, ...]:
 
 
 def _accuracy(grid: CMuGrid, n_snr2: float, seeds: Sequence[int]) -> Floats:
-    """Final accuracy, [c_mu, seeds]."""
-    rows = []
-    for c_mu in grid.c_mu:
-        cfg = Scaled(n=grid.n, n_snr2=n_snr2, c_mu=c_mu).config(
-            modality="multi",
-            epochs=grid.epochs,
-            evaluate_every=grid.epochs,
-            n_test=grid.n_test,
-        )
-        runs = train_many([cfg.replace(seed=s) for s in seeds])
-        rows.append([float(run.ood_accuracy[-1]) for run in runs])
-    return np.array(rows)
+    """Final accuracy of multi-modal runs, [c_mu, seeds]."""
+    points = [Scaled(n=grid.n, n_snr2=n_snr2, c_mu=c_mu) for c_mu in grid.c_mu]
+    return np.array([_final(grid, point, "multi", seeds) for point in points])
 
 
-__all__ = ["CMuGrid", "check", "judge"]
+def _errors(grid: CMuGrid, n_snr2: float, seeds: Sequence[int]) -> list[float]:
+    """Final error of single-modal runs."""
+    return [1 - x for x in _final(grid, Scaled(n=grid.n, n_snr2=n_snr2), "single", seeds)]
+
+
+def _final(grid: CMuGrid, point: Scaled, modality: str, seeds: Sequence[int]) -> list[float]:
+    cfg = point.config(
+        modality=modality,
+        epochs=grid.epochs,
+        evaluate_every=grid.epochs,
+        n_test=grid.n_test,
+    )
+    runs = train_many([cfg.replace(seed=s) for s in seeds])
+    return [float(run.ood_accuracy[-1]) for run in runs]
+
+
+__all__ = ["CMuGrid", "check", "judge", "judge_single"]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
 from mmcl_fast.sweep.plan.numerics import numerics_of
-from mmcl_fast.sweep.plan.point_table import Points
+from mmcl_fast.sweep.plan.point_table import FIRST_FIELDS, Points
 from mmcl_fast.sweep.plan.points import axis_codes, resolve_points
 from mmcl_fast.sweep.plan.shards import cut
 
@@ -296,7 +296,7 @@ def assemble(
 
 def _digest(texts: Iterable[str], metrics: Paths, *arrays: npt.NDArray[np.generic]) -> str:
     """Hash of lines (the format, the fields, each point, each metric), then of the arrays."""
-    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIELD_NAMES, ""]).encode())
+    digest = hashlib.sha256("\n".join([f"{SCHEMA}", *FIRST_FIELDS, ""]).encode())
     for piece in texts:
         digest.update(piece.encode())
     for name, path in metrics:

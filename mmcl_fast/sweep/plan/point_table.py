@@ -10,9 +10,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.config import FIELD_NAMES, LATER_FIELDS, TrainConfig
 from mmcl_fast.sweep.plan.columns import Codes, Column, distinct_rows, joined, stacked
 
+# Plans of earlier versions keep their hashes: settings that these lacked enter if they differ.
+FIRST_FIELDS = tuple(name for name in FIELD_NAMES if name not in LATER_FIELDS)
 BLOCK = 1 << 14  # rows whose texts or configs are held at once
 
 
@@ -107,20 +109,27 @@ class Points(Sequence[TrainConfig]):
     ) -> Iterator[str]:
         """JSON lists of each point's settings and arithmetic, joined by line feeds, in pieces.
 
+        Settings that earlier plans lacked follow in an object, where they are not what those mean.
+
         Args:
             numerics: Identity of each point's arithmetic, [points].
             rows: Points; default: all.
         """
         fragments, before = self._fragments
-        ends: dict[str, str] = {}
+        later = self.mapped(_later, tuple(LATER_FIELDS))
+        ends: dict[tuple[str, str], str] = {}
         count = len(self) if rows is None else len(rows)
         for start in range(0, count, BLOCK):
             stop = min(start + BLOCK, count)
             part = np.arange(start, stop) if rows is None else rows[start:stop]
             pieces = [[texts[k] for k in codes[part].tolist()] for texts, codes in fragments]
-            hows = [numerics[k] for k in part.tolist()]
-            ends |= {how: f"{before}{_encode(how)}]" for how in set(hows) - ends.keys()}
-            pieces.append([ends[how] for how in hows])
+            others = [later.values[k] for k in later.codes[part].tolist()]
+            last = list(zip([numerics[k] for k in part.tolist()], others, strict=True))
+            ends |= {
+                (how, other): f"{before}{_encode(how)}{other}]"
+                for how, other in set(last) - ends.keys()
+            }
+            pieces.append([ends[each] for each in last])
             yield ("\n" if start else "") + "\n".join(map("".join, zip(*pieces, strict=True)))
 
     @cached_property
@@ -130,7 +139,7 @@ class Points(Sequence[TrainConfig]):
         What all points share is encoded once.
         """
         fragments, before = [], "["
-        for column in self._columns.values():
+        for column in (self._columns[name] for name in FIRST_FIELDS):
             if len(column.values) == 1:
                 before += _encode(column.values[0]) + ", "
             else:
@@ -138,6 +147,12 @@ class Points(Sequence[TrainConfig]):
                 fragments.append((texts, column.codes))
                 before = ""
         return fragments, before
+
+
+def _later(cfg: TrainConfig) -> str:
+    """Text of the settings that earlier plans lacked, where they are not what those plans mean."""
+    others = {k: value for k, meant in LATER_FIELDS.items() if (value := getattr(cfg, k)) != meant}
+    return f", {_encode(others)}" if others else ""
 
 
 _encode = json.JSONEncoder().encode  # json.dumps would parse its arguments per call
@@ -161,4 +176,4 @@ def stacked_points(one: Points, other: Points) -> Points:
     return Points({n: stacked(one.column(n), other.column(n)) for n in FIELD_NAMES})
 
 
-__all__ = ["Points", "numbered", "stacked_points"]
+__all__ = ["FIRST_FIELDS", "Points", "numbered", "stacked_points"]

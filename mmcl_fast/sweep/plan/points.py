@@ -42,6 +42,7 @@ DEFAULTS: Mapping[str, tuple[tuple[str, ...], Callable[[TrainConfig], Any]]] = {
     "tau": (("tau", "m"), lambda cfg: cfg.tau_value),
     "d_b": (("d_b", "d"), lambda cfg: cfg.d_b_value),
     "sigma_xi_b": (("sigma_xi_b", "sigma_xi"), lambda cfg: cfg.sigma_xi_b_value),
+    "probe_samples": (("probe_samples", "probe_on"), lambda cfg: cfg.probe_samples_value or None),
     "momentum": (
         ("momentum", "optimizer"),
         lambda cfg: cfg.momentum_value if cfg.optimizer == "momentum" else cfg.momentum,

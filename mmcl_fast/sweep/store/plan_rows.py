@@ -19,7 +19,7 @@ from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan, Recipe
 from mmcl_fast.sweep.plan.point_table import Points
 from mmcl_fast.sweep.plan.points import check_points
 from mmcl_fast.sweep.store.parquet_file import parquet_writer
-from mmcl_fast.sweep.store.schema import SETTING_TYPES, setting_columns
+from mmcl_fast.sweep.store.schema import SETTING_TYPES, setting_columns, with_later_columns
 
 BLOCK_ROWS = 1 << 20
 NUMERICS = "numerics"
@@ -92,13 +92,15 @@ def read_rows(file: pq.ParquetFile, metadata: Mapping[str, Any]) -> Plan:
 def _settings(file: pq.ParquetFile, first: npt.NDArray[np.int64]) -> pa.Table:
     """Settings and arithmetic of each point, from its first row."""
     tables, start = [], 0
+    # Plans of earlier versions lack some settings.
+    stored = [name for name in (*SETTINGS, NUMERICS) if name in file.schema_arrow.names]
     order = np.argsort(first)
     ascending = first[order]
     for group, size in enumerate(_group_sizes(file)):
         rows = ascending[(ascending >= start) & (ascending < start + size)] - start
         if len(rows):
-            block = file.read_row_group(group, [*SETTINGS, NUMERICS])
-            tables.append(block.take(pa.array(rows)))
+            block = file.read_row_group(group, stored).take(pa.array(rows))
+            tables.append(with_later_columns(block, SETTINGS))
         start += size
     back = np.empty(len(first), np.int64)
     back[order] = np.arange(len(first))

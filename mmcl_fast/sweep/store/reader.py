@@ -15,7 +15,7 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.store.parquet_file import open_parquet
 from mmcl_fast.sweep.store.part_checks import check_rows, check_types
 from mmcl_fast.sweep.store.plan_file import read_outline
-from mmcl_fast.sweep.store.schema import part_schema
+from mmcl_fast.sweep.store.schema import part_schema, with_later_columns
 from mmcl_fast.sweep.store.store import PART_REMEDY, Store, checked_info
 
 READERS = 4
@@ -75,7 +75,8 @@ def read_parts(
     def one(path: Path) -> pa.Table:
         with open_parquet(path, PART_REMEDY, whole=True) as file:
             info = checked_info(path, plan, file)
-            part = file.read(selected.names, threads=False).select(selected.names)
+            part = file.read(selected.names, threads=False)
+            part = with_later_columns(part, selected.names).select(selected.names)
             check_types(part.schema, selected)
             check_rows(part, info.shard, info.counts, plan)
             return part.cast(selected)

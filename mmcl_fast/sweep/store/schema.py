@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig
+from mmcl_fast.config import FIELD_NAMES, LATER_FIELDS, TrainConfig
 from mmcl_fast.derived import derived
 from mmcl_fast.sweep.plan.columns import Column
 from mmcl_fast.sweep.plan.plan import SEED_FIELDS, Plan
@@ -92,6 +92,18 @@ def part_schema(dtype: str, metrics: Sequence[str] = ()) -> pa.Schema:
     return pa.schema(fields)
 
 
+def with_later_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """A table of any version with columns of the settings among `names` that it lacks.
+
+    Their values are those that files without them mean.
+    """
+    for name in names:
+        if name in LATER_FIELDS and name not in table.column_names:
+            values = pa.array([LATER_FIELDS[name]] * len(table), SETTING_TYPES[name])
+            table = table.append_column(name, values)
+    return table
+
+
 def list_column(rows: Sequence[npt.NDArray[np.floating] | None], kind: pa.ListType) -> pa.Array:
     """Curves as a list column; None is a null."""
     lengths = np.array([0 if row is None else len(row) for row in rows])
@@ -114,4 +126,5 @@ __all__ = [
     "list_column",
     "part_schema",
     "setting_columns",
+    "with_later_columns",
 ]

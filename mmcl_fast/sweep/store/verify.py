@@ -8,7 +8,7 @@ from mmcl_fast.sweep.plan.plan import Plan
 from mmcl_fast.sweep.store.parquet_file import open_parquet
 from mmcl_fast.sweep.store.part_checks import check_rows, check_settings, check_types
 from mmcl_fast.sweep.store.plan_file import Outline
-from mmcl_fast.sweep.store.schema import part_schema
+from mmcl_fast.sweep.store.schema import SETTING_TYPES, part_schema, with_later_columns
 from mmcl_fast.sweep.store.store import PART_REMEDY, PartInfo, checked_info
 
 
@@ -25,7 +25,7 @@ def verified_info(path: Path, outline: Outline, plan: Plan) -> PartInfo:
     """
     with open_parquet(path, PART_REMEDY, whole=True) as file:
         info = checked_info(path, outline, file)
-        table = file.read(threads=False)
+        table = with_later_columns(file.read(threads=False), tuple(SETTING_TYPES))
         check_types(table.schema, part_schema(outline.dtype, outline.metric_names))
         check_rows(table, info.shard, info.counts, outline)
         check_settings(table, info.shard, plan)

@@ -32,7 +32,10 @@ def same(a: SignalNoiseData, b: SignalNoiseData) -> None:
         assert torch.equal(x, getattr(b, name)), name
 
 
-@pytest.mark.parametrize("cfg", [TINY, MULTI, TINY.replace(data="reduced", d=400)])
+@pytest.mark.parametrize(
+    "cfg",
+    [TINY, MULTI, TINY.replace(data="reduced", d=400), TINY.replace(probe_on="ood")],
+)
 def test_what_is_not_given_is_drawn(cfg: TrainConfig) -> None:
     drawn = fields(sample(cfg))
     same(from_arrays(cfg), sample(cfg))
@@ -94,6 +97,7 @@ WRONG = [
     ({"labels": np.ones(20)}, "labels: expected both +1 and -1, got 20 labels that are all +1"),
     ({"test_labels": np.zeros(10)}, f"data.test_labels: {MAPPED}"),
     ({"nois": NOISE}, "data: expected fields among labels, mu, nu, noise,"),
+    ({"probe_noise": NOISE}, "data.probe_noise: expected none with probe_on train, got one"),
     ({"noise_b": NOISE}, "data.noise_b: expected none in a single-modal run, got one"),
     ({"signal": NOISE}, "data.labels: expected the labels of the patches in signal, got none"),
 ]  # fmt: skip

@@ -37,6 +37,8 @@ DIFFERENT = [
     {"d": 12},
     {"d": 10**4},
     {"seed": 9},
+    {"probe_on": "ood", "probe_samples": 6},
+    {"probe_on": "ood", "probe_samples": 6, "seed": 4},
 ]
 
 

@@ -55,6 +55,7 @@ CASES = [
     ),
     Case("multi_defaults", "B takes d and sigma_xi of A", {"modality": "multi"}),
     Case("one_dimension", "mu_b has no second axis", {"modality": "multi", "d_b": 1}),
+    Case("ood_probe", "samples of the probe's fit", {"probe_on": "ood", "probe_samples": 7}),
     Case("one_seed", "both seeds default to seed", {"data_seed": None, "init_seed": None}),
 ]
 
@@ -97,12 +98,17 @@ def expected(cfg: TrainConfig) -> dict[str, Tensor | None]:
         "weights": normals(cfg, "init", (cfg.m, d), cfg.sigma_0),
         "test_labels": signs(cfg, "test_labels", cfg.n_test),
         "test_noise": normals(cfg, "test_noise", (cfg.n_test, d), cfg.sigma_xi),
+        "probe_labels": None,
+        "probe_noise": None,
         "mu_b": None,
         "noise_b": None,
         "weights_b": None,
         "signal": None,
         "signal_b": None,
     }
+    if cfg.probe_on == "ood":
+        fields["probe_labels"] = signs(cfg, "probe_labels", cfg.probe_samples)
+        fields["probe_noise"] = normals(cfg, "probe_noise", (cfg.probe_samples, d), cfg.sigma_xi)
     if cfg.modality == "multi":
         sigma_b = cfg.sigma_xi if cfg.sigma_xi_b is None else cfg.sigma_xi_b
         fields |= {

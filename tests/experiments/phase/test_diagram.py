@@ -4,10 +4,12 @@ import itertools
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from mmcl_fast import ConfigError, theory, train_many
 from mmcl_fast.cli.command_line import run as mmcl
@@ -21,7 +23,9 @@ from mmcl_fast.experiments.phase.planes import (
     conditions,
     margin,
     overlay,
+    window,
 )
+from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.plotting import curves, phase
 
@@ -76,7 +80,7 @@ def test_overlay_is_the_lemmas() -> None:
     plane = Plane(Range("c_mu", 1, 4), Range("n_snr2", 0.5, 2), Scaled(n=100, d=10**6))
     xs, ys = [1.5, 3.0], [0.5, 1.25]
     for modality in ("single", "multi"):
-        ratios, _ = overlay(plane, xs, ys, modality)
+        ratios, *_ = overlay(plane, xs, ys, modality)
         for i, y in enumerate(ys):
             for j, x in enumerate(xs):
                 start = math.sqrt(2000) / 1000
@@ -90,16 +94,32 @@ def test_overlay_is_the_lemmas() -> None:
 def test_overlay_of_the_assumption() -> None:
     plane = Plane(Range("n", 10, 1000), Range("snr", 0.01, 1), Scaled(d=10**7))
     xs, ys = [20.0, 200.0], [0.01, 0.1, 1.0]
-    _, margins = overlay(plane, xs, ys, "multi")
+    _, margins, _ = overlay(plane, xs, ys, "multi")
     # n SNR^2 in 0.1 .. 10, and d >= n / (sigma_0 sigma_xi), that is n <= start sqrt(d) = 141.
     assert (margins >= 0).tolist() == [[False, False], [True, False], [False, False]]
     assert margins[0, 1] == pytest.approx(math.log(200 * 0.01**2 / 0.1))
     # At n = 20, SNR = 0.1: a factor 2 from n SNR^2 = 0.1, and 3 / 2.66 from the least C_mu.
     assert margins[1, 0] == pytest.approx(math.log(3 / 2.66))
-    _, margins = overlay(plane, xs, ys, "single")
+    _, margins, _ = overlay(plane, xs, ys, "single")
     assert margins[1, 0] == pytest.approx(math.log(20 * 0.1**2 / 0.1))
     failing = [c.condition for c in conditions(plane.at(200.0, 0.1), "multi") if not c.holds]
     assert failing == ["d >= n / (sigma_0 sigma_xi)"]
+
+
+def test_overlay_of_the_window() -> None:
+    plane = Plane(Range("c_mu", 1, 9), Range("n_snr2", 0.5, 5))
+    xs, ys = [2.0, 2.66, 8.0], [1.25, 1.7, 1.8, 3.0]
+    _, _, margins = overlay(plane, xs, ys, "single")
+    assert (margins >= -1e-9).tolist() == [[True] * 3, [True] * 3, [True] * 3, [False] * 3]
+    assert margins[0, 0] == pytest.approx(math.log(1.8 / 1.25))
+    _, _, margins = overlay(plane, xs, ys, "multi")
+    inside = [[False] * 3, [False, True, True], [False, True, True], [True] * 3]
+    assert (margins >= -1e-9).tolist() == inside
+    assert margins[1, 0] == pytest.approx(math.log(3.4 / 4.51))
+    assert margins[3, 2] == pytest.approx(math.log(3 / 1.7))
+    for modality in ("single", "multi"):
+        point = plane.at(3.0, 1.25)
+        assert all(c.holds for c in window(point, modality)) == (modality == "single")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,6 +214,8 @@ def test_json(small) -> None:
     assert told["fixed"]["noise_rate"] == 0.2
     assert np.shape(told["single"]["mean"]) == (3, 3)
     assert told["multi"]["mean"][2][0] == found.maps["multi"].mean[2, 0]
+    assert told["single"]["lemma_window_fails"][0][0] == []
+    assert told["multi"]["lemma_window_fails"][0][0] == ["n SNR^2 >= 1.7", "C_mu n SNR^2 >= 4.51"]
     assert told["single"]["assumption_4_1_fails"][0][0] == [
         "d >= n / (sigma_0 sigma_xi)",
         "d >= 1 / (sigma_0 |mu|)^2",
@@ -208,7 +230,7 @@ def made_up(name: str) -> Phase:
     maps = {}
     for modality in ("single", "multi"):
         mean = rng.uniform(0.5, 1, (5, 6))
-        ratios, _ = overlay(plane, xs, ys, modality)
+        ratios, *_ = overlay(plane, xs, ys, modality)
         measured = np.full(6, ys[2])
         measured[0] = np.nan
         maps[modality] = Map(mean, 0 * mean, measured, boundary(ys, ratios, 0.0))
@@ -229,8 +251,13 @@ def test_the_picture_shows_the_numbers(name: str, tmp_path: Path) -> None:
         assert mesh.get_clim() == (0.5, 1.0)
         (dots,) = [line for line in axis.get_lines() if line.get_marker() == "o"]
         np.testing.assert_array_equal(dots.get_ydata(), result.maps[modality].measured)
-        upright = [line for line in axis.get_lines() if line.get_linestyle() == "-."]
-        assert len(upright) == (name == "cmu-nsnr2" and modality == "multi")
+        # The window's border: flat at 1.8, or 1.7 and above it where C_mu n SNR^2 is 4.51.
+        (border,) = [
+            x for x in axis.collections[1:] if to_hex(x.get_edgecolor()[0]) == to_hex(phase.MARK)
+        ]
+        for x, y in np.concatenate([path.vertices for path in border.get_paths()])[::20]:
+            _, _, margins = overlay(result.plane, [x], [y], modality)
+            assert abs(margins[0, 0]) < 2e-2
     path = curves.save(figure, tmp_path / "x.pdf")
     assert path.stat().st_size > 5000
 
@@ -242,12 +269,11 @@ def test_the_legend_names_each_line_by_its_number(name: str) -> None:
         re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", re.sub(r"\$.*?\$", "", text))
         for text in texts
     ]
-    # Lemmas, assumption, seeds with the accuracy half-way between chance and 1, Figure 1.
-    expected = [["5.2", "5.4"], ["4.1"], ["3", "0.75"], ["1"]]
+    # Lemmas, assumption, seeds with the accuracy half-way between chance and 1, window, Figure 1.
+    window = ["1.8", "5.2", "1.7", "4.51", "5.4"]
+    expected = [["5.2", "5.4"], ["4.1"], ["3", "0.75"], window, ["1"]]
     if name == "n-snr":
         expected.append(["0.1", "1", "10"])
-    if name == "cmu-nsnr2":
-        expected.append(["2.66"])
     assert numbers == expected, texts
 
 
@@ -258,7 +284,7 @@ def test_the_drawn_line_is_the_boundary_of_t1() -> None:
     points = np.concatenate([path.vertices for path in contour.get_paths()])
     # On it, C_mu n SNR^2 is nearly constant; its T1s are equal.
     for x, y in points[:: max(1, len(points) // 10)]:
-        ratios, _ = overlay(result.plane, [x], [y], "multi")
+        ratios, *_ = overlay(result.plane, [x], [y], "multi")
         assert abs(ratios[0, 0]) < 1e-2
     assert result.maps["multi"].predicted[3] == pytest.approx(
         float(np.interp(result.xs[3], *points[np.argsort(points[:, 0])].T)), rel=0.05
@@ -311,7 +337,7 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
     fixed = figure.legends[0].get_title().get_text()
     assert ("SNR}^2$ = 1.25" in fixed) == ("snr" not in names)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert any("= 2.66" in text for text in labels) == ("c_mu" in names)
+    assert any("4.51" in text for text in labels) == ("c_mu" in names)
     assert not any("0.1, 1, 10" in text for text in labels), "guides are of n and SNR"
 
 
@@ -345,3 +371,21 @@ def test_the_plan_has_every_cell_once(monkeypatch) -> None:
     assert len(plan) == 2 * 9 * 2
     cfg = plan.config(0)
     assert (cfg.epochs, cfg.evaluate_every, cfg.data) == (7, 7, "reduced")
+
+
+def test_another_head(tmp_path: Path, capsys) -> None:
+    flags = ["--plane", "m", "--points", "3", "--seeds", "1", "--epochs", "5", "--workers", "1"]
+    head = ["--probe-on", "ood", "--probe-samples", "30", "--probe-penalty", "1e-4"]
+    assert mmcl(["phase", *flags, *head, "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "phase.json").read_text())
+    settings = {"probe_on": "ood", "probe_samples": 30, "probe_penalty": 1e-4}
+    assert (told["plane"], told["probe"]) == ("m", settings)
+    cfg = replace(PLANES["m"], probe=Probe(on="ood", samples=30, penalty=1e-4)).cell(512, 20)
+    assert {name: getattr(cfg, name) for name in settings} == settings
+    run = train_many([cfg.replace(epochs=5, evaluate_every=5, n_test=500)])[0]
+    assert told["single"]["mean"][2][2] == pytest.approx(float(run.ood_accuracy[-1]))
+    # A store is of one head.
+    assert mmcl(["phase", *flags, "--out", str(tmp_path)]) == 2
+    assert "probe_on" in capsys.readouterr().err
+    assert mmcl(["phase", "--probe-samples", "30", "--out", str(tmp_path / "x")]) == 2
+    assert "probe_samples: expected None" in capsys.readouterr().err

@@ -278,21 +278,35 @@ def steps(at: float, places: tuple[float, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("at", "verdicts"),
-    [(1.6, [True, False, True]), (2.5, [True, True, False]), (3.5, [False, False, False])],
+    [
+        (1.6, [True, True, True]),
+        (2.5, [True, True, False]),
+        (3.5, [False, True, False]),
+        (4.0, [False, False, False]),
+    ],
 )
 def test_c_mu_verdicts(at: float, verdicts: list[bool]) -> None:
     places = tuple(sorted({*np.arange(0.5, 6, 0.05).tolist(), MIN_C_MU}))
     rows = c_mu.judge(places, {1.25: steps(at, places)})
     assert [row.agrees for row in rows] == verdicts
-    assert spread(rows[1].per_seed)[0] == pytest.approx(at, abs=0.02)
-    assert spread(rows[2].per_seed)[0] == pytest.approx(1.25 * at, abs=0.03)
+    for row in rows[1:]:
+        assert spread(row.per_seed)[0] == pytest.approx(1.25 * at, abs=0.03)
 
 
 def test_c_mu_balance_is_asked_at_every_n_snr2() -> None:
     places = tuple(sorted({*np.arange(0.5, 6, 0.05).tolist(), MIN_C_MU}))
     good = {1.25: steps(1.6, places), 0.5: steps(4.0, places)}
-    assert c_mu.judge(places, good)[2].agrees
-    assert not c_mu.judge(places, good | {0.7: steps(4.0, places)})[2].agrees
+    assert [row.agrees for row in c_mu.judge(places, good)[1:]] == [True, True]
+    for other, verdicts in ((0.7, [True, False]), (1.7, [False, False])):
+        rows = c_mu.judge(places, good | {other: steps(4.0, places)})
+        assert [row.agrees for row in rows[1:]] == verdicts
+
+
+@pytest.mark.parametrize(("error", "agrees"), [(0.3, True), (0.2, False)])
+def test_the_edge_of_the_single_modal_window(error: float, agrees: bool) -> None:
+    row = c_mu.judge_single({1.8: (error, error), 1.25: (0.5, 0.5)})
+    assert row.agrees == agrees
+    assert row.note == f"{error:.3f} at n SNR^2 = 1.8; 0.500 at n SNR^2 = 1.25"
 
 
 @pytest.mark.parametrize(

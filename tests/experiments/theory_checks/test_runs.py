@@ -134,7 +134,12 @@ TINY = {
     "test_error": lambda: generalisation.check(
         SEEDS,
         generalisation.GeneralisationGrid(
-            d=(200, 1000), fixed_n=20, fixed_n_d=(200, 10**5), epochs=60, n_test=50
+            d=(200, 1000),
+            fixed_n=20,
+            fixed_n_d=(200, 10**5),
+            probe_samples=(30, 60),
+            epochs=60,
+            n_test=50,
         ),
     ),
     "convergence": lambda: convergence.check(
@@ -200,6 +205,11 @@ def test_the_claim_is_seen_in_small_runs(findings: dict[str, Finding]) -> None:
     rows = findings["test_error"].rows
     assert np.mean(rows[0].per_seed) > 0.3, rows[0]
     assert np.mean(rows[1].per_seed) < 0.05, rows[1]
+    at = {row.statement.partition("|mu|, ")[2]: row for row in rows if "single" in row.statement}
+    on_training, on_ood = (
+        at[f"head on {what}, C = 100)"] for what in ("training embeddings", "60 OOD samples")
+    )
+    assert np.mean(on_ood.per_seed) < 0.1 < 0.3 < np.mean(on_training.per_seed)
 
 
 def test_json_and_markdown(findings: dict[str, Finding]) -> None:
