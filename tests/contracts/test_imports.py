@@ -134,7 +134,7 @@ ARROWS: dict[str, set[str]] = {
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
         "bench", "bench.cpu", "bench.gpu", "bench.peers", "bench.science", "experiments.table1",
-        "experiments.theory_checks", "plotting",
+        "experiments.table1.protocol", "experiments.theory_checks", "plotting",
     },
     "bench.science": {
         "bench", "config", "data.mnist", "data.signal_noise", "experiments", "experiments.phase",

@@ -21,6 +21,7 @@ ArmName = Literal["multi", "single", "single_full", "two_head", "supervised"]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
 SETS = ("train", "id", "rand", "rev")
 # Accuracies printed in the paper's Table 1, in percent; its test set is the reversed one.
+# Which images and classes they count is not stated.
 PAPER: MappingProxyType[str, dict[str, float]] = MappingProxyType(
     {"multi": {"train": 87.77, "rev": 82.13}, "single": {"train": 88.43, "rev": 12.68}}
 )

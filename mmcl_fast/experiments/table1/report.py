@@ -107,54 +107,60 @@ def to_markdown(table: Table1, results: dict[str, Any]) -> str:
             name = readout_name(readout, results["config"])
             lines.append(f"| {ARM_NAMES[arm]} | {name} | {' | '.join(cells)} |")
     lines += ["", "The linear probe for the true digit is scored against the true digits.", ""]
-    lines += accounting_lines(results)
+    lines += _accounting_lines(results)
     lines += _confusion_lines(table)
     settings = ", ".join(f"{k} {v}" for k, v in table.config.to_dict().items())
     lines += [f"Settings: {settings}.", ""]
     return "\n".join(lines)
 
 
-def accounting_lines(results: dict[str, Any]) -> list[str]:
-    """The table of accountings: every readout that has several, training / Rev, in Markdown.
+def accounting_table(results: dict[str, Any], digits: int) -> str:
+    """Every readout that has several accountings, training / Rev, in Markdown.
 
     Args:
         results: What `to_json` returned.
+        digits: Digits after the decimal point.
     """
     names: dict[str, Callable[[str], str]] = {"ten classes": str}
     if results["config"]["tied"] == "first_two":
         names |= {"ten classes, labelled 0 or 1": tied_name}
     names |= {"0 against 1": zero_one_name}
-    papers = [f"{a}-modal {v['train']:.2f} / {v['rev']:.2f}" for a, v in PAPER.items()]
+    law = {kind: {"mean": percent} for kind, percent in results["colour_only"]["law"].items()}
+    rows = [
+        (ARM_NAMES[arm], readout_name(readout, results["config"]), sets)
+        for arm in results["config"]["arms"]
+        for readout, sets in results[arm].items()
+        if zero_one_name("rev") in sets
+    ]
+    exact = results["colour_only"]["sampled"]
+    rows += [
+        ("colour alone, no network", "best rule for the training images", exact),
+        ("colour alone, no network", "best rule for the distribution, in law", law),
+    ]
     lines = [
+        f"| arm | readout | {' | '.join(names)} |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
+    for title, readout, sets in rows:
+        cells = [
+            " / ".join(percent_cell(sets[rename(kind)], digits) for kind in ("train", "rev"))
+            for rename in names.values()
+        ]
+        lines.append(f"| {title} | {readout} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _accounting_lines(results: dict[str, Any]) -> list[str]:
+    papers = [f"{a}-modal {v['train']:.2f} / {v['rev']:.2f}" for a, v in PAPER.items()]
+    return [
         "Accuracy by what it counts, train / test, Rev. Ten classes: all images, the class of the "
         "largest score. 0 against 1: the images labelled 0 or 1, the larger of the scores of these "
         "two classes; the probe of a few epochs is fitted to such images for it.",
         f"The paper prints {', '.join(papers)}, and does not say what it counts.",
         "",
-        f"| arm | readout | {' | '.join(names)} |",
-        "| --- | --- |" + " --- |" * len(names),
+        accounting_table(results, 2),
+        "",
     ]
-    for arm in results["config"]["arms"]:
-        for readout, sets in results[arm].items():
-            if zero_one_name("rev") in sets:
-                title = readout_name(readout, results["config"])
-                cells = [_pair(sets, rename) for rename in names.values()]
-                lines.append(f"| {ARM_NAMES[arm]} | {title} | {' | '.join(cells)} |")
-    law = {kind: {"mean": percent} for kind, percent in results["colour_only"]["law"].items()}
-    rules = {
-        "best rule for the training images": results["colour_only"]["sampled"],
-        "best rule for the distribution, in law": law,
-    }
-    for title, sets in rules.items():
-        cells = [_pair(sets, rename) for rename in names.values()]
-        lines.append(f"| colour alone, no network | {title} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _pair(sets: dict[str, Any], rename: Callable[[str], str]) -> str:
-    """Training and reversed test accuracy under an accounting."""
-    values = [sets[rename(kind)] for kind in ("train", "rev")]
-    return " / ".join(percent_cell(value, 2) for value in values)
 
 
 def percent_cell(value: dict[str, Any], digits: int) -> str:
@@ -195,7 +201,7 @@ __all__ = [
     "ARM_NAMES",
     "SET_NAMES",
     "SHORT_NAMES",
-    "accounting_lines",
+    "accounting_table",
     "colour_only_json",
     "colour_share",
     "mean_confusion",
