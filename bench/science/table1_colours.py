@@ -61,7 +61,7 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
             " / ".join(f"{v['mean']:.1f} ± {v['sd']:.1f}" for v in ten),
             " / ".join(f"{v['mean']:.2f} ± {v['sd']:.2f}" for v in two),
             " / ".join(f"{law[zero_one_name(kind)]:.2f}" for kind in ENDS),
-            " / ".join(f"{z:+.1f}" for z in away),
+            " / ".join(f"{round(z, 1) + 0.0:+.1f}" for z in away),  # 0.0: no -0.0
         ]
         lines.append(f"| {found['variant']} | {' | '.join(cells)} |")
     return "\n".join(lines)
