@@ -117,7 +117,7 @@ def _bars(figure: SubFigure, found: dict[str, Any]) -> None:
     axes[1].legend(handles, labels, fontsize=CAPTION, loc="center left", bbox_to_anchor=(1.0, 0.5))
     readouts = "; ".join(
         f"{panel.title.split(',')[0]}: "
-        + ", ".join(f"{SHORT_NAMES[arm]} {panel.readout[arm].replace('_', ' ')}" for arm in arms)
+        + ", ".join(f"{SHORT_NAMES[arm]} ({panel.readout[arm].replace('_', ' ')})" for arm in arms)
         for panel in PANELS
         for arms in [[arm for arm in ORDER[:3] if arm in found["config"]["arms"]]]
         if arms

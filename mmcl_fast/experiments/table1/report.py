@@ -40,7 +40,7 @@ def readout_name(readout: str, config: dict[str, Any]) -> str:
         "probe_few_labels": f"linear probe on {config['few_labels']} labels, train: on those",
         "digit_probe": "linear probe for the true digit",
         "centroids": "class centroids of unit features",
-        "probe_few_epochs": f"linear probe of unit features, {config.get('few_epochs')} epochs",
+        "probe_few_epochs": f"linear probe of unit features, {config['few_epochs']} epochs",
     }[readout]
 
 
