@@ -21,13 +21,17 @@ from .findings import (
     figure1_table,
     phase_table,
     readings_table,
-    table1_claims,
-    table1_grid_tables,
-    table1_table,
     theory_table,
 )
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .headline import headline_table
+from .table1 import (
+    table1_accountings,
+    table1_claims,
+    table1_colours,
+    table1_grid_tables,
+    table1_table,
+)
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -328,7 +332,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "figure1": figure1_table,
     "claims": claims_table,
     "table1": table1_table,
+    "table1_accountings": table1_accountings,
     "table1_claims": table1_claims,
+    "table1_colours": table1_colours,
     "table1_grid": table1_grid_tables,
     "theory": theory_table,
     "coverage": coverage_table,

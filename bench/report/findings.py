@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from mmcl_fast.experiments.table1.report import ARM_NAMES, readout_name
 from mmcl_fast.experiments.theory_checks.coverage import coverage_markdown
 from mmcl_fast.experiments.theory_checks.report import json_to_markdown
 
-from ..science.table1_grid import GROUPS, render, results_of
-from .tables import MISSING, RESULTS, latest, mathematics, source, table, wrap
+from .tables import MISSING, RESULTS, latest, mathematics, source_of_all, table, wrap
 
 PANELS = {
     "loss": ("training loss", "both converge rapidly"),
@@ -85,63 +83,6 @@ def claims_table() -> str:
     return table(["claim (Figure 1)", "command", "paper", "ours", "status"], lines)
 
 
-def _table1_row(sets: Mapping[str, Any], digits: int) -> list[str]:
-    kinds = ("train", "id", "rand", "rev")
-    return [f"{sets[k]['mean']:.{digits}f} ± {sets[k]['sd']:.{digits}f}" for k in kinds]
-
-
-def table1_table() -> str:
-    """Every arm and readout of Table 1."""
-    results = json.loads((RESULTS / "table1.json").read_text())
-    lines = [
-        [title, readout_name(readout, results["config"]), *_table1_row(sets, 1)]
-        for arm, title in ARM_NAMES.items()
-        if arm in results
-        for readout, sets in results[arm].items()
-    ]
-    count = len(results["config"]["seeds"])
-    text = f"Percent, {count} seeds, mean ± s.d. (`bench/results/table1.json`):"
-    return "\n\n".join((text, table(["arm", "readout", "train", "ID", "Rand", "Rev"], lines)))
-
-
-def table1_claims() -> str:
-    """Rows of docs/claims.md that Table 1 decides."""
-    results = json.loads((RESULTS / "table1.json").read_text())
-    multi, single = results["multi"]["zero_shot"], results["single"]["probe"]
-
-    def cell(sets: Mapping[str, Any], kind: str) -> str:
-        return f"{sets[kind]['mean']:.1f} ± {sets[kind]['sd']:.1f}"
-
-    rows = (
-        ("single-modal, training", "88.43", single, "train", 86, 90),
-        ("single-modal, reversed colours", "12.68", single, "rev", 8, 16),
-        ("multi-modal, training", "87.77", multi, "train", 86, 90),
-        ("multi-modal, reversed colours", "82.13", multi, "rev", 78, 88),
-    )
-    lines = []
-    for claim, paper, sets, kind, low, high in rows:
-        holds = low <= sets[kind]["mean"] <= high
-        status = "reproduced" if holds else "NOT reproduced: [why](table1.md)"
-        lines.append([claim, "`mmcl table1 --data DIR`", paper, cell(sets, kind), status])
-    return table(["claim (Table 1), percent", "command", "paper", "ours", "status"], lines)
-
-
-def _source(row: Mapping[str, Any]) -> str:
-    return source(row, f"{row['cores']} CPUs")
-
-
-def table1_grid_tables() -> str:
-    """How Table 1 moves with views, loss and readings."""
-    rows = latest(RESULTS / "table1_grid.jsonl", "table1_grid")
-    settings, results = rows[0]["settings"], results_of(rows)
-    text = (
-        f"Training / reversed test accuracy, seed {settings['seed']}, {settings['images']:,} "
-        "training images (half of the table's), one change per row:"
-    )
-    parts = (wrap(text), *(render(group, results) for group in GROUPS), _source(rows[0]))
-    return "\n\n".join(parts)
-
-
 def theory_table() -> str:
     """Rows of `theory.md`."""
     return mathematics(json_to_markdown(json.loads((RESULTS / "theory.json").read_text())).rstrip())
@@ -170,7 +111,7 @@ def readings_table() -> str:
     head = [f"{title}, {m}" for title in curves.values() for m in ("single", "multi")]
     settings = rows[0]["settings"]
     text = f"After {settings['epochs']} epochs, {settings['seeds']} seeds, mean ± s.d.:"
-    return "\n\n".join((text, table(["reading", *head], lines), _source(rows[0])))
+    return "\n\n".join((text, table(["reading", *head], lines), source_of_all(rows[0])))
 
 
 # Plane, name of its axis, and the least value from which columns are counted.
@@ -215,7 +156,7 @@ def phase_table() -> str:
     head += ["over the solid line: median (range)", "diverged runs of the plane"]
     steps = [row for row in rows if row["op"] == "phase_smaller_steps"]
     shown = mathematics(table(head, lines))
-    parts = [shown, *(wrap(_smaller_steps(step)) for step in steps), _source(rows[0])]
+    parts = [shown, *(wrap(_smaller_steps(step)) for step in steps), source_of_all(rows[0])]
     return "\n\n".join(parts)
 
 
@@ -244,8 +185,5 @@ __all__ = [
     "figure1_table",
     "phase_table",
     "readings_table",
-    "table1_claims",
-    "table1_grid_tables",
-    "table1_table",
     "theory_table",
 ]

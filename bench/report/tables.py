@@ -32,6 +32,11 @@ def source(row: Mapping[str, Any], threads: str = "one thread") -> str:
     )
 
 
+def source_of_all(row: Mapping[str, Any]) -> str:
+    """The same of a result that several processors made."""
+    return source(row, f"{row['cores']} CPUs")
+
+
 # The results' plain text of a formula, longest first, and its TeX for the documents.
 FORMULAS = {
     r"<nu, mu> = \|mu\|^2 / sqrt(d)": r"\langle\nu, \mu\rangle = \lVert\mu\rVert^2 / \sqrt d",

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from mmcl_fast.data.mnist.files import Digits, load_digits
+from mmcl_fast.experiments.table1.accounting import percent_right
 from mmcl_fast.experiments.table1.arms import make_arm, train_arm
-from mmcl_fast.experiments.table1.experiment import make_sets
 from mmcl_fast.experiments.table1.protocol import FULL_VIEWS, ArmName, Table1Config
-from mmcl_fast.experiments.table1.readout import embed_images, fit_probe, percent_right
+from mmcl_fast.experiments.table1.readout import embed_images, fit_probe
+from mmcl_fast.experiments.table1.sets import make_sets
 
 from .. import record
 

@@ -146,6 +146,9 @@ class Table1:
     """Directory of the results; re-running the same command resumes an interrupted run."""
     quick: bool = False
     """A trial in under a minute: 6000 images, 3 epochs, arms multi and single, one seed."""
+    colour_only: bool = False
+    """Only say what a decision by colour alone gets, and train nothing; writes
+    table1_colour_only.json."""
     download: bool = False
     """Download files that are absent from --data, verified by checksum."""
     arms: tuple[ArmName, ...] = ARMS
@@ -169,10 +172,20 @@ class Table1:
         """Run the command and return its exit status."""
         at_least(1, seeds=self.seeds)
         _distinct("arms", self.arms)
-        from mmcl_fast.cli.commands.table1 import table1_command
+        from mmcl_fast.cli.commands.table1 import colour_only_command, table1_command
 
-        _set_threads("workers", self.workers)
         count = self.seeds if self.seeds is not None else (1 if self.quick else 3)
+        if self.colour_only:
+            self._check_nothing_to_train()
+            return colour_only_command(
+                self.config,
+                range(self.first_seed, self.first_seed + count),
+                folder=self.data,
+                out=self.out,
+                checksums=self.checksums,
+                download=self.download,
+            )
+        _set_threads("workers", self.workers)
         fewer = self.quick and self.arms == ARMS
         return table1_command(
             quick(self.config) if self.quick else self.config,
@@ -184,6 +197,17 @@ class Table1:
             download=self.download,
             device=self.device,
         )
+
+    def _check_nothing_to_train(self) -> None:
+        """Refuse flags that say how to train beside --colour-only."""
+        given = {"quick": self.quick, "device": self.device != "auto"}
+        given |= {"arms": self.arms != ARMS, "workers": self.workers is not None}
+        for name, is_given in given.items():
+            if is_given:
+                raise ConfigError(
+                    f"{name}: expected none with --colour-only, which trains nothing, "
+                    f"got {getattr(self, name)!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

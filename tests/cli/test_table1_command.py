@@ -32,7 +32,7 @@ def test_it_leaves_its_three_files(folder: Path, tmp_path: Path, capsys) -> None
     assert run(["table1", "--data", str(folder), "--out", str(out), "--seeds", "2", *SMALL]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["table1.json", "table1.md", "table1.png"]
     found = json.loads((out / "table1.json").read_text())
-    assert set(found) == {"config", "environment", *ARMS}
+    assert set(found) == {"config", "environment", "colour_only", *ARMS}
     assert found["config"]["seeds"] == [0, 1]
     for arm, readout in (("multi", "zero_shot"), ("multi", "probe"), ("single", "probe")):
         for kind in ("train", "id", "rand", "rev"):
@@ -114,6 +114,34 @@ def test_mistakes_are_one_line_and_status_2(folder: Path, tmp_path: Path, capsys
         assert error.startswith("mmcl: error: ")
         assert error.count("\n") == 1
         assert "Traceback" not in error
+
+
+def test_colour_alone_needs_no_training(folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def train(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(experiment, "run_job", train)
+    line = ["table1", "--data", str(folder), "--out", str(tmp_path), "--seeds", "2", *SMALL]
+    line += ["--colour-only", "--tied", "first_two", "--noise-to", "any"]
+    assert run(line) == 0
+    assert [p.name for p in tmp_path.iterdir()] == [command.COLOUR_ONLY]
+    found = json.loads((tmp_path / command.COLOUR_ONLY).read_text())
+    assert (found["config"]["tied"], found["config"]["seeds"]) == ("first_two", [0, 1])
+    sampled = found["colour_only"]["sampled"]
+    value = sampled["rev_0_vs_1"]
+    assert value["mean"] == pytest.approx(np.mean(value["per_seed"]), rel=1e-12)
+    said = capsys.readouterr().out
+    assert "88.43" in said
+    assert f"{found['colour_only']['law']['train_0_vs_1']:.1f}" in said
+    for rest, message in (
+        (["--quick"], "quick: expected none with --colour-only, which trains nothing, got True"),
+        (["--arms", "multi"], "arms: expected none with --colour-only"),
+        (["--workers", "1"], "workers: expected none with --colour-only"),
+        (["--device", "cpu"], "device: expected none with --colour-only"),
+        (["--images", "601"], "images: expected at most the 600 training images"),
+    ):
+        assert run([*line, *rest]) == 2, message
+        assert message in capsys.readouterr().err
 
 
 def test_a_missing_device_is_named(folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -33,6 +33,7 @@ MADE_BY_COMMANDS = {
     "run.json",
     "table1.json",
     "table1.md",
+    "table1_colour_only.json",
     "theory.json",
     "theory.md",
 }

@@ -28,6 +28,7 @@ BENCH_FLAGS = {"--json", "--short", "--quick", "--peers"}
 OF_A_MODULE = {
     "bench.report": {"--check"},
     "bench.cpu.softmax": {"--json", "--quick"},
+    "bench.science.table1_colours": {"--data", "--json"},
     "bench.science.table1_grid": {"--data", "--json"},
 }
 

@@ -144,7 +144,7 @@ ARROWS: dict[str, set[str]] = {
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
         "bench", "bench.cpu", "bench.gpu", "bench.peers", "bench.science", "experiments.table1",
-        "experiments.theory_checks", "plotting",
+        "experiments.table1.protocol", "experiments.theory_checks", "plotting",
     },
     "bench.science": {
         "bench", "config", "data.mnist", "experiments", "experiments.phase",

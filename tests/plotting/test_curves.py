@@ -234,18 +234,27 @@ def test_table_1_prints_our_values_away_from_the_papers_lines() -> None:
     found = json.loads((ROOT / "bench/results/table1.json").read_text())
     figure = Figure(figsize=(11, 3), layout="constrained")
     table1._bars(figure.subfigures(1, 1), found)
-    (axis,) = figure.axes
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    marks = [
-        line for line in axis.get_lines() if line.get_linewidth() == 2 and len(line.get_xdata())
-    ]
-    assert len(marks) == 4
-    for mark in marks:
-        (x0, y), (x1, _) = axis.transData.transform(np.array(mark.get_data()).T)
-        for text in axis.texts:
-            box = text.get_window_extent()
-            beside = box.x1 < min(x0, x1) or max(x0, x1) < box.x0
-            assert beside or not box.y0 < y < box.y1, text.get_text()
-    names = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert names.index("single-modal (probe)") < names.index("multi-modal (zero shot)")
+    assert [axis.get_title() for axis in figure.axes] == [p.title for p in table1.PANELS]
+    for axis in figure.axes:
+        marks = [
+            line for line in axis.get_lines() if line.get_linewidth() == 2 and len(line.get_xdata())
+        ]
+        assert len(marks) == 4
+        for mark in marks:
+            (x0, y), (x1, _) = axis.transData.transform(np.array(mark.get_data()).T)
+            for text in axis.texts:
+                box = text.get_window_extent()
+                beside = box.x1 < min(x0, x1) or max(x0, x1) < box.x0
+                assert beside or not box.y0 < y < box.y1, text.get_text()
+    ten, two = figure.axes
+    heights = {round(bar.get_height(), 6) for bar in two.patches}
+    assert round(found["single"]["probe_few_epochs"]["rev_0_vs_1"]["mean"], 6) in heights
+    assert round(found["colour_only"]["sampled"]["rev_0_vs_1"]["mean"], 6) in heights
+    assert round(found["single"]["probe"]["rev"]["mean"], 6) in {
+        round(bar.get_height(), 6) for bar in ten.patches
+    }
+    names = [text.get_text() for text in two.get_legend().get_texts()]
+    assert names.index("single-modal") < names.index("multi-modal")
+    assert "colour alone, no network" in names

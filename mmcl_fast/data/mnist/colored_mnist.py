@@ -116,7 +116,7 @@ def draw(
     if kind == "rand":
         return labels, uniform
     base = labels if rule.colour_from == "label" else digits
-    expected = _partner(base, rule.reversal) if kind == "rev" else base
+    expected = partners(base, rule.reversal) if kind == "rev" else base
     colours = _replaced(expected, flag, which, rule.colour_noise, rule.colour_to)
     if rule.tied == "first_two":
         colours = np.where(base < 2, colours, uniform)
@@ -134,6 +134,13 @@ def subset(image_count: int, count: int, *, seed: int) -> Integers:
     priority = words(seed, STREAM, (1, image_count, 1), start=(PARTS["train"], 0, PRIORITY_DIM))
     order = np.argsort(priority[0, :, 0], kind="stable")  # ties to the smaller index
     return np.sort(order[:count])
+
+
+def partners(classes: Integers, reversal: str) -> Integers:
+    """The class whose colour a class gets on the reversed test set, of each of `classes`."""
+    if reversal == "pair":
+        return classes ^ 1
+    return 9 - classes if reversal == "mirror" else (classes + 1) % CLASSES
 
 
 def _below(word: npt.NDArray[np.uint32], count: int) -> Integers:
@@ -155,10 +162,4 @@ def _replaced(
     return np.where(is_replaced, (values + 1 + _below(which, CLASSES - 1)) % CLASSES, values)
 
 
-def _partner(classes: Integers, reversal: str) -> Integers:
-    if reversal == "pair":
-        return classes ^ 1
-    return 9 - classes if reversal == "mirror" else (classes + 1) % CLASSES
-
-
-__all__ = ["ColouredDigits", "coloured_digits", "draw", "subset"]
+__all__ = ["ColouredDigits", "coloured_digits", "draw", "partners", "subset"]

@@ -182,9 +182,17 @@ def train_arm(arm: Arm, on_step: Callable[[], None]) -> None:
     arm.encoder.eval()
 
 
-def minibatches(count: int, size: int, *, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Index tensors [size] of an epoch; a last short batch is dropped."""
-    key = words(seed, "minibatch", (1, 1, count), epoch=epoch)[0, 0]
+def minibatches(count: int, size: int, *, seed: int, epoch: int, run: int = 0) -> Iterator[Tensor]:
+    """Index tensors [size] of an epoch; a last short batch is dropped.
+
+    Args:
+        count: Images.
+        size: Of a minibatch, at most `count`.
+        seed: Key of stream `minibatch`.
+        epoch: Counted from 0.
+        run: Place in the stream; 0: training of an arm, 1: the short probe.
+    """
+    key = words(seed, "minibatch", (1, 1, count), start=(run, 0, 0), epoch=epoch)[0, 0]
     order = torch.from_numpy(np.argsort(key, kind="stable"))  # ties to the smaller index
     return iter(order[: count // size * size].split(size))
 

@@ -21,6 +21,7 @@ ArmName = Literal["multi", "single", "single_full", "two_head", "supervised"]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
 SETS = ("train", "id", "rand", "rev")
 # Accuracies printed in the paper's Table 1, in percent; its test set is the reversed one.
+# Which images and classes they count is not stated.
 PAPER: MappingProxyType[str, dict[str, float]] = MappingProxyType(
     {"multi": {"train": 87.77, "rev": 82.13}, "single": {"train": 88.43, "rev": 12.68}}
 )
@@ -92,6 +93,8 @@ class Table1Config:
     """Labelled images of the small probe; the first ones. At least 2, at most images."""
     few_l2: float = 5e-4
     """Penalty of the small probe. >= 0."""
+    few_epochs: int = 5
+    """Epochs of the short linear probe on features of length 1, by Adam from 0. At least 1."""
     probe_iterations: int = 200
     """Most L-BFGS iterations of a probe. At least 1."""
 
@@ -103,6 +106,7 @@ class Table1Config:
             ("epochs", 1, MAX_EPOCH),
             ("batch", 2, 60_000),
             ("few_labels", 2, 60_000),
+            ("few_epochs", 1, MAX_EPOCH),
             ("probe_iterations", 1, 1_000_000),
         ):
             value = getattr(self, name)

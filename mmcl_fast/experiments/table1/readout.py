@@ -1,8 +1,7 @@
-"""Reading a trained encoder: features, linear probes, accuracies, confusion by colour."""
+"""Reading a trained encoder: features, linear probes, confusion by colour."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +42,14 @@ class LinearProbe:
     iterations: int
     gradient: float
 
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits [n, 10], float64 on the CPU."""
+        scaled = (features.to("cpu", torch.float64) - self.mean) / self.scale
+        return scaled @ self.weight + self.bias
+
     def predict(self, features: Tensor) -> Tensor:
         """Classes [n], the least where scores are equal."""
-        scaled = (features.to("cpu", torch.float64) - self.mean) / self.scale
-        return (scaled @ self.weight + self.bias).argmax(1)
+        return self.scores(features).argmax(1)
 
 
 def fit_probe(features: Tensor, targets: Tensor, *, l2: float, iterations: int) -> LinearProbe:
@@ -101,28 +104,6 @@ def fit_probe(features: Tensor, targets: Tensor, *, l2: float, iterations: int) 
     )
 
 
-def percent_right(
-    predicted: Mapping[str, Tensor], labels_of: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """Accuracy in percent on each set; predictions for its first images alone count those."""
-    return {
-        name: 100.0 * (classes == labels_of[name][: len(classes)]).double().mean().item()
-        for name, classes in predicted.items()
-    }
-
-
-def percent_right_on_tied(
-    predicted: Mapping[str, Tensor], labels_of: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """The same for the images labelled 0 or 1 alone, under the names rev_tied and so on."""
-    percents: dict[str, float] = {}
-    for name, classes in predicted.items():
-        labels = labels_of[name][: len(classes)]
-        tied = labels < 2
-        percents |= percent_right({f"{name}_tied": classes[tied]}, {f"{name}_tied": labels[tied]})
-    return percents
-
-
 def confusion_by_colour(predicted: Tensor, colours: Tensor) -> list[list[int]]:
     """How many images of each colour (row) were given each class (column)."""
     pairs = colours * CLASSES + predicted
@@ -135,6 +116,4 @@ __all__ = [
     "confusion_by_colour",
     "embed_images",
     "fit_probe",
-    "percent_right",
-    "percent_right_on_tied",
 ]

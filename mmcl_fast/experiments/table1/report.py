@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from mmcl_fast.environment import environment
+from mmcl_fast.experiments.table1.accounting import tied_name, zero_one_name
+from mmcl_fast.experiments.table1.colour_only import ColourOnly
 from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, Table1
 from mmcl_fast.experiments.table1.protocol import PAPER, SETS, ArmName
 
@@ -36,22 +39,20 @@ def readout_name(readout: str, config: dict[str, Any]) -> str:
         "probe_no_l2": "linear probe, no L2",
         "probe_few_labels": f"linear probe on {config['few_labels']} labels, train: on those",
         "digit_probe": "linear probe for the true digit",
+        "centroids": "class centroids of unit features",
+        "probe_few_epochs": f"linear probe of unit features, {config['few_epochs']} epochs",
     }[readout]
 
 
 def to_json(table: Table1) -> dict[str, Any]:
     """The contract of `table1.json`: percent, by arm, readout and set.
 
-    Keys of an arm are its readouts, those of a readout its sets, those of a set mean, sd, per_seed.
+    Keys of an arm are its readouts, those of a readout its sets (accuracy in ten classes; other
+    accountings by `mmcl_fast.experiments.table1.accounting`), those of a set mean, sd, per_seed.
     """
-    results: dict[str, Any] = {
-        "config": table.config.to_dict()
-        | {
-            "seeds": list(table.seeds),
-            "arms": list(table.arms),
-            "paper": {arm: dict(values) for arm, values in PAPER.items()},
-        }
-    }
+    paper = {arm: dict(values) for arm, values in PAPER.items()}
+    settings = {"seeds": list(table.seeds), "arms": list(table.arms), "paper": paper}
+    results: dict[str, Any] = {"config": table.config.to_dict() | settings}
     for arm in table.arms:
         per_seed = [table.results[arm, seed].accuracy for seed in table.seeds]
         readouts = sorted(per_seed[0], key=lambda name: name != MAIN_READOUT[arm])
@@ -62,7 +63,15 @@ def to_json(table: Table1) -> dict[str, Any]:
             }
             for readout in readouts
         }
-    return results | {"environment": environment(table.device)}
+    exact = colour_only_json(table.colour_only)
+    return results | {"colour_only": exact, "environment": environment(table.device)}
+
+
+def colour_only_json(found: ColourOnly) -> dict[str, Any]:
+    """Percent right by colour alone: {"sampled": {set: mean, sd, per_seed}, "law": {set: x}}."""
+    percents = list(found.by_seed.values())
+    sampled = {kind: _summary([p[kind] for p in percents]) for kind in percents[0]}
+    return {"sampled": sampled, "law": found.law}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -98,24 +107,66 @@ def to_markdown(table: Table1, results: dict[str, Any]) -> str:
             name = readout_name(readout, results["config"])
             lines.append(f"| {ARM_NAMES[arm]} | {name} | {' | '.join(cells)} |")
     lines += ["", "The linear probe for the true digit is scored against the true digits.", ""]
-    if table.config.colours.tied == "first_two":
-        lines += _tied_lines(table, results)
+    lines += _accounting_lines(results)
     lines += _confusion_lines(table)
     settings = ", ".join(f"{k} {v}" for k, v in table.config.to_dict().items())
     lines += [f"Settings: {settings}.", ""]
     return "\n".join(lines)
 
 
-def _tied_lines(table: Table1, results: dict[str, Any]) -> list[str]:
-    lines = ["On images labelled with one of the two classes that have a colour:", ""]
-    lines += ["| arm | readout | train | test, Rev |", "| --- | --- | --- | --- |"]
-    for arm in table.arms:
-        for readout, sets in results[arm].items():
-            if "rev_tied" in sets:
-                name = readout_name(readout, results["config"])
-                cells = (sets["train_tied"]["mean"], sets["rev_tied"]["mean"])
-                lines.append(f"| {ARM_NAMES[arm]} | {name} | {cells[0]:.2f} | {cells[1]:.2f} |")
-    return [*lines, ""]
+def accounting_table(results: dict[str, Any], digits: int) -> str:
+    """Every readout that has several accountings, training / Rev, in Markdown.
+
+    Args:
+        results: What `to_json` returned.
+        digits: Digits after the decimal point.
+    """
+    names: dict[str, Callable[[str], str]] = {"ten classes": str}
+    if results["config"]["tied"] == "first_two":
+        names |= {"ten classes, labelled 0 or 1": tied_name}
+    names |= {"0 against 1": zero_one_name}
+    law = {kind: {"mean": percent} for kind, percent in results["colour_only"]["law"].items()}
+    rows = [
+        (ARM_NAMES[arm], readout_name(readout, results["config"]), sets)
+        for arm in results["config"]["arms"]
+        for readout, sets in results[arm].items()
+        if zero_one_name("rev") in sets
+    ]
+    exact = results["colour_only"]["sampled"]
+    rows += [
+        ("colour alone, no network", "best rule for the training images", exact),
+        ("colour alone, no network", "best rule for the distribution, in law", law),
+    ]
+    lines = [
+        f"| arm | readout | {' | '.join(names)} |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
+    for title, readout, sets in rows:
+        cells = [
+            " / ".join(percent_cell(sets[rename(kind)], digits) for kind in ("train", "rev"))
+            for rename in names.values()
+        ]
+        lines.append(f"| {title} | {readout} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _accounting_lines(results: dict[str, Any]) -> list[str]:
+    papers = [f"{a}-modal {v['train']:.2f} / {v['rev']:.2f}" for a, v in PAPER.items()]
+    return [
+        "Accuracy by what it counts, train / test, Rev. Ten classes: all images, the class of the "
+        "largest score. 0 against 1: the images labelled 0 or 1, the larger of the scores of these "
+        "two classes; the probe of a few epochs is fitted to such images for it.",
+        f"The paper prints {', '.join(papers)}, and does not say what it counts.",
+        "",
+        accounting_table(results, 2),
+        "",
+    ]
+
+
+def percent_cell(value: dict[str, Any], digits: int) -> str:
+    """Mean with its standard deviation, where there is one."""
+    spread = f" ± {value['sd']:.{digits}f}" if "sd" in value else ""
+    return f"{value['mean']:.{digits}f}{spread}"
 
 
 def _confusion_lines(table: Table1) -> list[str]:
@@ -150,8 +201,11 @@ __all__ = [
     "ARM_NAMES",
     "SET_NAMES",
     "SHORT_NAMES",
+    "accounting_table",
+    "colour_only_json",
     "colour_share",
     "mean_confusion",
+    "percent_cell",
     "readout_name",
     "to_json",
     "to_markdown",

@@ -11,7 +11,7 @@ from typing import Any
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import write_atomically
 
-FORMAT = "mmcl-table1-1"
+FORMAT = "mmcl-table1-2"  # 2: readouts 0 against 1
 
 
 @dataclass(frozen=True)

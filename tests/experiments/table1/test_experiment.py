@@ -16,21 +16,24 @@ from torch.nn.functional import log_softmax, normalize
 
 from mmcl_fast.data.mnist.files import Digits, load_digits
 from mmcl_fast.errors import ConfigError, DataError
+from mmcl_fast.experiments.table1.accounting import percent_right, percent_right_on_tied
 from mmcl_fast.experiments.table1.arms import make_arm, minibatches, train_arm
 from mmcl_fast.experiments.table1.encoders import make_encoder
-from mmcl_fast.experiments.table1.experiment import MAIN_READOUT, make_sets, run_job, run_table1
-from mmcl_fast.experiments.table1.protocol import ARMS, PAPER, SETS, Table1Config, quick
-from mmcl_fast.experiments.table1.readout import (
-    confusion_by_colour,
-    fit_probe,
-    percent_right,
-    percent_right_on_tied,
+from mmcl_fast.experiments.table1.experiment import (
+    MAIN_READOUT,
+    ZERO_ONE_READOUT,
+    run_job,
+    run_table1,
 )
+from mmcl_fast.experiments.table1.protocol import ARMS, PAPER, SETS, Table1Config, quick
+from mmcl_fast.experiments.table1.readout import confusion_by_colour, fit_probe
 from mmcl_fast.experiments.table1.report import to_json, to_markdown
 from mmcl_fast.experiments.table1.resume import PartialResults
+from mmcl_fast.experiments.table1.sets import make_sets
 from tests.support.digits import write_digits
 
 CPU = torch.device("cpu")
+ENDS = ("train", "rev")
 TINY = Table1Config(
     images=300, epochs=2, batch=50, pixels="every_second", few_labels=60, probe_iterations=15
 )
@@ -259,17 +262,20 @@ def whole(digits: Digits):
 
 def test_the_json_contract(whole) -> None:
     found = json.loads(json.dumps(to_json(whole), allow_nan=False))
-    assert set(found) == {"config", "environment", *ARMS}
+    assert set(found) == {"config", "environment", "colour_only", *ARMS}
     assert found["config"]["seeds"] == [4, 2]
     assert found["config"]["paper"] == {k: dict(v) for k, v in PAPER.items()}
     assert found["config"]["images"] == 300
     assert {"torch", "cpu", "device"} <= set(found["environment"])
-    probes = {"probe", "probe_no_l2", "probe_few_labels", "digit_probe"}
+    ten_alone = {"probe_few_labels", "digit_probe"}
+    probes = ten_alone | {"probe", "probe_no_l2", "centroids", "probe_few_epochs"}
+    both = {*SETS, *(f"{kind}_0_vs_1" for kind in SETS)}
     for arm in ARMS:
         assert set(found[arm]) == probes | {MAIN_READOUT[arm]}
         assert next(iter(found[arm])) == MAIN_READOUT[arm]
-        for sets in found[arm].values():
-            assert set(sets) == set(SETS)
+        assert ZERO_ONE_READOUT[arm] in found[arm]
+        for readout, sets in found[arm].items():
+            assert set(sets) == (set(SETS) if readout in ten_alone else both)
             for value in sets.values():
                 assert set(value) == {"mean", "sd", "per_seed"}
                 assert len(value["per_seed"]) == 2
@@ -293,8 +299,20 @@ def test_the_page_has_every_readout_and_the_papers_numbers(whole) -> None:
     page = to_markdown(whole, found)
     for number in ("87.77", "82.13", "88.43", "12.68"):
         assert number in page
-    rows = [line for line in page.splitlines() if " ± " in line and line.startswith("|")]
+    first_table, _, second = page.partition("Accuracy by what it counts")
+    rows = [line for line in first_table.splitlines() if " ± " in line and line.startswith("|")]
     assert len(rows) == sum(len(found[arm]) for arm in ARMS)
+    short = found["single"]["probe_few_epochs"]
+    cells = (
+        " / ".join(f"{short[k + s]['mean']:.2f} ± {short[k + s]['sd']:.2f}" for k in ENDS)
+        for s in ("", "_0_vs_1")
+    )
+    title = "single-modal, NT-Xent, chosen views | linear probe of unit features, 5 epochs"
+    assert f"| {title} | {' | '.join(cells)} |" in second
+    law = found["colour_only"]["law"]
+    assert f"in law | {law['train']:.2f} / {law['rev']:.2f} | {law['train_0_vs_1']:.2f}" in second
+    counted = [line for line in second.splitlines() if " / " in line and line.startswith("|")]
+    assert len(counted) == sum(len(found[arm]) - 2 for arm in ARMS) + 2
     first = found["multi"]["zero_shot"]["rev"]
     assert f"{first['mean']:.2f} ± {first['sd']:.2f} |" in rows[0]
 
@@ -318,11 +336,12 @@ def test_two_tied_classes_are_also_scored_alone(digits: Digits) -> None:
     table = run_table1(digits, TINY.replace(tied="first_two"), [0], ["supervised"])
     found = to_json(table)
     sets = found["supervised"]["head"]
-    cells = (f"{sets[f'{kind}_tied']['mean']:.2f}" for kind in ("train", "rev"))
-    page = to_markdown(table, found).partition("one of the two classes that have a colour:")[2]
-    assert f"| its own head | {' | '.join(cells)} |" in page
+    cells = (f"{sets[f'{kind}_tied']['mean']:.2f} ± 0.00" for kind in ENDS)
+    page = to_markdown(table, found).partition("| ten classes, labelled 0 or 1 |")[2]
+    assert f" | {' / '.join(cells)} | " in next(k for k in page.splitlines() if "own head" in k)
     assert "true digit" not in page.partition("\n\nSettings")[0]
-    assert set(sets) == {*SETS, *(f"{kind}_tied" for kind in SETS)}
+    suffixes = ("", "_tied", "_0_vs_1")
+    assert set(sets) == {kind + suffix for kind in SETS for suffix in suffixes}
     assert set(found["supervised"]["digit_probe"]) == set(SETS)
 
 

@@ -28,11 +28,12 @@ def test_a_partial_file_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 BROKEN = {
     "empty": "",
-    "half": '{"format": "mmcl-table1-1", "settings": {',
+    "half": '{"format": "mmcl-table1-2", "settings": {',
     "other_format": '{"format": "mmcl-table1-0", "settings": {}, "jobs": []}',
+    "without_0_against_1": '{"format": "mmcl-table1-1", "settings": {}, "jobs": []}',
     "list": "[]",
-    "no_jobs": '{"format": "mmcl-table1-1", "settings": {}}',
-    "bad_job": '{"format": "mmcl-table1-1", "settings": {}, "jobs": [1]}',
+    "no_jobs": '{"format": "mmcl-table1-2", "settings": {}}',
+    "bad_job": '{"format": "mmcl-table1-2", "settings": {}, "jobs": [1]}',
 }
 
 
