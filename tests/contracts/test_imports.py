@@ -134,7 +134,7 @@ ARROWS: dict[str, set[str]] = {
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
         "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",
-        "losses.torch_backend", "sweep", "sweep.execute", "sweep.execute.schedule", "sweep.store",
+        "losses.torch_backend", "sweep", "sweep.execute", "sweep.store",
         "training",
     },
     "bench.gpu": {
