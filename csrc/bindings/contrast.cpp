@@ -97,7 +97,6 @@ class DenseContrast {
     contrast_.scores = matrix(scores, n, m);
     contrast_.hard = matrix(hard, n, k);
     contrast_.hard_counts = at<std::int64_t>(hard_counts);
-    contrast_.positive = at<std::int64_t>(positive);
     if (positive_key != 0) {
       products_.resize(n);
       mmcl::row_products(target_, constant(query, n, d), constant(positive_key, n, d),
@@ -108,15 +107,17 @@ class DenseContrast {
     contrast_.key_labels = at<std::int64_t>(key_labels);
     if (!supervised && positive == 0 && positive_key == 0) {
       if (n > m) throw py::value_error("scores: expected at least as many columns as rows");
-      diagonal_.resize(n);
-      std::iota(diagonal_.begin(), diagonal_.end(), std::int64_t{0});
-      contrast_.positive = diagonal_.data();
+      positive_.resize(n);
+      std::iota(positive_.begin(), positive_.end(), std::int64_t{0});
     } else if (positive != 0) {
+      // A copy: the caller's array may change between this check and the last backward pass.
+      positive_.assign(at<const std::int64_t>(positive), at<const std::int64_t>(positive) + n);
       const auto last = static_cast<std::int64_t>(m);
-      const bool inside = std::all_of(contrast_.positive, contrast_.positive + n,
+      const bool inside = std::all_of(positive_.begin(), positive_.end(),
                                       [last](std::int64_t j) { return j >= 0 && j < last; });
       if (!inside) throw py::value_error("positive: expected columns of scores");
     }
+    if (!positive_.empty()) contrast_.positive = positive_.data();
     contrast_.extra = extra;
     contrast_.supervised = supervised;
     contrast_.exclude_self = exclude_self;
@@ -171,7 +172,7 @@ class DenseContrast {
   }
 
   const mmcl::Target& target_;
-  std::vector<std::int64_t> diagonal_;
+  std::vector<std::int64_t> positive_;
   mmcl::Contrast contrast_{};
   std::vector<float> statistics_, products_, chances_;
 };

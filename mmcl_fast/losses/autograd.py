@@ -108,22 +108,23 @@ class _DenseLoss(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.task = task
         loss, ctx.stored = _stored(task)
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs, *task.constants)
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, task = ctx.saved_tensors, ctx.task  # saved, so that changes in place are noticed
+        count = len(Requested._fields)
         if upstream is None:
-            return (None,) * (1 + len(saved))
-        inputs, second = saved[:-1], saved[-1]
+            return (None,) * (2 + count)
+        inputs, second = saved[:count], saved[count]
         if not torch.is_grad_enabled():
             gradients = _stored_gradients(task, ctx.stored, upstream)
         elif task.contrast.is_plain:
             first = partial(_stored_gradients, task, ctx.stored)
             gradients = differentiable(task, first, upstream, inputs)
         else:
-            return None, *_recomputed(task, upstream, saved)
+            return None, *_recomputed(task, upstream, saved[: count + 1])
         if second is None:
             return None, *gradients, None
         query, *others = gradients
@@ -179,13 +180,14 @@ class _Loss(torch.autograd.Function):
         result = evaluated(task)
         ctx.task, ctx.deferred = task, result.gradients is None
         kept = result.statistics if result.gradients is None else result.gradients
-        ctx.save_for_backward(*inputs, *kept)
+        ctx.kept = len(kept)
+        ctx.save_for_backward(*inputs, *kept, *task.constants)
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, count = ctx.saved_tensors, len(Requested._fields)
-        inputs, kept = saved[:count], saved[count:]
+        inputs, kept = saved[:count], saved[count : count + ctx.kept]
         if upstream is None:
             return (None,) * (1 + count)
         if ctx.deferred:
@@ -274,12 +276,12 @@ class _Gradients(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.task = task
-        ctx.save_for_backward(upstream, *inputs)
+        ctx.save_for_backward(upstream, *inputs, *task.constants)
         return gradients(upstream)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        upstream, *inputs = ctx.saved_tensors
+        upstream, *inputs = ctx.saved_tensors[: 1 + len(Requested._fields)]
         if not torch.is_grad_enabled():
             return None, None, *_along(ctx.task, upstream, cotangents, tuple(inputs))
         fixed = (None if x is None else _fixed(x) for x in (upstream, *inputs))
