@@ -190,3 +190,13 @@ def test_numbers_of_inference_mode_are_taken() -> None:
     (found,) = torch.autograd.grad(info_nce(x, y, positive=at), x)
     (expected,) = torch.autograd.grad(info_nce(x, y), x)
     assert torch.equal(found, expected)
+
+
+def test_features_without_columns() -> None:
+    # Each has address 0, as what is absent.
+    x, positive_key = (torch.zeros(4, 0, requires_grad=True) for _ in range(2))
+    loss = info_nce(x, torch.zeros(3, 0), positive_key=positive_key)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), torch.tensor(4.0).log())
+    assert positive_key.grad is not None
+    assert positive_key.grad.shape == (4, 0)

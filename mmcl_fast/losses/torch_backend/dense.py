@@ -28,6 +28,8 @@ def suits(contrast: Contrast) -> bool:
         return False
     if contrast.normalised and query.dtype != torch.float32:
         return False  # unit rows are rounded to the features' dtype
+    if not query.shape[1]:
+        return False  # tensors of no element have address 0, as absent ones
     rows = contrast.rows
     columns = rows if contrast.key is None else contrast.key.shape[0]
     if hard is not None:
