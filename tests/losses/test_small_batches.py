@@ -200,3 +200,11 @@ def test_features_without_columns() -> None:
     torch.testing.assert_close(loss.detach(), torch.tensor(4.0).log())
     assert positive_key.grad is not None
     assert positive_key.grad.shape == (4, 0)
+
+
+def test_floating_labels_where_tensors_are_made_elsewhere() -> None:
+    x, *_ = make(torch.float32)
+    labels = ROWS % 3 / 2
+    expected = sup_con(x, labels)
+    with torch.device("meta"):
+        assert torch.equal(sup_con(x, labels), expected)

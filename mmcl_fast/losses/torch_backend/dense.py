@@ -248,7 +248,7 @@ def _bits(labels: Tensor, first: int) -> Tensor:
         first: Different numbers for the labels of queries and those of keys, at least N apart.
     """
     values = labels.detach().double() + 0.0  # one zero
-    unique = torch.arange(first, first + len(values)) + _NAN
+    unique = torch.arange(first, first + len(values), device=values.device) + _NAN
     return torch.where(values.isnan(), unique, values.view(torch.int64))
 
 
