@@ -148,8 +148,16 @@ def _stored_gradients(
         weight = stored.query.new_full(stored.query.shape[:1], task.weight)
     result = stored.gradients(task.requested, weight)
     # Scores are stored on a CPU only, where a value costs nothing to read.
-    one = not upstream.dim() and upstream.item() == 1.0
+    one = not upstream.dim() and not _is_batched(upstream) and upstream.item() == 1.0
     return rounded(result, None if one else upstream, task.inputs)
+
+
+def _is_batched(upstream: Tensor) -> bool:
+    """Whether it stands for several, as with `is_grads_batched` of `torch.autograd.grad`."""
+    functorch = torch._C._functorch
+    return functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(
+        upstream
+    )
 
 
 def _recomputed(
@@ -244,6 +252,8 @@ def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype, *, add: bool)
     if add:
         return (gradient * upstream).sum().to(dtype)
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or dtype == gradient.dtype:
+        return (gradient * upstream).to(dtype)
+    if _is_batched(upstream):  # knows no `out=`
         return (gradient * upstream).to(dtype)
     # One pass that rounds its result, instead of a second pass over float32.
     return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))

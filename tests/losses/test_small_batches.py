@@ -208,3 +208,20 @@ def test_floating_labels_where_tensors_are_made_elsewhere() -> None:
     expected = sup_con(x, labels)
     with torch.device("meta"):
         assert torch.equal(sup_con(x, labels), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored scores", "blocks"])
+def test_a_batch_of_upstream_gradients(
+    stored: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not stored:
+        monkeypatch.setattr(dense, "LIMIT", 0)
+    x, y, temperature, _ = make(dtype)
+    loss = info_nce(x, y, temperature=temperature)
+    ask: dict[str, Any] = {"retain_graph": True}
+    several = torch.tensor([1.0, -0.5, 3.0])
+    batched = torch.autograd.grad(loss, (x, temperature), several, is_grads_batched=True, **ask)
+    single = [torch.autograd.grad(loss, (x, temperature), u, **ask) for u in several]
+    for mine, other in zip(batched, zip(*single, strict=True), strict=True):
+        assert torch.equal(mine, torch.stack(other))
