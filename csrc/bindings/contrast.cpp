@@ -103,8 +103,14 @@ class DenseContrast {
                          products_.data());
       contrast_.positive_products = products_.data();
     }
-    contrast_.labels = at<std::int64_t>(labels);
-    contrast_.key_labels = at<std::int64_t>(key_labels);
+    contrast_.labels = at<const std::int64_t>(labels);
+    contrast_.key_labels = at<const std::int64_t>(key_labels);
+    if (supervised) {  // read again in every backward pass, when the caller may have changed them
+      labels_.assign(contrast_.labels, contrast_.labels + n);
+      key_labels_.assign(contrast_.key_labels, contrast_.key_labels + (m - extra));
+      contrast_.labels = labels_.data();
+      contrast_.key_labels = key_labels_.data();
+    }
     if (!supervised && positive == 0 && positive_key == 0) {
       if (n > m) throw py::value_error("scores: expected at least as many columns as rows");
       positive_.resize(n);
@@ -172,7 +178,7 @@ class DenseContrast {
   }
 
   const mmcl::Target& target_;
-  std::vector<std::int64_t> positive_;
+  std::vector<std::int64_t> positive_, labels_, key_labels_;
   mmcl::Contrast contrast_{};
   std::vector<float> statistics_, products_, chances_;
 };

@@ -174,6 +174,18 @@ def test_numbers_that_changed_in_place_are_noticed(name: str) -> None:
         loss.backward()
 
 
+@pytest.mark.parametrize(("name", "numbers"), [("row numbers", ROWS), ("labels", ROWS // 3)])
+def test_numbers_that_others_change_have_no_influence(name: str, numbers: Tensor) -> None:
+    # NumPy's view of the memory, of whose changes torch knows nothing.
+    x, y, *_ = make(torch.float32)
+    memory = numbers.numpy().copy()
+    loss = CHANGING[name](x, y, torch.from_numpy(memory))
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    memory[:] = ROWS.flip(0) // 2
+    (found,) = torch.autograd.grad(loss, x)
+    assert torch.equal(found, expected)
+
+
 def test_numbers_that_change_before_the_second_derivative_are_noticed() -> None:
     x, y, *_ = make(torch.float32)
     at = torch.arange(9)
