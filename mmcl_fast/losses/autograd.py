@@ -27,11 +27,11 @@ from mmcl_fast.losses.evaluation import (
     weighted_gradients,
     without_autocast,
 )
+from mmcl_fast.losses.rounding import is_batched, rounded
 from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 from mmcl_fast.losses.torch_backend.dense import DenseContrast
 
 _NOTHING = Requested()
-FIRST_SCALAR = Requested._fields.index("temperature")  # this input and later ones are 0-d
 
 
 def needs_custom_op(contrast: Contrast) -> bool:
@@ -113,15 +113,18 @@ class _DenseLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, task = ctx.saved_tensors, ctx.task  # saved, so that changes in place are noticed
+        saved = ctx.saved_tensors  # saved, so that changes in place are noticed
+        task, stored = ctx.task, ctx.stored
+        if _frees_graph():
+            del ctx.task, ctx.stored
         count = len(Requested._fields)
         if upstream is None:
             return (None,) * (2 + count)
         inputs, second = saved[:count], saved[count]
         if not torch.is_grad_enabled():
-            gradients = _stored_gradients(task, ctx.stored, upstream)
+            gradients = _stored_gradients(task, stored, upstream)
         elif task.contrast.is_plain:
-            first = partial(_stored_gradients, task, ctx.stored)
+            first = partial(_stored_gradients, task, stored)
             gradients = differentiable(task, first, upstream, inputs)
         else:
             return None, *_recomputed(task, upstream, saved[: count + 1])
@@ -131,6 +134,14 @@ class _DenseLoss(torch.autograd.Function):
         if query is None:
             return None, None, *others, None
         return None, query[: -len(second)], *others, query[-len(second) :]
+
+
+def _frees_graph() -> bool:
+    """Whether the running backward pass frees what autograd saved.
+
+    What a node keeps beside would live as long as the loss, which may be a sum over many steps.
+    """
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
 
 
 def _stored_gradients(
@@ -148,16 +159,8 @@ def _stored_gradients(
         weight = stored.query.new_full(stored.query.shape[:1], task.weight)
     result = stored.gradients(task.requested, weight)
     # Scores are stored on a CPU only, where a value costs nothing to read.
-    one = not upstream.dim() and not _is_batched(upstream) and upstream.item() == 1.0
+    one = not upstream.dim() and not is_batched(upstream) and upstream.item() == 1.0
     return rounded(result, None if one else upstream, task.inputs)
-
-
-def _is_batched(upstream: Tensor) -> bool:
-    """Whether it stands for several, as with `is_grads_batched` of `torch.autograd.grad`."""
-    functorch = torch._C._functorch
-    return functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(
-        upstream
-    )
 
 
 def _recomputed(
@@ -194,17 +197,19 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, count = ctx.saved_tensors, len(Requested._fields)
+        saved, count, task = ctx.saved_tensors, len(Requested._fields), ctx.task
+        if _frees_graph():
+            del ctx.task
         inputs, kept = saved[:count], saved[count : count + ctx.kept]
         if upstream is None:
             return (None,) * (1 + count)
         if ctx.deferred:
-            first = partial(_deferred_gradients, ctx.task, kept, inputs=inputs)
+            first = partial(_deferred_gradients, task, kept, inputs=inputs)
         else:
             first = partial(rounded, Gradients(*kept), inputs=inputs)
         if not torch.is_grad_enabled():
             return None, *first(upstream)
-        return None, *differentiable(ctx.task, first, upstream, inputs)
+        return None, *differentiable(task, first, upstream, inputs)
 
 
 def _deferred_gradients(
@@ -217,46 +222,6 @@ def _deferred_gradients(
         task.contrast, task.requested, statistics, upstream.detach(), task.backend
     )
     return rounded(result, None, inputs)
-
-
-def rounded(
-    gradients: Gradients, upstream: Tensor | None, inputs: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the inputs in their dtypes, times the upstream gradient if it is given."""
-    results: list[Tensor | None] = list(gradients)
-    for k, gradient in enumerate(gradients):
-        if gradient is None:
-            continue
-        x = inputs[k]
-        assert x is not None
-        if upstream is not None:
-            results[k] = scaled(gradient, upstream, x.dtype, add=k >= FIRST_SCALAR)
-            continue
-        if k >= FIRST_SCALAR and gradient.dim():
-            gradient = gradient.sum()
-        results[k] = gradient if gradient.dtype == x.dtype else gradient.to(x.dtype)
-    return tuple(results)
-
-
-def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype, *, add: bool) -> Tensor:
-    """`gradient`, or its rows, times the upstream gradient, in `dtype`.
-
-    Args:
-        gradient: Of one input.
-        upstream: Gradient of the loss: 0-d, or one for each row.
-        dtype: Of the result, which is rounded once.
-        add: The gradient has one value per row; return the weighted sum.
-    """
-    if upstream.dim():
-        upstream = upstream.reshape(-1, *(1 for _ in gradient.shape[1:]))
-    if add:
-        return (gradient * upstream).sum().to(dtype)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or dtype == gradient.dtype:
-        return (gradient * upstream).to(dtype)
-    if _is_batched(upstream):  # knows no `out=`
-        return (gradient * upstream).to(dtype)
-    # One pass that rounds its result, instead of a second pass over float32.
-    return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
 
 
 First = Callable[[Tensor], tuple[Tensor | None, ...]]
@@ -388,12 +353,9 @@ def refuse_third() -> NoReturn:
 
 
 __all__ = [
-    "FIRST_SCALAR",
     "differentiable",
     "eager_loss",
     "needs_custom_op",
     "refuse_third",
-    "rounded",
-    "scaled",
     "small_loss",
 ]
