@@ -115,8 +115,8 @@ class _DenseLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # saved, so that changes in place are noticed
         task, stored = ctx.task, ctx.stored
-        if _frees_graph():
-            del ctx.task, ctx.stored
+        if frees_graph():
+            ctx.task = ctx.stored = None
         count = len(Requested._fields)
         if upstream is None:
             return (None,) * (2 + count)
@@ -136,11 +136,13 @@ class _DenseLoss(torch.autograd.Function):
         return None, query[: -len(second)], *others, query[-len(second) :]
 
 
-def _frees_graph() -> bool:
+def frees_graph() -> bool:
     """Whether the running backward pass frees what autograd saved.
 
     What a node keeps beside would live as long as the loss, which may be a sum over many steps.
     """
+    if torch.compiler.is_compiling():  # compiled autograd
+        return False
     return not torch._C._autograd._get_current_graph_task_keep_graph()
 
 
@@ -198,8 +200,8 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, count, task = ctx.saved_tensors, len(Requested._fields), ctx.task
-        if _frees_graph():
-            del ctx.task
+        if frees_graph():
+            ctx.task = None
         inputs, kept = saved[:count], saved[count : count + ctx.kept]
         if upstream is None:
             return (None,) * (1 + count)
@@ -355,6 +357,7 @@ def refuse_third() -> NoReturn:
 __all__ = [
     "differentiable",
     "eager_loss",
+    "frees_graph",
     "needs_custom_op",
     "refuse_third",
     "small_loss",

@@ -146,3 +146,17 @@ def test_features_are_freed_with_the_graph(mode: str, dtype: torch.dtype, backwa
     assert freed == (["features"] if backward else [])
     del loss
     assert freed == ["features"]
+
+
+# A call of the C++ module breaks the graph, of which Dynamo warns.
+@pytest.mark.filterwarnings("ignore:.*[Dd]ynamo does not know how to trace:UserWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_backward_pass_is_compiled(mode: str) -> None:
+    torch._dynamo.reset()
+    x, y = torch.randn(N, D, requires_grad=True), torch.randn(N, D)
+    loss = info_nce(x, y, **MODES[mode]).sum()
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+        loss.backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, expected)
