@@ -19,7 +19,8 @@ T* contiguous_data(const pybind11::buffer_info& info, const std::vector<std::siz
   std::string expected;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
     const auto size = static_cast<pybind11::ssize_t>(shape[axis]);
-    fits = fits && info.shape[axis] == size && (size <= 1 || info.strides[axis] == static_cast<pybind11::ssize_t>(stride));
+    fits = fits && info.shape[axis] == size &&
+           (size <= 1 || info.strides[axis] == static_cast<pybind11::ssize_t>(stride));
     stride *= shape[axis];
     expected = std::to_string(shape[axis]) + (expected.empty() ? "" : ", ") + expected;
   }

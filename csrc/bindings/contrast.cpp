@@ -71,8 +71,8 @@ class DenseContrast {
                 const std::optional<double>& weight, const std::string& form,
                 double inverse_temperature, double bias, double smoothing, Address hard,
                 Address hard_counts, Address positive, Address query, Address positive_key,
-                Address labels, Address key_labels, std::size_t extra, bool supervised, bool exclude_self,
-                bool symmetric, bool same_rows, const std::string& target)
+                Address labels, Address key_labels, std::size_t extra, bool supervised,
+                bool exclude_self, bool symmetric, bool same_rows, const std::string& target)
       : target_(mmcl::find_target(target)) {
     const auto [n, m, k, d] = sizes;
     if (extra > m) {
@@ -97,26 +97,33 @@ class DenseContrast {
     contrast_.scores = matrix(scores, n, m);
     contrast_.hard = matrix(hard, n, k);
     contrast_.hard_counts = at<std::int64_t>(hard_counts);
-    contrast_.positive = at<std::int64_t>(positive);
     if (positive_key != 0) {
       products_.resize(n);
       mmcl::row_products(target_, constant(query, n, d), constant(positive_key, n, d),
                          products_.data());
       contrast_.positive_products = products_.data();
     }
-    contrast_.labels = at<std::int64_t>(labels);
-    contrast_.key_labels = at<std::int64_t>(key_labels);
+    contrast_.labels = at<const std::int64_t>(labels);
+    contrast_.key_labels = at<const std::int64_t>(key_labels);
+    if (supervised) {  // read again in every backward pass, when the caller may have changed them
+      labels_.assign(contrast_.labels, contrast_.labels + n);
+      key_labels_.assign(contrast_.key_labels, contrast_.key_labels + (m - extra));
+      contrast_.labels = labels_.data();
+      contrast_.key_labels = key_labels_.data();
+    }
     if (!supervised && positive == 0 && positive_key == 0) {
       if (n > m) throw py::value_error("scores: expected at least as many columns as rows");
-      diagonal_.resize(n);
-      std::iota(diagonal_.begin(), diagonal_.end(), std::int64_t{0});
-      contrast_.positive = diagonal_.data();
+      positive_.resize(n);
+      std::iota(positive_.begin(), positive_.end(), std::int64_t{0});
     } else if (positive != 0) {
+      // A copy: the caller's array may change between this check and the last backward pass.
+      positive_.assign(at<const std::int64_t>(positive), at<const std::int64_t>(positive) + n);
       const auto last = static_cast<std::int64_t>(m);
-      const bool inside = std::all_of(contrast_.positive, contrast_.positive + n,
+      const bool inside = std::all_of(positive_.begin(), positive_.end(),
                                       [last](std::int64_t j) { return j >= 0 && j < last; });
       if (!inside) throw py::value_error("positive: expected columns of scores");
     }
+    if (!positive_.empty()) contrast_.positive = positive_.data();
     contrast_.extra = extra;
     contrast_.supervised = supervised;
     contrast_.exclude_self = exclude_self;
@@ -143,7 +150,8 @@ class DenseContrast {
                Address bias) const {
     const auto& of = contrast_;
     const std::size_t n = of.scores.rows;
-    if ((hard != 0) != (of.hard.columns > 0) || (positive != 0) != (of.positive_products != nullptr)) {
+    if ((hard != 0) != (of.hard.columns > 0) ||
+        (positive != 0) != (of.positive_products != nullptr)) {
       throw py::value_error("weights: expected outputs of the contrast's inputs");
     }
     without_gil([&] {
@@ -151,9 +159,9 @@ class DenseContrast {
       if (upstream_rows == 0) even.assign(n, static_cast<float>(upstream));
       const bool sum = upstream_rows == 0;
       PerRow of_temperature(temperature, sum, n), of_bias(bias, sum, n);
-      const mmcl::ContrastWeights weights{
-          matrix(scores, n, of.scores.columns), matrix(hard, n, of.hard.columns),
-          at<float>(positive), of_temperature.rows(), of_bias.rows()};
+      const mmcl::ContrastWeights weights{matrix(scores, n, of.scores.columns),
+                                          matrix(hard, n, of.hard.columns), at<float>(positive),
+                                          of_temperature.rows(), of_bias.rows()};
       mmcl::contrast_weights(target_, of, statistics_.data(),
                              sum ? even.data() : at<float>(upstream_rows), rows, columns, weights);
       of_temperature.add_up(temperature_factor);
@@ -171,7 +179,7 @@ class DenseContrast {
   }
 
   const mmcl::Target& target_;
-  std::vector<std::int64_t> diagonal_;
+  std::vector<std::int64_t> positive_, labels_, key_labels_;
   mmcl::Contrast contrast_{};
   std::vector<float> statistics_, products_, chances_;
 };
@@ -185,17 +193,19 @@ void bind_contrast(py::module_& m) {
       "A contrast with stored scores; see csrc/core/contrast.h. Arrays are contiguous and given\n"
       "by address, 0 for none; who calls keeps them alive. `sizes` is (N, M, K, D). Writes row\n"
       "losses [N], or with a weight one number: that times their sum.")
-      .def(py::init<const Sizes&, Address, Address, const std::optional<double>&,
-                    const std::string&, double, double, double, Address, Address, Address, Address,
-                    Address, Address, Address, std::size_t, bool, bool, bool, bool, const std::string&>(),
-           arg("sizes"), arg("scores"), arg("losses"), arg("weight").none(true), arg("form"),
-           arg("inverse_temperature"), arg("bias"), arg("smoothing"), arg("hard"),
-           arg("hard_counts"), arg("positive"), arg("query"), arg("positive_key"), arg("labels"),
-           arg("key_labels"), arg("extra"), arg("supervised"), arg("exclude_self"),
-           arg("symmetric"), arg("same_rows"), arg("target") = "auto")
+      .def(
+          py::init<const Sizes&, Address, Address, const std::optional<double>&, const std::string&,
+                   double, double, double, Address, Address, Address, Address, Address, Address,
+                   Address, std::size_t, bool, bool, bool, bool, const std::string&>(),
+          arg("sizes"), arg("scores"), arg("losses"), arg("weight").none(true), arg("form"),
+          arg("inverse_temperature"), arg("bias"), arg("smoothing"), arg("hard"),
+          arg("hard_counts"), arg("positive"), arg("query"), arg("positive_key"), arg("labels"),
+          arg("key_labels"), arg("extra"), arg("supervised"), arg("exclude_self"), arg("symmetric"),
+          arg("same_rows"), arg("target") = "auto")
       .def("weights", &DenseContrast::weights,
            "Write dL/d<q, k> of sum_i upstream_i loss_i, and dL/dT and dL/db: row by row, or\n"
-           "without `upstream_rows`, where every row has the weight `upstream`, their sums, that of\n"
+           "without `upstream_rows`, where every row has the weight `upstream`, their sums, that "
+           "of\n"
            "dL/dT times `temperature_factor`.",
            arg("upstream"), arg("upstream_rows"), arg("rows"), arg("columns"), arg("scores"),
            arg("hard"), arg("positive"), arg("temperature"), arg("temperature_factor"),

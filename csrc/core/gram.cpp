@@ -108,8 +108,7 @@ class GramSum {
 
 void streaming_gram(const Target& target, const Stream& stream,
                     const std::array<std::uint64_t, 3>& start, std::uint64_t samples,
-                    std::uint64_t dims, double scale, int threads, double* out,
-                    const GoOn& go_on) {
+                    std::uint64_t dims, double scale, int threads, double* out, const GoOn& go_on) {
   check_region(stream, start, {1, samples, dims}, threads);
   std::fill(out, out + samples * samples, 0.0);
   if (samples == 0 || dims == 0) return;

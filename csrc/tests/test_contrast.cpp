@@ -163,8 +163,8 @@ void check_rows() {
     for (const mmcl::Target* target : mmcl::targets()) {
       const auto found = evaluate(*target);
       for (std::size_t k = 0; k < found.size(); ++k) {
-        const bool same = std::memcmp(found[k].data(), first[k].data(),
-                                      found[k].size() * sizeof(float)) == 0;
+        const bool same =
+            std::memcmp(found[k].data(), first[k].data(), found[k].size() * sizeof(float)) == 0;
         expect(same, std::string("rows on ") + target->name + ": result " + std::to_string(k));
       }
     }

@@ -13,6 +13,7 @@ from mmcl_fast.distributed.group import Members
 from mmcl_fast.distributed.problem import INPUTS, LocalProblem
 from mmcl_fast.distributed.sigmoid import sigmoid_pass
 from mmcl_fast.distributed.softmax import softmax_gradients, softmax_statistics
+from mmcl_fast.losses.autograd import frees_graph
 from mmcl_fast.losses.contrast import Gradients, Requested
 
 Mode = Literal["gather", "ring"]
@@ -101,7 +102,10 @@ class _Distributed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _OnceDifferentiable.apply(ctx.call, upstream, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        saved, call = ctx.saved_tensors, ctx.call
+        if frees_graph():
+            ctx.call = None
+        gradients = _OnceDifferentiable.apply(call, upstream, *saved)  # type: ignore[no-untyped-call]
         return None, *gradients
 
 

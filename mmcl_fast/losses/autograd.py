@@ -27,11 +27,11 @@ from mmcl_fast.losses.evaluation import (
     weighted_gradients,
     without_autocast,
 )
+from mmcl_fast.losses.rounding import is_batched, rounded
 from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 from mmcl_fast.losses.torch_backend.dense import DenseContrast
 
 _NOTHING = Requested()
-FIRST_SCALAR = Requested._fields.index("temperature")  # this input and later ones are 0-d
 
 
 def needs_custom_op(contrast: Contrast) -> bool:
@@ -108,28 +108,42 @@ class _DenseLoss(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.task = task
         loss, ctx.stored = _stored(task)
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs, *task.constants)
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, task = ctx.saved_tensors, ctx.task  # saved, so that changes in place are noticed
+        saved = ctx.saved_tensors  # saved, so that changes in place are noticed
+        task, stored = ctx.task, ctx.stored
+        if frees_graph():
+            ctx.task = ctx.stored = None
+        count = len(Requested._fields)
         if upstream is None:
-            return (None,) * (1 + len(saved))
-        inputs, second = saved[:-1], saved[-1]
+            return (None,) * (2 + count)
+        inputs, second = saved[:count], saved[count]
         if not torch.is_grad_enabled():
-            gradients = _stored_gradients(task, ctx.stored, upstream)
+            gradients = _stored_gradients(task, stored, upstream)
         elif task.contrast.is_plain:
-            first = partial(_stored_gradients, task, ctx.stored)
+            first = partial(_stored_gradients, task, stored)
             gradients = differentiable(task, first, upstream, inputs)
         else:
-            return None, *_recomputed(task, upstream, saved)
+            return None, *_recomputed(task, upstream, saved[: count + 1])
         if second is None:
             return None, *gradients, None
         query, *others = gradients
         if query is None:
             return None, None, *others, None
         return None, query[: -len(second)], *others, query[-len(second) :]
+
+
+def frees_graph() -> bool:
+    """Whether the running backward pass frees what autograd saved.
+
+    What a node keeps beside would live as long as the loss, which may be a sum over many steps.
+    """
+    if torch.compiler.is_compiling():  # compiled autograd
+        return False
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
 
 
 def _stored_gradients(
@@ -147,7 +161,7 @@ def _stored_gradients(
         weight = stored.query.new_full(stored.query.shape[:1], task.weight)
     result = stored.gradients(task.requested, weight)
     # Scores are stored on a CPU only, where a value costs nothing to read.
-    one = not upstream.dim() and upstream.item() == 1.0
+    one = not upstream.dim() and not is_batched(upstream) and upstream.item() == 1.0
     return rounded(result, None if one else upstream, task.inputs)
 
 
@@ -179,22 +193,25 @@ class _Loss(torch.autograd.Function):
         result = evaluated(task)
         ctx.task, ctx.deferred = task, result.gradients is None
         kept = result.statistics if result.gradients is None else result.gradients
-        ctx.save_for_backward(*inputs, *kept)
+        ctx.kept = len(kept)
+        ctx.save_for_backward(*inputs, *kept, *task.constants)
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, count = ctx.saved_tensors, len(Requested._fields)
-        inputs, kept = saved[:count], saved[count:]
+        saved, count, task = ctx.saved_tensors, len(Requested._fields), ctx.task
+        if frees_graph():
+            ctx.task = None
+        inputs, kept = saved[:count], saved[count : count + ctx.kept]
         if upstream is None:
             return (None,) * (1 + count)
         if ctx.deferred:
-            first = partial(_deferred_gradients, ctx.task, kept, inputs=inputs)
+            first = partial(_deferred_gradients, task, kept, inputs=inputs)
         else:
             first = partial(rounded, Gradients(*kept), inputs=inputs)
         if not torch.is_grad_enabled():
             return None, *first(upstream)
-        return None, *differentiable(ctx.task, first, upstream, inputs)
+        return None, *differentiable(task, first, upstream, inputs)
 
 
 def _deferred_gradients(
@@ -207,44 +224,6 @@ def _deferred_gradients(
         task.contrast, task.requested, statistics, upstream.detach(), task.backend
     )
     return rounded(result, None, inputs)
-
-
-def rounded(
-    gradients: Gradients, upstream: Tensor | None, inputs: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the inputs in their dtypes, times the upstream gradient if it is given."""
-    results: list[Tensor | None] = list(gradients)
-    for k, gradient in enumerate(gradients):
-        if gradient is None:
-            continue
-        x = inputs[k]
-        assert x is not None
-        if upstream is not None:
-            results[k] = scaled(gradient, upstream, x.dtype, add=k >= FIRST_SCALAR)
-            continue
-        if k >= FIRST_SCALAR and gradient.dim():
-            gradient = gradient.sum()
-        results[k] = gradient if gradient.dtype == x.dtype else gradient.to(x.dtype)
-    return tuple(results)
-
-
-def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype, *, add: bool) -> Tensor:
-    """`gradient`, or its rows, times the upstream gradient, in `dtype`.
-
-    Args:
-        gradient: Of one input.
-        upstream: Gradient of the loss: 0-d, or one for each row.
-        dtype: Of the result, which is rounded once.
-        add: The gradient has one value per row; return the weighted sum.
-    """
-    if upstream.dim():
-        upstream = upstream.reshape(-1, *(1 for _ in gradient.shape[1:]))
-    if add:
-        return (gradient * upstream).sum().to(dtype)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or dtype == gradient.dtype:
-        return (gradient * upstream).to(dtype)
-    # One pass that rounds its result, instead of a second pass over float32.
-    return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
 
 
 First = Callable[[Tensor], tuple[Tensor | None, ...]]
@@ -274,12 +253,12 @@ class _Gradients(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.task = task
-        ctx.save_for_backward(upstream, *inputs)
+        ctx.save_for_backward(upstream, *inputs, *task.constants)
         return gradients(upstream)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        upstream, *inputs = ctx.saved_tensors
+        upstream, *inputs = ctx.saved_tensors[: 1 + len(Requested._fields)]
         if not torch.is_grad_enabled():
             return None, None, *_along(ctx.task, upstream, cotangents, tuple(inputs))
         fixed = (None if x is None else _fixed(x) for x in (upstream, *inputs))
@@ -376,12 +355,10 @@ def refuse_third() -> NoReturn:
 
 
 __all__ = [
-    "FIRST_SCALAR",
     "differentiable",
     "eager_loss",
+    "frees_graph",
     "needs_custom_op",
     "refuse_third",
-    "rounded",
-    "scaled",
     "small_loss",
 ]

@@ -213,6 +213,7 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         query, key, (positive_key, extra_negatives, hard_negatives) = with_key_bias(
             query, key, key_bias, scale, (positive_key, extra_negatives, hard_negatives)
         )
+        temperature = 1.0
     stopped = stop_gradient == "key"
     same_rows = query is key and extra_negatives is None and hard_negatives is None
     if extra_negatives is not None:

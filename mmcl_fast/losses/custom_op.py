@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast, get_type_hints
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.autograd import FIRST_SCALAR
 from mmcl_fast.losses.contrast import Contrast, Form, Gradients, Requested
 from mmcl_fast.losses.evaluation import (
     Reduction,
@@ -25,6 +24,7 @@ from mmcl_fast.losses.evaluation import (
     without_autocast,
 )
 from mmcl_fast.losses.pairwise import Pairwise
+from mmcl_fast.losses.rounding import FIRST_SCALAR
 from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 
 

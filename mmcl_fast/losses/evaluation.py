@@ -39,6 +39,17 @@ class Task(NamedTuple):
         return c.query, c.key, c.positive_key, c.hard, c.temperature, c.bias
 
     @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Tensors without a gradient that a backward pass reads again.
+
+        Those of inference mode, which autograd cannot save, are left out.
+        """
+        c = self.contrast
+        pairs = () if c.pairwise is None else c.pairwise.given()
+        tensors = c.positive, c.hard_counts, *(c.labels or ()), *pairs
+        return tuple(x for x in tensors if x is not None and not x.is_inference())
+
+    @property
     def weight(self) -> float:
         """Of each row's loss in the reduced loss."""
         return 1.0 / max(1, self.contrast.rows) if self.reduction == "mean" else 1.0

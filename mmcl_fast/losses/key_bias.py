@@ -16,11 +16,13 @@ def with_key_bias(
     temperature: Tensor,
     others: Others,
 ) -> tuple[Tensor, Tensor, Others]:
-    """Features whose scores have the biases of the keys added.
+    """Features whose scores at temperature 1 are those at T with the biases of the keys added.
 
-    <[q_i, T], [k_j, b_j]> / T = <q_i, k_j> / T + b_j
+    <[q_i / T, 1], [k_j, b_j]> = <q_i, k_j> / T + b_j
 
-    The temperature is in the query, whose gradient it therefore has where that of the key stops.
+    The temperature is in the query alone: where scores are divided by it, as biased ones are not,
+    its gradient would be a small difference of two large ones. It stays where that of the key
+    stops.
 
     Args:
         query: [N, D].
@@ -33,9 +35,12 @@ def with_key_bias(
         precision, and the others likewise.
     """
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    last = temperature.to(dtype).expand(query.shape[0], 1)
-    query = torch.cat([query.to(dtype), last], dim=1)
-    key = torch.cat([key.to(dtype), key_bias.to(dtype)[:, None]], dim=1)
+    # One tensor in both places is widened once, so that its gradient is rounded once.
+    wide_query = query.to(dtype)
+    wide_key = wide_query if key is query else key.to(dtype)
+    scaled = wide_query / temperature.to(dtype)
+    query = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+    key = torch.cat([wide_key, key_bias.to(dtype)[:, None]], dim=1)
     first, second, third = (None if x is None else pad(x.to(dtype), (0, 1)) for x in others)
     return query, key, (first, second, third)
 

@@ -108,7 +108,7 @@ def check_weight(weight: object, query: Tensor, *, reduction: str) -> None:
 
 
 def check_key_bias(key_bias: object, key: Tensor, *, symmetric: bool) -> None:
-    """A finite number for each key [M, D].
+    """A number for each key [M, D], finite in the dtype of scores.
 
     Raises:
         TypeError: Not a tensor, or its dtype.
@@ -120,8 +120,12 @@ def check_key_bias(key_bias: object, key: Tensor, *, symmetric: bool) -> None:
             "key_bias: expected None with symmetric=True (average two calls, each with the biases "
             "of its keys), got a tensor"
         )
-    if is_readable(numbers) and not bool(numbers.isfinite().all()):
-        bad = numbers.detach()[~numbers.isfinite()][0].item()
+    if not is_readable(numbers):
+        return
+    numbers = numbers.detach()
+    finite = (numbers if key.dtype == torch.float64 else numbers.float()).isfinite()
+    if not bool(finite.all()):
+        bad = numbers[~finite][0].item()
         raise ValueError(
             f"key_bias: expected finite numbers (exclude_mask leaves keys out), got {bad}"
         )

@@ -30,7 +30,7 @@ class BlockFunction:
 
         Raises:
             TypeError: The function returned no tensor, or another dtype.
-            ValueError: Another shape or device, or (read on a CPU only) a negative number.
+            ValueError: Another shape or device, or (read on a CPU only) a number that is not >= 0.
         """
         block = self.function(rows, columns)
         shape, kind = [len(rows), len(columns)], "floating" if self.floating else "bool"
@@ -43,7 +43,7 @@ class BlockFunction:
             raise ValueError(f"{expected}, got shape {list(block.shape)}")
         if block.device != rows.device:
             raise ValueError(f"{expected} on {rows.device}, got {block.device}")
-        if self.floating and block.is_cpu and block.numel() and block.min() < 0:
+        if self.floating and block.is_cpu and not bool((block >= 0).all()):
             raise ValueError(f"{self.name}: expected shares >= 0, got {block.min().item()}")
         return block.detach()
 

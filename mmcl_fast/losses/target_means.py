@@ -63,7 +63,7 @@ class TargetMeans:
     def weighted(self, rows: Tensor) -> Tensor:
         """Losses or weights of rows [N], times the masses."""
         rows = rows.to(self.mass.dtype)
-        return torch.where(self.mass > 0, self.mass * rows, 0.0)
+        return torch.where(self.mass == 0, 0.0, self.mass * rows)  # NaN stays
 
     def onto_keys(self, gradients: Gradients, requested: Requested) -> Gradients:
         """Gradients of `base`, with that of the means on their keys."""

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from mmcl_fast.losses.autograd import (
-    FIRST_SCALAR,
     eager_loss,
     needs_custom_op,
     refuse_third,
-    scaled,
     small_loss,
 )
 from mmcl_fast.losses.contrast import Contrast, Requested
@@ -30,6 +28,7 @@ from mmcl_fast.losses.custom_op import (
     contrast_forward,
 )
 from mmcl_fast.losses.evaluation import Reduction, Task, stores_scores
+from mmcl_fast.losses.rounding import FIRST_SCALAR, scaled
 
 
 def contrast_loss(contrast: Contrast, reduction: Reduction, backend: str) -> Tensor:

@@ -159,6 +159,38 @@ def test_compile_without_graph_breaks(name: str) -> None:
         torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-7)
 
 
+OF_TWO_VIEWS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "ClipLoss": lambda x, y: losses.ClipLoss()(x, y, 3.0),
+    "ClipLoss, a bias of each column": lambda x, y: losses.ClipLoss()(x, y, 3.0, x[:, 0]),
+    "SigLipLoss": lambda x, y: losses.SigLipLoss()(x, y, 3.0, -1.0),
+    "NTXentLoss": lambda x, y: losses.NTXentLoss()(x, y),
+    "DCLWLoss": lambda x, y: losses.compat.DCLWLoss()(x, y),
+    "cal_inf_loss": lambda x, y: losses.cal_inf_loss(x, y),
+    "InfoNCE, paired": lambda x, y: losses.InfoNCE(negative_mode="paired")(
+        x, y, torch.stack([y, x], dim=1)
+    ),
+}
+
+
+class OfTwoViews(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.loss = OF_TWO_VIEWS[name]
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return self.loss(x, y)
+
+
+@pytest.mark.parametrize("name", OF_TWO_VIEWS)
+def test_exported_with_a_dynamic_batch(name: str) -> None:
+    model, rows = OfTwoViews(name), {0: torch.export.Dim("batch", min=4, max=4096)}
+    exported = torch.export.export(
+        model, (torch.randn(6, D), torch.randn(6, D)), dynamic_shapes=(rows, rows)
+    )
+    x, y = inputs(**PAIRS).values()
+    torch.testing.assert_close(exported.module()(x, y), model(x, y), rtol=1e-6, atol=1e-6)
+
+
 # --- what differs from the other libraries, and what they have beside ---------------------------
 
 

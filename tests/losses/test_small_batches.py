@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl_fast import reference
-from mmcl_fast.losses import ClipLoss, DCLLoss, NTXentLoss, SigLipLoss, nt_xent
+from mmcl_fast.losses import (
+    ClipLoss,
+    DCLLoss,
+    NTXentLoss,
+    SigLipLoss,
+    info_nce,
+    nt_xent,
+    sup_con,
+)
 from mmcl_fast.losses.torch_backend import dense
 
 Loss = Callable[..., Tensor]
@@ -136,3 +144,96 @@ def test_a_scale_of_another_dtype_is_differentiated_in_its_own() -> None:
     assert wide.grad is not None
     assert scale.grad.dtype == torch.bfloat16
     torch.testing.assert_close(scale.grad.double(), wide.grad, rtol=2**-8, atol=0)
+
+
+ROWS = torch.arange(9)
+CHANGING: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "row numbers": lambda x, y, at: info_nce(x, y, positive=at),
+    "labels": lambda x, y, at: sup_con(x, at),
+    "row numbers, loss by loss": lambda x, y, at: info_nce(
+        x.double(), y.double(), positive=at, reduction="none"
+    ).sum(),
+    "counts, loss by loss": lambda x, y, at: info_nce(
+        x.double(),
+        y.double(),
+        hard_negatives=x.detach().double()[:, None].expand(9, 9, 5),
+        hard_negative_counts=at,
+        reduction="none",
+    ).sum(),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_numbers_that_changed_in_place_are_noticed(name: str) -> None:
+    # Stored row numbers are places of memory: after a change they would be written to.
+    x, y, *_ = make(torch.float32)
+    at = torch.arange(9)
+    loss = CHANGING[name](x, y, at)
+    at.fill_(2**40)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("row numbers", ROWS), ("labels", ROWS // 3)])
+def test_numbers_that_others_change_have_no_influence(name: str, numbers: Tensor) -> None:
+    # NumPy's view of the memory, of whose changes torch knows nothing.
+    x, y, *_ = make(torch.float32)
+    memory = numbers.numpy().copy()
+    loss = CHANGING[name](x, y, torch.from_numpy(memory))
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    memory[:] = ROWS.flip(0) // 2
+    (found,) = torch.autograd.grad(loss, x)
+    assert torch.equal(found, expected)
+
+
+def test_numbers_that_change_before_the_second_derivative_are_noticed() -> None:
+    x, y, *_ = make(torch.float32)
+    at = torch.arange(9)
+    (gradient,) = torch.autograd.grad(info_nce(x, y, positive=at), x, create_graph=True)
+    at.copy_(at.flip(0))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradient.square().sum().backward()
+
+
+def test_numbers_of_inference_mode_are_taken() -> None:
+    with torch.inference_mode():
+        at = torch.arange(9)
+    x, y, *_ = make(torch.float32)
+    (found,) = torch.autograd.grad(info_nce(x, y, positive=at), x)
+    (expected,) = torch.autograd.grad(info_nce(x, y), x)
+    assert torch.equal(found, expected)
+
+
+def test_features_without_columns() -> None:
+    # Each has address 0, as what is absent.
+    x, positive_key = (torch.zeros(4, 0, requires_grad=True) for _ in range(2))
+    loss = info_nce(x, torch.zeros(3, 0), positive_key=positive_key)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), torch.tensor(4.0).log())
+    assert positive_key.grad is not None
+    assert positive_key.grad.shape == (4, 0)
+
+
+def test_floating_labels_where_tensors_are_made_elsewhere() -> None:
+    x, *_ = make(torch.float32)
+    labels = ROWS % 3 / 2
+    expected = sup_con(x, labels)
+    with torch.device("meta"):
+        assert torch.equal(sup_con(x, labels), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored scores", "blocks"])
+def test_a_batch_of_upstream_gradients(
+    stored: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not stored:
+        monkeypatch.setattr(dense, "LIMIT", 0)
+    x, y, temperature, _ = make(dtype)
+    loss = info_nce(x, y, temperature=temperature)
+    ask: dict[str, Any] = {"retain_graph": True}
+    several = torch.tensor([1.0, -0.5, 3.0])
+    batched = torch.autograd.grad(loss, (x, temperature), several, is_grads_batched=True, **ask)
+    single = [torch.autograd.grad(loss, (x, temperature), u, **ask) for u in several]
+    for mine, other in zip(batched, zip(*single, strict=True), strict=True):
+        assert torch.equal(mine, torch.stack(other))

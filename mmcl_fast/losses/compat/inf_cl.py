@@ -50,10 +50,10 @@ def cal_inf_loss(
 def _check_labels(labels: Tensor | None, q: Tensor, k: Tensor) -> None:
     """One row of k for each row of q; their range is read on a CPU only."""
     if labels is None:
-        if len(k) < len(q):
+        if k.shape[0] < q.shape[0]:
             raise ValueError(
-                f"k: expected at least the {len(q)} rows of q, whose positives they are (or give "
-                f"labels), got {len(k)} rows"
+                f"k: expected at least the {q.shape[0]} rows of q, whose positives they are (or "
+                f"give labels), got {k.shape[0]} rows"
             )
         return
     if not isinstance(labels, Tensor):
@@ -61,16 +61,16 @@ def _check_labels(labels: Tensor | None, q: Tensor, k: Tensor) -> None:
     if labels.dtype != torch.int64 or labels.shape != q.shape[:1]:
         dtype = str(labels.dtype).removeprefix("torch.")
         raise ValueError(
-            f"labels: expected int64 [{len(q)}], one row of k for each of q, "
+            f"labels: expected int64 [{q.shape[0]}], one row of k for each of q, "
             f"got {dtype} {list(labels.shape)}"
         )
     if labels.device != q.device:
         raise ValueError(f"labels: expected a tensor on {q.device} as q is, got {labels.device}")
-    if len(labels) and is_readable(labels):
+    if labels.shape[0] and is_readable(labels):
         low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(k):
+        if low < 0 or high >= k.shape[0]:
             bad = low if low < 0 else high
-            raise ValueError(f"labels: expected rows of k, 0 .. {len(k) - 1}, got {bad}")
+            raise ValueError(f"labels: expected rows of k, 0 .. {k.shape[0] - 1}, got {bad}")
 
 
 __all__ = ["cal_inf_loss"]

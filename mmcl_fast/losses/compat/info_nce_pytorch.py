@@ -59,10 +59,10 @@ def info_nce(
     if negative_keys is not None:
         check_features("negative_keys", negative_keys, rank=3 if paired else 2)
         check_like("negative_keys", negative_keys, "query", query)
-        if paired and len(negative_keys) != len(query):
+        if paired and negative_keys.shape[0] != query.shape[0]:
             raise ValueError(
-                f"negative_keys: expected the {len(query)} rows of query with "
-                f'negative_mode="paired", got {len(negative_keys)}'
+                f"negative_keys: expected the {query.shape[0]} rows of query with "
+                f'negative_mode="paired", got {negative_keys.shape[0]}'
             )
         negative_keys = unit_rows(negative_keys)
     query, positive_key = unit_rows(query), unit_rows(positive_key)

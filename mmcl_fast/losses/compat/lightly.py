@@ -190,7 +190,7 @@ def _mises_fisher_weights(first: Tensor, second: Tensor, *, sigma: float) -> Ten
     double = first.dtype == torch.float64
     wide = torch.float64 if double else torch.float32
     similarity = (first.detach().to(wide) * second.detach().to(wide)).sum(dim=1) / sigma
-    return 2 - len(first) * similarity.softmax(dim=0)
+    return 2 - first.shape[0] * similarity.softmax(dim=0)
 
 
 def _check_views(out0: Tensor, out1: Tensor) -> None:

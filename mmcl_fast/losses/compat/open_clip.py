@@ -139,7 +139,7 @@ class ClipLoss(LossModule):
         check_features("image_features", image_features)
         check_features("text_features", text_features)
         check_pairs("text_features", text_features, "image_features", image_features)
-        per_column = _is_per_column(logit_bias, len(text_features), self.world_size)
+        per_column = _is_per_column(logit_bias, text_features.shape[0], self.world_size)
         if is_not_finite("logit_scale", logit_scale):
             loss = _not_a_number(image_features, text_features, logit_scale)
         elif per_column:
@@ -278,7 +278,7 @@ class SigLipLoss(LossModule):
         check_features("image_features", image_features)
         check_features("text_features", text_features)
         check_pairs("text_features", text_features, "image_features", image_features)
-        per_column = _is_per_column(logit_bias, len(text_features), self.world_size)
+        per_column = _is_per_column(logit_bias, text_features.shape[0], self.world_size)
         bias = 0.0 if logit_bias is None else without_axes(logit_bias)
         if is_not_finite("logit_scale", logit_scale) or is_not_finite("logit_bias", bias):
             loss = _not_a_number(image_features, text_features, logit_scale, bias)

@@ -28,6 +28,8 @@ def suits(contrast: Contrast) -> bool:
         return False
     if contrast.normalised and query.dtype != torch.float32:
         return False  # unit rows are rounded to the features' dtype
+    if not query.shape[1]:
+        return False  # tensors of no element have address 0, as absent ones
     rows = contrast.rows
     columns = rows if contrast.key is None else contrast.key.shape[0]
     if hard is not None:
@@ -246,7 +248,7 @@ def _bits(labels: Tensor, first: int) -> Tensor:
         first: Different numbers for the labels of queries and those of keys, at least N apart.
     """
     values = labels.detach().double() + 0.0  # one zero
-    unique = torch.arange(first, first + len(values)) + _NAN
+    unique = torch.arange(first, first + len(values), device=values.device) + _NAN
     return torch.where(values.isnan(), unique, values.view(torch.int64))
 
 
