@@ -69,7 +69,7 @@ def test_a_rejected_attempt_is_followed_by_the_next(monkeypatch) -> None:
 
 def test_wrong_chi_arguments_are_refused() -> None:
     for degrees in ([0.5], [np.nan], [-1.0]):
-        with pytest.raises(ValueError, match="degrees: expected numbers >= 1"):
+        with pytest.raises(ValueError, match=r"degrees: expected numbers in 1 \.\. 2\^53"):
             one_chi(np.array(degrees), 0, 1, "chi")
     with pytest.raises(ValueError, match="expected contiguous float64"):
         chi(np.ones((2, 4))[:, ::2], 0, [1, 2], "chi")

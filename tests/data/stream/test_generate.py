@@ -131,7 +131,9 @@ def test_labels_are_bits_of_the_stream() -> None:
     assert torch.equal(labels(9, "test_labels", (2, 50), (1, 333)), whole[1:, 333:383].float())
     # 2100 fair coins: the sum is beyond 4.5 sigma with probability 7e-6.
     assert abs(whole.sum().item()) < 4.5 * 2100**0.5
-    with pytest.raises(ValueError, match="stream: expected labels or test_labels, got 'noise'"):
+    with pytest.raises(
+        ValueError, match="expected one of labels, test_labels, probe_labels, got 'noise'"
+    ):
         labels(9, "noise", (1, 1))
     with pytest.raises(ValueError, match=r"expected \(runs, samples\)"):
         labels(9, "labels", (1, 1, 1))

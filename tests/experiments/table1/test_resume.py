@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_failed_write_leaves_the_file_before(tmp_path: Path, monkeypatch) -> N
     path = tmp_path / "partial.json"
     partial = PartialResults(path, {})
     partial.add(("multi", 0), ONE)
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OutputError, match="full"):
         partial.add(("multi", 1), ONE)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcl_fast import TrainConfig
-from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.config import FIELD_NAMES, LATER_FIELDS
 from mmcl_fast.config_checks import COMBINED, check_combinations
 from mmcl_fast.derived import derived
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
@@ -115,10 +115,23 @@ def test_invalid_columns_are_refused() -> None:
 
 
 def test_texts_are_those_of_the_json_encoder() -> None:
-    points = make_plan(BASE, grid={"snr": [0.1, 1 / 3], "tau": [None, 0.5]}, seeds=2).points
+    """Settings that the first plans lacked come last, where they are not what those plans mean."""
+    base = BASE.replace(probe_on="ood")
+    points = stacked_points(
+        make_plan(BASE, grid={"snr": [0.1, 1 / 3]}, seeds=2).points,
+        make_plan(base, grid={"probe_samples": [20, 30]}).points,
+    )
     hows = ('a "quoted" one', "b", "b", "b")
+    later = [{}, {}, *({"probe_on": "ood", "probe_samples": k} for k in (20, 30))]
     expected = [
-        json.dumps([*cfg.to_dict().values(), how]) for cfg, how in zip(points, hows, strict=True)
+        json.dumps(
+            [
+                *(value for name, value in cfg.to_dict().items() if name not in LATER_FIELDS),
+                how,
+                *([others] if others else []),
+            ]
+        )
+        for cfg, how, others in zip(points, hows, later, strict=True)
     ]
     assert "".join(points.texts(hows)) == "\n".join(expected)
     rows = np.array([3, 0])
