@@ -47,10 +47,24 @@ SUP_CON = Case(
 )  # fmt: skip
 
 
+def _dense_excluding(x: Tensor, y: Tensor, same: Tensor) -> Tensor:
+    excluded = same ^ torch.eye(len(x), dtype=torch.bool)
+    return torch.nn.functional.cross_entropy(
+        (x @ y.T / T).masked_fill(excluded, -torch.inf), torch.arange(len(x))
+    )
+
+
+EXCLUDING = Case(
+    "one way with `exclude_mask`", 1, 1, "xym",
+    lambda x, y, same: losses.info_nce(x, y, exclude_mask=same, temperature=T),
+    {DENSE: _dense_excluding}, 3,
+)  # fmt: skip
+
+
 def cases() -> Iterator[Case]:
     """Every loss at every size, with its dense form alone."""
     chosen = [next(case for case in CASES if case.name == name) for name in NAMES]
-    for first in (*chosen, SUP_CON):
+    for first in (*chosen, SUP_CON, EXCLUDING):
         for d in FEATURES:
             for n in ROWS:
                 yield replace(first, n=n, d=d, others={DENSE: first.others[DENSE]})
