@@ -109,6 +109,7 @@ class DenseContrast:
         positive_key: int,
         labels: int,
         key_labels: int,
+        excluded: int,
         extra: int,
         supervised: bool,
         exclude_self: bool,

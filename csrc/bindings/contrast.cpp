@@ -71,8 +71,9 @@ class DenseContrast {
                 const std::optional<double>& weight, const std::string& form,
                 double inverse_temperature, double bias, double smoothing, Address hard,
                 Address hard_counts, Address positive, Address query, Address positive_key,
-                Address labels, Address key_labels, std::size_t extra, bool supervised,
-                bool exclude_self, bool symmetric, bool same_rows, const std::string& target)
+                Address labels, Address key_labels, Address excluded, std::size_t extra,
+                bool supervised, bool exclude_self, bool symmetric, bool same_rows,
+                const std::string& target)
       : target_(mmcl::find_target(target)) {
     const auto [n, m, k, d] = sizes;
     if (extra > m) {
@@ -124,6 +125,7 @@ class DenseContrast {
       if (!inside) throw py::value_error("positive: expected columns of scores");
     }
     if (!positive_.empty()) contrast_.positive = positive_.data();
+    contrast_.excluded = at<const bool>(excluded);
     contrast_.extra = extra;
     contrast_.supervised = supervised;
     contrast_.exclude_self = exclude_self;
@@ -196,12 +198,12 @@ void bind_contrast(py::module_& m) {
       .def(
           py::init<const Sizes&, Address, Address, const std::optional<double>&, const std::string&,
                    double, double, double, Address, Address, Address, Address, Address, Address,
-                   Address, std::size_t, bool, bool, bool, bool, const std::string&>(),
+                   Address, Address, std::size_t, bool, bool, bool, bool, const std::string&>(),
           arg("sizes"), arg("scores"), arg("losses"), arg("weight").none(true), arg("form"),
           arg("inverse_temperature"), arg("bias"), arg("smoothing"), arg("hard"),
           arg("hard_counts"), arg("positive"), arg("query"), arg("positive_key"), arg("labels"),
-          arg("key_labels"), arg("extra"), arg("supervised"), arg("exclude_self"), arg("symmetric"),
-          arg("same_rows"), arg("target") = "auto")
+          arg("key_labels"), arg("excluded"), arg("extra"), arg("supervised"), arg("exclude_self"),
+          arg("symmetric"), arg("same_rows"), arg("target") = "auto")
       .def("weights", &DenseContrast::weights,
            "Write dL/d<q, k> of sum_i upstream_i loss_i, and dL/dT and dL/db: row by row, or\n"
            "without `upstream_rows`, where every row has the weight `upstream`, their sums, that "

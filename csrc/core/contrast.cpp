@@ -85,6 +85,10 @@ void take_positives(const Contrast& c, float factor, float offset, float* positi
         if (same_label(c, i, j)) row[j] = kMasked;
       }
     }
+    if (c.excluded != nullptr) {
+      const bool* const out = c.excluded + i * labelled(c);
+      for (std::size_t j = 0; j < labelled(c); ++j) row[j] = out[j] ? kMasked : row[j];
+    }
     if (c.exclude_self && i < labelled(c)) row[i] = kMasked;
   }
 }

@@ -32,6 +32,8 @@ struct Contrast {
   // they are its positives.
   const std::int64_t* labels;
   const std::int64_t* key_labels;
+  // [N, M - extra], or null: pairs that take no part, but for a positive.
+  const bool* excluded;
   std::size_t extra;
   bool supervised;
   bool exclude_self;

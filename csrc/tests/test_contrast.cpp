@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,7 @@ struct Setting {
   bool symmetric, same_rows, labels, supervised, products;
   std::size_t hard, extra;
   double bias, smoothing;
+  bool excluded = false;
 };
 
 constexpr Setting kSettings[] = {
@@ -46,6 +48,9 @@ constexpr Setting kSettings[] = {
     {"supervised", mmcl::Form::kDecoupled, false, true, true, true, false, 0, 0, 0.0, 0.0},
     {"hard", mmcl::Form::kSoftmax, false, false, true, false, true, 3, 2, 0.0, 0.2},
     {"sigmoid", mmcl::Form::kSigmoid, false, false, false, false, false, 0, 0, -1.0, 0.0},
+    {"excluded", mmcl::Form::kSoftmax, true, false, false, false, false, 0, 0, 0.0, 0.0, true},
+    {"excluded, extra", mmcl::Form::kSoftmax, false, false, false, false, false, 0, 2, 0.0, 0.0,
+     true},
 };
 
 // Losses, then weights of scores, hard, positive, temperature and bias.
@@ -67,6 +72,10 @@ std::vector<Floats> evaluate(const mmcl::Target& target, const Setting& s, std::
   c.positive_products = s.products ? outside.data() : nullptr;
   c.labels = s.labels ? labels.data() : nullptr;
   c.key_labels = s.labels ? key_labels.data() : nullptr;
+  // std::vector<bool> has no array of bool.
+  const auto excluded = std::make_unique<bool[]>(n * key_labels.size());
+  for (std::size_t k = 0; k < n * key_labels.size(); ++k) excluded[k] = k % 3 == 0;
+  c.excluded = s.excluded ? excluded.get() : nullptr;
   c.extra = s.extra;
   c.supervised = s.supervised;
   c.exclude_self = s.same_rows;

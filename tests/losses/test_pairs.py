@@ -45,6 +45,7 @@ class Case:
 
 BOTH = {"symmetric": True}
 ROWS = {"reduction": "none"}
+pytestmark = pytest.mark.usefixtures("_either_way")
 CASES = [
     Case("mask", "mask", "M > N, some queries without a positive"),
     Case("mask_few_keys", "mask", "M < N", m=7),

@@ -23,6 +23,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "hard": {"hard": True, "products": True, "smoothing": 0.2, "extra": 5},
     "counted": {"hard": True, "counts": True, "smoothing": 0.2},
     "sigmoid": {"form": "sigmoid", "bias": -1.0},
+    "excluded": {"excluded": True, "extra": 5},
 }  # fmt: skip
 
 
@@ -46,13 +47,16 @@ def evaluate(target: str, **options: Any) -> list[Array]:
     products = options.get("products", False)
     counts = np.arange(N) % (K + 1) if options.get("counts") else None
     positive = (np.arange(N) ^ 1).clip(max=N - 1) if options.get("positive") else None
+    excluded = rng.random((N, m - options.get("extra", 0))) < 0.3
+    if not options.get("excluded"):
+        excluded = None
     losses = np.empty(N, np.float32)
     contrast = _native.DenseContrast(
         (N, m, 0 if hard is None else K, D), address(scores), address(losses), None,
         options.get("form", "softmax"), 1 / 0.3, options.get("bias", 0.0),
         options.get("smoothing", 0.0), address(hard), address(counts), address(positive),
         address(query) if products else 0, address(positive_key) if products else 0,
-        address(labels), address(labels), options.get("extra", 0),
+        address(labels), address(labels), address(excluded), options.get("extra", 0),
         options.get("supervised", False), options.get("exclude_self", False),
         options.get("symmetric", False), options.get("same_rows", False), target,
     )  # fmt: skip
@@ -119,7 +123,7 @@ def test_wrong_combinations(change: dict[str, Any], message: str) -> None:
         "sizes": (3, 3, 0, 4), "scores": address(scores), "losses": address(losses), "weight": None,
         "form": "softmax", "inverse_temperature": 1.0, "bias": 0.0, "smoothing": 0.0, "hard": 0,
         "hard_counts": 0, "positive": 0, "query": 0, "positive_key": 0, "labels": 0,
-        "key_labels": 0, "extra": 0, "supervised": False, "exclude_self": False,
+        "key_labels": 0, "excluded": 0, "extra": 0, "supervised": False, "exclude_self": False,
         "symmetric": False, "same_rows": False,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
@@ -130,7 +134,7 @@ def test_wrong_outputs() -> None:
     scores, losses = np.zeros((3, 3), np.float32), np.zeros(3, np.float32)
     contrast = _native.DenseContrast(
         (3, 3, 0, 4), address(scores), address(losses), None, "softmax", 1.0, 0.0, 0.0, 0, 0, 0, 0,
-        0, 0, 0, 0, False, False, False, False,
+        0, 0, 0, 0, 0, False, False, False, False,
     )  # fmt: skip
     with pytest.raises(ValueError, match="weights: expected outputs of the contrast's inputs"):
         contrast.weights(1.0, 0, True, False, address(scores), address(losses), 0, 0, 1.0, 0)

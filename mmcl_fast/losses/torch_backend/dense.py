@@ -24,7 +24,9 @@ _NAN = 0x7FF8 << 48  # bits from which on a float64 is not a number
 def suits(contrast: Contrast) -> bool:
     """Whether all scores of a contrast are to be stored."""
     query, hard = contrast.query, contrast.hard
-    if not query.is_cpu or query.dtype == torch.float64 or contrast.pairwise is not None:
+    if not query.is_cpu or query.dtype == torch.float64:
+        return False
+    if contrast.pairwise is not None and contrast.pairwise.targets is not None:
         return False
     if contrast.normalised and query.dtype != torch.float32:
         return False  # unit rows are rounded to the features' dtype
@@ -85,6 +87,10 @@ class DenseContrast(NamedTuple):
         labels = key_labels = None
         if contrast.labels is not None:
             labels, key_labels = _codes(*contrast.labels)
+        excluded = None
+        if contrast.pairwise is not None:
+            pairs = slice(0, n), slice(0, m - contrast.extra)
+            excluded = _contiguous(contrast.pairwise.excluded_block(*pairs, query.device))
         scores = linear(query, key)
         loss = query.new_empty(n if weight is None else ())
         positive_columns = _contiguous(contrast.positive)
@@ -105,6 +111,7 @@ class DenseContrast(NamedTuple):
             _address(positive),
             _address(labels),
             _address(key_labels) or _address(labels),  # of no keys none is read
+            _address(excluded),
             contrast.extra,
             contrast.supervised,
             contrast.exclude_self,
