@@ -253,7 +253,7 @@ def _workers(plan: Plan, policy: Policy) -> int:
         return policy.workers or 1  # the memory of a cluster's machines is unknown here
     workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))
     available = available_bytes()
-    largest = max(plan.points.mapped(_batch_bytes, SIZES).values)
+    largest = _largest_batch(plan)
     needed = workers * (largest + PROCESS_BYTES)
     if available is not None and needed > available:
         fit = int(available // (largest + PROCESS_BYTES))
@@ -267,7 +267,11 @@ def _workers(plan: Plan, policy: Policy) -> int:
 
 def job_bytes(plan: Plan, workers: int) -> int:
     """Estimated memory of a driver and its workers on a CPU, in bytes."""
-    return DRIVER_BYTES + workers * (max(map(_batch_bytes, plan.points)) + PROCESS_BYTES)
+    return DRIVER_BYTES + workers * (_largest_batch(plan) + PROCESS_BYTES)
+
+
+def _largest_batch(plan: Plan) -> int:
+    return int(max(plan.points.mapped(_batch_bytes, SIZES).values))
 
 
 def _batch_bytes(cfg: TrainConfig) -> int:

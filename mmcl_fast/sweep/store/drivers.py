@@ -16,6 +16,7 @@ from pathlib import Path
 from mmcl_fast.errors import OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 
+FOLDER = "drivers"  # of a store
 REPORT_SECONDS = 5.0
 LOST_SECONDS = 60.0
 """Without a report after which a driver counts as lost: killed, or on a machine that is down."""
@@ -74,14 +75,14 @@ class Driver:
 
 def report(store: Path, driver: Driver) -> None:
     """Write what a driver is at."""
-    folder = prepare_directory(store / "drivers")
+    folder = prepare_directory(store / FOLDER)
     text = json.dumps(asdict(driver))
     write_atomically(folder / f"{driver.name}.json", lambda path: path.write_text(text))
 
 
 def withdraw(store: Path, driver: Driver) -> None:
     """Remove a driver's file, and those of drivers that were lost long ago."""
-    folder = store / "drivers"
+    folder = store / FOLDER
     horizon = time.time() - FORGOTTEN_SECONDS
     for path in driver_files(store):
         with suppress(OSError):  # it is gone, or the store is; neither matters to a result
@@ -111,10 +112,11 @@ def read_driver(path: Path) -> Driver:
 
 def driver_files(store: Path) -> list[Path]:
     """Files of the drivers of a store."""
-    return sorted((store / "drivers").glob("[!.]*.json"))
+    return sorted((store / FOLDER).glob("[!.]*.json"))
 
 
 __all__ = [
+    "FOLDER",
     "REPORT_SECONDS",
     "SILENT_SECONDS",
     "Driver",

@@ -32,6 +32,7 @@ from mmcl_fast.files import (
     write_atomically,
 )
 from mmcl_fast.sweep.plan.plan import SCHEMA, Plan
+from mmcl_fast.sweep.store import drivers
 from mmcl_fast.sweep.store.parquet_file import KEY, OpenParquet, open_parquet, write_parquet
 from mmcl_fast.sweep.store.part_checks import check_counts, check_provenance, check_unpacked
 from mmcl_fast.sweep.store.plan_file import Outline
@@ -89,7 +90,8 @@ class Store:
             prepare_directory(folder)
         # The file system's clock: this machine's may be days ahead of those that are writing.
         horizon = file_system_time(self.path) - STALE_SECONDS
-        for folder in (self.path, self.parts, self.failures, self.quarantine):
+        written = self.path, self.parts, self.failures, self.quarantine, self.path / drivers.FOLDER
+        for folder in written:
             for leftover in {x for pattern in TEMPORARY for x in folder.glob(pattern)}:
                 # Other processes rename theirs concurrently.
                 with suppress(FileNotFoundError):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from mmcl_fast import TrainConfig
@@ -74,3 +75,22 @@ def test_machines_are_told_apart(tmp_path: Path, compute: Callable) -> None:
     found = read_status(tmp_path)
     assert (len(found.machines), found.bad) == (3, {})
     assert "GPU 9" in found.machines
+
+
+def test_a_damaged_setting_of_a_slow_part_is_named(tmp_path: Path, compute: Callable) -> None:
+    """Footers are whole, and the settings of the slowest parts are read from their pages."""
+    compute(PLAN, tmp_path)
+    part = Store(tmp_path).part(0)
+    rewrite(part, seconds=1e6)
+    column = next(
+        chunk
+        for chunk in map(pq.ParquetFile(part).metadata.row_group(0).column, range(99))
+        if chunk.path_in_schema == "m"
+    )
+    content = bytearray(part.read_bytes())
+    content[column.data_page_offset - 1] ^= 0xFF  # the end of the page of its values
+    part.write_bytes(content)
+    found = read_status(tmp_path)
+    assert (found.done, found.slowest) == (20, [])
+    assert list(found.bad) == ["slowest runs"]
+    assert "part-000000.parquet: expected an undamaged file" in found.bad["slowest runs"]

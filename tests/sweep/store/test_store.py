@@ -15,6 +15,7 @@ from mmcl_fast.errors import ConfigError, DamagedFileError, DataError, OutputErr
 from mmcl_fast.sweep import Plan, load, make_plan, read_status
 from mmcl_fast.sweep.execute.runner import disk_bytes
 from mmcl_fast.sweep.execute.shard import compute as train_shard
+from mmcl_fast.sweep.store import drivers
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE
 from mmcl_fast.sweep.store.store import STALE_SECONDS, Store, part_info, provenance
 from tests.sweep.disturbance import parts, same_parts
@@ -68,12 +69,14 @@ def test_only_what_is_missing_is_computed(store: Store, compute: Callable) -> No
 def test_leftovers_of_dead_writers_are_removed_and_those_of_living_ones_kept(store: Store) -> None:
     store.failures.mkdir()
     store.quarantine.mkdir()
+    (store.path / drivers.FOLDER).mkdir()
     stale = [
         store.parts / ".part-000001.parquet.abc.tmp",
         store.path / ".plan.parquet.abc.tmp",
         store.path / ".plan.lock",
         store.failures / ".run-7.txt.abc.tmp",
         store.quarantine / ".shard-7.json.abc.tmp",
+        store.path / drivers.FOLDER / ".host-7.json.abc.tmp",
         # as version 0.1.0 named them
         store.parts / ".part-000001.abc.parquet",
         store.path / ".123.plan.parquet",
