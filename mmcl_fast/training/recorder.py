@@ -205,7 +205,10 @@ class Recorder:
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             modalities = tuple(
-                Coefficients(**unnest(f"stored.{epoch}.{k}", state))
+                Coefficients(
+                    **{f: state[f"stored.{epoch}.{k}.{f}"] for f in ("initial", "mu", "noise")},
+                    **{f: state.get(f"stored.{epoch}.{k}.{f}") for f in ("spurious", "views")},
+                )
                 for k in range(len(self._norms))
             )
             self._stored.append((epoch, modalities))

@@ -130,7 +130,8 @@ ARROWS: dict[str, set[str]] = {
     "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
         "_native", "bench", "bench.peers", "bench.run", "cli.checks", "progress", "config",
-        "config_checks", "data.mnist", "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
+        "config_checks", "data.mnist", "data.signal_noise", "engines", "environment", "errors",
+        "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
         "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "terminal", "training",
