@@ -206,8 +206,11 @@ class Recorder:
         for epoch in epochs:
             modalities = tuple(
                 Coefficients(
-                    **{f: state[f"stored.{epoch}.{k}.{f}"] for f in ("initial", "mu", "noise")},
-                    **{f: state.get(f"stored.{epoch}.{k}.{f}") for f in ("spurious", "views")},
+                    initial=state[f"stored.{epoch}.{k}.initial"],
+                    mu=state[f"stored.{epoch}.{k}.mu"],
+                    noise=state[f"stored.{epoch}.{k}.noise"],
+                    spurious=state.get(f"stored.{epoch}.{k}.spurious"),
+                    views=state.get(f"stored.{epoch}.{k}.views"),
                 )
                 for k in range(len(self._norms))
             )
