@@ -70,6 +70,9 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_scores", "sm_80", 4, "any"): Tile(64, 4, 128),
     ("contrast_weights", "sm_80", 2, "any"): Tile(8, 4, 512),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
+    # Squares; others were not tried on a GPU.
+    ("contrast_small_batch", INTERPRETER, 4, "any"): Tile(32, 1),
+    ("contrast_small_batch", "sm_80", 4, "any"): Tile(64, 8),
 }
 # Whole runs in one program: samples, neurons, summed at a time. The quickest of several on an H100
 # (timings not kept) that spill nothing anywhere (`tests/kernels/test_trajectory_aot.py`). With four

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from mmcl_fast.kernels._launch import launch
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     FLOOR,
@@ -114,21 +115,27 @@ def scores_statistics_fwd(
     rows = Partial(*(scores.new_empty(blocks_m, n) for _ in range(3)))
     column_parts = Partial(*(scores.new_empty(blocks_n, m) for _ in range(2))) if columns else None
     with torch.cuda.device_of(scores):
-        _contrast_scores_kernel[(blocks_n * blocks_m,)](
-            scores_ptr=scores,
-            row_max_ptr=rows.max_score,
-            row_sum_ptr=rows.exp_sum,
-            positive_score_ptr=rows.positive_score,
-            column_max_ptr=None if column_parts is None else column_parts.max_score,
-            column_sum_ptr=None if column_parts is None else column_parts.exp_sum,
-            N=n,
-            M=m,
-            stride_n=scores.stride(0),
-            BLOCK_N=tile.block_n,
-            BLOCK_M=tile.block_m,
-            num_warps=tile.num_warps,
-            enable_fp_fusion=True,
-            **pairs.arguments(m),
+        launch(
+            _contrast_scores_kernel,
+            (blocks_n * blocks_m,),
+            {
+                "scores_ptr": scores,
+                "row_max_ptr": rows.max_score,
+                "row_sum_ptr": rows.exp_sum,
+                "positive_score_ptr": rows.positive_score,
+                "column_max_ptr": None if column_parts is None else column_parts.max_score,
+                "column_sum_ptr": None if column_parts is None else column_parts.exp_sum,
+                **pairs.tensors(),
+            },
+            {
+                "N": n,
+                "M": m,
+                "stride_n": scores.stride(0),
+                "BLOCK_N": tile.block_n,
+                "BLOCK_M": tile.block_m,
+                **pairs.numbers(m),
+            },
+            {"num_warps": tile.num_warps, "enable_fp_fusion": True},
         )
     return rows, column_parts
 

@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
+from mmcl_fast.kernels._launch import launch
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
@@ -128,23 +129,32 @@ def scores_weights_bwd(
     grid = (cdiv(n, tile.block_n) * blocks,)
     weight_sums = scores.new_empty(blocks, n) if weight_sum else None
     with torch.cuda.device_of(scores):
-        _contrast_weights_kernel[grid](
-            scores_ptr=scores,
-            weights_ptr=weights,
-            row_max_ptr=None if rows is None else rows.max_score,
-            row_scale_ptr=None if rows is None else rows.scale,
-            column_max_ptr=None if columns is None else columns.max_score,
-            column_scale_ptr=None if columns is None else columns.scale,
-            weight_sum_ptr=weight_sums,
-            N=n,
-            M=m,
-            stride_n=scores.stride(0),
-            BLOCK_N=tile.block_n,
-            BLOCK_M=tile.block_m,
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
-            enable_fp_fusion=True,
-            **pairs.arguments(m),
+        launch(
+            _contrast_weights_kernel,
+            grid,
+            {
+                "scores_ptr": scores,
+                "weights_ptr": weights,
+                "row_max_ptr": None if rows is None else rows.max_score,
+                "row_scale_ptr": None if rows is None else rows.scale,
+                "column_max_ptr": None if columns is None else columns.max_score,
+                "column_scale_ptr": None if columns is None else columns.scale,
+                "weight_sum_ptr": weight_sums,
+                **pairs.tensors(),
+            },
+            {
+                "N": n,
+                "M": m,
+                "stride_n": scores.stride(0),
+                "BLOCK_N": tile.block_n,
+                "BLOCK_M": tile.block_m,
+                **pairs.numbers(m),
+            },
+            {
+                "num_warps": tile.num_warps,
+                "num_stages": tile.num_stages,
+                "enable_fp_fusion": True,
+            },
         )
     return None if weight_sums is None else weight_sums.sum(dim=0)
 

@@ -23,7 +23,7 @@ WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weight
 MAX_KEPT = 2**29  # scores of the first sweep that are kept for the second: 2 GiB
 MIN_ROWS = 1024  # with fewer query rows the sum of key gradients is bound by memory traffic
 _VECTOR = 16  # rows of products are a multiple of this, for loads of whole vectors
-_UNSHIFT = {torch.float16: 2.0**-14}  # inverse of the factor in the kernel's float16 weights
+UNSHIFT = {torch.float16: 2.0**-14}  # inverse of the factor in the kernel's float16 weights
 
 
 @dataclass
@@ -150,7 +150,7 @@ class _Accumulator:
 
     def result(self) -> NegativeSums:
         """All sums, without the padding of the keys."""
-        back = _UNSHIFT.get(self.inputs.query.dtype, 1.0)
+        back = UNSHIFT.get(self.inputs.query.dtype, 1.0)
         if back != 1.0:
             for x in (self.query, self.key):
                 if x is not None:
@@ -222,4 +222,4 @@ def _rows_of(pair: WeightPair, part: slice) -> WeightPair:
     return None if rows is None else WeightTerms(rows.max_score[part], rows.scale[part]), columns
 
 
-__all__ = ["MIN_ROWS", "Chunked", "add_product", "chunks", "padded", "product"]
+__all__ = ["MIN_ROWS", "UNSHIFT", "Chunked", "add_product", "chunks", "padded", "product"]
