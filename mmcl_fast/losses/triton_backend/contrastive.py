@@ -31,7 +31,7 @@ from mmcl_fast.kernels.contrast_gradient import WeightTerms
 from mmcl_fast.kernels.contrast_row_losses import RowLosses, contrast_row_losses_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import KERNEL, Partial
 from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
-from mmcl_fast.losses.triton_backend import small_batch
+from mmcl_fast.losses.triton_backend import pipelined, small_batch
 from mmcl_fast.losses.triton_backend.chunked import Chunked
 from mmcl_fast.losses.triton_backend.fused import Fused
 from mmcl_fast.losses.triton_backend.hard_negatives import hard_statistics
@@ -212,6 +212,8 @@ def algorithm_for(inputs: KernelInputs) -> Algorithm:
     arch = arch_of(KERNEL, inputs.query)
     if inputs.query.shape[1] <= fused_features(arch, inputs.query.element_size()):
         return Fused()
+    if current().pipelined and pipelined.why_not(inputs) is None:
+        return pipelined.Pipelined()
     return Chunked()
 
 

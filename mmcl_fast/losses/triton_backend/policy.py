@@ -20,9 +20,12 @@ class Policy:
         small_batch: Losses and weights of a small batch in one launch (`small_batch.py`), scores of
             typical ones in memory whatever the features' length, arguments of launches prepared
             once for a shape.
+        pipelined: Long features whose scores would not be kept: statistics and weights by products
+            with an epilogue (`pipelined.py`).
     """
 
     small_batch: bool = False
+    pipelined: bool = False
 
 
 _policy = Policy()
