@@ -65,8 +65,8 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "data.stream": {"_native", "operating_system", "stream_tags"},
     "data.signal_noise": {
-        "_native", "config", "config_variants", "data.stream", "errors", "kernels", "names",
-        "stream_tags",
+        "_native", "config", "config_checks", "config_variants", "data.stream", "errors", "kernels",
+        "names", "stream_tags",
     },
     "data.mnist": {"data.stream", "errors", "files", "operating_system"},
     "engines": {
