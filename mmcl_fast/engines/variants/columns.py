@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcl_fast.engines.alignment import aligned, even
+from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.protocol import EngineSpec
 from mmcl_fast.engines.variants.layout import Layout
 
@@ -34,9 +34,7 @@ class SpanVectors:
     @classmethod
     def of(cls, spec: EngineSpec, layout: Layout, suffix: str) -> SpanVectors:
         """Those of modality A (suffix "") or B ("_b")."""
-        noise, mu, weights = (
-            held(spec, f"{name}{suffix}") for name in ("noise", "mu", "weights")
-        )
+        noise, mu, weights = (held(spec, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
         spurious = held(spec, f"spurious{suffix}") if layout.has_spurious else None
         views = held(spec, "augmented") if layout.trains_views else None
         return cls(layout, noise, stacked_axes(mu, spurious), weights, views)
@@ -71,13 +69,11 @@ def held(spec: EngineSpec, name: str) -> list[Tensor]:
 
 
 def stacked_axes(mu: Sequence[Tensor], spurious: Sequence[Tensor] | None) -> list[Tensor]:
-    """mu [d] or [K, d] of each run and its spurious signal [d], one below the other, [axes, d]."""
+    """The signals [d] or [K, d] of each run and its spurious signal [d] as rows, [axes, d]."""
     rows = [x if x.ndim == 2 else x.unsqueeze(0) for x in mu]
     if spurious is None:
         return rows
     return [torch.cat([x, s.unsqueeze(0)]) for x, s in zip(rows, spurious, strict=True)]
-
-
 
 
 __all__ = ["SpanVectors", "held", "stacked_axes"]

@@ -5,8 +5,8 @@ A direction has queries H, keys K, positives P and weights p (8) of its softmax 
     loss_i = -log p_ii,   dL/ds_ij = p_ij / n for j in N(i),   dL/ds_i+ = -(1 - p_ii) / n
 
 With scores s = <u, v> c of features u, v (H itself, or H / |H|), the gradient with respect to the
-query's u is c times the keys' v weighted by dL/ds; where keys carry a gradient theirs is c times the
-queries' u weighted by the transpose. With cosines dL/dH = (g - u <u, g>) / |H| for g = dL/du. The
+query's u is c times the keys' v weighted by dL/ds; where keys carry a gradient theirs is c times
+the queries' u weighted by the transpose. With cosines dL/dH = (g - u <u, g>) / |H| for g = dL/du. The
 parameter t = log(1 / tau) has dL/dt = sum_ij dL/ds_ij s_ij, the sum over queries of <u, dL/du>.
 
 Numerics: as `paper_loss.full_scores`; sums over scores are batched products of even sizes.
@@ -225,9 +225,7 @@ class ContrastiveLoss:
         return LossGradient(modalities, scale / count, of_tau)
 
 
-def _inner_products(
-    side: SampleFeatures, noise: Tensor, codes: Tensor, cross: Tensor
-) -> Tensor:
+def _inner_products(side: SampleFeatures, noise: Tensor, codes: Tensor, cross: Tensor) -> Tensor:
     """<u_i, v_i> of a side's rows and vectors given by their rows, [R, b].
 
     Args:

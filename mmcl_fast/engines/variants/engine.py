@@ -2,13 +2,13 @@
 
 As in `engines.gram`, pre-activations are `Z(t) = a(t) Z(0) + A(t) K`. What differs is which vectors
 are columns (`layout`) and the loss's gradient with respect to features (`contrastive`, `logistic`);
-`docs/mathematics.md` has the argument why the span of the columns is not left. With optimizer sgd the
-pre-activations of a minibatch's samples alone are computed in each of its steps.
+`docs/mathematics.md` has the argument why the span of the columns is not left. With optimizer sgd
+a step computes the pre-activations of its minibatch alone.
 
 Numerics: arithmetic of the config's dtype; a run's bits do not depend on its batch (see
 `engines.alignment` and `paper_loss.full_scores`), with any of the options.
-Cost of a step per run, in columns c and pre-activations v a neuron (`Layout`): 2 m c v flop and those
-of the loss; memory: `engines.memory_bytes`.
+Cost of a step per run, in columns c and pre-activations v a neuron (`Layout`): 2 m c v flop and
+those of the loss; memory: `engines.memory_bytes`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Features of the samples of a step, as the products of scores and gradients need them.
 
 A feature vector H has m entries for the noise patch and m for each signal patch. The latter depend
-on the patch's code alone (`layout`): H is stored as m activations and a one-hot vector of codes, and
+on the patch's code alone (`layout`), so H is stored as m activations and one-hot codes e:
 
-    <H_i, K_j> = <act_i, act_j> + e_i^T (T^T T') e_j,      T, T' [m, codes] the codes' activations,
+    <H_i, K_j> = <act_i, act_j> + e_i^T (T^T T') e_j    with the codes' activations T, T' [m, codes],
 
 where blocks of `T^T T'` that pair a label's code with an attribute's are 0. So a product has
 m + codes rows instead of m for each patch.

@@ -1,9 +1,9 @@
 """Order of vectors: of the columns that span a modality's weights, and of its pre-activations.
 
 Span: noise patches, axes (mu or mu_1 .. mu_K, then the spurious signal), noise patches of the views
-where these carry a gradient. Pre-activations: noise patches, codes, noise patches of the views. A
-code is a vector that signal patches take: mu and -mu, or mu_1 .. mu_K, then s and -s of the spurious
-signal. A section has an even width (`engines.alignment`); its padding is 0.
+where these carry a gradient. Pre-activations: noise patches, codes, noise patches of the views.
+Codes are the vectors that signal patches take: mu and -mu, or mu_1 .. mu_K, then the spurious
+signal and its negative. A section has an even width (`engines.alignment`); its padding is 0.
 """
 
 from __future__ import annotations

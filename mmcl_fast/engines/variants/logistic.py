@@ -1,10 +1,10 @@
 """The supervised twin: the logistic loss of the same network with fixed second-layer signs.
 
     f_i = (2 / (m tau)) sum_r a_r hbar_r(x_i),   a_r = +1 for r < m/2, else -1
-    L = mean_i log(1 + e^(-t_i f_i)),            dL/df_i = -t_i p_i / n,   p_i = 1 / (1 + e^(t_i f_i))
+    L = mean_i log(1 + e^(-t_i f_i)),    dL/df_i = -t_i p_i / n,    p_i = 1 / (1 + e^(t_i f_i))
 
-Numerics: sums of neurons in the dtype of the run; p_i and 1 - p_i by a softmax of two, whose rounding
-does not depend on the batch (`paper_loss.full_scores`); a loss near 0 keeps its digits.
+Numerics: sums of neurons in the dtype of the run; p_i and 1 - p_i by a softmax of two, whose
+rounding does not depend on the batch (`paper_loss.full_scores`); a loss near 0 keeps its digits.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ class Modality:
 
         Args:
             samples: Their indices, an even number, [R, b]; n stands for no sample.
+            decayed: Whether w(0) shrinks.
         """
         layout, count = self.layout, samples.shape[1]
         codes = torch.arange(layout.width, layout.width + layout.codes, device=samples.device)
@@ -121,9 +122,7 @@ class Modality:
             samples: Indices of its samples, as for `of_samples`; None: all.
         """
         layout, out, q = self.layout, self._gradient, self._q
-        layout.to_axes(
-            power_relu_backward(found.codes, at.codes, q), out=out[:, :, layout.axes_at]
-        )
+        layout.to_axes(power_relu_backward(found.codes, at.codes, q), out=out[:, :, layout.axes_at])
         sections = [(out[:, :, : layout.width], found.noise, at.noise)]
         if found.views is not None and at.views is not None:
             sections.append((out[:, :, layout.view_columns_at], found.views, at.views))
@@ -141,8 +140,7 @@ class Modality:
         layout = self.layout
         a = self.padded_coefficients[:, : layout.neurons]
         noise, axes, views = (
-            a[:, :, at]
-            for at in (slice(layout.samples), layout.axes_at, layout.view_columns_at)
+            a[:, :, at] for at in (slice(layout.samples), layout.axes_at, layout.view_columns_at)
         )
         k = layout.signals
         return Coefficients(

@@ -76,7 +76,7 @@ def embed(noise: Tensor, codes: Tensor, one_hot: Tensor, q: int) -> Tensor:
         one_hot: Codes of the samples' signal patches, [R, codes, k].
         q: Power of the activation.
     """
-    # A product with zeros and ones picks without rounding: one code of a label, one of an attribute.
+    # Products with zeros and ones pick without rounding.
     return (power_relu(codes, q) @ one_hot).add_(power_relu(noise, q)).mT
 
 

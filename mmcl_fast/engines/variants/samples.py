@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mmcl_fast.data.signal_noise.synthetic import draw_minibatches, draw_targets
+from mmcl_fast.data.signal_noise.discrete import draw_targets
+from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.alignment import even
 from mmcl_fast.engines.negatives import NegativePool
 from mmcl_fast.engines.paper_loss.full_scores import bias_of
@@ -90,11 +91,9 @@ class TrainingSamples:
         )
 
     def _of_positives(self, name: str, own: Tensor) -> Tensor:
-        """A field of the positives of all runs, [R, n]; the samples' own where they do not have it."""
+        """A field of the positives, [R, n]; the samples' own where data do not have it."""
         given = [getattr(data, name) for data in self._spec.data]
-        rows = [
-            mine if x is None else x.to(own.device) for x, mine in zip(given, own, strict=True)
-        ]
+        rows = [mine if x is None else x.to(own.device) for x, mine in zip(given, own, strict=True)]
         return torch.stack(rows)
 
     def _draw(self, epoch: int) -> None:
@@ -133,8 +132,7 @@ class TrainingSamples:
                 masks.append(masks[0].mT)
         edge = 0, self._padding, 0, self._padding
         biases = [
-            bias_of(pad(mask, edge), 0, labels.dtype).expand(len(labels), -1, -1)
-            for mask in masks
+            bias_of(pad(mask, edge), 0, labels.dtype).expand(len(labels), -1, -1) for mask in masks
         ]
         return tuple(biases) if len(biases) == 2 or not self._cfg.is_multi else (*biases, *biases)
 

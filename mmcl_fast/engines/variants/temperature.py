@@ -33,7 +33,7 @@ class Temperature:
         return self._exponentials(self.log_inverse).view(-1, 1, 1)
 
     def values(self) -> Tensor:
-        """tau of each run, [R]."""
+        """The temperature of each run, [R]."""
         if self.log_inverse is None:
             return self._like.new_full((self._runs,), self._tau)
         return self._exponentials(-self.log_inverse)
