@@ -6,8 +6,8 @@ A direction has queries H, keys K, positives P and weights p (8) of its softmax 
 
 With scores s = <u, v> c of features u, v (H itself, or H / |H|), the gradient with respect to the
 query's u is c times the keys' v weighted by dL/ds; where keys carry a gradient theirs is c times
-the queries' u weighted by the transpose. With cosines dL/dH = (g - u <u, g>) / |H| for g = dL/du. The
-parameter t = log(1 / tau) has dL/dt = sum_ij dL/ds_ij s_ij, the sum over queries of <u, dL/du>.
+the queries' u weighted by the transpose. With cosines dL/dH = (g - u <u, g>) / |H| for g = dL/du.
+The parameter t = log(1 / tau) has dL/dt = sum_ij dL/ds_ij s_ij, a sum of <u, dL/du> over queries.
 
 Numerics: as `paper_loss.full_scores`; sums over scores are batched products of even sizes.
 Cost per run: 4 n^2 (m + codes) flop a direction; memory O(n^2).
@@ -23,10 +23,11 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines.paper_loss.full_scores import Workspace, minus_log
-from mmcl_fast.engines.variants.features import MIN_NORM, CodeProducts, SampleFeatures
+from mmcl_fast.engines.variants.features import CodeProducts, SampleFeatures
 from mmcl_fast.engines.variants.layout import Layout
 from mmcl_fast.engines.variants.modality import ModalityGradient
 from mmcl_fast.engines.variants.samples import StepSamples
+from mmcl_fast.engines.variants.similarity import cosine_backward, inner_products
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class ContrastiveLoss:
         self, a: SampleFeatures, b: SampleFeatures, cross: Tensor, scale: float | Tensor
     ) -> Tensor:
         """Scores of the pairs (i, i), [R, b]."""
-        found = _inner_products(a, b.noise, b.code_rows, cross)
+        found = inner_products(a, b.noise, b.code_rows, cross)
         return found.mul_(scale if isinstance(scale, float) else scale[:, :, 0])
 
     def _softmax(self, name: str, scores: Tensor, positive: Tensor | None) -> _Softmax:
@@ -205,10 +206,10 @@ class ContrastiveLoss:
             noise, codes = gradient[:, : side.neurons], gradient[:, side.neurons :]
             of_codes = other @ self._products.of(codes.mT, side.code_rows.mT)
             if needs_products:
-                products = _inner_products(side, noise, codes, crosses[k])
+                products = inner_products(side, noise, codes, crosses[k])
                 total = products.sum(1) if total is None else total + products.sum(1)
                 if cfg.similarity == "cosine":
-                    of_codes -= _cosine_backward(side, noise, products)
+                    of_codes -= cosine_backward(side, noise, products)
             found.append((noise, of_codes))
         if cfg.is_multi:
             modalities = tuple(ModalityGradient(*x) for x in found)
@@ -223,36 +224,6 @@ class ContrastiveLoss:
             # Where keys are trained every score is in the products of both its sides.
             of_tau = total * (scale[:, 0, 0] / (count * (1 + cfg.trains_keys)))
         return LossGradient(modalities, scale / count, of_tau)
-
-
-def _inner_products(side: SampleFeatures, noise: Tensor, codes: Tensor, cross: Tensor) -> Tensor:
-    """<u_i, v_i> of a side's rows and vectors given by their rows, [R, b].
-
-    Args:
-        side: u.
-        noise: Rows of v for the noise patches, [R, even(m), b].
-        codes: Its rows for codes, [R, codes, b].
-        cross: Products of the codes' activations of the side with those of v, [R, codes, codes].
-    """
-    return (side.noise * noise).sum(1).add_((side.code_rows * (cross @ codes)).sum(1))
-
-
-def _cosine_backward(side: SampleFeatures, noise: Tensor, products: Tensor) -> Tensor:
-    """Turn dL/du into dL/dH for u = H / max(|H|, MIN_NORM).
-
-    Args:
-        side: u and 1 / |H|.
-        noise: dL/du of the noise patches, [R, even(m), b]; becomes dL/dH.
-        products: <u_i, dL/du_i>, [R, b].
-
-    Returns: What the division takes off the gradient with respect to the codes' activations.
-    """
-    inverse_norm = side.inverse_norm
-    assert inverse_norm is not None
-    # Shorter features are divided by a constant.
-    share = torch.where(inverse_norm < 1.0 / MIN_NORM, products.unsqueeze(1), 0.0)
-    noise.addcmul_(side.noise, share, value=-1).mul_(inverse_norm)
-    return side.table * (side.code_rows * (share * inverse_norm)).sum(2).unsqueeze(1)
 
 
 __all__ = ["ContrastiveLoss", "LossGradient"]

@@ -3,9 +3,10 @@
 A feature vector H has m entries for the noise patch and m for each signal patch. The latter depend
 on the patch's code alone (`layout`), so H is stored as m activations and one-hot codes e:
 
-    <H_i, K_j> = <act_i, act_j> + e_i^T (T^T T') e_j    with the codes' activations T, T' [m, codes],
+    <H_i, K_j> = <act_i, act_j> + e_i^T (T^T T') e_j
 
-where blocks of `T^T T'` that pair a label's code with an attribute's are 0. So a product has
+with the codes' activations T, T' [m, codes] of queries and keys; blocks of `T^T T'` that pair a
+label's code with an attribute's are 0. So a product has
 m + codes rows instead of m for each patch.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.engines.paper_loss.full_scores import Workspace
+from mmcl_fast.engines.variants.activation import activate
 from mmcl_fast.engines.variants.layout import Layout
 
 MIN_NORM = 1e-12  # of features that a cosine divides by
@@ -32,12 +34,14 @@ class SampleFeatures:
         codes: One-hot codes as they are, [R, codes, b].
         table: T, activations of the codes, [R, even(m), codes].
         inverse_norm: 1 / max(|H|, MIN_NORM), [R, 1, b], or None.
+        is_long: Whether |H| >= MIN_NORM, [R, 1, b], or None.
     """
 
     rows: Tensor
     codes: Tensor
     table: Tensor
-    inverse_norm: Tensor | None
+    inverse_norm: Tensor | None = None
+    is_long: Tensor | None = None
 
     @property
     def neurons(self) -> int:
@@ -53,12 +57,6 @@ class SampleFeatures:
     def code_rows(self) -> Tensor:
         """Rows of the codes, [R, codes, b]."""
         return self.rows[:, self.neurons :]
-
-
-def activate(z: Tensor, q: int, out: Tensor) -> Tensor:
-    """`max(0, z)^q`, written to `out`."""
-    torch.clamp_min(z, 0.0, out=out)
-    return out.pow_(q) if q > 1 else out
 
 
 class FeatureMaker:
@@ -86,13 +84,15 @@ class FeatureMaker:
         noise = activate(z, self._q, rows[:, :neurons])
         if not self._is_cosine:
             rows[:, neurons:] = codes
-            return SampleFeatures(rows, codes, table, None)
+            return SampleFeatures(rows, codes, table)
         squares = noise.square().sum(1)
         squares += (codes * table.square().sum(1).unsqueeze(2)).sum(1)
-        inverse_norm = squares.sqrt_().clamp_min_(MIN_NORM).reciprocal_().unsqueeze(1)
+        norm = squares.sqrt_().unsqueeze(1)
+        is_long = norm >= MIN_NORM
+        inverse_norm = norm.clamp_min_(MIN_NORM).reciprocal_()
         noise.mul_(inverse_norm)
         torch.mul(codes, inverse_norm, out=rows[:, neurons:])
-        return SampleFeatures(rows, codes, table, inverse_norm)
+        return SampleFeatures(rows, codes, table, inverse_norm, is_long)
 
 
 class CodeProducts:
@@ -115,4 +115,4 @@ class CodeProducts:
         return products if self._blocks is None else products.mul_(self._blocks)
 
 
-__all__ = ["MIN_NORM", "CodeProducts", "FeatureMaker", "SampleFeatures", "activate"]
+__all__ = ["MIN_NORM", "CodeProducts", "FeatureMaker", "SampleFeatures"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.engines.protocol import Coefficients
+from mmcl_fast.engines.variants.activation import activate_backward
 from mmcl_fast.engines.variants.columns import SpanVectors
-from mmcl_fast.model import power_relu_backward
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ class Modality:
             samples: Indices of its samples, as for `of_samples`; None: all.
         """
         layout, out, q = self.layout, self._gradient, self._q
-        layout.to_axes(power_relu_backward(found.codes, at.codes, q), out=out[:, :, layout.axes_at])
+        layout.to_axes(activate_backward(found.codes, at.codes, q), out=out[:, :, layout.axes_at])
         sections = [(out[:, :, : layout.width], found.noise, at.noise)]
         if found.views is not None and at.views is not None:
             sections.append((out[:, :, layout.view_columns_at], found.views, at.views))
         for place, gradient, z in sections:
-            values = power_relu_backward(gradient, z, q)
+            values = activate_backward(gradient, z, q)
             if samples is None:
                 place.copy_(values)
             else:

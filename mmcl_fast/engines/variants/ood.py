@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mmcl_fast.engines.alignment import even
 from mmcl_fast.engines.protocol import EngineSpec, OodSet
+from mmcl_fast.engines.variants.activation import activate
 from mmcl_fast.engines.variants.columns import held, stacked_axes
 from mmcl_fast.engines.variants.modality import Modality
-from mmcl_fast.model import power_relu
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def embed(noise: Tensor, codes: Tensor, one_hot: Tensor, q: int) -> Tensor:
         q: Power of the activation.
     """
     # Products with zeros and ones pick without rounding.
-    return (power_relu(codes, q) @ one_hot).add_(power_relu(noise, q)).mT
+    return (activate(codes, q) @ one_hot).add_(activate(noise, q)).mT
 
 
 __all__ = ["OodEmbeddings", "embed"]
