@@ -32,7 +32,7 @@ ENGINES = ("native", "gram")
 
 def measured(file: Path, engine: str, *, fit: bool) -> tuple[Tensor, Tensor]:
     """Amounts of work [rows, kinds] and seconds [rows] of an engine's measured runs."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     chosen = [r for r in rows if r["op"] == OP and r["variant"] == engine and r["fit"] == fit]
     amounts = [work(Case(**row["settings"]).config, engine) for row in chosen]
     seconds = [row["seconds"] for row in chosen]
