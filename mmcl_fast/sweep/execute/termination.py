@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a sweep as an interrupt does: workers stopped, published parts kept."""
+"""SIGTERM and SIGHUP end a command as an interrupt does: workers stopped, written files kept."""
 
 from __future__ import annotations
 
