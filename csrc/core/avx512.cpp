@@ -8,6 +8,7 @@
 #include "simd.h"
 #include "softmax_simd.h"
 #include "trajectory_simd.h"
+#include "variant_simd.h"
 
 namespace mmcl {
 
@@ -20,6 +21,7 @@ extern const Target kAvx512Target{
     lanes::embed<Avx512Floats>,
     lanes::inner_products<Avx512Floats>,
     lanes::train_run<Avx512Floats>,
+    lanes::train_variant<Avx512Floats>,
     doubles::kHead<Avx512Doubles>,
 };
 
