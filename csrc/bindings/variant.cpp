@@ -68,7 +68,8 @@ void fill_modality(RunArrays& arrays, const mmcl::VariantSettings& s, const Moda
   const mmcl::VariantSizes sizes = mmcl::sizes_of(s);
   mmcl::VariantProducts products{};
   if (given.products.size() == 1) {
-    products.all = arrays.of<float>(given.products[0], {sizes.columns, sizes.vectors}, "gram", false);
+    products.all =
+        arrays.of<float>(given.products[0], {sizes.columns, sizes.vectors}, "gram", false);
   } else {
     products.squares = arrays.of<float>(given.products[0], {sizes.vectors}, "squares", false);
     products.with_view = arrays.of<float>(given.products[1], {s.n}, "with_view", false);
@@ -122,7 +123,8 @@ void train(const py::list& modalities, const std::tuple<py::buffer, py::buffer, 
   const std::vector<Modality> given = modalities_of(modalities);
   const std::size_t count = code_counts.size();
   for (const auto* const list : {&scalars.tau, &scalars.eta, &scalars.eta_tau}) {
-    if (list->size() != count) throw py::value_error("tau, eta, eta_tau: expected one for each run");
+    if (list->size() != count)
+      throw py::value_error("tau, eta, eta_tau: expected one for each run");
   }
   s.multi = given.size() == 2;
   std::vector<mmcl::VariantRun> runs(count);
@@ -179,15 +181,15 @@ void bind_variants(py::module_& m) {
         const mmcl::VariantSettings settings{
             n,      neurons,     q,    /*multi=*/false, logistic, all_negatives, key_gradients,
             cosine, learned_tau, axes, class_axes,      patches,  /*epochs=*/0,  update};
-        train(modalities, codes, code_counts, labels, targets, {tau, eta, eta_tau},
-              log_inverse_tau, curves, settings, threads, target);
+        train(modalities, codes, code_counts, labels, targets, {tau, eta, eta_tau}, log_inverse_tau,
+              curves, settings, threads, target);
       },
       "Train runs of model variants in coefficient space; see csrc/core/variant.h. A modality is\n"
       "(products, z, moved): products are [K], or [squares, with_view, partner]. Codes are (axis,\n"
       "sign, code).",
       arg("modalities"), arg("codes"), arg("code_counts"), arg("labels"), arg("targets"),
-      arg("tau"), arg("eta"), arg("eta_tau"), arg("log_inverse_tau"), arg("curves"),
-      py::kw_only(), arg("n"), arg("m"), arg("q"), arg("logistic"), arg("all_negatives"),
-      arg("key_gradients"), arg("cosine"), arg("learned_tau"), arg("axes"), arg("class_axes"),
-      arg("patches"), arg("update"), arg("threads"), arg("target") = "auto");
+      arg("tau"), arg("eta"), arg("eta_tau"), arg("log_inverse_tau"), arg("curves"), py::kw_only(),
+      arg("n"), arg("m"), arg("q"), arg("logistic"), arg("all_negatives"), arg("key_gradients"),
+      arg("cosine"), arg("learned_tau"), arg("axes"), arg("class_axes"), arg("patches"),
+      arg("update"), arg("threads"), arg("target") = "auto");
 }

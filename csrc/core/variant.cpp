@@ -81,8 +81,7 @@ class Trainer {
       Asked asked{this, part == 0};
       for (std::size_t k = next_++; k < runs_.size(); k = next_++) {
         std::fill(memory[part].begin(), memory[part].end(), Line{});
-        target_.train_variant(settings_, runs_[k], {&Asked::go_on, &asked},
-                              memory[part][0].values);
+        target_.train_variant(settings_, runs_[k], {&Asked::go_on, &asked}, memory[part][0].values);
         finish();
       }
       if (part == 0) watch();

@@ -24,19 +24,19 @@ struct Target;
 
 // Settings that all runs of a call share.
 struct VariantSettings {
-  std::size_t n, m;         // samples, neurons
-  int q;                    // power of the activation
-  bool multi;               // two modalities, or one with augmented views
-  bool logistic;            // logistic loss of one modality, without views
-  bool all_negatives;       // or those whose label differs
-  bool key_gradients;       // keys and positives carry gradients
-  bool cosine;              // cosine similarity, or inner product over m
-  bool learned_tau;         // gradient descent on log(1 / tau)
-  std::size_t axes;         // signals, orthogonal vectors
-  std::size_t class_axes;   // the first of them, which the curve of the signal is of
-  std::size_t patches;      // signal patches of a sample, 1 or 2
-  std::size_t epochs;       // updates; curves are measured before each
-  bool update;              // false: measure once and change nothing (epochs must be 1)
+  std::size_t n, m;        // samples, neurons
+  int q;                   // power of the activation
+  bool multi;              // two modalities, or one with augmented views
+  bool logistic;           // logistic loss of one modality, without views
+  bool all_negatives;      // or those whose label differs
+  bool key_gradients;      // keys and positives carry gradients
+  bool cosine;             // cosine similarity, or inner product over m
+  bool learned_tau;        // gradient descent on log(1 / tau)
+  std::size_t axes;        // signals, orthogonal vectors
+  std::size_t class_axes;  // the first of them, which the curve of the signal is of
+  std::size_t patches;     // signal patches of a sample, 1 or 2
+  std::size_t epochs;      // updates; curves are measured before each
+  bool update;             // false: measure once and change nothing (epochs must be 1)
 };
 
 // Columns that span the weights of a modality, and vectors that have pre-activations.
@@ -79,7 +79,7 @@ struct VariantRun {
   const float *labels, *paired_labels;  // of the samples and their positives, [n]
   const float* targets;                 // +1 or -1, of the logistic loss, [n]
   float tau, eta, eta_tau;
-  double* log_inverse_tau;       // of a learned temperature, instead of tau
+  double* log_inverse_tau;        // of a learned temperature, instead of tau
   VariantModality modalities[2];  // the second only if multi
   float *loss, *signal, *noise;   // [epochs] each
   float* temperature;             // of a learned one, [epochs]
@@ -97,9 +97,9 @@ using TrainVariant = void (*)(const VariantSettings&, const VariantRun&, const V
                               float* memory);
 
 // Trains each run on a single thread, at most `threads` runs at a time. A loss that is not finite
-// ends a run: the rest of its curves is not-a-number. The calling thread asks `go_on` once an epoch,
-// or ten times a second while others work; false ends the call, and what it wrote is unfinished.
-// Throws std::invalid_argument.
+// ends a run: the rest of its curves is not-a-number. The calling thread asks `go_on` once an
+// epoch, or ten times a second while others work; false ends the call, and what it wrote is
+// unfinished. Throws std::invalid_argument.
 void train_variants(const Target& target, const VariantSettings& settings,
                     const std::vector<VariantRun>& runs, int threads,
                     const std::function<bool()>& go_on);

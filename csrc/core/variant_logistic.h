@@ -11,8 +11,8 @@ static inline float output_sign(const VariantSettings& s, std::size_t r) {
   return r < s.m / 2 ? 1.0f : -1.0f;
 }
 
-// Mean loss log(1 + e^(-t f)) of f = scale sum_r a_r hbar_r; key_weight receives t sigma(-t f) times
-// weight: minus eta times the gradient with respect to a feature is a_r times it.
+// Mean loss log(1 + e^(-t f)) of f = scale sum_r a_r hbar_r; key_weight receives t sigma(-t f)
+// times weight: minus eta times the gradient with respect to a feature is a_r times it.
 template <class L>
 static float logistic_loss(const VariantSettings& s, const VariantWorkspace& w,
                            const VariantCodes& codes, const float* targets, float scale,
@@ -21,8 +21,8 @@ static float logistic_loss(const VariantSettings& s, const VariantWorkspace& w,
   for (std::size_t i = 0; i < s.n; ++i) {
     float sum = 0.0f;
     for (std::size_t p = 0; p < s.patches; ++p) {
-      const float* const row =
-          modality.code_features + (p * w.codes + static_cast<std::size_t>(codes.own[i])) * w.neurons;
+      const float* const row = modality.code_features +
+                               (p * w.codes + static_cast<std::size_t>(codes.own[i])) * w.neurons;
       for (std::size_t r = 0; r < s.m; ++r) sum += output_sign(s, r) * row[r];
     }
     w.gathered[i] = sum;

@@ -28,9 +28,9 @@ template <class L>
 static void score_positives(const VariantSettings& s, const VariantWorkspace& w,
                             const VariantDirection& d, float scale, float inverse_tau) {
   for (std::size_t i = 0; i < s.n; ++i) {
-    w.gathered[i] = d.query.code_scores[static_cast<std::size_t>(d.positive_code[i]) *
-                                            w.code_stride +
-                                        static_cast<std::size_t>(d.query_code[i])];
+    w.gathered[i] =
+        d.query.code_scores[static_cast<std::size_t>(d.positive_code[i]) * w.code_stride +
+                            static_cast<std::size_t>(d.query_code[i])];
   }
   Units<4>::cover(0, padded(s.n) / kUnit, [&](auto units, std::size_t first) {
     typename L::Float sums[decltype(units)::value];
@@ -50,8 +50,8 @@ static void score_positives(const VariantSettings& s, const VariantWorkspace& w,
       if (s.cosine) {
         // In the order of the negatives' scores: equal features have equal scores.
         score = L::mul(score, L::load(d.query.inverse_norm + i));
-        score = L::mul(score, L::mul(L::load(d.positive_inverse_norm + i),
-                                     L::broadcast(inverse_tau)));
+        score =
+            L::mul(score, L::mul(L::load(d.positive_inverse_norm + i), L::broadcast(inverse_tau)));
       }
       L::store(d.query.positive_score + i, L::keep(valid, score));
     }
@@ -63,9 +63,9 @@ template <class L>
 struct UnitNegatives {
   const VariantSettings& s;
   const float* key_label;
-  std::size_t first;            // query of lane 0
-  typename L::Float label;      // of the queries
-  bool same;                    // all queries have the label of the first
+  std::size_t first;        // query of lane 0
+  typename L::Float label;  // of the queries
+  bool same;                // all queries have the label of the first
   float first_label;
 
   UnitNegatives(const VariantSettings& settings, const VariantDirection& d, std::size_t i)
@@ -101,8 +101,8 @@ struct DirectionSums {
   typename L::Float loss, gap;
 };
 
-// Completes the scores of each query (a column), writes e^(s - max) to exps, fills inverse, share and
-// gap, and adds the queries' losses -log p_positive and gaps to `sums`.
+// Completes the scores of each query (a column), writes e^(s - max) to exps, fills inverse, share
+// and gap, and adds the queries' losses -log p_positive and gaps to `sums`.
 template <class L>
 static void softmax(const VariantSettings& s, const VariantWorkspace& w, const VariantDirection& d,
                     float inverse_tau, DirectionSums<L>& sums) {
@@ -202,8 +202,8 @@ static void add_key_radial(const VariantSettings& s, const VariantWorkspace& w,
   for (std::size_t j = 0; j < s.n; ++j) {
     auto sum = L::broadcast(0.0f);
     for (std::size_t i = 0; i < s.n; i += kUnit) {
-      const auto p = L::mul(L::load(d.query.exps + j * w.samples + i),
-                            L::load(d.query.inverse + i));
+      const auto p =
+          L::mul(L::load(d.query.exps + j * w.samples + i), L::load(d.query.inverse + i));
       sum = L::fma(p, L::load(d.query.scores + j * w.samples + i), sum);
     }
     w.gathered[j] = mmcl::sum<L>(sum);
@@ -221,8 +221,7 @@ static void add_key_radial(const VariantSettings& s, const VariantWorkspace& w,
                L::subtract(zero, L::mul(L::mul(of_positives, plain), square)));
     }
     const auto square = L::load(d.key.inverse_square + j);
-    L::store(d.key.radial + j,
-             L::fma(L::mul(of_keys, plain), square, L::load(d.key.radial + j)));
+    L::store(d.key.radial + j, L::fma(L::mul(of_keys, plain), square, L::load(d.key.radial + j)));
   }
 }
 
@@ -232,8 +231,7 @@ static void symmetrise(const VariantSettings& s, const VariantWorkspace& w, floa
   alignas(64) float from_x[kUnit * kUnit], from_y[kUnit * kUnit];
   const auto add = [&](float* to, const float* tile) {
     for (std::size_t k = 0; k < kUnit; ++k) {
-      L::store(to + k * w.samples,
-               L::add(L::load(to + k * w.samples), L::load(tile + k * kUnit)));
+      L::store(to + k * w.samples, L::add(L::load(to + k * w.samples), L::load(tile + k * kUnit)));
     }
   };
   for (std::size_t i = 0; i < s.n; i += kUnit) {

@@ -8,8 +8,8 @@
 namespace mmcl {
 namespace lanes {
 
-// out[i][j] = scale sum_r x[r][i] y[r][j] for whole units of columns j. Rows of x and y are `stride`
-// apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows.
+// out[i][j] = scale sum_r x[r][i] y[r][j] for whole units of columns j. Rows of x and y are
+// `stride` apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows.
 template <class L>
 static void transposed_product(const float* x, const float* y, std::size_t stride, std::size_t m,
                                float scale, std::size_t rows, std::size_t units, float* out,
@@ -45,8 +45,8 @@ static void activate_signals(const VariantSettings& s, const VariantWorkspace& w
   }
 }
 
-// <query's signal features, key's> times scale for every pair of codes, and for every query and code
-// of a key.
+// <query's signal features, key's> times scale for every pair of codes, and for every query and
+// code of a key.
 template <class L>
 static void score_signals(const VariantSettings& s, const VariantWorkspace& w,
                           const VariantModalityWorkspace& query,
@@ -61,8 +61,8 @@ static void score_signals(const VariantSettings& s, const VariantWorkspace& w,
   }
 }
 
-// Subtracts from code_weight, by codes, the weights of own samples (lanes) and other samples (rows);
-// a lane's are multiplied by lane_weight, unless that is null.
+// Subtracts from code_weight, by codes, the weights of own samples (lanes) and other samples
+// (rows); a lane's are multiplied by lane_weight, unless that is null.
 template <class L>
 static void sum_weights_by_code(const VariantSettings& s, const VariantWorkspace& w,
                                 const float* weights, const float* lane_weight,
@@ -126,8 +126,7 @@ static void change_signals(const VariantSettings& s, const VariantWorkspace& w,
         for (std::size_t c = 0; c < w.codes; ++c) {
           if (static_cast<std::size_t>(codes.axis[p * codes.stride + c]) != a) continue;
           const auto sign = L::broadcast(codes.sign[p * codes.stride + c]);
-          const auto g =
-              L::load(modality.code_gradient + (p * w.codes + c) * w.neurons + r);
+          const auto g = L::load(modality.code_gradient + (p * w.codes + c) * w.neurons + r);
           sum = L::fma(sign, times_slope<L>(g, L::mul(sign, z), s.q), sum);
         }
       }

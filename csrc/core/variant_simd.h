@@ -116,8 +116,7 @@ class VariantTrajectory {
   }
 
   float contrastive_epoch(std::size_t t) {
-    const float inverse_tau =
-        s_.learned_tau ? exp_of<L>(*run_.log_inverse_tau) : 1.0f / run_.tau;
+    const float inverse_tau = s_.learned_tau ? exp_of<L>(*run_.log_inverse_tau) : 1.0f / run_.tau;
     if (s_.learned_tau) run_.temperature[t] = 1.0f / inverse_tau;
     const float inner = s_.learned_tau ? inverse_tau / static_cast<float>(s_.m)
                                        : 1.0f / (static_cast<float>(s_.m) * run_.tau);

@@ -107,10 +107,9 @@ static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
     Units<L::change_units>::cover(0, padded(s.n) / kUnit, [&](auto units, std::size_t first) {
       typename L::Float sums[decltype(units)::value];
       for (auto& t : sums) t = L::broadcast(0.0f);
-      add_rows<L, decltype(units)::value>(
-          other.features + at, other.active + r * w.change_stride,
-          static_cast<std::size_t>(other.active_samples[r]),
-          {own.exps + first * kUnit, w.samples}, sums);
+      add_rows<L, decltype(units)::value>(other.features + at, other.active + r * w.change_stride,
+                                          static_cast<std::size_t>(other.active_samples[r]),
+                                          {own.exps + first * kUnit, w.samples}, sums);
 #pragma GCC unroll 8
       for (int u = 0; u < decltype(units)::value; ++u) {
         const std::size_t i = (first + u) * kUnit;

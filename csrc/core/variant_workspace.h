@@ -16,19 +16,19 @@ struct VariantModalityWorkspace {
   std::int32_t* active;             // columns that change, [m, change_stride]: samples with z > 0,
   std::int32_t *active_samples, *active_count;  // signals, views with z > 0; their numbers, [m]
   float* signal;                                // <w_r, signal>, [axes, neurons]
-  float* code_features;        // act of the signal patches, [patches, codes, neurons]
-  float* code_columns;         // its transpose, [patches, m, code_stride]
-  float* code_gradient;        // [patches, codes, neurons]
-  float* code_weight;          // C's factor of the other's code_features, [codes, code_stride]
-  float* code_radial;          // of the modality's own, [codes]
-  float* scores;               // of own queries and all keys, then their weights, [rows, samples]
-  float* exps;                 // e^(s - max); scores, unless these are needed again
-  float* code_scores;          // the signals' part in scores, by codes, [codes, code_stride]
-  float* signal_scores;        // the same by the key's code and the query, [codes, samples]
-  float* positive_score;       // score of each query's positive, [samples]
-  float *inverse, *share, *gap;         // of each query: 1 / sum of e^(s - max); sum of p over its
-                                        // negatives; sum of p (s - s_positive); [samples]
-  float *key_weight, *positive_weight;  // factors in the gradient, [samples]
+  float* code_features;          // act of the signal patches, [patches, codes, neurons]
+  float* code_columns;           // its transpose, [patches, m, code_stride]
+  float* code_gradient;          // [patches, codes, neurons]
+  float* code_weight;            // C's factor of the other's code_features, [codes, code_stride]
+  float* code_radial;            // of the modality's own, [codes]
+  float* scores;                 // of own queries and all keys, then their weights, [rows, samples]
+  float* exps;                   // e^(s - max); scores, unless these are needed again
+  float* code_scores;            // the signals' part in scores, by codes, [codes, code_stride]
+  float* signal_scores;          // the same by the key's code and the query, [codes, samples]
+  float* positive_score;         // score of each query's positive, [samples]
+  float *inverse, *share, *gap;  // of each query: 1 / sum of e^(s - max); sum of p over its
+                                 // negatives; sum of p (s - s_positive); [samples]
+  float *key_weight, *positive_weight;   // factors in the gradient, [samples]
   float *inverse_norm, *inverse_square;  // of cosine: 1 / |H|, 1 / |H|^2, [samples]
   float *view_inverse_norm, *view_inverse_square;
   float *radial, *view_radial;  // factor of a sample's own features in its gradient, [samples]
@@ -54,8 +54,8 @@ struct VariantWorkspace {
   VariantSizes sizes;
   std::size_t codes;
   std::size_t samples, neurons, change_stride, width, code_stride;  // entries from row to row
-  std::int32_t* present;          // whether a code has the signal, [axes]
-  float* gathered;                // a row in another order, [samples]
+  std::int32_t* present;  // whether a code has the signal, [axes]
+  float* gathered;        // a row in another order, [samples]
   VariantModalityWorkspace modalities[2];
 
  private:
@@ -76,8 +76,7 @@ struct VariantWorkspace {
     to.key_weight = arena.floats(samples);
   }
 
-  void allocate_scores(const VariantSettings& s, Arena& arena,
-                       VariantModalityWorkspace& to) const {
+  void allocate_scores(const VariantSettings& s, Arena& arena, VariantModalityWorkspace& to) const {
     const std::size_t rows = padded(s.n) + kUnit;
     to.code_columns = arena.floats(s.patches * s.m * code_stride);
     to.code_weight = arena.floats(codes * code_stride);
