@@ -8,7 +8,7 @@ machines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 from itertools import accumulate
 
@@ -22,7 +22,8 @@ from mmcl_fast.config_variants import test_correlation
 from mmcl_fast.data.stream.generate import label_runs, word_runs, words
 
 WORDS = 1 << 32  # values that a word takes
-DIGITS = 50  # of the decimal arithmetic; thresholds have ten
+# Thresholds have ten digits; nothing is left to the global context, and underflow gives 0.
+DECIMAL = Context(prec=50, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, traps=[])
 
 
 @lru_cache(maxsize=64)
@@ -35,8 +36,7 @@ def class_thresholds(classes: int, exponent: float) -> npt.NDArray[np.uint64]:
         classes: Their number, >= 1.
         exponent: Finite, >= 0.
     """
-    # ln and exp of this arithmetic are correctly rounded; underflow gives 0.
-    with localcontext(Context(prec=DIGITS, traps=[])):
+    with localcontext(DECIMAL):  # its ln and exp are correctly rounded
         weights = [(-Decimal(exponent) * Decimal(k).ln()).exp() for k in range(1, classes + 1)]
         sums = list(accumulate(weights))
         firsts = [int(WORDS * s / sums[-1]) for s in sums[:-1]]
@@ -90,8 +90,9 @@ def draw_attributes(cfg: TrainConfig, stream: str, labels: Tensor) -> Tensor:
 def positives(cfg: TrainConfig) -> Tensor | None:
     """Index of the sample whose view, or modality B, is the positive of each, [n]; None: its own.
 
-    Of round(pair_noise n) samples, at least 2, those of the smallest words, each has the positive
-    of the one before it in the order of the words, the first that of the last.
+    Of round(pair_noise n) samples (a half to the even number), at least 2, those of the smallest
+    words, each has the positive of the one before it in the order of the words, the first that of
+    the last.
     """
     if not cfg.pair_noise:
         return None
@@ -114,13 +115,13 @@ def draw_targets(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor:
     if not cfg.label_noise:
         return labels
     drawn_at = epoch if cfg.label_noise_draw == "per_epoch" else 0
-    word = words(cfg.data_key, "label_noise", (1, 1, cfg.n), epoch=drawn_at)[0, 0]
+    word = words(cfg.data_key, "label_noise", (1, 1, len(labels)), epoch=drawn_at)[0, 0]
     wrong = torch.from_numpy(word < threshold(cfg.label_noise)).to(labels.device)
     return torch.where(wrong, -labels, labels)
 
 
 def assigned(cfg: TrainConfig, fields: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """What follows from the labels of a run and words: attributes, positives' labels, targets.
+    """Fields of a run, completed by what follows from its labels: attributes, targets and others.
 
     Args:
         cfg: Settings of the run.
