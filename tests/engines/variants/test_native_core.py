@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import TrainConfig, _native
+from mmcl_fast.data import sample
 from mmcl_fast.engines import EngineSpec
 from mmcl_fast.engines.variants.native import VariantNativeEngine
-from tests.engines.variants.drawn import drawn_data
 
 CPU = torch.device("cpu")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def engine(
 ) -> VariantNativeEngine:
     base: dict[str, Any] = {"n": 30, "d": 150, "m": 12, "n_test": 5}
     cfg = TrainConfig(**(base | settings | more))
-    data = [drawn_data(cfg, seed) for seed in range(first, first + runs)]
+    data = [sample(cfg.replace(seed=seed)) for seed in range(first, first + runs)]
     return VariantNativeEngine(EngineSpec([cfg] * runs, data, CPU))
 
 
@@ -124,7 +124,7 @@ def test_what_follows_a_loss_that_is_not_finite_is_nan(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("negatives", ["other_label", "all"])
 def test_a_sample_without_negatives_has_no_loss(negatives: str) -> None:
     cfg = TrainConfig(n=9, d=40, m=4, n_test=3, stop_gradient="none", negatives=negatives)
-    data = drawn_data(cfg)
+    data = sample(cfg)
     data = type(data)(**(vars(data) | {"labels": torch.ones(cfg.n)}))
     of = VariantNativeEngine(EngineSpec([cfg], [data], CPU))
     before = {name: x.clone() for name, x in of.state().items()}
