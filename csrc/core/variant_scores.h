@@ -58,33 +58,31 @@ static void score_positives(const VariantSettings& s, const VariantWorkspace& w,
   });
 }
 
-// Negatives of a unit of queries: which keys are none for all of them, and which for a lane.
+// Negatives of a unit of queries: which keys are none for all of them, and which for a lane. Holds
+// values: what a loop reads through a pointer is read again after every store of a vector.
 template <class L>
 struct UnitNegatives {
-  const VariantSettings& s;
   const float* key_label;
   std::size_t first;        // query of lane 0
   typename L::Float label;  // of the queries
-  bool same;                // all queries have the label of the first
   float first_label;
+  bool all, same;  // negatives of every label; or all queries have the label of the first
 
-  UnitNegatives(const VariantSettings& settings, const VariantDirection& d, std::size_t i)
-      : s(settings),
-        key_label(d.key_label),
+  UnitNegatives(const VariantSettings& s, const VariantDirection& d, std::size_t i)
+      : key_label(d.key_label),
         first(i),
-        label(L::load_first(d.query_label + i, settings.n - i)),
-        same(true),
-        first_label(d.query_label[i]) {
+        label(L::load_first(d.query_label + i, s.n - i)),
+        first_label(d.query_label[i]),
+        all(s.all_negatives),
+        same(true) {
     for (std::size_t k = i; k < s.n && k < i + kUnit; ++k) {
       same = same && d.query_label[k] == first_label;
     }
   }
-  MMCL_INLINE bool none(std::size_t j) const {
-    return !s.all_negatives && same && key_label[j] == first_label;
-  }
+  MMCL_INLINE bool none(std::size_t j) const { return !all && same && key_label[j] == first_label; }
   MMCL_INLINE typename L::Float masked(std::size_t j, typename L::Float score) const {
     const auto none = L::broadcast(kNoNegative);
-    if (!s.all_negatives && !same) {
+    if (!all && !same) {
       const auto key = L::broadcast(key_label[j]);
       const auto gap = L::maximum(L::subtract(key, label), L::subtract(label, key));
       score = L::select(L::less(L::broadcast(0.0f), gap), score, none);
@@ -101,6 +99,60 @@ struct DirectionSums {
   typename L::Float loss, gap;
 };
 
+// Completes the scores of a unit of queries, in place; returns the largest, and at least `max`.
+template <class L>
+static MMCL_INLINE typename L::Float complete_scores(const UnitNegatives<L>& negatives,
+                                                     const VariantWorkspace& w,
+                                                     const VariantDirection& d, std::size_t n,
+                                                     bool cosine, float inverse_tau,
+                                                     typename L::Float max) {
+  float* at = d.query.scores + negatives.first;
+  const float* const signals = d.query.signal_scores + negatives.first;
+  const float* const key_norm = d.key.inverse_norm;
+  const std::int32_t* const key_code = d.key_code;
+  const std::size_t stride = w.samples;
+  const auto norm = cosine ? L::load(d.query.inverse_norm + negatives.first) : max;
+  for (std::size_t j = 0; j < n; ++j, at += stride) {
+    if (negatives.none(j)) {
+      L::store(at, L::broadcast(kNoNegative));
+      continue;
+    }
+    const auto code = static_cast<std::size_t>(key_code[j]);
+    auto x = L::add(L::load(at), L::load(signals + code * stride));
+    if (cosine) x = L::mul(L::mul(x, norm), L::broadcast(key_norm[j] * inverse_tau));
+    x = negatives.masked(j, x);
+    L::store(at, x);
+    max = L::maximum(x, max);
+  }
+  return max;
+}
+
+// Writes e^(s - max) of a unit of queries to exps; `sum` receives their sum, and `gap` with its
+// flag that of e^(s - max) (s - score).
+template <class L>
+static MMCL_INLINE void exponentiate(const UnitNegatives<L>& negatives, const VariantWorkspace& w,
+                                     const VariantDirection& d, std::size_t n, bool with_gap,
+                                     typename L::Float max, typename L::Float score,
+                                     typename L::Float& sum, typename L::Float& gap) {
+  const float* from = d.query.scores + negatives.first;
+  float* to = d.query.exps + negatives.first;
+  const std::size_t stride = w.samples;
+  auto of_exps = L::broadcast(0.0f), of_gaps = of_exps;
+  for (std::size_t j = 0; j < n; ++j, from += stride, to += stride) {
+    if (negatives.none(j)) {
+      L::store(to, L::broadcast(0.0f));
+      continue;
+    }
+    const auto x = L::load(from);
+    const auto e = exp<L>(L::subtract(x, max));
+    L::store(to, e);
+    of_exps = L::add(of_exps, e);
+    if (with_gap) of_gaps = L::fma(e, L::subtract(x, score), of_gaps);
+  }
+  sum = of_exps;
+  gap = of_gaps;
+}
+
 // Completes the scores of each query (a column), writes e^(s - max) to exps, fills inverse, share
 // and gap, and adds the queries' losses -log p_positive and gaps to `sums`.
 template <class L>
@@ -108,53 +160,27 @@ static void softmax(const VariantSettings& s, const VariantWorkspace& w, const V
                     float inverse_tau, DirectionSums<L>& sums) {
   using Float = typename L::Float;
   constexpr float kSmallest = 0x1p-60f;  // below, the quotient could overflow
-  const bool with_gap = s.cosine || s.learned_tau;
   for (std::size_t i = 0; i < s.n; i += kUnit) {
     const UnitNegatives<L> negatives(s, d, i);
     const auto valid = L::first(s.n - i);
     const Float score = L::load(d.query.positive_score + i);
-    const Float norm = s.cosine ? L::load(d.query.inverse_norm + i) : score;
-    Float max = score;
-    for (std::size_t j = 0; j < s.n; ++j) {
-      if (negatives.none(j)) continue;
-      float* const at = d.query.scores + j * w.samples + i;
-      const auto code = static_cast<std::size_t>(d.key_code[j]);
-      Float x = L::add(L::load(at), L::load(d.query.signal_scores + code * w.samples + i));
-      if (s.cosine) {
-        x = L::mul(L::mul(x, norm), L::broadcast(d.key.inverse_norm[j] * inverse_tau));
-      }
-      x = negatives.masked(j, x);
-      L::store(at, x);
-      max = L::maximum(x, max);
-    }
-    Float negative_sum = L::broadcast(0.0f), gap = negative_sum;
-    for (std::size_t j = 0; j < s.n; ++j) {
-      float* const to = d.query.exps + j * w.samples + i;
-      if (negatives.none(j)) {
-        L::store(d.query.scores + j * w.samples + i, L::broadcast(kNoNegative));
-        L::store(to, L::broadcast(0.0f));
-        continue;
-      }
-      const Float x = L::load(d.query.scores + j * w.samples + i);
-      const Float e = exp<L>(L::subtract(x, max));
-      L::store(to, e);
-      negative_sum = L::add(negative_sum, e);
-      if (with_gap) gap = L::fma(e, L::subtract(x, score), gap);
-    }
+    const Float max = complete_scores<L>(negatives, w, d, s.n, s.cosine, inverse_tau, score);
+    Float negative_sum, gap;
+    exponentiate<L>(negatives, w, d, s.n, s.cosine || s.learned_tau, max, score, negative_sum, gap);
     const Float positive_exp = exp<L>(L::subtract(score, max));
     const Float exp_sum = L::add(negative_sum, positive_exp);
     const Float inverse = L::keep(valid, L::divide(L::broadcast(1.0f), exp_sum));
-    gap = L::mul(gap, inverse);
+    gap = L::keep(valid, L::mul(gap, inverse));
     // log(1 + negative_sum / positive_exp) keeps the digits of a small loss; where positive_exp
     // underflows, the loss is the gap in scores.
     const auto underflows = L::less(positive_exp, L::broadcast(kSmallest));
     const Float from_ratio = log1p<L>(L::divide(negative_sum, positive_exp));
     const Float from_gap = L::add(L::subtract(max, score), log<L>(exp_sum));
     sums.loss = L::add(sums.loss, L::keep(valid, L::select(underflows, from_gap, from_ratio)));
-    sums.gap = L::add(sums.gap, L::keep(valid, gap));
+    sums.gap = L::add(sums.gap, gap);
     L::store(d.query.inverse + i, inverse);
     L::store(d.query.share + i, L::mul(negative_sum, inverse));
-    L::store(d.query.gap + i, L::keep(valid, gap));
+    L::store(d.query.gap + i, gap);
   }
 }
 

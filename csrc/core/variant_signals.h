@@ -9,14 +9,17 @@ namespace mmcl {
 namespace lanes {
 
 // out[i][j] = scale sum_r x[r][i] y[r][j] for whole units of columns j. Rows of x and y are
-// `stride` apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows.
+// `stride` apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows. Of
+// the tiles above the diagonal only those are computed that share a strip of units with it if
+// `lower`.
 template <class L>
 static void transposed_product(const float* x, const float* y, std::size_t stride, std::size_t m,
                                float scale, std::size_t rows, std::size_t units, float* out,
-                               std::size_t out_stride) {
+                               std::size_t out_stride, bool lower = false) {
   Units<L::score_units>::cover(0, units, [&](auto part, std::size_t first) {
-    score_strip<L, decltype(part)::value>(x, y + first * kUnit, stride, m, scale, rows,
-                                          out + first * kUnit, out_stride);
+    const std::size_t column = first * kUnit, row = lower ? column : 0;
+    score_strip<L, decltype(part)::value>(x + row, y + column, stride, m, scale, rows - row,
+                                          out + row * out_stride + column, out_stride);
   });
 }
 

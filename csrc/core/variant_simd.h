@@ -146,14 +146,13 @@ class VariantTrajectory {
                       m.view_inverse_square);
     }
     const VariantModalityWorkspace& first = own(0);
+    // Of one modality the scores are symmetric: tiles above the diagonal are copies.
     transposed_product<L>(key(0).features, first.features, w_.samples, s_.m, scale, s_.n, units,
-                          first.scores, w_.samples);
-    if (s_.multi) {
-      for (std::size_t i = 0; i < s_.n; i += kUnit) {
-        for (std::size_t j = 0; j < s_.n; j += kUnit) {
-          L::transpose(first.scores + i * w_.samples + j, w_.samples,
-                       own(1).scores + j * w_.samples + i, w_.samples);
-        }
+                          first.scores, w_.samples, /*lower=*/!s_.multi);
+    for (std::size_t i = 0; i < s_.n; i += kUnit) {
+      for (std::size_t j = 0; j < (s_.multi ? s_.n : i); j += kUnit) {
+        L::transpose(first.scores + i * w_.samples + j, w_.samples,
+                     own(modalities() - 1).scores + j * w_.samples + i, w_.samples);
       }
     }
     for (int k = 0; k < modalities(); ++k) {

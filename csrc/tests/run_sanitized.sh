@@ -18,7 +18,7 @@ for source in csrc/core/*.cpp; do
   fi
 done
 wait
-for test in test_core test_softmax test_contrast test_runs test_head; do
+for test in test_core test_softmax test_contrast test_runs test_variants test_head; do
   compile "csrc/tests/$test.cpp" "$build"/*.o -o "$build/$test"
   "$build/$test"
 done
