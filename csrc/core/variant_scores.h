@@ -37,12 +37,12 @@ static void score_positives(const VariantSettings& s, const VariantWorkspace& w,
     for (auto& t : sums) t = L::broadcast(0.0f);
     const float *x = d.query.features + first * kUnit, *y = d.positive + first * kUnit;
     for (std::size_t r = 0; r < s.m; ++r, x += w.samples, y += w.samples) {
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (int u = 0; u < decltype(units)::value; ++u) {
         sums[u] = L::fma(L::load(x + u * kUnit), L::load(y + u * kUnit), sums[u]);
       }
     }
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int u = 0; u < decltype(units)::value; ++u) {
       const std::size_t i = (first + u) * kUnit;
       const auto valid = L::first(s.n - i);

@@ -110,7 +110,7 @@ static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
       add_rows<L, decltype(units)::value>(other.features + at, other.active + r * w.change_stride,
                                           static_cast<std::size_t>(other.active_samples[r]),
                                           {own.exps + first * kUnit, w.samples}, sums);
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < decltype(units)::value; ++u) {
         const std::size_t i = (first + u) * kUnit;
         auto g = L::mul(L::load(own.positive_weight + i), L::load(positive + at + i));
@@ -163,13 +163,13 @@ static void update_z(const VariantSettings& s, const VariantWorkspace& w,
       float* const row = modality.z + r * w.width + first * kUnit;
       Units<L::update_units>::cover(0, here, [&](auto part, std::size_t unit) {
         typename L::Float sums[decltype(part)::value];
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < decltype(part)::value; ++u) sums[u] = L::broadcast(0.0f);
         add_rows<L, decltype(part)::value>(modality.change + r * w.change_stride,
                                            modality.active + r * w.change_stride,
                                            static_cast<std::size_t>(modality.active_count[r]),
                                            {block + unit * kUnit, here * kUnit}, sums);
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < decltype(part)::value; ++u) {
           float* const at = row + (unit + u) * kUnit;
           L::store(at, L::add(L::load(at), sums[u]));
