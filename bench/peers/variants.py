@@ -46,7 +46,7 @@ def eager_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     """Losses before each of `cfg.epochs` updates by autograd on the weights, [epochs]."""
     loss_of = _loss(cfg, data)
     weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
-    log_inverse_tau = torch.tensor(1.0 / cfg.tau_value).log()
+    log_inverse_tau = torch.tensor(1.0 / cfg.tau_value, dtype=data.weights.dtype).log()
     parameters, rates = list(weights), [cfg.eta] * len(weights)
     if cfg.eta_tau is not None:
         parameters.append(log_inverse_tau.requires_grad_())
