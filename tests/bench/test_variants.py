@@ -8,7 +8,7 @@ import torch
 from mmcl_fast import TrainConfig
 from mmcl_fast.bench.cpu.train import engine_losses
 from mmcl_fast.bench.cpu.variants import OPTIONS, epoch_flop
-from mmcl_fast.bench.peers.variants import eager_variant_losses
+from mmcl_fast.bench.peers.variants import eager_variant_losses, textbook_variant_losses
 from mmcl_fast.data import sample
 
 SMALL: dict[str, Any] = {"n": 20, "d": 60, "m": 8, "n_test": 4, "epochs": 12, "dtype": "float64"}
@@ -19,7 +19,8 @@ def test_eager_pytorch_trains_the_same_model(option: str) -> None:
     cfg = TrainConfig(**SMALL | OPTIONS[option] | {"q": 2, "sigma_0": 0.05})
     data = sample(cfg)
     exact = engine_losses("reference", cfg, [data])[0]
-    torch.testing.assert_close(eager_variant_losses(cfg, data), exact, rtol=1e-10, atol=1e-12)
+    for peer in (eager_variant_losses, textbook_variant_losses):
+        torch.testing.assert_close(peer(cfg, data), exact, rtol=1e-10, atol=1e-12)
     assert exact[0] != exact[-1], "premise: something was learned"
 
 
