@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for python in pythons:
             for architecture in args.architectures:
                 wheel = build(python, architecture, Path(folder))
-                check(wheel)
+                check(wheel, architecture)
                 whole = shutil.copy(wheel, args.out / f".{wheel.name}.tmp")
                 os.replace(whole, args.out / wheel.name)
                 print(f"{wheel.name}  {wheel.stat().st_size / 1e6:.2f} MB")
@@ -81,9 +81,9 @@ def build(python: str, architecture: str, folder: Path) -> Path:
         [inside, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(wheels), source], variables
     )
     (wheel,) = wheels.glob("*.whl")
-    platform = f"manylinux_{GLIBC[0]}_{GLIBC[1]}_{architecture}"
     repaired = made / "repaired"
-    command = ["repair", "--plat", platform, "--wheel-dir", str(repaired), str(wheel)]
+    # auditwheel knows no platform of another architecture by name, but finds it from the symbols.
+    command = ["repair", "--plat", "auto", "--wheel-dir", str(repaired), str(wheel)]
     run([sys.executable, "-m", "auditwheel", *command], os.environ)
     (wheel,) = repaired.glob("*.whl")
     return wheel
@@ -132,8 +132,11 @@ def run(command: Sequence[str | os.PathLike[str]], variables: Mapping[str, str])
         sys.exit(f"linux_wheels: {' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
 
 
-def check(wheel: Path) -> None:
-    """Raise ValueError if an extension of a wheel needs more than glibc of the version promised."""
+def check(wheel: Path, architecture: str) -> None:
+    """Raise ValueError if a wheel needs more than the glibc promised, or is tagged otherwise."""
+    platform = f"manylinux_{GLIBC[0]}_{GLIBC[1]}_{architecture}"
+    if platform not in wheel.name:
+        raise ValueError(f"{wheel.name}: expected the platform {platform}")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as files:
         extensions = [name for name in files.namelist() if name.endswith(".so")]
         if not extensions:
