@@ -11,6 +11,7 @@ from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines.gram_cuda_graph import CURVE_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
+from mmcl_fast.engines.variants import native as native_variants
 from mmcl_fast.engines.variants.choice import max_runs
 from mmcl_fast.engines.variants.sizes import is_variant_in_span, span_sizes, variant_elements
 from mmcl_fast.errors import DataError
@@ -171,24 +172,13 @@ def _is_replayed(cfg: TrainConfig) -> bool:
 
 def _native(cfg: TrainConfig) -> int:
     if cfg.is_variant:
-        return _native_variant(cfg)
+        return native_variants.held_elements(cfg)
     n, modalities = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * n + 1
     # Inner products and pre-activations (and a copy in kernel order), activations, coefficients and
     # their change, scores between the labels and their transpose.
     stored = modalities * (2 * columns * (n + 1 + cfg.m) + 5 * n * cfg.m)
     return stored + modalities * n * n // 2
-
-
-def _native_variant(cfg: TrainConfig) -> int:
-    n, m, modalities = cfg.n, cfg.m, 1 + cfg.is_multi
-    columns, vectors = span_sizes(cfg)
-    # Inner products and pre-activations (and a copy in kernel order), activations, coefficients,
-    # their change and which are active.
-    stored = 2 * columns * vectors + 2 * vectors * m + 2 * n * m + 3 * columns * m
-    if cfg.objective == "contrastive":  # scores, and their exponentials where both are needed
-        stored += n * n * (2 if cfg.trains_keys and cfg.similarity == "cosine" else 1)
-    return modalities * stored
 
 
 def _gram(cfg: TrainConfig) -> int:
