@@ -148,8 +148,9 @@ ARROWS: dict[str, set[str]] = {
         "training",
     },
     "bench.gpu": {
-        "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
-        "engines", "kernels", "losses", "operating_system", "training",
+        "__init__", "bench", "bench.cpu", "bench.peers", "bench.timing", "config",
+        "data.signal_noise", "engines", "kernels", "losses", "losses.triton_backend",
+        "operating_system", "sweep", "training",
     },
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {

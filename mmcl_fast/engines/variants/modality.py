@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcl_fast.engines.activation import activate_backward
 from mmcl_fast.engines.protocol import Coefficients
-from mmcl_fast.engines.variants.activation import activate_backward
 from mmcl_fast.engines.variants.columns import SpanVectors
 
 
