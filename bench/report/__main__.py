@@ -26,7 +26,7 @@ from .findings import (
 from .gpu_prepared import gpu_long, gpu_sweep, gpu_typical
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .headline import headline_table
-from .sweeps import run_cost_table, sweep_scale_table, sweep_table
+from .sweeps import run_cost_table, sweep_resume_table, sweep_scale_table, sweep_table
 from .table1 import (
     table1_accountings,
     table1_claims,
@@ -294,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_data": gpu_data,
     "sweep": sweep_table,
     "sweep_scale": sweep_scale_table,
+    "sweep_resume": sweep_resume_table,
     "run_cost": run_cost_table,
     "data": data_table,
     "startup": startup_table,
