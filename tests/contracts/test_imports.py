@@ -139,7 +139,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.gpu": {
         "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
-        "engines", "kernels", "losses", "training",
+        "engines", "kernels", "losses", "losses.triton_backend", "sweep", "training",
     },
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
