@@ -58,7 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "losses", "losses.class_sums", "losses.contrast", "losses.torch_backend",
     },
     "distributed.training": {
-        "config", "data.signal_noise", "data.stream", "distributed", "distributed.sample_shards",
+        "config", "config_checks", "data.signal_noise", "data.stream", "distributed",
+        "distributed.sample_shards",
         "engines", "errors", "training",
     },
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
@@ -156,7 +157,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.table1.protocol", "experiments.theory_checks", "plotting",
     },
     "bench.science": {
-        "bench", "bench.cpu", "config", "data.mnist", "engines", "experiments", "experiments.phase",
+        "bench", "config", "data.mnist", "experiments", "experiments.phase",
         "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend", "operating_system"},
