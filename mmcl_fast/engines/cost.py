@@ -13,7 +13,12 @@ from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
 from mmcl_fast.engines.variants import native as native_variants
 from mmcl_fast.engines.variants.choice import max_runs
-from mmcl_fast.engines.variants.sizes import is_variant_in_span, span_sizes, variant_elements
+from mmcl_fast.engines.variants.sizes import (
+    is_variant_in_span,
+    leaves_span,
+    span_sizes,
+    variant_elements,
+)
 from mmcl_fast.errors import DataError
 from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
@@ -251,16 +256,24 @@ def _require(cfg: TrainConfig, engine: str, needed: int, available: int | None, 
         return
     hints = ["a smaller n or d"]
     if cfg.data == "explicit" and data_bytes(cfg) > available / 2:
-        hints.append("data = reduced")
-        if memory_bytes(cfg.replace(data="streamed"), "primal") <= available:
-            hints.append("data = streamed with engine = primal")
-    if engine != "primal" and memory_bytes(cfg, "primal") <= available:
+        hints += _of_other_data(cfg, available)
+    if engine != "primal" and not cfg.is_variant and memory_bytes(cfg, "primal") <= available:
         hints.append("engine = primal")
     raise DataError(
         f"memory: expected a run of at most {available / GIB:.2f} GiB ({where}), got "
         f"{needed / GIB:.2f} GiB with engine {engine} at n = {cfg.n}, d = {cfg.d}, m = {cfg.m}; "
         f"take {' or '.join(hints)}"
     )
+
+
+def _of_other_data(cfg: TrainConfig, available: int) -> list[str]:
+    """Kinds of data in place of explicit ones that need less memory, where a run may have them."""
+    hints = []
+    if not leaves_span(cfg) and not cfg.view_mask:  # else coordinates of R^d are needed
+        hints.append("data = reduced")
+    if not cfg.is_variant and memory_bytes(cfg.replace(data="streamed"), "primal") <= available:
+        hints.append("data = streamed with engine = primal")
+    return hints
 
 
 def free_gpu_bytes() -> int:

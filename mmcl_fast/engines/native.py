@@ -24,6 +24,7 @@ from mmcl_fast.data.signal_noise.synthetic import data_bytes
 from mmcl_fast.engines.protocol import Embeddings, Engine, EngineSpec, Measured, OodSet
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 from mmcl_fast.engines.variants import native as variants
+from mmcl_fast.engines.variants.sizes import able_engine
 
 # The largest n at which `python -m bench.cpu.choices` compares the engine with `gram`, which alone
 # uses several cores for one run.
@@ -40,7 +41,7 @@ ProductJob = tuple[list[npt.NDArray[np.float32]], list[OrderedRows], list[Ordere
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native engine cannot train this exactly, or None."""
     if cfg.device == "cuda":
-        able = "gram" if cfg.is_variant else "triton or gram"
+        able = able_engine(cfg) if cfg.is_variant else "triton or gram"
         return f"device cuda: the native core runs on the CPU; use {able}"
     if cfg.is_variant:
         return variants.why_not(cfg)

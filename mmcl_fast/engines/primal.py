@@ -48,6 +48,7 @@ from mmcl_fast.engines.paper_loss.label_halves import (
     single_halves,
 )
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
+from mmcl_fast.engines.variants.sizes import able_engine
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 
 # Samples of a pass from which label halves are faster than one masked block of fewer operations
@@ -60,7 +61,7 @@ def why_not(cfg: TrainConfig) -> str | None:
     if cfg.precision == "bf16" and cfg.dtype != "float32":
         return f"precision bf16: expected dtype float32 for weights and sums, got {cfg.dtype}"
     if name := variant_of(cfg):
-        return f"{name} {getattr(cfg, name)} is not in this engine; use gram"
+        return f"{name} {getattr(cfg, name)} is not in this engine; use {able_engine(cfg)}"
     return None
 
 

@@ -21,6 +21,7 @@ from mmcl_fast.data.signal_noise.synthetic import (
 )
 from mmcl_fast.engines.optimizers import torch_optimizer
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
+from mmcl_fast.engines.variants.sizes import leaves_span
 
 
 @dataclass
@@ -108,7 +109,7 @@ class VariantReferenceEngine:
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None where the weights leave the span of the held data."""
-        if self._leaves_the_span:
+        if leaves_span(self._cfg):
             return None
         return tuple(self._of_modality(k) for k in range(len(self._modalities)))
 
@@ -141,11 +142,6 @@ class VariantReferenceEngine:
                     optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
         if self._cfg.eta_tau is not None:
             self._log_inverse_tau = state["log_inverse_tau"].clone()
-
-    @property
-    def _leaves_the_span(self) -> bool:
-        fresh_views = self._cfg.trains_keys and self._cfg.augment == "per_epoch"
-        return self._cfg.optimizer == "adam" or fresh_views
 
     def _modality(self, kind: SampleSet) -> _Modality:
         data = self._data
@@ -180,7 +176,7 @@ class VariantReferenceEngine:
         self._optimizer.zero_grad()
         loss = self._loss(epoch, batch, projections, log_inverse_tau)
         loss.backward()
-        if not self._leaves_the_span:
+        if not leaves_span(self._cfg):
             self._step_coefficients(projections)
         self._optimizer.step()
         if self._cfg.eta_tau is not None:
@@ -261,7 +257,7 @@ class VariantReferenceEngine:
 
     def _targets(self, epoch: int) -> Tensor:
         data = self._data
-        if self._cfg.label_noise_draw == "per_epoch":
+        if self._cfg.label_noise_draw == "per_epoch" and epoch > 0:
             return draw_targets(self._cfg, data.labels, epoch).to(self._device)
         return (data.labels if data.targets is None else data.targets).to(self._device)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.config_variants import variant_of
 from mmcl_fast.engines.protocol import Coefficients, EngineSpec, Measured
+from mmcl_fast.engines.variants.sizes import able_engine
 from mmcl_fast.errors import OutputError
 
 # Settings that may differ within a batch: scalars of the update and parameters of the data. In
@@ -40,7 +41,7 @@ def unsupported_setting(cfg: TrainConfig, implementation: str) -> str | None:
         implementation: Its name in the message.
     """
     if name := variant_of(cfg):
-        return f"{name} {getattr(cfg, name)} is not in {implementation}; use gram"
+        return f"{name} {getattr(cfg, name)} is not in {implementation}; use {able_engine(cfg)}"
     if cfg.optimizer != "gd":
         engines = "primal" if cfg.optimizer == "adam" else "gram or primal"
         return f"optimizer {cfg.optimizer} is not in {implementation}, which does gd; use {engines}"

@@ -56,9 +56,9 @@ def theory_point(cfg: TrainConfig) -> TheoryPoint | None:
     """The point of a run's settings.
 
     Returns: None where the theory states nothing: q > 1, an optimizer other than gradient descent,
-        or a modality without a signal.
+        a modality without a signal, or a model variant.
     """
-    if cfg.q != 1 or cfg.optimizer != "gd" or 0 in (cfg.mu_norm, cfg.mu_b_norm):
+    if cfg.q != 1 or cfg.optimizer != "gd" or 0 in (cfg.mu_norm, cfg.mu_b_norm) or cfg.is_variant:
         return None
     return TheoryPoint(
         n=cfg.n,

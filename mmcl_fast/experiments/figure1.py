@@ -36,7 +36,8 @@ class Figure1:
         config: Settings shared by both; its modality and seed are those of no run in particular.
         seeds: Seeds of the runs.
         runs: Runs by modality, one per seed.
-        t1: End of the first stage by Lemmas 5.2 and 5.4, in epochs; None where not stated (q > 1).
+        t1: End of the first stage by Lemmas 5.2 and 5.4, in epochs; None where not stated (q > 1, a
+            model variant).
     """
 
     config: TrainConfig
@@ -107,7 +108,7 @@ def _stated(cfg: TrainConfig) -> dict[str, str]:
 
 
 def _t1(cfg: TrainConfig, modality: str) -> float | None:
-    if cfg.q != 1 or not (cfg.mu_norm and cfg.mu_b_norm):
+    if cfg.q != 1 or not (cfg.mu_norm and cfg.mu_b_norm) or cfg.is_variant:
         return None
     shared = {"sigma_0": cfg.sigma_0, "eta": cfg.eta, "m": cfg.m, "tau": cfg.tau_value}
     if modality == "single":

@@ -144,7 +144,7 @@ def _borders(
     if not known:
         raise ConfigError(
             "theory: expected settings of which the theory speaks (q = 1, gradient descent, a "
-            "signal), got none"
+            "signal, no model variant), got none"
         )
     handles = [handle for handle, there in zip(border_handles(), drawn, strict=True) if there]
     if not handles:

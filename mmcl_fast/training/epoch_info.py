@@ -163,7 +163,8 @@ class EpochInfo:
     def gamma(self, modality: Literal["a", "b"] = "a") -> Tensor:
         """Signal learning gamma_r, [R, m]; the cost of a copy.
 
-        Raises: ConfigError: optimizer adam, or modality B of single-modal runs.
+        Raises: ConfigError: the weights leave the span of the data (optimizer adam, or fresh views
+            that carry gradients), or modality B of single-modal runs.
         """
         return self._lemma(modality)[0]
 
@@ -227,12 +228,7 @@ class EpochInfo:
         if self._coefficients is None:
             raise ConfigError(
                 "gamma, rho: expected weights in the span of mu and the noise patches, got "
-                + (
-                    f"optimizer {self.configs[0].optimizer}, which leaves it"
-                    if self.data[0].signal is None
-                    else "a signal patch for each sample"
-                )
-                + "; take weights()"
+                + f"{_outside(self.configs[0], self.data[0])}; take weights()"
             )
         return self._recorder.gamma_and_rho(k, self._coefficients[k])
 
@@ -353,6 +349,15 @@ class RunState:
             assert data.noise is not None
             return draw_augmented(cfg, data.noise, self.epoch)
         return noise
+
+
+def _outside(cfg: TrainConfig, data: SignalNoiseData) -> str:
+    """By what the weights of a run leave the span of mu and the noise patches."""
+    if data.signal is not None:
+        return "a signal patch for each sample"
+    if cfg.optimizer == "adam":
+        return "optimizer adam, which leaves it"
+    return f"fresh views that carry gradients (stop_gradient {cfg.stop_gradient}), which leave it"
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -40,13 +40,14 @@ class Run:
         ood_accuracy: Accuracy of the logistic head on OOD data, NaN where not evaluated.
         signal: `max_r |<w_r, mu>|` of modality A.
         noise: `max_{r,i} <w_r, xi_i>` of modality A.
-        gamma: Final signal learning gamma_r of modality A, [m]; None if the optimizer leaves the
-            span of the data (Adam), as the other coefficients.
+        gamma: Final signal learning gamma_r of modality A, [m], with classes [m, K]; None if the
+            weights leave the span of the data (Adam, or fresh views that carry gradients), as the
+            other coefficients.
         rho: Final noise memorisation rho_{r,i} of modality A, [m, n].
         gamma_b: gamma of modality B; None if single-modal.
         rho_b: rho of modality B; None if single-modal.
         coefficient_epochs: Epochs at which gamma and rho were stored.
-        gamma_curve: gamma at those epochs, [k, m].
+        gamma_curve: gamma at those epochs, [k, m], with classes [k, m, K].
         rho_curve: rho at those epochs, [k, m, n].
         gamma_b_curve: gamma_curve of modality B; None if single-modal.
         rho_b_curve: rho_curve of modality B; None if single-modal.
@@ -161,8 +162,9 @@ class Run:
     def to_xarray(self) -> xr.Dataset:
         """Curves and coefficients as an xarray dataset, whose attributes say what made them.
 
-        Dimensions: epoch, neuron, sample, coefficient_epoch. Attributes: every setting that has a
-        value, status, the version of mmcl_fast and the commit.
+        Dimensions: epoch, neuron, sample, coefficient_epoch, and with classes label of gamma.
+        Attributes: every setting that has a value, status, the version of mmcl_fast and the commit.
+        An attribute tau is the setting, a variable tau the learned temperature.
 
         Raises: BackendUnavailableError: xarray is not installed.
         """
@@ -173,12 +175,14 @@ class Run:
         return TwoLayerEncoder(self.weights(modality), self.config.q)
 
     def curves(self) -> Mapping[str, Tensor]:
-        """The four curves by name, and own metrics."""
+        """The four curves by name, the temperature where it is learned, and own metrics."""
+        learned = {} if self.tau is None else {"tau": self.tau}
         return {
             "loss": self.loss,
             "ood_accuracy": self.ood_accuracy,
             "signal": self.signal,
             "noise": self.noise,
+            **learned,
             **self.metrics,
         }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mmcl-run-1"
 REMEDY = "train the run again, or take another copy"
-_CURVES = {"loss", "ood_accuracy", "signal", "noise"}  # one value an epoch, as metrics have
+_CURVES = {"loss", "ood_accuracy", "signal", "noise", "tau"}  # one value an epoch, as metrics have
 PLAIN = ("status", "diverged_at", "stopped_at", "coefficient_epochs")
 
 

@@ -21,6 +21,7 @@ LONG_NAMES = {
     "ood_accuracy": "accuracy of the logistic head on out-of-distribution test data",
     "signal": "max_r |<w_r, mu>|",
     "noise": "max_{r,i} <w_r, xi_i>",
+    "tau": "learned temperature",
     "gamma": "signal learning gamma_r",
     "rho": "noise memorisation rho_{r,i}",
 }
@@ -36,12 +37,13 @@ def run_to_pandas(run: Run) -> pd.DataFrame:
 
 
 def run_to_xarray(run: Run) -> xr.Dataset:
-    """Curves along `epoch`, coefficients along `neuron` and `sample`, settings as attributes."""
+    """Curves along `epoch`, coefficients along `neuron` and others, settings as attributes."""
     xarray = _package("xarray", "to_xarray")
     data: dict[str, Any] = {
         name: ("epoch", curve.numpy(), _attributes(name)) for name, curve in run.curves().items()
     }
-    dims = {"gamma": ("neuron",), "rho": ("neuron", "sample")}
+    of_gamma = ("neuron",) if run.config.classes is None else ("neuron", "label")
+    dims: dict[str, tuple[str, ...]] = {"gamma": of_gamma, "rho": ("neuron", "sample")}
     for symbol, of_symbol in dims.items():
         for suffix in ("", "_b"):
             name = f"{symbol}{suffix}"

@@ -27,7 +27,14 @@ def test_the_ratio_is_of_the_lemmas() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"q": 2}, {"optimizer": "adam"}, {"mu_norm": 0.0}, {"mu_b_norm": 0.0}],
+    [
+        {"q": 2},
+        {"optimizer": "adam"},
+        {"mu_norm": 0.0},
+        {"mu_b_norm": 0.0},
+        {"negatives": "all"},
+        {"spurious_norm": 1.0},
+    ],
     ids=str,
 )
 def test_settings_of_which_the_theory_says_nothing(changes: dict[str, object]) -> None:

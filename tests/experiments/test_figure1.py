@@ -96,7 +96,7 @@ def test_t1_is_that_of_the_lemmas() -> None:
         assert found == pytest.approx(wanted, rel=1e-12), modality
 
 
-NOT_STATED = [{"q": 2}, {"mu_norm": 0.0}, {"mu_b_norm": 0.0}]
+NOT_STATED = [{"q": 2}, {"mu_norm": 0.0}, {"mu_b_norm": 0.0}, {"negatives": "all"}]
 
 
 @pytest.mark.parametrize("changes", NOT_STATED, ids=str)

@@ -26,6 +26,11 @@ RUNS = {
         on_epoch=lambda info: "stop" if info.epoch == 3 else None,
         metrics={"size": lambda state: state.weights().norm()},
     ),
+    "variant": lambda: train(
+        TINY.replace(
+            eta_tau=0.1, classes=3, spurious_norm=2.0, coefficients_every=2, evaluate_every=0
+        )
+    ),
     "own data": lambda: train(TINY, data={"noise": 2 * sample(TINY).noise, "mu": np.ones(50)}),
 }
 
@@ -105,6 +110,20 @@ def test_a_dataset_says_what_made_it() -> None:
         "status": "finished", "mmcl_fast": __version__, "commit": source_commit() or "",
     }  # fmt: skip
     assert RUNS["adam"]().to_xarray().attrs["seed"] == str(2**64 - 1), "beyond netCDF's integers"
+
+
+def test_a_learned_temperature_and_classes_are_in_tables() -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("xarray")
+    run = RUNS["variant"]()
+    assert run.tau is not None
+    cube = run.to_xarray()
+    assert cube.gamma.dims == ("neuron", "label")
+    assert cube.gamma_curve.dims == ("coefficient_epoch", "neuron", "label")
+    np.testing.assert_array_equal(cube.gamma, run.gamma)
+    np.testing.assert_array_equal(cube.tau, run.tau)
+    assert run.to_pandas().tau.tolist() == run.tau.tolist()
+    assert run.final()["tau"] == run.tau[-1].item() < run.config.tau_value
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,10 @@ def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
     samples (probe_on "ood"), noise, modality B, and what a model variant has beyond these. Views
     that are not given are the noise patches given, with augmentation noise of `sigma_eps`. With
     augment "per_epoch" the given or drawn views are those of epoch 0, and every later epoch draws
-    augmentation noise anew. Attributes, labels of positives and targets that are not given follow
-    from the labels given; with pair noise, given `augmented` and `noise_b` are those of the
-    positive of each sample, as drawn ones are.
+    augmentation noise anew; so it is with targets and label_noise_draw "per_epoch". Attributes,
+    labels of positives and targets that are not given follow from the labels given; with pair
+    noise, given `augmented` and `noise_b` are those of the positive of each sample, as drawn ones
+    are.
 
     Args:
         cfg: Settings; its sizes are those of the arrays, and its modality says which are needed.

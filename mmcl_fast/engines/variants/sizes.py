@@ -15,6 +15,16 @@ def is_variant_in_span(cfg: TrainConfig) -> bool:
     return cfg.is_variant or cfg.optimizer == "sgd"
 
 
+def leaves_span(cfg: TrainConfig) -> bool:
+    """Whether weights leave the span of held data: by Adam, or fresh views that carry gradients."""
+    return cfg.optimizer == "adam" or (cfg.trains_keys and cfg.augment == "per_epoch")
+
+
+def able_engine(cfg: TrainConfig) -> str:
+    """An engine that can train a model variant: gram in the span, else reference."""
+    return "reference" if leaves_span(cfg) else "gram"
+
+
 def span_sizes(cfg: TrainConfig) -> tuple[int, int]:
     """Columns that span the weights of a modality, and vectors whose pre-activations are computed.
 
@@ -61,4 +71,11 @@ def _step_elements(cfg: TrainConfig, layout: Layout) -> int:
     return (5 + gradients) * rows + scores * layout.width**2
 
 
-__all__ = ["cached_elements", "is_variant_in_span", "span_sizes", "variant_elements"]
+__all__ = [
+    "able_engine",
+    "cached_elements",
+    "is_variant_in_span",
+    "leaves_span",
+    "span_sizes",
+    "variant_elements",
+]

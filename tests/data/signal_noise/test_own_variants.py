@@ -67,6 +67,17 @@ def test_what_follows_from_labels_follows_from_those_given() -> None:
     assert torch.equal(told.labels, sample(LOGISTIC).labels)
 
 
+def test_own_targets_are_those_of_epoch_0_where_later_ones_are_drawn() -> None:
+    cfg = LOGISTIC.replace(label_noise_draw="per_epoch", epochs=2, dtype="float64")
+    ours, exact = (
+        train(cfg.replace(engine=name), data={"targets": LABELS}) for name in ("gram", "reference")
+    )
+    drawn = train(cfg.replace(engine="gram"))
+    torch.testing.assert_close(ours.loss, exact.loss, rtol=1e-12, atol=0)
+    assert ours.loss[0] != drawn.loss[0]
+    assert not torch.equal(ours.gamma, drawn.gamma)
+
+
 def test_views_of_own_noise_are_those_of_the_positives() -> None:
     noise = np.random.default_rng(0).standard_normal((20, 50))
     data = from_arrays(SPURIOUS, noise=noise)

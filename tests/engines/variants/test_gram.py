@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import EngineRefusedError, TrainConfig, train
+from mmcl_fast import DataError, EngineRefusedError, TrainConfig, train
 from mmcl_fast.data import sample
 from mmcl_fast.data.signal_noise.sampling import sample_many
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, resolve_engine
 from mmcl_fast.engines.protocol import LearnsTemperature
+from mmcl_fast.engines.trajectory_base import unsupported_setting
 from mmcl_fast.training.span import weights_in_span
 from tests.engines.variants.cases import CHOICES, drawn
 
@@ -153,6 +154,43 @@ def test_float32_is_as_close_to_float64_as_eager_is(settings: dict[str, Any]) ->
     for name in curves:
         eps = torch.finfo(torch.float32).eps * scale[name]
         assert worst["gram", name] <= 2 * (worst["reference", name] + eps), name
+
+
+@pytest.mark.parametrize("engine", ["primal", "native"])
+@pytest.mark.parametrize(
+    ("settings", "able"),
+    [
+        ({"negatives": "all", "device": "cuda"}, "gram"),
+        ({"negatives": "all", "optimizer": "adam", "device": "cuda"}, "reference"),
+        ({"stop_gradient": "none", "augment": "per_epoch", "device": "cuda"}, "reference"),
+    ],
+    ids=str,
+)
+def test_other_engines_name_one_that_can(settings: dict[str, Any], able: str, engine: str) -> None:
+    cfg = TrainConfig(**settings)
+    assert ENGINES[engine].why_not(cfg).endswith(f"use {able}")
+    assert unsupported_setting(cfg, "the trajectory kernel").endswith(f"use {able}")
+    assert ENGINES[able].why_not(cfg) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "hints"),
+    [
+        ({"negatives": "all"}, "a smaller n or d or data = reduced"),
+        ({"view_mask": 0.5}, "a smaller n or d"),
+        (
+            {"stop_gradient": "none", "augment": "per_epoch", "engine": "reference"},
+            "a smaller n or d",
+        ),
+    ],
+    ids=str,
+)
+def test_too_large_runs_are_refused_with_what_they_can_have(
+    settings: dict[str, Any], hints: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmcl_fast.engines.cost.available_bytes", lambda: 1000)
+    with pytest.raises(DataError, match=f"memory: expected a run of at most .*; take {hints}$"):
+        train(TrainConfig(**settings, device="cpu"))
 
 
 @pytest.mark.parametrize(
