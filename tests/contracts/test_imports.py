@@ -97,9 +97,8 @@ ARROWS: dict[str, set[str]] = {
     "experiments.table1.protocol": {"data.mnist", "errors", "stream_tags"},
     "experiments.phase.names": set(),
     "experiments.phase": {
-        "config", "environment", "errors", "experiments", "experiments.phase.names",
-        "sweep.execute",
-        "sweep.plan", "sweep.store", "theory",
+        "config", "derived", "environment", "errors", "experiments", "experiments.phase.names",
+        "names", "sweep.execute", "sweep.plan", "sweep.store", "theory",
     },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments",
@@ -148,7 +147,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.science": {
         "bench", "config", "data.mnist", "experiments", "experiments.phase",
-        "experiments.table1", "experiments.table1.protocol", "training",
+        "experiments.phase.names", "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend"},
 }  # fmt: skip
