@@ -15,6 +15,13 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmcl_fast.config_checks import check_combinations, check_magnitudes, magnitudes
+from mmcl_fast.config_variants import (
+    DEFAULT_COSINE_TAU,
+    DEFAULTS,
+    VARIANT_FIELDS,
+    VariantSettings,
+    variant_of,
+)
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.names import nearest
@@ -22,7 +29,7 @@ from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
-DataMode = Literal["explicit", "reduced", "streamed"]
+DataMode = Literal["explicit", "reduced", "orthogonal", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
 EngineName = Literal["auto", "triton", "native", "gram", "primal", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -32,7 +39,7 @@ ProbeOn = Literal["train", "ood"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(VariantSettings):
     """Settings of one training run; frozen and validated. `cfg.replace(...)` gives a changed copy.
 
     Raises:
@@ -66,7 +73,7 @@ class TrainConfig:
     sigma_0: float = 0.001
     """Standard deviation of the initial weights, sigma_0 (inferred; the paper states none). > 0."""
     tau: float | None = None
-    """Temperature, tau. > 0; default: 1 / m, the un-normalised similarity (inferred)."""
+    """Temperature, tau. > 0; default: 1 / m (inferred); 0.1 of cosines, 1 of objective logistic."""
     eta: float = 0.01
     """Learning rate, eta. > 0."""
     epochs: int = 200
@@ -87,7 +94,7 @@ class TrainConfig:
     augment: Augment = "fixed"
     """One augmented view for the whole run, or a fresh one in each epoch (modality single)."""
     data: DataMode = "explicit"
-    """Vectors in R^d, their exact reduction in distribution, or vectors drawn whenever needed."""
+    """Vectors in R^d, reduced ones of equal law, their limit d = infinity, or drawn when needed."""
     optimizer: Optimizer = "gd"
     """Full-batch gradient descent (the paper), heavy-ball momentum, minibatch SGD, or Adam."""
     momentum: float | None = None
@@ -204,8 +211,32 @@ class TrainConfig:
 
     @property
     def tau_value(self) -> float:
-        """The temperature in use."""
-        return 1.0 / self.m if self.tau is None else self.tau
+        """The temperature in use; where it is learned, at the start."""
+        if self.tau is not None:
+            return self.tau
+        if self.objective == "logistic":
+            return 1.0
+        return DEFAULT_COSINE_TAU if self.similarity == "cosine" else 1.0 / self.m
+
+    @property
+    def has_spurious(self) -> bool:
+        """Whether samples have a patch of a spurious attribute."""
+        return self.spurious_norm > 0 or self.spurious_b_norm > 0
+
+    @property
+    def axes(self) -> int:
+        """Dimensions that the signals of a modality span: mu, or one a class, and the spurious."""
+        return (self.classes or 1) + self.has_spurious
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the model is another than the paper's (`VariantSettings`)."""
+        return variant_of(self) is not None
+
+    @property
+    def trains_keys(self) -> bool:
+        """Whether the gradient also flows through keys and positives."""
+        return self.stop_gradient == "none" and self.objective == "contrastive"
 
     @property
     def d_b_value(self) -> int:
@@ -223,9 +254,15 @@ class TrainConfig:
         return self._stored(self.d_b_value)
 
     def _stored(self, d: int) -> int:
+        if self.data == "orthogonal":
+            views = 0 if self.is_multi else self.n
+            return self.axes + self.n + views + self.n_test + self.probe_samples_value
         if self.data != "reduced":
             return d
-        return EXPLICIT_COORDINATES + min(self.n + self.m, d - EXPLICIT_COORDINATES)
+        rows = self.n + self.m
+        if self.trains_keys and not self.is_multi:  # the views' noise enters the span
+            rows += self.n
+        return self.axes + min(rows, d - self.axes)
 
     @property
     def sigma_xi_b_value(self) -> float:
@@ -266,11 +303,12 @@ class TrainConfig:
         return {name: getattr(self, name) for name in FIELD_NAMES}  # asdict copies deeply
 
 
-FIELD_NAMES = tuple(f.name for f in dataclasses.fields(TrainConfig))
+_OWN = (f.name for f in dataclasses.fields(TrainConfig) if f.name not in DEFAULTS)
+FIELD_NAMES = (*_OWN, *VARIANT_FIELDS)
 SEEDS = frozenset({"seed", "data_seed", "init_seed"})
 # Settings that the first files did not have, and their values in those files.
-LATER_FIELDS: Mapping[str, str | None] = MappingProxyType(
-    {"probe_on": "train", "probe_samples": None, "probe_penalty": None}
+LATER_FIELDS: Mapping[str, str | float | None] = MappingProxyType(
+    {"probe_on": "train", "probe_samples": None, "probe_penalty": None, **DEFAULTS}
 )
 
 
@@ -288,6 +326,8 @@ def _integer(low: int, high: int | None = None) -> _Rule:
 
 _POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
 _NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
+_SHARE = _Rule("a number in 0 .. 1", lambda v: 0 <= v <= 1)
+_CORRELATION = _Rule("a number in -1 .. 1", lambda v: -1 <= v <= 1)
 _SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
 MAX_INTEGER = 2**63 - 1  # what files of results hold
 MAX_POWER = 16
@@ -295,6 +335,7 @@ DEFAULT_MOMENTUM = 0.9
 DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
 EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
+MAX_CLASSES = 1024
 
 RANGES: Mapping[str, _Rule] = MappingProxyType(
     {
@@ -325,6 +366,17 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
         "init_seed": _SEED,
         "evaluate_every": _integer(0),
         "coefficients_every": _integer(0),
+        "pair_noise": _SHARE,
+        "eta_tau": _POSITIVE,
+        "classes": _integer(2, MAX_CLASSES),
+        "prior_exponent": _NOT_NEGATIVE,
+        "spurious_norm": _NOT_NEGATIVE,
+        "spurious_b_norm": _NOT_NEGATIVE,
+        "spurious_correlation": _CORRELATION,
+        "spurious_correlation_test": _CORRELATION,
+        "label_noise": _SHARE,
+        "view_scale": _NOT_NEGATIVE,
+        "view_mask": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
     }
 )
 

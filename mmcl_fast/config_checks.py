@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmcl_fast.config_variants import VARIANT_FIELDS, check_variants
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.stream_tags import MAX_DIM
 
@@ -20,9 +21,11 @@ FLOAT_MAX = {
 }
 
 
+ROTATED = ("reduced", "orthogonal")
+"""Kinds of data in other coordinates than those of R^d."""
 COMBINED = (
     "n", "d", "d_b", "modality", "augment", "data", "optimizer", "momentum", "batch_size",
-    "negatives_per_sample", "negatives_draw", "probe_on", "probe_samples",
+    "negatives_per_sample", "negatives_draw", "probe_on", "probe_samples", "m", *VARIANT_FIELDS,
 )  # fmt: skip
 """Settings that `check_combinations` reads."""
 
@@ -56,13 +59,14 @@ def check_combinations(cfg: TrainConfig) -> None:
         raise ConfigError("negatives_draw: expected fixed where all negatives are used")
     if cfg.is_multi and cfg.augment == "per_epoch":
         raise ConfigError("augment: expected fixed with modality multi (it has no augmentation)")
-    if cfg.data == "reduced" and cfg.optimizer == "adam":
+    if cfg.data in ROTATED and cfg.optimizer == "adam":
         raise ConfigError(
             "data: expected explicit with optimizer adam (it rescales coordinates, so a rotation "
-            "of the data would change the run), got 'reduced'"
+            f"of the data would change the run), got {cfg.data!r}"
         )
+    check_variants(cfg)
     for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
-        if cfg.data != "reduced" and d > MAX_DIM + 1:
+        if cfg.data not in ROTATED and d > MAX_DIM + 1:
             raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
 
 
@@ -106,7 +110,7 @@ PRODUCTS = (
     ),
     *(
         Magnitude(f"{name}^2", name, (name,), lambda x: x * x)
-        for name in ("mu_norm", "mu_b_norm", "nu_norm")
+        for name in ("mu_norm", "mu_b_norm", "nu_norm", "spurious_norm", "spurious_b_norm")
     ),
     Magnitude(
         "1 / (m tau)",
@@ -141,4 +145,11 @@ def check_magnitudes(cfg: TrainConfig, of_settings: Sequence[Magnitude]) -> None
         magnitude.check(cfg.dtype, *(getattr(cfg, name) for name in magnitude.reads))
 
 
-__all__ = ["Magnitude", "check_combinations", "check_magnitudes", "magnitudes"]
+__all__ = [
+    "COMBINED",
+    "ROTATED",
+    "Magnitude",
+    "check_combinations",
+    "check_magnitudes",
+    "magnitudes",
+]

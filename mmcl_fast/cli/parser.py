@@ -236,7 +236,15 @@ def _default_text(f: Field[Any]) -> str:
 
 
 def _field_docstrings(options: type) -> dict[str, str]:
-    """The string below each field of a class, which Python itself does not keep."""
+    """The string below each field of a class and its bases, which Python itself does not keep."""
+    found: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        if is_dataclass(kind):
+            found |= _own_docstrings(kind)
+    return found
+
+
+def _own_docstrings(options: type) -> dict[str, str]:
     (node,) = ast.parse(inspect.getsource(options)).body
     assert isinstance(node, ast.ClassDef)
     return {

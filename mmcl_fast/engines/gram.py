@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_variants import variant_of
 from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
 from mmcl_fast.engines.alignment import aligned, even
 from mmcl_fast.engines.negatives import NegativePool
@@ -42,6 +43,8 @@ SPAN_OPTIMIZERS = ("gd", "momentum")
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the gram engine cannot train this exactly, or None."""
+    if name := variant_of(cfg):
+        return f"{name} {getattr(cfg, name)} is not in this engine; use reference"
     if cfg.optimizer == "adam":
         return "optimizer adam rescales coordinates and leaves the span of the data; use primal"
     if cfg.optimizer not in SPAN_OPTIMIZERS:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_variants import variant_of
 from mmcl_fast.data.signal_noise.rows import HeldRows
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
 from mmcl_fast.engines.alignment import aligned
@@ -58,6 +59,8 @@ def why_not(cfg: TrainConfig) -> str | None:
     """Why the primal engine cannot train this, or None."""
     if cfg.precision == "bf16" and cfg.dtype != "float32":
         return f"precision bf16: expected dtype float32 for weights and sums, got {cfg.dtype}"
+    if name := variant_of(cfg):
+        return f"{name} {getattr(cfg, name)} is not in this engine; use gram"
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -19,15 +19,27 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 class Coefficients:
     """Weights in the span of the data: `w_r = a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i`.
 
+    Variants of the model add the spurious signal, and the views' noise patches where the gradient
+    also flows through keys.
+
     Attributes:
         initial: a, 1 unless there is weight decay, [R].
-        mu: Coefficient of the signal, [R, m]; gamma = mu |mu|^2.
+        mu: Coefficient of the signal, [R, m], gamma = mu |mu|^2; with classes [R, m, K].
         noise: Coefficients of the noise patches, [R, m, n]; rho_i = noise_i |xi_i|^2.
+        spurious: Coefficient of the spurious signal, [R, m]; None without one.
+        views: Coefficients of the views' noise patches, [R, m, n]; None where these are constants.
     """
 
     initial: Tensor
     mu: Tensor
     noise: Tensor
+    spurious: Tensor | None = None
+    views: Tensor | None = None
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Coefficients:
+        """The coefficients with a function of each tensor in place of it."""
+        found = {name: x if x is None else function(x) for name, x in vars(self).items()}
+        return Coefficients(**found)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -82,11 +94,16 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements before each of several epochs, [R, epochs] each: see `Engine`."""
+    """Measurements before each of several epochs, [R, epochs] each: see `Engine`.
+
+    Attributes:
+        tau: Temperature, of an engine that learns it (`LearnsTemperature`).
+    """
 
     loss: Tensor
     signal: Tensor
     noise: Tensor
+    tau: Tensor | None = None
 
 
 class Engine(Protocol):
@@ -126,6 +143,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class LearnsTemperature(Protocol):
+    """An engine of variants, which may learn the temperature."""
+
+    def temperature(self) -> Tensor:
+        """The current temperature of each run, [R]."""
+        ...
+
+
+@runtime_checkable
 class MultiEpochEngine(Engine, Protocol):
     """An engine that trains many epochs in one call, faster than one call per epoch."""
 
@@ -143,6 +169,7 @@ __all__ = [
     "Embeddings",
     "Engine",
     "EngineSpec",
+    "LearnsTemperature",
     "Measured",
     "MultiEpochEngine",
     "OodSet",

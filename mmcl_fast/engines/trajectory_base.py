@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_variants import variant_of
 from mmcl_fast.engines.protocol import Coefficients, EngineSpec, Measured
 from mmcl_fast.errors import OutputError
 
@@ -38,6 +39,8 @@ def unsupported_setting(cfg: TrainConfig, implementation: str) -> str | None:
         cfg: All settings.
         implementation: Its name in the message.
     """
+    if name := variant_of(cfg):
+        return f"{name} {getattr(cfg, name)} is not in {implementation}; use gram"
     if cfg.optimizer != "gd":
         engines = "gram or primal" if cfg.optimizer == "momentum" else "primal"
         return f"optimizer {cfg.optimizer} is not in {implementation}, which does gd; use {engines}"

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.signals import signal_patches
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, draw_augmented
 from mmcl_fast.engines import Engine, Measured, MultiEpochEngine
-from mmcl_fast.engines.protocol import Coefficients, Embeddings
+from mmcl_fast.engines.protocol import Coefficients, Embeddings, LearnsTemperature
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import power_relu
 from mmcl_fast.training.linear_probe import ood_accuracy
@@ -35,8 +37,9 @@ def advance(engine: Engine, epoch: int, count: int, last: int) -> Measured:
     if epoch < last and isinstance(engine, MultiEpochEngine):
         return engine.train_epochs(epoch, count)
     signal, noise = engine.signal_and_noise()
+    tau = engine.temperature()[:, None] if isinstance(engine, LearnsTemperature) else None
     loss = engine.loss(epoch) if epoch == last else engine.train_epoch(epoch)
-    return Measured(loss[:, None], signal[:, None], noise[:, None])
+    return Measured(loss[:, None], signal[:, None], noise[:, None], tau)
 
 
 class EpochStep:
@@ -286,8 +289,7 @@ class RunState:
             return stored[k][self._run]
         coefficients = self._info._coefficients
         assert coefficients is not None, "an engine has weights or coefficients"
-        c = coefficients[k]
-        own = Coefficients(*(x[self._run] for x in (c.initial, c.mu, c.noise)))
+        own = coefficients[k].mapped(itemgetter(self._run))
         return weights_in_span(own, self.data, k)
 
     def gamma(self, modality: Literal["a", "b"] = "a") -> Tensor:
@@ -310,6 +312,8 @@ class RunState:
     def features(self, samples: Samples = "a") -> Tensor:
         """The loss's 2 m features `[act(<w_r, y mu>), act(<w_r, xi>)]`, [n, 2 m].
 
+        With a spurious attribute 3 m: activations on its patch are second.
+
         Raises: ConfigError: `samples` is none of the run's kind, or data are streamed.
         """
         modality: Literal["a", "b"] = "b" if samples == "b" else "a"
@@ -318,14 +322,13 @@ class RunState:
     def features_of(self, weights: Tensor, samples: Samples = "a") -> Tensor:
         """`features` of given weights in the coordinates of `data`; autograd sees them."""
         data, q = self.data, self.config.q
-        mu, own = (data.mu_b, data.signal_b) if samples == "b" else (data.mu, data.signal)
+        own = data.signal_b if samples == "b" else data.signal
         noise = self._patches(samples)
-        assert mu is not None
         if own is None:
-            signal = torch.outer(data.labels.to(mu.device), weights @ mu)
+            signals = [patch.projected(weights) for patch in signal_patches(data, samples)]
         else:
-            signal = own @ weights.T
-        return torch.cat([power_relu(signal, q), power_relu(noise @ weights.T, q)], dim=1)
+            signals = [own @ weights.T]
+        return torch.cat([power_relu(z, q) for z in (*signals, noise @ weights.T)], dim=1)
 
     def accuracy(self) -> float:
         """OOD accuracy of the logistic head."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
@@ -47,6 +49,8 @@ class Recorder:
         metrics: Sequence[str] = (),
     ) -> None:
         self._configs, self._cfg = configs, configs[0]
+        learned = ("tau",) if self._cfg.eta_tau else ()
+        self._names, self._measured = (*CURVES, *learned), (*MEASURED, *learned)
         self._device = torch.device(self._cfg.device)
         self._is_asynchronous = _is_asynchronous(self._device)
         batch = SignalNoiseBatch.of(data)
@@ -57,9 +61,12 @@ class Recorder:
         shape = (len(configs), self._cfg.epochs + 1)
         self.curves = {
             name: torch.full(
-                shape, torch.nan, dtype=dtype, device=self._device if name in MEASURED else "cpu"
+                shape,
+                torch.nan,
+                dtype=dtype,
+                device=self._device if name in self._measured else "cpu",
             )
-            for name in CURVES
+            for name in self._names
         }
         self.metrics = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in metrics}
         self._stopped: dict[int, StoppedRun] = {}
@@ -98,7 +105,7 @@ class Recorder:
     def record(self, epoch: int, measured: Measured) -> None:
         """Write measurements into the curves, from an epoch on."""
         stop = epoch + measured.loss.shape[1]
-        for name in MEASURED:
+        for name in self._measured:
             self.curves[name][:, epoch:stop] = getattr(measured, name)
 
     def record_metric(self, name: str, epoch: int, values: Sequence[float]) -> None:
@@ -174,7 +181,7 @@ class Recorder:
             self._stored = [
                 (epoch, _copies_on_host(modalities)) for epoch, modalities in self._stored
             ]
-            self.curves |= {name: _copy_to_host(self.curves[name]) for name in MEASURED}
+            self.curves |= {name: _copy_to_host(self.curves[name]) for name in self._measured}
             self._norms = [(_copy_to_host(mu), _copy_to_host(noise)) for mu, noise in self._norms]
             # The engine's memory may be reused only after the copies.
             self._copied, self._engine = _CopyEvent(), engine
@@ -185,23 +192,20 @@ class Recorder:
         out = self.curves | nest("metric", self.metrics)
         for epoch, modalities in self._stored:
             for k, c in enumerate(modalities):
-                out[f"stored.{epoch}.{k}.initial"] = c.initial
-                out[f"stored.{epoch}.{k}.mu"] = c.mu
-                out[f"stored.{epoch}.{k}.noise"] = c.noise
+                held = {name: x for name, x in vars(c).items() if x is not None}
+                out |= nest(f"stored.{epoch}.{k}", held)
         return out
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from `state()`."""
-        for name in CURVES:
+        for name in self._names:
             _copy_common(self.curves[name], state[name])
         for name, curve in unnest("metric", state).items():
             _copy_common(self.metrics[name], curve)
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             modalities = tuple(
-                Coefficients(
-                    **{f: state[f"stored.{epoch}.{k}.{f}"] for f in ("initial", "mu", "noise")}
-                )
+                Coefficients(**unnest(f"stored.{epoch}.{k}", state))
                 for k in range(len(self._norms))
             )
             self._stored.append((epoch, modalities))
@@ -240,7 +244,7 @@ class Recorder:
         }
         if self._last is not None:
             fields |= _final_fields([self.gamma_and_rho(k, c) for k, c in enumerate(self._last)])
-            if self._cfg.data != "reduced":  # reduced data have no weights in R^d
+            if self._cfg.data not in ROTATED:  # others have no weights in R^d
                 fields["_span"] = list(zip(*map(self._of_each, self._last), strict=True))
         if self._weights is not None:
             weights = (w.cpu().unbind() for w in self._weights)
@@ -255,7 +259,7 @@ class Recorder:
     def _end(self, fields: dict[str, Any], run: int, stopped: StoppedRun) -> None:
         """Put the results of a stopped run in place of those of the last epoch."""
         stop = stopped.epoch + 1
-        for name in CURVES:
+        for name in self._names:
             fields[name] = fields[name][:stop].clone()
         fields["metrics"] = {name: x[:stop].clone() for name, x in fields["metrics"].items()}
         fields["stopped_at"] = stopped.epoch
@@ -265,13 +269,12 @@ class Recorder:
             final: dict[str, Tensor] = {}
             for k, (suffix, c) in enumerate(zip(("", "_b"), stopped.coefficients, strict=False)):
                 own = [x[run : run + 1].cpu() for x in self._norms[k]]
-                final[f"gamma{suffix}"] = (c.mu * own[0][:, None])[0]
+                final[f"gamma{suffix}"] = (c.mu * own[0].unsqueeze(1))[0]
                 final[f"rho{suffix}"] = (c.noise * own[1][:, None, :])[0]
             fields.update(final)
             cut_stored_curves(fields, stopped.epoch, final)
-            if self._cfg.data != "reduced":
-                spans = [(c.initial[0], c.mu[0], c.noise[0]) for c in stopped.coefficients]
-                fields["_span"] = tuple(Coefficients(*parts) for parts in spans)
+            if self._cfg.data not in ROTATED:
+                fields["_span"] = tuple(c.mapped(itemgetter(0)) for c in stopped.coefficients)
         if stopped.weights is not None:
             fields["_weights"] = stopped.weights
 
@@ -281,13 +284,17 @@ class Recorder:
 
     def _of_each(self, c: Coefficients) -> list[Coefficients]:
         """Coefficients of each run."""
-        parts = (self._pageable(x).unbind() for x in (c.initial, c.mu, c.noise))
-        return [Coefficients(*parts_of_run) for parts_of_run in zip(*parts, strict=True)]
+        held = {name: self._pageable(x) for name, x in vars(c).items() if x is not None}
+        parts = (x.unbind() for x in held.values())
+        return [
+            Coefficients(**dict(zip(held, of_run, strict=True)))
+            for of_run in zip(*parts, strict=True)
+        ]
 
     def gamma_and_rho(self, modality: int, c: Coefficients) -> tuple[Tensor, Tensor]:
-        """Gamma [R, m] and rho [R, m, n] of the decomposition (11)."""
+        """Gamma [R, m] (of classes [R, m, K]) and rho [R, m, n] of the decomposition (11)."""
         mu, noise = self._norms[modality]
-        return c.mu * mu[:, None], c.noise * noise[:, None, :]
+        return c.mu * mu.unsqueeze(1), c.noise * noise[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -323,13 +330,11 @@ def _copy_to_host(tensor: Tensor) -> Tensor:
 
 
 def _copies_on_host(modalities: tuple[Coefficients, ...]) -> tuple[Coefficients, ...]:
-    return tuple(
-        Coefficients(*(_copy_to_host(x) for x in (c.initial, c.mu, c.noise))) for c in modalities
-    )
+    return tuple(c.mapped(_copy_to_host) for c in modalities)
 
 
 def _on_cpu(modalities: tuple[Coefficients, ...]) -> tuple[Coefficients, ...]:
-    return tuple(Coefficients(*(x.cpu() for x in (c.initial, c.mu, c.noise))) for c in modalities)
+    return tuple(c.mapped(Tensor.cpu) for c in modalities)
 
 
 def _concatenated(parts: Sequence[Tensor]) -> Tensor:
@@ -374,7 +379,7 @@ def _due(epoch: int, every: int, last: int) -> bool:
 
 
 def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tuple[Tensor, Tensor]]:
-    """|mu|^2 [R] and |xi_i|^2 [R, n] of each modality."""
+    """|mu|^2 [R] (of each class [R, K]) and |xi_i|^2 [R, n] of each modality."""
     kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
     norms = []
     for suffix, kind in kinds[: 1 + configs[0].is_multi]:
@@ -386,7 +391,7 @@ def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tupl
             )
             of_mu, of_noise = (square_norms(field, device) for field in fields)
         else:
-            of_mu = torch.stack([getattr(x, f"mu{suffix}").square().sum() for x in batch])
+            of_mu = torch.stack([getattr(x, f"mu{suffix}").square().sum(-1) for x in batch])
             noise = [getattr(x, f"noise{suffix}") for x in batch]
             squares = [_squares(cfg, x, kind) for cfg, x in zip(configs, noise, strict=True)]
             of_noise = torch.stack(squares)

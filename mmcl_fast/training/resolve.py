@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mmcl_fast.config import Device, TrainConfig
+from mmcl_fast.config_variants import test_correlation
 from mmcl_fast.engines import check_memory, resolve_engine
 from mmcl_fast.errors import ConfigError
 
@@ -22,6 +23,7 @@ def resolve_settings(cfg: TrainConfig) -> TrainConfig:
         device=usable_device(cfg.device),
         tau=cfg.tau_value,
         probe_samples=cfg.probe_samples_value or None,
+        spurious_correlation_test=test_correlation(cfg),
     )
     engine = resolve_engine(cfg)
     return cfg if engine == cfg.engine else cfg.replace(engine=engine)

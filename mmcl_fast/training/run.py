@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.protocol import Coefficients
@@ -55,6 +56,7 @@ class Run:
         diverged_at: First epoch whose loss is not finite, or None.
         stopped_at: Last epoch of a stopped run, or None.
         metrics: Curves of own metrics by name, float64, [epochs + 1].
+        tau: Temperature where it is learned (`eta_tau`), [epochs + 1]; else None.
     """
 
     config: TrainConfig
@@ -75,6 +77,7 @@ class Run:
     diverged_at: int | None = None
     stopped_at: int | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    tau: Tensor | None = None
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)
@@ -131,7 +134,7 @@ class Run:
     def has_weights(self) -> bool:
         """Whether the run has weights in R^d."""
         held = self._weights is not None or self._span is not None
-        return held and self.config.data != "reduced"
+        return held and self.config.data not in ROTATED
 
     def save(self, path: str | Path) -> Path:
         """Write the run to one safetensors file: curves, coefficients, weights, and JSON inside.

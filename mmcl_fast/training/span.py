@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.protocol import Coefficients
@@ -24,10 +25,10 @@ def modality_index(cfg: TrainConfig, modality: str) -> int:
 
 
 def require_coordinates(cfg: TrainConfig) -> None:
-    """Raise ConfigError for reduced data, whose weights in R^d do not exist."""
-    if cfg.data == "reduced":
+    """Raise ConfigError for data in other coordinates, whose weights in R^d do not exist."""
+    if cfg.data in ROTATED:
         raise ConfigError(
-            "weights: expected explicit data, got reduced (weights in R^d do not exist)"
+            f"weights: expected explicit data, got {cfg.data} (weights in R^d do not exist)"
         )
 
 

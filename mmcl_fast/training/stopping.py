@@ -36,11 +36,7 @@ def stopped_run(run: int, epoch: int, engine: Engine) -> StoppedRun:
     own = slice(run, run + 1)
     return StoppedRun(
         epoch,
-        coefficients
-        and tuple(
-            Coefficients(*(x[own].cpu().clone() for x in (c.initial, c.mu, c.noise)))
-            for c in coefficients
-        ),
+        coefficients and tuple(c.mapped(lambda x: x[own].cpu().clone()) for c in coefficients),
         weights and tuple(w[run].cpu().clone() for w in weights),
     )
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mmcl_fast.cli.checks import CHECKPOINT
 from mmcl_fast.config import LATER_FIELDS, TrainConfig
+from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.sampling import check_drawable
 from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError, OutputError
@@ -110,7 +111,7 @@ def _write(run: Run, out: Path) -> list[str]:
         plotting.save(plotting.run_curves(run), out / PICTURE)
         names.insert(1, PICTURE)
     (out / WEIGHTS).unlink(missing_ok=True)
-    if run.status == "finished" and run.config.data != "reduced":
+    if run.status == "finished" and run.config.data not in ROTATED:
         names.append(WEIGHTS)
         weights = {"weights": run.weights("a")}
         if run.config.is_multi:
@@ -130,8 +131,8 @@ def _report(run: Run, names: list[str], out: Path) -> None:
     values = ", ".join(f"{name} {value:.4g}" for name, value in run.final().items())
     sys.stdout.write(f"{cfg.modality}-modal, engine {cfg.engine}: {values}\n")
     sys.stdout.write(f"wrote {', '.join(names)} in {out}\n")
-    if cfg.data == "reduced":
-        sys.stdout.write("no weights: with reduced data they have no coordinates in R^d\n")
+    if cfg.data in ROTATED:
+        sys.stdout.write(f"no weights: with {cfg.data} data they have no coordinates in R^d\n")
     if run.cause:
         sys.stderr.write(f"mmcl: diverged: {run.cause}\n")
 

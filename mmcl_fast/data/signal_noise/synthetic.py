@@ -24,8 +24,8 @@ class SignalNoiseData:
     Labels are on the CPU; the other fields are on one device, the GPU if drawn there.
 
     Attributes:
-        labels: y, +1 or -1, both present, [n].
-        mu: Signal of modality A, [d].
+        labels: y, +1 or -1, both present, [n]; with classes, their numbers 0 .. K - 1.
+        mu: Signal of modality A, [d]; with classes a row for each, [K, d], as nu and mu_b.
         nu: Signal of the out-of-distribution test data, [d].
         noise: Noise patches xi_i of modality A, [n, d]; None if data are streamed (`rows`).
         augmented: Noise patches xi_i + eps_i of the augmented view, [n, d]; None if multi-modal or
@@ -42,6 +42,18 @@ class SignalNoiseData:
         signal: First patch of each sample, [n, d], of own data whose signal is not y_i mu; None:
             y_i mu.
         signal_b: First patch of each sample in modality B, [n, d_b]; None likewise.
+        positive_labels: Label of each sample's positive, [n]; None: its own. Row i of `augmented`
+            and `noise_b` is of the positive of sample i.
+        spurious: Signal of the spurious attribute in modality A, [d]; None without one, as the
+            next six.
+        spurious_b: The same of modality B, [d_b]; None if single-modal.
+        attributes: Attribute of each sample, +1 or -1: its second patch is this times `spurious`,
+            [n].
+        positive_attributes: That of its positive, [n]; None: its own.
+        test_attributes: Of the test data, [n_test].
+        probe_attributes: Of the samples that the linear probe is fitted on; None with probe_on
+            train.
+        targets: Labels that objective logistic is told, +1 or -1, [n]; None for another loss.
     """
 
     labels: Tensor
@@ -59,6 +71,14 @@ class SignalNoiseData:
     weights_b: Tensor | None = None
     signal: Tensor | None = None
     signal_b: Tensor | None = None
+    positive_labels: Tensor | None = None
+    spurious: Tensor | None = None
+    spurious_b: Tensor | None = None
+    attributes: Tensor | None = None
+    positive_attributes: Tensor | None = None
+    test_attributes: Tensor | None = None
+    probe_attributes: Tensor | None = None
+    targets: Tensor | None = None
 
     def __repr__(self) -> str:
         shapes = {name: list(x.shape) for name, x in vars(self).items() if x is not None}

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmcl_fast.config import FIELD_NAMES, MAGNITUDES, SEEDS, TrainConfig, checked_value
 from mmcl_fast.config_checks import COMBINED, check_combinations
+from mmcl_fast.config_variants import SPURIOUS, test_correlation
 from mmcl_fast.derived import DERIVED, settings_of
 from mmcl_fast.engines import resolve_engine
 from mmcl_fast.errors import ConfigError, EngineRefusedError
@@ -39,10 +40,11 @@ RULE_READS: Mapping[str, tuple[str, ...]] = {
 """Settings from which a derived quantity determines another."""
 # Defaults that depend on other settings.
 DEFAULTS: Mapping[str, tuple[tuple[str, ...], Callable[[TrainConfig], Any]]] = {
-    "tau": (("tau", "m"), lambda cfg: cfg.tau_value),
+    "tau": (("tau", "m", "objective", "similarity"), lambda cfg: cfg.tau_value),
     "d_b": (("d_b", "d"), lambda cfg: cfg.d_b_value),
     "sigma_xi_b": (("sigma_xi_b", "sigma_xi"), lambda cfg: cfg.sigma_xi_b_value),
     "probe_samples": (("probe_samples", "probe_on"), lambda cfg: cfg.probe_samples_value or None),
+    "spurious_correlation_test": (SPURIOUS, test_correlation),
     "momentum": (
         ("momentum", "optimizer"),
         lambda cfg: cfg.momentum_value if cfg.optimizer == "momentum" else cfg.momentum,
