@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmcl_fast.experiments.phase.axis import DETERMINES
-from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
+from mmcl_fast.experiments.phase.diagram import Phase, half_way
 from mmcl_fast.experiments.phase.overlay import overlay
 from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
@@ -63,7 +64,7 @@ def phase(result: Phase) -> Figure:
         axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
         for axis, modality in zip(axes, result.maps, strict=True):
             shown = result.maps[modality].mean
-            mesh = heat_panel(axis, result.xs, result.ys, shown, ACCURACY, linear)
+            mesh = heat_panel(axis, result.xs, result.ys, shown, _limits(result), linear)
             if plane.is_of_the_paper:
                 _theory(axis, result, modality)
             axis.plot(
@@ -119,6 +120,19 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
 
 
+def _limits(result: Phase) -> tuple[float, float]:
+    """Ends of the colour scale: chance, or 0 where accuracy can be below it, to 1."""
+    cell = result.plane.cell(result.xs[-1], result.ys[-1])
+    return (0.0, 1.0) if cell.has_spurious or cell.classes else ACCURACY
+
+
+def _half_way(result: Phase) -> str:
+    """The accuracy half-way to 1, or what it is half-way between where cells differ in it."""
+    corners = itertools.product((result.xs[0], result.xs[-1]), (result.ys[0], result.ys[-1]))
+    levels = {half_way(result.plane.cell(x, y)) for x, y in corners}
+    return f"{levels.pop():.4g}" if len(levels) == 1 else "half-way from $1/K$ to 1"
+
+
 def _figure_1(result: Phase) -> list[float]:
     """Figure 1's place on a plane; none where an axis or a fixed setting is not among its own."""
     names = (result.plane.x.name, result.plane.y.name)
@@ -143,7 +157,7 @@ def _handles(result: Phase) -> list[Line2D]:
         ms=3.5,
         mfc="white",
         mec="black",
-        label=f"measured: mean over {count} seeds passes {HALF_WAY}",
+        label=f"measured: mean over {count} seeds passes {_half_way(result)}",
     )
     if not result.plane.is_of_the_paper:
         return [dots, *_left_out(result)]

@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import DataError
-from mmcl_fast.training.linear_probe import LogisticHead, fit_logistic
+from mmcl_fast.training.linear_probe import LogisticHead, fit_logistic, ood_accuracy
 
 
 def class_accuracy(
@@ -71,6 +72,33 @@ def class_accuracy(
     return torch.where(valid, share, math.nan)
 
 
+def probe_accuracy(
+    cfg: TrainConfig,
+    fitted_features: Tensor,
+    fitted_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    checked: bool = False,
+) -> Tensor:
+    """Accuracy of the linear probe of a run's settings: one head, or one a class.
+
+    Args:
+        cfg: Settings; read are classes and probe_penalty.
+        fitted_features: As for `ood_accuracy`.
+        fitted_labels: [B, n], +-1 or class indices.
+        test_features: As for `ood_accuracy`.
+        test_labels: [B, n_test], +-1 or class indices.
+        checked: As for `ood_accuracy`; classes are always checked.
+    Returns: [B], float64.
+    Raises: As `ood_accuracy` and `class_accuracy`.
+    """
+    given = (fitted_features, fitted_labels, test_features, test_labels)
+    if cfg.classes is None:
+        return ood_accuracy(*given, l2=cfg.probe_penalty, checked=checked)
+    return class_accuracy(*given, classes=cfg.classes, l2=cfg.probe_penalty)
+
+
 def _decision_values(head: LogisticHead, features: Tensor) -> Tensor:
     """`<w, f> + b` of each sample, [B, n_test], float64, in an order that no batch changes."""
     values = [
@@ -80,4 +108,4 @@ def _decision_values(head: LogisticHead, features: Tensor) -> Tensor:
     return torch.stack(values)
 
 
-__all__ = ["class_accuracy"]
+__all__ = ["class_accuracy", "probe_accuracy"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_fast.config import FIELD_NAMES
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.phase.names import PlaneName
@@ -24,7 +24,6 @@ from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.store.reader import load
 from mmcl_fast.theory import Check
 
-HALF_WAY = 0.75  # between chance and 1
 SWEPT = ("n", "d", "m", "mu_norm", "mu_b_norm", "nu_norm", "sigma_0", "tau", "eta")
 VALUE = "final_ood_accuracy"
 
@@ -192,12 +191,23 @@ def _map(plane: Plane, xs: list[float], ys: list[float], modality: str, runs: Fl
     mean = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
     squares = np.nansum((runs - mean[:, :, None]) ** 2, axis=2)
     sd = np.where(count > 0, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan)
-    measured = boundary(ys, mean - HALF_WAY, 0.0, linear=plane.y.is_linear)
+    levels = np.array([[half_way(plane.cell(x, y)) for x in xs] for y in ys])
+    measured = boundary(ys, mean - levels, 0.0, linear=plane.y.is_linear)
     if not plane.is_of_the_paper:
-        falling = boundary(ys, HALF_WAY - mean, 0.0, linear=plane.y.is_linear)
+        falling = boundary(ys, levels - mean, 0.0, linear=plane.y.is_linear)
         return Map(mean, sd, np.where(np.isnan(measured), falling, measured), np.nan * measured)
     ratios, *_ = overlay(plane, xs, ys, modality)
     return Map(mean, sd, measured, boundary(ys, ratios, 0.0, linear=plane.y.is_linear))
+
+
+def half_way(cfg: TrainConfig) -> float:
+    """The accuracy half-way between chance and 1."""
+    return (1 + chance(cfg)) / 2
+
+
+def chance(cfg: TrainConfig) -> float:
+    """The accuracy of guessing."""
+    return 1 / (cfg.classes or 2)
 
 
 def boundary(ys: Sequence[float], values: Floats, level: float, *, linear: bool = False) -> Floats:
@@ -216,4 +226,4 @@ def _plain(values: Floats) -> Any:
     return [float(v) if math.isfinite(v) else None for v in values]
 
 
-__all__ = ["HALF_WAY", "Map", "Phase", "boundary", "phase_plan", "run_phase"]
+__all__ = ["Map", "Phase", "boundary", "half_way", "phase_plan", "run_phase"]

@@ -76,11 +76,11 @@ class Plane:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities with a map; of a fixed one, and of loss logistic, one."""
+        """Modalities with a map; of a fixed one, and of objective logistic, one."""
         fixed = dict(self.fixed)
         if "modality" in fixed:
             return (fixed["modality"],)
-        return MODALITIES[:1] if fixed.get("loss") == "logistic" else MODALITIES
+        return MODALITIES[:1] if fixed.get("objective") == "logistic" else MODALITIES
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ class Plane:
 
     def _temperature(self, given: Mapping[str, Any]) -> float | None:
         """Where it is not 1 / m."""
-        names = ("tau", "similarity", "loss")
+        names = ("tau", "similarity", "objective")
         chosen = {name: given[name] for name in names if name in given}
         return TrainConfig(**chosen).tau_value if chosen else None
 
@@ -145,6 +145,11 @@ PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
             Range("n_snr2", 0.05, 20),
             fixed=(("modality", "single"),),
         ),
+        "pair-noise": Plane(Range("pair_noise", 0, 1), Range("n_snr2", 0.05, 20)),
+        "spurious": Plane(
+            Range("spurious_correlation", 0, 1), Range("spurious_share", 0.25, 4), CLEAR
+        ),
+        "classes": Plane(Range("classes", 2, 32), Range("n", 16, 512), CLEAR),
     }
 )
 
