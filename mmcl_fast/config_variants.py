@@ -161,8 +161,8 @@ def _check_logistic(cfg: TrainConfig) -> None:
         raise ConfigError("modality: expected single with objective logistic, got multi")
     if cfg.m % 2:
         raise ConfigError(
-            "m: expected an even number with objective logistic (half of the neurons for each label), "
-            f"got {cfg.m}"
+            "m: expected an even number with objective logistic (half of the neurons for each "
+            f"label), got {cfg.m}"
         )
     if cfg.negatives_per_sample is not None:
         raise ConfigError(

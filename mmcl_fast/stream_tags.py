@@ -21,6 +21,12 @@ STREAM_TAGS = MappingProxyType(
         "colored_mnist": 13,
         "probe_noise": 14,
         "probe_labels": 15,
+        "attributes": 16,
+        "test_attributes": 17,
+        "probe_attributes": 18,
+        "pair_noise": 19,
+        "label_noise": 20,
+        "view_mask": 21,
     }
 )
 # Dimension, within its tile, of the four words of a tile's first block.

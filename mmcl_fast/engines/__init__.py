@@ -64,7 +64,9 @@ ENGINES = {
     "primal": EngineKind(
         PrimalEngine, primal.why_not, primal.max_runs, precisions=("ieee", "bf16")
     ),
-    "reference": EngineKind(ReferenceEngine, reference_engine.why_not, reference_engine.max_runs),
+    "reference": EngineKind(
+        reference_engine.engine, reference_engine.why_not, reference_engine.max_runs
+    ),
 }
 
 

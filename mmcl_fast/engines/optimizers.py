@@ -47,6 +47,15 @@ class LinearDescent:
             tensor.copy_(state[name])
 
 
+def torch_optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """The optimizer of torch that a config names; a minibatch's gradient is given to it as is."""
+    if cfg.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=cfg.eta, weight_decay=cfg.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=cfg.eta, momentum=cfg.momentum_value, weight_decay=cfg.weight_decay
+    )
+
+
 def nest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Prefix the names of a state, so that several fit into one dictionary."""
     return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
@@ -58,4 +67,4 @@ def unnest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
-__all__ = ["LinearDescent", "nest", "unnest"]
+__all__ = ["LinearDescent", "nest", "torch_optimizer", "unnest"]

@@ -16,7 +16,9 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.negatives import NegativePool
-from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
+from mmcl_fast.engines.optimizers import torch_optimizer
+from mmcl_fast.engines.protocol import Coefficients, Embeddings, Engine, EngineSpec
+from mmcl_fast.engines.reference_variants import VariantReferenceEngine
 
 
 def why_not(cfg: TrainConfig) -> str | None:
@@ -52,12 +54,12 @@ class ReferenceEngine:
             reference.signal_patches(self._labels, mu) if own is None else aligned(own.to(device))
             for mu, own in zip(self._mu, (data.signal, data.signal_b), strict=False)
         ]
-        self._optimizer = _optimizer(self._cfg, self._weights)
+        self._optimizer = torch_optimizer(self._cfg, self._weights)
         # (A, a) of each modality are the parameters of a second optimizer of the same kind.
         n, m = self._cfg.n, self._cfg.m
         self._coefficients = [w.new_zeros(n + 1, m).requires_grad_() for w in self._weights]
         self._initial_scales = [w.new_ones(1).requires_grad_() for w in self._weights]
-        self._recursion = _optimizer(self._cfg, [*self._coefficients, *self._initial_scales])
+        self._recursion = torch_optimizer(self._cfg, [*self._coefficients, *self._initial_scales])
 
     def train_epoch(self, epoch: int) -> Tensor:
         """See `Engine.train_epoch`."""
@@ -212,12 +214,9 @@ class ReferenceEngine:
         self._recursion.step()
 
 
-def _optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    if cfg.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=cfg.eta, weight_decay=cfg.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=cfg.eta, momentum=cfg.momentum_value, weight_decay=cfg.weight_decay
-    )
+def engine(spec: EngineSpec) -> Engine:
+    """The reference engine of the paper's model, or of its variants."""
+    return VariantReferenceEngine(spec) if spec.cfg.is_variant else ReferenceEngine(spec)
 
 
-__all__ = ["ReferenceEngine", "max_runs", "why_not"]
+__all__ = ["ReferenceEngine", "engine", "max_runs", "why_not"]

@@ -30,3 +30,7 @@ from mmcl_fast.reference.losses import single_modal_loss as single_modal_loss
 from mmcl_fast.reference.losses import softmax_weights as softmax_weights
 from mmcl_fast.reference.similarity import paired_similarity as paired_similarity
 from mmcl_fast.reference.similarity import similarity as similarity
+from mmcl_fast.reference.variants import direction_loss as direction_loss
+from mmcl_fast.reference.variants import logistic_loss as logistic_loss
+from mmcl_fast.reference.variants import negative_pairs as negative_pairs
+from mmcl_fast.reference.variants import second_layer as second_layer

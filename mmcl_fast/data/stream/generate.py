@@ -207,11 +207,16 @@ def normal_runs(
 
 def label_runs(keys: Sequence[int], stream: str, count: int, dtype: DType) -> torch.Tensor:
     """`labels` at run 0 of streams of several seeds, by one call, [R, count]."""
+    return _signs(word_runs(keys, stream, count), check_dtype(dtype))
+
+
+def word_runs(keys: Sequence[int], stream: str, count: int) -> npt.NDArray[np.uint32]:
+    """`words` of sample 0 at run 0 of streams of several seeds, by one call, [R, count]."""
     require_memory(len(keys) * count * 4, f"{count} labels of {len(keys)} runs")
     word = np.empty((len(keys), 1, count), dtype=np.uint32)
     tag, threads = STREAM_TAGS[stream], thread_count()
     _native.fill_word_runs(word, seeds=keys, tag=tag, epoch=0, threads=threads)
-    return _signs(word[:, 0], check_dtype(dtype))
+    return word[:, 0]
 
 
 def _signs(word: npt.NDArray[np.uint32], dtype: torch.dtype) -> torch.Tensor:
@@ -317,5 +322,6 @@ __all__ = [
     "normal",
     "normal_runs",
     "thread_count",
+    "word_runs",
     "words",
 ]
