@@ -82,7 +82,7 @@ ARROWS: dict[str, set[str]] = {
         "_native", "config", "config_checks", "config_variants", "content_digest",
         "data.signal_noise", "engines", "environment", "errors", "files", "model", "progress",
     },
-    "metrics": {"errors", "losses", "training"},
+    "metrics": {"config_variants", "errors", "losses", "training"},
     "sweep": set(),
     "sweep.plan": {
         "__init__", "config", "config_checks", "config_variants", "derived", "engines",

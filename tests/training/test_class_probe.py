@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_nan_alone():
 def test_refusals():
     x, y, test_x, test_y = problems(3)
     with pytest.raises(DataError, match=r"fitted_labels: expected classes 0 .. 1, got 2.0"):
-        class_accuracy(x, y, test_x, test_y, classes=2)
+        class_accuracy(x, y, test_x, test_y.clamp(max=1), classes=2)
     with pytest.raises(DataError, match=r"test_labels: expected classes 0 .. 2, got 0.5"):
         class_accuracy(x, y, test_x, test_y + 0.5, classes=3)
     with pytest.raises(DataError, match="two classes or more, got class 1 alone in problem 2"):
