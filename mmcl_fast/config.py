@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmcl_fast.config_checks import check_combinations, check_magnitudes, magnitudes
+from mmcl_fast.config_checks import ROTATED, check_combinations, check_magnitudes, magnitudes
 from mmcl_fast.config_variants import (
     DEFAULT_COSINE_TAU,
     DEFAULTS,
@@ -254,15 +254,12 @@ class TrainConfig(VariantSettings):
         return self._stored(self.d_b_value)
 
     def _stored(self, d: int) -> int:
-        if self.data == "orthogonal":
-            views = 0 if self.is_multi else self.n
-            return self.axes + self.n + views + self.n_test + self.probe_samples_value
-        if self.data != "reduced":
+        if self.data not in ROTATED:
             return d
         rows = self.n + self.m
         if self.trains_keys and not self.is_multi:  # the views' noise enters the span
             rows += self.n
-        return self.axes + min(rows, d - self.axes)
+        return self.axes + (rows if self.data == "orthogonal" else min(rows, d - self.axes))
 
     @property
     def sigma_xi_b_value(self) -> float:

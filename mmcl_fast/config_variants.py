@@ -102,6 +102,11 @@ def check_variants(cfg: TrainConfig) -> None:
             f"view_mask: expected 0 with data {cfg.data}, whose coordinates are not those of R^d, "
             f"got {cfg.view_mask}; take data explicit"
         )
+    if cfg.trains_keys and cfg.augment == "per_epoch" and cfg.data != "explicit":
+        raise ConfigError(
+            f"augment: expected fixed with stop_gradient none and data {cfg.data}, which has no "
+            "coordinates for views of later epochs, got per_epoch; take data explicit"
+        )
     for name in ("view_scale", "view_mask"):
         if cfg.is_multi and getattr(cfg, name) != DEFAULTS[name]:
             raise ConfigError(

@@ -64,8 +64,8 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "data.stream": {"_native", "stream_tags"},
     "data.signal_noise": {
-        "_native", "config", "config_variants", "data.stream", "errors", "kernels", "names",
-        "stream_tags",
+        "_native", "config", "config_checks", "config_variants", "data.stream", "errors", "kernels",
+        "names", "stream_tags",
     },
     "data.mnist": {"data.stream", "errors", "files"},
     "engines": {

@@ -90,8 +90,9 @@ def draw_attributes(cfg: TrainConfig, stream: str, labels: Tensor) -> Tensor:
 def positives(cfg: TrainConfig) -> Tensor | None:
     """Index of the sample whose view, or modality B, is the positive of each, [n]; None: its own.
 
-    Of round(pair_noise n) samples, at least 2, those of the smallest words, each has the positive
-    of the one before it in the order of the words, the first that of the last.
+    Of round(pair_noise n) samples (a half to the even number), at least 2, those of the smallest
+    words, each has the positive of the one before it in the order of the words, the first that of
+    the last.
     """
     if not cfg.pair_noise:
         return None
@@ -114,13 +115,13 @@ def draw_targets(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor:
     if not cfg.label_noise:
         return labels
     drawn_at = epoch if cfg.label_noise_draw == "per_epoch" else 0
-    word = words(cfg.data_key, "label_noise", (1, 1, cfg.n), epoch=drawn_at)[0, 0]
+    word = words(cfg.data_key, "label_noise", (1, 1, len(labels)), epoch=drawn_at)[0, 0]
     wrong = torch.from_numpy(word < threshold(cfg.label_noise)).to(labels.device)
     return torch.where(wrong, -labels, labels)
 
 
 def assigned(cfg: TrainConfig, fields: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """What follows from the labels of a run and words: attributes, positives' labels, targets.
+    """Fields of a run, completed by what follows from its labels: attributes, targets and others.
 
     Args:
         cfg: Settings of the run.

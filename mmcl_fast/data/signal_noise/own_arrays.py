@@ -19,7 +19,7 @@ from mmcl_fast.data.signal_noise.sampling import sample, sample_with_labels
 from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
     SignalNoiseData,
-    check_both_labels,
+    check_labels,
     check_negatives,
     draw_augmented,
     shapes,
@@ -75,10 +75,10 @@ def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
         if name in given:
             _check_labels(name, given[name])
     if "labels" in given:
-        check_both_labels(given["labels"], "got")
+        check_labels(cfg, given["labels"], "got")
         check_negatives(cfg, given["labels"], "data has")
     if "probe_labels" in given:
-        check_both_labels(given["probe_labels"], "got", size="probe_samples")
+        check_labels(cfg, given["probe_labels"], "got", size="probe_samples")
     return _completed(cfg, given)
 
 

@@ -1,17 +1,19 @@
-"""Data of any dimension in n + m + 1 coordinates, exact in distribution.
+"""Data of any dimension in few coordinates, exact in distribution.
 
 Training that is equivariant under rotations sees its vectors only through inner products. Keep
-the coordinate along the signals; in the D = d - 1 others replace the Gaussian rows xi_1 .. xi_n,
-w_1 .. w_m by those of a Bartlett factor: lower triangular, chi with D, D - 1, ... degrees of
-freedom on the diagonal, standard normals left of it (Bartlett 1933). Their inner products then
-have exactly the law of those in R^d. Vectors that never enter the weights' span (augmentation,
-test) need independent normals in the same coordinates only. `docs/stream.md` says which draw is
-where.
+the `axes` coordinates that the signals span; in the D = d - axes others replace the Gaussian rows
+xi_1 .. xi_n, w_1 .. w_m by those of a Bartlett factor: lower triangular, chi with D, D - 1, ...
+degrees of freedom on the diagonal, standard normals left of it (Bartlett 1933). Their inner
+products then have exactly the law of those in R^d. Where the gradient flows through the view, its
+eps_1 .. eps_n are n further rows. Vectors that never enter the weights' span (test data, and else
+the augmentation) need independent normals in the same coordinates only. `docs/stream.md` says which
+draw is where.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +21,20 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import _native
-from mmcl_fast.config import EXPLICIT_COORDINATES, TrainConfig
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.generate import NormalRuns, thread_count
 from mmcl_fast.stream_tags import STREAM_TAGS
 
 Floats = npt.NDArray[np.float64]
+
+
+class _Part(NamedTuple):
+    """Consecutive rows of the factor that are drawn from one stream."""
+
+    stream: str
+    first: int
+    size: int
+    keys: Sequence[int]
 
 
 def reduced_rows(
@@ -36,34 +47,42 @@ def reduced_rows(
         modality: "a" or "b".
         normals: Draws normals, on the device of the rows.
     """
-    cfg, is_a = configs[0], modality == "a"
-    suffix, columns = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
-    freedom = np.array([c.d if is_a else c.d_b_value for c in configs]) - EXPLICIT_COORDINATES
-    factors = []
-    for stream, first, count, keys in (
-        ("noise", 0, cfg.n, [c.data_key for c in configs]),
-        ("init", cfg.n, cfg.m, [c.init_key for c in configs]),
-    ):
-        rows = _factor_rows(keys, f"{stream}{suffix}", (first, count), columns, normals)
-        place = np.arange(max(0, min(count, columns - EXPLICIT_COORDINATES - first)))
-        degrees = (freedom[:, None] - first - place).astype(float)
-        diagonal = torch.from_numpy(chi(degrees, first, keys, f"chi{suffix}"))
-        at = torch.from_numpy(place)
-        rows[:, at, EXPLICIT_COORDINATES + first + at] = diagonal.to(rows.device)
-        factors.append(rows)
-    noise, weights = factors
-    return noise, weights
+    cfg, suffix = configs[0], "" if modality == "a" else "_b"
+    noise = _Part(f"noise{suffix}", 0, cfg.n, [c.data_key for c in configs])
+    weights = _Part(f"init{suffix}", cfg.n, cfg.m, [c.init_key for c in configs])
+    return _rows(configs, modality, noise, normals), _rows(configs, modality, weights, normals)
 
 
-def _factor_rows(
-    keys: Sequence[int], stream: str, place: tuple[int, int], columns: int, normals: NormalRuns
+def reduced_epsilon(configs: Sequence[TrainConfig], normals: NormalRuns) -> Tensor:
+    """Unscaled augmentation rows of modality A that are part of the factor, [R, n, columns]."""
+    cfg = configs[0]
+    part = _Part("augment", cfg.n + cfg.m, cfg.n, [c.data_key for c in configs])
+    return _rows(configs, "a", part, normals)
+
+
+def _rows(
+    configs: Sequence[TrainConfig], modality: str, part: _Part, normals: NormalRuns
 ) -> Tensor:
-    """Rows `first .. first + count` of the factor without its diagonal, [R, count, columns]."""
-    first, count = place
-    width = min(columns, EXPLICIT_COORDINATES + first + count)
-    z = normals(stream, keys, (count, width), [1.0] * len(keys), torch.float64)
+    cfg, is_a = configs[0], modality == "a"
+    columns, first = (cfg.columns if is_a else cfg.columns_b), part.first
+    freedom = np.array([c.d if is_a else c.d_b_value for c in configs]) - cfg.axes
+    rows = _off_diagonal(part, cfg.axes, columns, normals)
+    place = np.arange(max(0, min(part.size, columns - cfg.axes - first)))
+    degrees = (freedom[:, None] - first - place).astype(float)
+    diagonal = torch.from_numpy(chi(degrees, first, part.keys, "chi" if is_a else "chi_b"))
+    at = torch.from_numpy(place)
+    rows[:, at, cfg.axes + first + at] = diagonal.to(rows.device)
+    return rows
+
+
+def _off_diagonal(part: _Part, axes: int, columns: int, normals: NormalRuns) -> Tensor:
+    """Rows of the factor without its diagonal, [R, count, columns]."""
+    first, count = part.first, part.size
+    width = min(columns, axes + first + count)
+    ones = [1.0] * len(part.keys)
+    z = normals(part.stream, part.keys, (count, width), ones, torch.float64)
     ends = torch.arange(first, first + count, device=z.device)[:, None]
-    right = torch.arange(width, device=z.device) - EXPLICIT_COORDINATES >= ends
+    right = torch.arange(width, device=z.device) - axes >= ends
     z.masked_fill_(right, 0.0)
     return z if width == columns else torch.nn.functional.pad(z, (0, columns - width))
 
@@ -85,4 +104,4 @@ def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Fl
     return out
 
 
-__all__ = ["chi", "reduced_rows"]
+__all__ = ["chi", "reduced_epsilon", "reduced_rows"]

@@ -54,13 +54,6 @@ class SignalNoiseBatch(Sequence[SignalNoiseData]):
         return fields[0] if len(fields) == 1 else torch.cat(fields)
 
 
-def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on a device; the copy to a GPU is asynchronous, from pinned memory."""
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
-
-
 def _unstacked(block: SignalNoiseData) -> list[SignalNoiseData]:
     runs, fields = len(block.labels), vars(block)
     columns = [[None] * runs if x is None else x.unbind() for x in fields.values()]
@@ -84,4 +77,4 @@ def _shapes(run: SignalNoiseData) -> list[torch.Size | None]:
     return [None if x is None else x.shape for x in vars(run).values()]
 
 
-__all__ = ["SignalNoiseBatch", "on_device"]
+__all__ = ["SignalNoiseBatch"]

@@ -6,7 +6,7 @@ and device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,22 +14,29 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_checks import ROTATED
+from mmcl_fast.data.signal_noise.discrete import assigned, drawn_labels, positives
+from mmcl_fast.data.signal_noise.orthogonal import in_last_coordinates, orthogonal_rows
 from mmcl_fast.data.signal_noise.reduced import reduced_rows
-from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch, on_device
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
+from mmcl_fast.data.signal_noise.scaled_rows import on_device, scaled
 from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
     SignalNoiseData,
     axis_vectors,
-    check_both_labels,
+    check_labels,
     check_negatives,
     data_bytes,
+    shapes,
 )
-from mmcl_fast.data.stream.generate import NormalRuns, label_runs, normal_runs
+from mmcl_fast.data.signal_noise.views import drawn_views
+from mmcl_fast.data.stream.generate import NormalRuns, normal_runs
 from mmcl_fast.data.stream.memory import SMALL_BYTES, available_bytes
 from mmcl_fast.errors import DataError
 
 CHUNK_BYTES = 1 << 24
 CHUNK_LABELS = 1 << 20
+ON_CPU = "labels", "attributes", "targets"  # ends of the names of fields that stay there
 
 
 def sample(cfg: TrainConfig) -> SignalNoiseData:
@@ -38,8 +45,9 @@ def sample(cfg: TrainConfig) -> SignalNoiseData:
     Args:
         cfg: Sizes, strengths, `data_key` and `init_key`.
 
-    Returns: Data in the config's dtype. Reduced data have `cfg.columns` instead of d coordinates;
-        streamed data have no noise patches of training samples, which are drawn when needed.
+    Returns: Data in the config's dtype. Reduced and orthogonal data have `cfg.columns` instead of d
+        coordinates; streamed data have no noise patches of training samples, which are drawn when
+        needed.
     Raises: DataError: all n labels came out equal (then no sample has a negative), or all of the
         linear probe's; the rarer label has fewer samples than `negatives_per_sample`; or the data
         would not fit into memory.
@@ -68,30 +76,44 @@ def sample_many(
     Returns: The data in the order of the configs; all fields but the labels are on the device.
     Raises: DataError: as `sample`; the memory of a GPU is not checked.
     """
-    normals: NormalRuns = normal_runs
-    on_gpu = device is not None and device.type != "cpu"
-    if device is not None and on_gpu:
-        from mmcl_fast.data.signal_noise.gpu import DeviceNormals
-
-        normals = DeviceNormals(device)
     blocks = []
     for _, group in groupby(configs, _sizes):
         alike = list(group)
-        if not on_gpu:
+        # No engine on a GPU takes variants from a draw there: theirs is on the CPU, then copied.
+        on_gpu = device is not None and device.type != "cpu" and not alike[0].is_variant
+        normals: NormalRuns = normal_runs
+        if device is not None and on_gpu:
+            from mmcl_fast.data.signal_noise.gpu import DeviceNormals
+
+            normals = DeviceNormals(device)
+        else:
             _require_memory(alike[0], len(alike))
         # On a CPU the draws of one call stay in the cache until the views are computed.
         size = len(alike) if on_gpu else max(1, CHUNK_BYTES // data_bytes(alike[0]))
-        blocks += [
+        drawn = [
             _Draw(alike[start : start + size], normals).block()
             for start in range(0, len(alike), size)
         ]
+        if device is not None and alike[0].is_variant:
+            drawn = [_copied(block, device) for block in drawn]
+        blocks += drawn
     return SignalNoiseBatch(blocks)
+
+
+def _copied(block: SignalNoiseData, device: torch.device) -> SignalNoiseData:
+    """A block drawn on the CPU, all but labels, attributes and targets on a device."""
+    fields = {
+        name: x if x is None or name.endswith(ON_CPU) else on_device(x, device)
+        for name, x in vars(block).items()
+    }
+    return SignalNoiseData(**fields)
 
 
 def _sizes(cfg: TrainConfig) -> tuple[Any, ...]:
     """Settings that must be equal for the data of runs to be drawn by one call."""
-    test = cfg.n_test, cfg.probe_samples_value
-    return cfg.data, cfg.modality, cfg.dtype, cfg.n, cfg.m, *test, cfg.columns, cfg.columns_b
+    # Shapes of the same fields may be those of other draws: reduced data have at most d columns.
+    drawn = cfg.data, cfg.dtype, cfg.trains_keys, cfg.is_variant
+    return *drawn, tuple(shapes(cfg).items())
 
 
 class _Draw:
@@ -113,45 +135,93 @@ class _Draw:
         cfg, configs = self._cfg, self._configs
         labels = _drawable_labels(configs) if self._labels is None else self._labels
         noise, weights = self._patches("a")
-        sigma_xi = [c.sigma_xi for c in configs]
         fields: dict[str, Any] = {
             "labels": labels,
-            "mu": axis_vectors(cfg.columns, 0, [c.mu_norm for c in configs], weights),
-            "nu": axis_vectors(cfg.columns, 0, [c.nu_norm for c in configs], weights),
+            "mu": self._signals("mu_norm", 0, weights),
+            "nu": self._signals("nu_norm", 0, weights),
             "noise": noise,
             "augmented": None,
             "weights": weights,
-            "test_labels": label_runs(self._keys, "test_labels", cfg.n_test, cfg.dtype),
-            "test_noise": self._draw("test_noise", (cfg.n_test, cfg.columns), sigma_xi),
+            "test_labels": drawn_labels(configs, "test_labels", cfg.n_test),
+            "test_noise": self._ood_noise("test_noise", cfg.n_test),
         }
         if k := cfg.probe_samples_value:
             fields["probe_labels"] = _drawable_probe_labels(configs)
-            fields["probe_noise"] = self._draw("probe_noise", (k, cfg.columns), sigma_xi)
+            fields["probe_noise"] = self._ood_noise("probe_noise", k)
+        if cfg.has_spurious:
+            fields["spurious"] = self._along("spurious_norm", cfg.classes or 1, weights)
         if cfg.is_multi:
-            fields["noise_b"], weights_b = self._patches("b")
-            # The paper's mu~ is along the second axis; reduced data have one explicit axis.
-            axis = 0 if cfg.data == "reduced" else min(1, cfg.columns_b - 1)
-            norms = [c.mu_b_norm for c in configs]
-            fields["mu_b"] = axis_vectors(cfg.columns_b, axis, norms, weights_b)
-            fields["weights_b"] = weights_b
+            fields |= self._modality_b()
         elif noise is not None:
-            scales = [c.sigma_eps for c in configs]
-            fields["augmented"] = self._draw("augment", (cfg.n, cfg.columns), scales).add_(noise)
-        return SignalNoiseData(**fields)
+            fields["augmented"] = drawn_views(configs, noise, self._normals)
+        return SignalNoiseData(**fields, **self._assigned(fields))
+
+    def _modality_b(self) -> dict[str, Tensor | None]:
+        cfg = self._cfg
+        noise, weights = self._patches("b")
+        if noise is not None:
+            for r, c in enumerate(self._configs):
+                if (order := positives(c)) is not None:
+                    noise[r] = noise[r][order]
+        # The paper's mu~ is along the second axis; data in other coordinates have axes of the
+        # signals alone.
+        is_second = cfg.data not in ROTATED and cfg.classes is None
+        first = min(1, cfg.columns_b - 1) if is_second else 0
+        fields = {
+            "mu_b": self._signals("mu_b_norm", first, weights),
+            "noise_b": noise,
+            "weights_b": weights,
+        }
+        if cfg.has_spurious:
+            fields["spurious_b"] = self._along(
+                "spurious_b_norm", first + (cfg.classes or 1), weights
+            )
+        return fields
+
+    def _assigned(self, fields: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Attributes, positives' labels and targets of all runs, [R, ...] each."""
+        if not self._cfg.is_variant:
+            return {}
+        labels = [name for name in fields if name.endswith("labels")]
+        each = [
+            assigned(c, {name: fields[name][r] for name in labels})
+            for r, c in enumerate(self._configs)
+        ]
+        found = [name for name in each[0] if name not in labels]
+        return {name: torch.stack([x[name] for x in each]) for name in found}
+
+    def _signals(self, norm: str, first: int, like: Tensor) -> Tensor:
+        """Signals of the labels, [R, d], or of each class along the next axes, [R, K, d]."""
+        classes = self._cfg.classes
+        if classes is None:
+            return self._along(norm, first, like)
+        return torch.stack([self._along(norm, first + k, like) for k in range(classes)], dim=1)
+
+    def _along(self, norm: str, axis: int, like: Tensor) -> Tensor:
+        return axis_vectors(like.shape[-1], axis, [getattr(c, norm) for c in self._configs], like)
 
     def _patches(self, modality: str) -> tuple[Tensor | None, Tensor]:
         """Noise patches [R, n, columns], unless streamed, and initial weights [R, m, columns]."""
         cfg, is_a = self._cfg, modality == "a"
         sigma = [c.sigma_xi if is_a else c.sigma_xi_b_value for c in self._configs]
         sigma_0 = [c.sigma_0 for c in self._configs]
-        if cfg.data == "reduced":
-            noise, weights = reduced_rows(self._configs, modality, self._normals)
-            return self._scaled(noise, sigma), self._scaled(weights, sigma_0)
+        if cfg.data in ROTATED:
+            rows = reduced_rows if cfg.data == "reduced" else orthogonal_rows
+            noise, weights = rows(self._configs, modality, self._normals)
+            dtype = TORCH_DTYPES[cfg.dtype]
+            return scaled(noise, sigma, dtype), scaled(weights, sigma_0, dtype)
         suffix, d = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
         first = self._draw(f"init{suffix}", (cfg.m, d), sigma_0, self._init_keys)
         if cfg.data == "streamed":
             return None, first
         return self._draw(f"noise{suffix}", (cfg.n, d), sigma), first
+
+    def _ood_noise(self, stream: str, count: int) -> Tensor:
+        """Noise patches of the test distribution, [R, count, columns]."""
+        cfg, is_limit = self._cfg, self._cfg.data == "orthogonal"
+        dims = cfg.m if is_limit else cfg.columns
+        rows = self._draw(stream, (count, dims), [c.sigma_xi for c in self._configs])
+        return in_last_coordinates(cfg, rows) if is_limit else rows
 
     def _draw(
         self,
@@ -163,10 +233,6 @@ class _Draw:
         keys = self._keys if keys is None else keys
         return self._normals(stream, keys, shape, scales, TORCH_DTYPES[self._cfg.dtype])
 
-    def _scaled(self, rows: Tensor, scales: Sequence[float]) -> Tensor:
-        factors = on_device(torch.tensor(scales, dtype=rows.dtype), rows.device)
-        return rows.mul_(factors[:, None, None]).to(TORCH_DTYPES[self._cfg.dtype])
-
 
 def check_drawable(cfg: TrainConfig) -> None:
     """Raise the errors of `sample` without drawing the data."""
@@ -177,12 +243,11 @@ def check_drawable(cfg: TrainConfig) -> None:
 
 
 def _drawable_labels(configs: Sequence[TrainConfig]) -> Tensor:
-    """Labels of runs of equal sizes, [R, n]; both signs occur in each."""
-    cfg = configs[0]
-    labels = label_runs([c.data_key for c in configs], "labels", cfg.n, cfg.dtype)
+    """Labels of runs of equal sizes, [R, n]; two of them occur in each."""
+    labels = drawn_labels(configs, "labels", configs[0].n)
     for r in _refused(configs, labels)[:1]:
         subject = f"seed {configs[r].data_key} draws"
-        check_both_labels(labels[r], subject)
+        check_labels(configs[r], labels[r], subject)
         check_negatives(configs[r], labels[r], subject)
     return labels
 
@@ -196,37 +261,37 @@ def undrawable(configs: Sequence[TrainConfig]) -> list[int]:
     Returns: Their indices, ascending.
     """
     refused, start = [], 0
-    for (n, dtype, k), group in groupby(
-        configs, lambda cfg: (cfg.n, cfg.dtype, cfg.probe_samples_value)
+    for (n, _, k, _), group in groupby(
+        configs, lambda cfg: (cfg.n, cfg.dtype, cfg.probe_samples_value, cfg.classes)
     ):
         alike = list(group)
         size = max(1, CHUNK_LABELS // max(n, k))
         for first in range(0, len(alike), size):
             part = alike[first : first + size]
-            keys = [cfg.data_key for cfg in part]
-            found = set(_refused(part, label_runs(keys, "labels", n, dtype)))
+            found = set(_refused(part, drawn_labels(part, "labels", n)))
             if k:
-                found |= set(_of_one_label(label_runs(keys, "probe_labels", k, dtype)))
+                found |= set(_of_one_label(drawn_labels(part, "probe_labels", k)))
             refused += [start + first + r for r in sorted(found)]
         start += len(alike)
     return refused
 
 
 def _refused(configs: Sequence[TrainConfig], labels: Tensor) -> list[int]:
-    """Runs in which the rarer label has fewer samples than each sample needs negatives."""
-    positives = (labels > 0).sum(1)
-    rarer = torch.minimum(positives, labels.shape[1] - positives)
+    """Runs without a second label, or whose rarer label has fewer samples than negatives needed."""
+    if configs[0].classes is not None:
+        return _of_one_label(labels)
+    positive = (labels > 0).sum(1)
+    rarer = torch.minimum(positive, labels.shape[1] - positive)
     needed = torch.tensor([cfg.negatives_per_sample or 1 for cfg in configs])
     return (rarer < needed).nonzero()[:, 0].tolist()
 
 
 def _drawable_probe_labels(configs: Sequence[TrainConfig]) -> Tensor:
-    """Labels of the samples that the linear probe is fitted on, [R, k]; both signs in each."""
-    cfg = configs[0]
-    keys = [c.data_key for c in configs]
-    labels = label_runs(keys, "probe_labels", cfg.probe_samples_value, cfg.dtype)
+    """Labels of the samples that the linear probe is fitted on, [R, k]; two of them in each."""
+    labels = drawn_labels(configs, "probe_labels", configs[0].probe_samples_value)
     for r in _of_one_label(labels)[:1]:
-        check_both_labels(labels[r], f"seed {keys[r]} draws", size="probe_samples")
+        cfg = configs[r]
+        check_labels(cfg, labels[r], f"seed {cfg.data_key} draws", size="probe_samples")
     return labels
 
 
@@ -241,8 +306,8 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
         return
     available = available_bytes()
     if available is not None and needed > available:
-        hint = "a smaller d, or data = reduced" if cfg.data != "reduced" else "a smaller n"
-        if cfg.data == "explicit":
+        hint = "a smaller n" if cfg.data in ROTATED else "a smaller d, or data = reduced"
+        if cfg.data == "explicit" and not cfg.is_variant:
             hint += " or streamed"
         several = f"{runs} runs of " if runs > 1 else ""
         raise DataError(
@@ -251,4 +316,10 @@ def _require_memory(cfg: TrainConfig, runs: int) -> None:
         )
 
 
-__all__ = ["check_drawable", "sample", "sample_many", "sample_with_labels", "undrawable"]
+__all__ = [
+    "check_drawable",
+    "sample",
+    "sample_many",
+    "sample_with_labels",
+    "undrawable",
+]

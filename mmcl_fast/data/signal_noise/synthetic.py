@@ -1,4 +1,4 @@
-"""Signal-noise data of equations (1), (2), (5); views, negatives and minibatches per epoch."""
+"""Signal-noise data of equations (1), (2), (5); what is drawn of them in each epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.views import drawn_epsilon, view_of
 from mmcl_fast.data.stream.generate import normal, words
 from mmcl_fast.errors import DataError
 
@@ -99,16 +100,29 @@ def axis_vectors(d: int, axis: int, norms: Sequence[float], like: Tensor) -> Ten
 
 
 def draw_augmented(cfg: TrainConfig, noise: Tensor, epoch: int) -> Tensor:
-    """Noise patches `xi_i + eps_i` of the augmented view of an epoch, [n, d], on noise's device."""
-    epsilon = normal(
-        cfg.data_key,
-        "augment",
-        (1, *noise.shape),
-        epoch=epoch if cfg.augment == "per_epoch" else 0,
-        scale=cfg.sigma_eps,
-        dtype=cfg.dtype,
-    )[0]
-    return epsilon.to(noise.device).add_(noise)
+    """Noise patches of the augmented views of an epoch, [n, d], on noise's device.
+
+    Row i is of the positive j of sample i, itself without pair noise: `view_scale xi_j + eps_j`,
+    with coordinates set to 0 at the rate `view_mask`.
+
+    Args:
+        cfg: Settings.
+        noise: Noise patches xi of modality A, [n, d], in the order of the samples.
+        epoch: 0 .. 2^24 - 1; read where views are drawn in each epoch.
+    """
+    drawn_at = epoch if cfg.augment == "per_epoch" else 0
+
+    def normals(
+        stream: str,
+        keys: Sequence[int],
+        shape: tuple[int, int],
+        scales: Sequence[float],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        return normal(keys[0], stream, (1, *shape), epoch=drawn_at, scale=scales[0], dtype=dtype)
+
+    epsilon = drawn_epsilon([cfg], normals)[0]
+    return view_of(cfg, noise, epsilon.to(noise.device), drawn_at)
 
 
 def draw_negatives(cfg: TrainConfig, labels: Tensor, epoch: int) -> Tensor | None:
@@ -142,16 +156,27 @@ def draw_minibatches(cfg: TrainConfig, epoch: int) -> list[Tensor]:
     return list(order.split(cfg.batch_size))
 
 
-def check_both_labels(labels: Tensor, subject: str, *, size: str = "n") -> None:
-    """Refuse labels that are not +-1 with both signs present; `size` names their number."""
+def check_labels(cfg: TrainConfig, labels: Tensor, subject: str, *, size: str = "n") -> None:
+    """Refuse labels of which fewer than two differ, or that are no labels of this config.
+
+    Args:
+        cfg: Its `classes` are 0 .. classes - 1; without, labels are +1 and -1.
+        labels: [n].
+        subject: Who has them, with a verb: begins the end of the message.
+        size: The setting that is their number.
+    """
     name = "labels" if size == "n" else "probe_labels"
     values = set(labels.unique().tolist())
-    if not values <= {1.0, -1.0}:
-        raise DataError(f"{name}: expected +1 and -1, got values {sorted(values)[:5]}")
+    expected = "+1 and -1" if cfg.classes is None else f"classes 0 .. {cfg.classes - 1}"
+    known = {1.0, -1.0} if cfg.classes is None else set(map(float, range(cfg.classes)))
+    if not values <= known:
+        raise DataError(f"{name}: expected {expected}, got values {sorted(values - known)[:5]}")
     if len(values) < 2:
+        both = "both +1 and -1" if cfg.classes is None else "at least two classes"
+        sign = "+" if cfg.classes is None else ""
         raise DataError(
-            f"{name}: expected both +1 and -1, {subject} {len(labels)} labels that are all "
-            f"{labels[0].item():+.0f}; take another seed or a larger {size}"
+            f"{name}: expected {both}, {subject} {len(labels)} labels that are all "
+            f"{labels[0].item():{sign}.0f}; take another seed or a larger {size}"
         )
 
 
@@ -167,12 +192,12 @@ def check_negatives(cfg: TrainConfig, labels: Tensor, subject: str) -> None:
 
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of a run that are not None."""
-    d = cfg.columns
-    b = cfg.columns_b
+    n, d, b = cfg.n, cfg.columns, cfg.columns_b
+    signals = () if cfg.classes is None else (cfg.classes,)
     sizes: dict[str, tuple[int, ...]] = {
-        "labels": (cfg.n,),
-        "mu": (d,),
-        "nu": (d,),
+        "labels": (n,),
+        "mu": (*signals, d),
+        "nu": (*signals, d),
         "weights": (cfg.m, d),
         "test_labels": (cfg.n_test,),
         "test_noise": (cfg.n_test, d),
@@ -180,17 +205,38 @@ def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     if k := cfg.probe_samples_value:
         sizes |= {"probe_labels": (k,), "probe_noise": (k, d)}
     if cfg.is_multi:
-        sizes |= {"mu_b": (b,), "weights_b": (cfg.m, b)}
+        sizes |= {"mu_b": (*signals, b), "weights_b": (cfg.m, b)}
+    if cfg.is_variant:
+        sizes |= _variant_shapes(cfg)
     if cfg.data == "streamed":
         return sizes
-    sizes["noise"] = cfg.n, d
-    return sizes | ({"noise_b": (cfg.n, b)} if cfg.is_multi else {"augmented": (cfg.n, d)})
+    sizes["noise"] = n, d
+    return sizes | ({"noise_b": (n, b)} if cfg.is_multi else {"augmented": (n, d)})
+
+
+def _variant_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of the fields that the paper's model does not have."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    if cfg.has_spurious:
+        sizes |= {"spurious": (cfg.columns,), "attributes": (cfg.n,)}
+        sizes["test_attributes"] = (cfg.n_test,)
+        if k := cfg.probe_samples_value:
+            sizes["probe_attributes"] = (k,)
+        if cfg.is_multi:
+            sizes["spurious_b"] = (cfg.columns_b,)
+    if cfg.pair_noise:
+        sizes["positive_labels"] = (cfg.n,)
+        if cfg.has_spurious:
+            sizes["positive_attributes"] = (cfg.n,)
+    if cfg.objective == "logistic":
+        sizes["targets"] = (cfg.n,)
+    return sizes
 
 
 __all__ = [
     "SignalNoiseData",
     "axis_vectors",
-    "check_both_labels",
+    "check_labels",
     "check_negatives",
     "data_bytes",
     "draw_augmented",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import DataError, TrainConfig
-from mmcl_fast.data import sample
+from mmcl_fast.data import SignalNoiseData, sample
 from mmcl_fast.data.signal_noise import synthetic
 from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import (
@@ -89,7 +90,8 @@ def dtype_of(cfg: TrainConfig) -> torch.dtype:
 def expected(cfg: TrainConfig) -> dict[str, Tensor | None]:
     d, d_b = cfg.d, cfg.d if cfg.d_b is None else cfg.d_b
     noise = normals(cfg, "noise", (cfg.n, d), cfg.sigma_xi)
-    fields: dict[str, Tensor | None] = {
+    fields: dict[str, Tensor | None] = dict.fromkeys(f.name for f in fields_of(SignalNoiseData))
+    fields |= {
         "labels": signs(cfg, "labels", cfg.n),
         "mu": axis(cfg, d, 0, cfg.mu_norm),
         "nu": axis(cfg, d, 0, cfg.nu_norm),
@@ -98,13 +100,6 @@ def expected(cfg: TrainConfig) -> dict[str, Tensor | None]:
         "weights": normals(cfg, "init", (cfg.m, d), cfg.sigma_0),
         "test_labels": signs(cfg, "test_labels", cfg.n_test),
         "test_noise": normals(cfg, "test_noise", (cfg.n_test, d), cfg.sigma_xi),
-        "probe_labels": None,
-        "probe_noise": None,
-        "mu_b": None,
-        "noise_b": None,
-        "weights_b": None,
-        "signal": None,
-        "signal_b": None,
     }
     if cfg.probe_on == "ood":
         fields["probe_labels"] = signs(cfg, "probe_labels", cfg.probe_samples)
