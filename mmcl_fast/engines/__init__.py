@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.engines import gram, native, primal, reference_engine, triton
+from mmcl_fast.engines import native, primal, reference_engine, triton
 from mmcl_fast.engines.cost import check_memory as check_memory
 from mmcl_fast.engines.cost import core_seconds as core_seconds
 from mmcl_fast.engines.cost import flop as flop
 from mmcl_fast.engines.cost import free_gpu_bytes as free_gpu_bytes
 from mmcl_fast.engines.cost import memory_bytes as memory_bytes
 from mmcl_fast.engines.gram import GramEngine as GramEngine
-from mmcl_fast.engines.gram_cuda_graph import gram_engine
 from mmcl_fast.engines.native import NativeEngine as NativeEngine
 from mmcl_fast.engines.primal import PrimalEngine as PrimalEngine
 from mmcl_fast.engines.protocol import Coefficients as Coefficients
@@ -26,6 +25,7 @@ from mmcl_fast.engines.protocol import MultiEpochEngine as MultiEpochEngine
 from mmcl_fast.engines.reference_engine import ReferenceEngine as ReferenceEngine
 from mmcl_fast.engines.trajectory_base import MAY_DIFFER
 from mmcl_fast.engines.triton import TritonEngine as TritonEngine
+from mmcl_fast.engines.variants import choice
 from mmcl_fast.errors import EngineRefusedError
 
 
@@ -60,7 +60,7 @@ ENGINES = {
         TritonEngine, triton.why_not, triton.max_runs, MAY_DIFFER, ("ieee", "tf32x3", "tf32")
     ),
     "native": EngineKind(NativeEngine, native.why_not, native.max_runs, MAY_DIFFER),
-    "gram": EngineKind(gram_engine, gram.why_not, gram.max_runs),
+    "gram": EngineKind(choice.span_engine, choice.why_not, choice.max_runs),
     "primal": EngineKind(
         PrimalEngine, primal.why_not, primal.max_runs, precisions=("ieee", "bf16")
     ),

@@ -11,6 +11,12 @@ from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines.gram_cuda_graph import CURVE_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
+from mmcl_fast.engines.variants.sizes import (
+    is_variant_in_span,
+    span_sizes,
+    step_elements,
+    stored_elements,
+)
 from mmcl_fast.errors import DataError
 from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
@@ -32,7 +38,7 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     operations = at_start + cfg.epochs * of_epoch
     evaluations, ood = _evaluations(cfg), cfg.n_test + cfg.probe_samples_value
     if engine in SPAN_ENGINES:
-        return operations + 2 * ood * (cfg.n + 1) * (
+        return operations + 2 * ood * span_sizes(cfg)[0] * (
             cfg.columns * (evaluations > 0) + evaluations * cfg.m
         )
     return operations + 2 * evaluations * cfg.m * cfg.columns * (ood + cfg.n)
@@ -48,8 +54,12 @@ def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
     at_start = of_epoch = 0.0
     for d, views in modalities:
         if engine in SPAN_ENGINES:
-            at_start += 2 * d * (n + m) * (n * (views - 1) * view_draws + n + 1)
-            of_epoch += 2 * m * (views * n + 1) * (n + 1)
+            columns, preactivations = span_sizes(cfg)
+            redrawn = n * (views - 1) * (view_draws - 1)
+            at_start += 2 * d * (columns - 1 + m) * (redrawn + preactivations)
+            # Minibatches compute theirs before the loss of all samples needs them again.
+            passes = 2 if cfg.optimizer == "sgd" else 1
+            of_epoch += 2 * m * preactivations * columns * passes
         else:
             of_epoch += 2 * m * d * (views + 1) * n
     return at_start, of_epoch
@@ -106,8 +116,11 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     drawn = float(cfg.columns * (rows + ood) + cfg.columns_b * rows * cfg.is_multi)
     at_start, of_epoch = _products(cfg, engine)
     if in_span and evaluations:
-        at_start += 2.0 * ood * (n + 1 + m) * cfg.columns
-    of_test = 2.0 * ood * (n + 1 if in_span else cfg.columns) * m
+        at_start += 2.0 * ood * (span_sizes(cfg)[0] + m) * cfg.columns
+    of_test = 2.0 * ood * (span_sizes(cfg)[0] if in_span else cfg.columns) * m
+    pairs = n * n * (cfg.objective == "contrastive")
+    # Signals of variants are rows of the scores' products; keys that learn need one more.
+    of_pair = (m + cfg.axes * cfg.is_variant) * (1.5 if cfg.trains_keys else 1.0)
     return (
         1.0,
         0.0 if is_reduced else drawn,
@@ -116,8 +129,8 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         epochs,
         epochs * of_epoch,
         epochs * sides * n * m,
-        epochs * sides * n * n,
-        epochs * sides * n * n * m,
+        epochs * sides * pairs,
+        epochs * sides * pairs * of_pair,
         float(evaluations),
         evaluations * (of_test + m * (n + ood)),
         float(evaluations) * n * m * min(n, m),
@@ -127,10 +140,11 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
 def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     """Memory of one run in bytes: data, state and workspace of the engine, stored coefficients."""
     elements = _ELEMENTS[engine](cfg)
-    elements += (cfg.n_test + cfg.probe_samples_value) * (cfg.n + 1 + 3 * cfg.m)
+    columns = span_sizes(cfg)[0]
+    elements += (cfg.n_test + cfg.probe_samples_value) * (columns + 3 * cfg.m)
     if cfg.coefficients_every:
         stored = cfg.epochs // cfg.coefficients_every + 1
-        elements += stored * (1 + cfg.is_multi) * cfg.m * (cfg.n + 1)
+        elements += stored * (1 + cfg.is_multi) * cfg.m * columns
     itemsize = TORCH_DTYPES[cfg.dtype].itemsize
     # Drawing M negatives sorts an n x n table: words, 64-bit keys and their order, two masks.
     drawing = 0 if cfg.negatives_per_sample is None else cfg.n**2 * (4 + 8 + 8 + 2 + itemsize)
@@ -139,7 +153,7 @@ def memory_bytes(cfg: TrainConfig, engine: str) -> int:
 
 
 def _is_replayed(cfg: TrainConfig) -> bool:
-    return why_not_replayed(cfg, cfg.device) is None
+    return not is_variant_in_span(cfg) and why_not_replayed(cfg, cfg.device) is None
 
 
 def _native(cfg: TrainConfig) -> int:
@@ -152,6 +166,8 @@ def _native(cfg: TrainConfig) -> int:
 
 
 def _gram(cfg: TrainConfig) -> int:
+    if is_variant_in_span(cfg):
+        return stored_elements(cfg) + step_elements(cfg)
     n, modalities = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * (n + 2)
     # Inner products (twice during concatenation), pre-activations and activations.

@@ -190,7 +190,7 @@ def one_pass(
         p_positive = diagonal.clone()
         diagonal.zero_()
         one_minus_p = weights.sum(2)  # 1 - p_ii without cancellation
-        losses.append(_minus_log(p_positive, one_minus_p, row_max - chunk_positive, largest_weight))
+        losses.append(minus_log(p_positive, one_minus_p, row_max - chunk_positive, largest_weight))
         one_minus_p_parts.append(one_minus_p)
         if want_gradient and rows.stop - rows.start == n:
             torch.bmm(keys, weights.mT, out=noise_gradient)
@@ -226,7 +226,7 @@ def _positive_scores(roles: Roles, labels: Labels, scale: float) -> Tensor:
     return chunk_positive.add_(products[:, :-2]).mul_(scale)
 
 
-def _minus_log(
+def minus_log(
     p_positive: Tensor, one_minus_p: Tensor, score_gap: Tensor, largest_weight: Tensor
 ) -> Tensor:
     """`-log p_ii`, [R, rows], from p_ii, 1 - p_ii, the score gap and the largest weight.
@@ -260,5 +260,6 @@ __all__ = [
     "Roles",
     "Workspace",
     "bias_of",
+    "minus_log",
     "one_pass",
 ]

@@ -1,0 +1,1 @@
+"""Model variants in coefficient space: other losses, gradients, similarities and signals."""

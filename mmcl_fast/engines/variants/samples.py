@@ -1,0 +1,140 @@
+"""What a step knows of its samples besides their vectors: codes, negatives, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mmcl_fast.data.signal_noise.discrete import draw_targets
+from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
+from mmcl_fast.engines.alignment import even
+from mmcl_fast.engines.negatives import NegativePool
+from mmcl_fast.engines.paper_loss.full_scores import bias_of
+from mmcl_fast.engines.protocol import EngineSpec
+from mmcl_fast.engines.variants.columns import held
+from mmcl_fast.engines.variants.layout import Layout
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """Samples of a step: all, or a minibatch.
+
+    Attributes:
+        count: Samples; b is this or one more, which is padding.
+        indices: [R, b], n for padding; None: all.
+        codes: One-hot codes of modality A's samples, [R, codes, b].
+        positive_codes: Those of the positives: of the views, or of modality B.
+        negatives: N(i) of each direction of the loss as a bias of the scores, [R, b, b] each: 0 for
+            i itself and its negatives, else -inf.
+        targets: +1 or -1, 0 for padding, [R, b]; with objective logistic alone.
+    """
+
+    count: int
+    indices: Tensor | None
+    codes: Tensor
+    positive_codes: Tensor
+    negatives: tuple[Tensor, ...]
+    targets: Tensor | None
+
+
+class TrainingSamples:
+    """The n training samples of R runs, as a whole and in minibatches."""
+
+    def __init__(self, spec: EngineSpec, layout: Layout) -> None:
+        self._spec, self._cfg, self._layout = spec, spec.cfg, layout
+        self._labels = torch.stack(held(spec, "labels"))
+        self._positive_labels = self._of_positives("positive_labels", self._labels)
+        attributes = torch.stack(held(spec, "attributes")) if layout.has_spurious else None
+        self._codes = layout.one_hot(self._labels, attributes, layout.width)
+        if attributes is not None:
+            attributes = self._of_positives("positive_attributes", attributes)
+        self._positive_codes = layout.one_hot(self._positive_labels, attributes, layout.width)
+        self._pool = NegativePool(spec, self._labels, keep=True)
+        self._padding = layout.width - layout.samples
+        self._targets_epoch: int | None = None
+        self._negatives_epoch: int | None = None
+        self._targets: Tensor | None = None
+        self._negatives: tuple[Tensor, ...] = ()
+
+    def all(self, epoch: int) -> StepSamples:
+        """All samples of an epoch."""
+        self._draw(epoch)
+        return StepSamples(
+            self._cfg.n, None, self._codes, self._positive_codes, self._negatives, self._targets
+        )
+
+    def minibatches(self, epoch: int) -> Iterator[StepSamples]:
+        """The minibatches of an epoch, those of all runs side by side."""
+        self._draw(epoch)
+        drawn = [draw_minibatches(cfg, epoch) for cfg in self._spec.configs]
+        for parts in zip(*drawn, strict=True):
+            indices = torch.stack(parts).to(self._labels.device)
+            yield self._picked(indices)
+
+    def _picked(self, indices: Tensor) -> StepSamples:
+        count = indices.shape[1]
+        indices = pad(indices, (0, even(count) - count), value=self._cfg.n)
+        runs = torch.arange(len(indices), device=indices.device)[:, None, None]
+        along = indices.unsqueeze(1).expand(-1, self._layout.codes, -1)
+        rows, columns = indices.unsqueeze(2), indices.unsqueeze(1)
+        return StepSamples(
+            count,
+            indices,
+            torch.gather(self._codes, 2, along),
+            torch.gather(self._positive_codes, 2, along),
+            tuple(bias[runs, rows, columns] for bias in self._negatives),
+            None if self._targets is None else torch.gather(self._targets, 1, indices),
+        )
+
+    def _of_positives(self, name: str, own: Tensor) -> Tensor:
+        """A field of the positives, [R, n]; the samples' own where data do not have it."""
+        given = [getattr(data, name) for data in self._spec.data]
+        rows = [mine if x is None else x.to(own.device) for x, mine in zip(given, own, strict=True)]
+        return torch.stack(rows)
+
+    def _draw(self, epoch: int) -> None:
+        cfg = self._cfg
+        if cfg.objective == "logistic":
+            draw = epoch if cfg.label_noise_draw == "per_epoch" else 0
+            if self._targets_epoch != draw:
+                self._targets, self._targets_epoch = self._draw_targets(draw), draw
+            return
+        draw = epoch if cfg.negatives_draw == "per_epoch" else 0
+        if self._negatives_epoch != draw:
+            self._negatives, self._negatives_epoch = self._draw_negatives(draw), draw
+
+    def _draw_targets(self, epoch: int) -> Tensor:
+        if epoch == 0:
+            targets = torch.stack(held(self._spec, "targets"))
+        else:
+            drawn = [
+                draw_targets(cfg, data.labels, epoch)
+                for cfg, data in zip(self._spec.configs, self._spec.data, strict=True)
+            ]
+            targets = torch.stack(drawn).to(self._labels)
+        return pad(targets, (0, self._padding))
+
+    def _draw_negatives(self, epoch: int) -> tuple[Tensor, ...]:
+        n, labels, positives = self._cfg.n, self._labels, self._positive_labels
+        own = labels if not self._cfg.is_multi else positives
+        if self._cfg.negatives == "all":
+            mask = torch.ones(1, n, n, dtype=torch.bool, device=labels.device)
+            masks = [mask]
+        elif self._cfg.negatives_per_sample is not None:
+            masks = [self._pool.mask(epoch)]
+        else:
+            masks = [labels.unsqueeze(2) != own.unsqueeze(1)]
+            if self._cfg.is_multi and self._cfg.pair_noise:
+                masks.append(masks[0].mT)
+        edge = 0, self._padding, 0, self._padding
+        biases = [
+            bias_of(pad(mask, edge), 0, labels.dtype).expand(len(labels), -1, -1) for mask in masks
+        ]
+        return tuple(biases) if len(biases) == 2 or not self._cfg.is_multi else (*biases, *biases)
+
+
+__all__ = ["StepSamples", "TrainingSamples"]
