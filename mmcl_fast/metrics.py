@@ -113,8 +113,8 @@ def top_eigenvalue_share(state: RunState) -> float:
 
 def dead_neuron_fraction(state: RunState) -> float:
     """Share of the neurons of modality A that no patch of any training sample activates."""
-    patches = state.features("a").unflatten(1, (-1, state.config.m))
-    return (~(patches > 0).any(1).any(0)).double().mean().item()
+    alive = (state.features("a") > 0).any(0).view(-1, state.config.m).any(0)
+    return (~alive).double().mean().item()
 
 
 def sign_flips(state: RunState) -> float:
