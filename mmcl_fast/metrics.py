@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from mmcl_fast.config_variants import DEFAULTS
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.losses import info_nce
+from mmcl_fast.model import power_relu
 from mmcl_fast.training import RunState
 from mmcl_fast.training.class_probe import class_accuracy, predicted_classes
 from mmcl_fast.training.linear_probe import ood_accuracy
@@ -275,6 +276,27 @@ def supervised_accuracy(state: RunState) -> float:
     return (sign == state.data.test_labels.to(sign)).double().mean().item()
 
 
+def zero_shot_accuracy(state: RunState) -> float:
+    """Share of the OOD samples of modality A that are nearest to modality B's signal of their class.
+
+    As CLIP classifies: cosine of hbar (3) of the sample by encoder A, and of the signal of each
+    class alone by encoder B, act(<w~_r, mu~_k>); without classes the signals are +-mu~. Among equal
+    cosines the class of the smallest index, or -1.
+
+    Raises: ConfigError: a single-modal run, or modality B without a signal.
+    """
+    if not state.config.is_multi:
+        raise ConfigError("zero_shot_accuracy: expected modality multi, got single")
+    mu, labels = state.data.mu_b, state.data.test_labels
+    assert mu is not None
+    classes = mu if mu.ndim == 2 else torch.stack([-mu, mu])
+    products = classes @ state.stored_weights("b").T
+    prompts = normalize(power_relu(products, state.config.q))
+    nearest = (normalize(state.embeddings()[1]) @ prompts.T).argmax(1)
+    index = labels if mu.ndim == 2 else (labels > 0)
+    return (nearest == index.to(nearest.device)).double().mean().item()
+
+
 def majority_learning(state: RunState) -> float:
     """`max_r |<w_r, mu_1>|` of modality A: the signal of the class of largest probability.
 
@@ -368,4 +390,5 @@ __all__ = [
     "train_accuracy",
     "uniformity",
     "worst_class_accuracy",
+    "zero_shot_accuracy",
 ]
