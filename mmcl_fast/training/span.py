@@ -33,18 +33,31 @@ def require_coordinates(cfg: TrainConfig) -> None:
 
 
 def weights_in_span(span: Coefficients, data: SignalNoiseData, modality: int) -> Tensor:
-    """`a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i` of one run, [m, d], on the data's device.
+    """The weights of one run, [m, d], on the data's device.
+
+    `a w_r(0) + mu_r mu + sum_i noise_{r,i} xi_i`; with classes the sum of `mu_{r,k} mu_k`; with a
+    spurious signal and trained keys also `spurious_r s + sum_i views_{r,i} x'_i`, x'_i being the
+    noise patch of the view i.
 
     Args:
-        span: Coefficients of one run: a 0-d, mu [m], noise [m, n].
+        span: Coefficients of one run: initial 0-d, mu [m] or [m, K], noise [m, n], spurious [m],
+            views [m, n].
         data: The run's data.
         modality: 0 for a, 1 for b.
     """
-    names = ("weights", "mu", "noise") if modality == 0 else ("weights_b", "mu_b", "noise_b")
-    vectors: list[Tensor] = [getattr(data, name) for name in names]
-    initial, mu, noise = vectors
+    suffix = "_b" if modality else ""
+    initial, mu, noise, spurious = (
+        getattr(data, f"{name}{suffix}") for name in ("weights", "mu", "noise", "spurious")
+    )
     a, along_mu, along_noise = (x.to(mu.device) for x in (span.initial, span.mu, span.noise))
-    return a * initial + torch.outer(along_mu, mu) + aligned(along_noise) @ aligned(noise)
+    signal = torch.outer(along_mu, mu) if mu.ndim == 1 else along_mu @ mu
+    weights: Tensor = a * initial + signal + aligned(along_noise) @ aligned(noise)
+    if span.spurious is not None:
+        weights += torch.outer(span.spurious.to(mu.device), spurious)
+    if span.views is not None:
+        assert data.augmented is not None
+        weights += aligned(span.views.to(mu.device)) @ aligned(data.augmented)
+    return weights
 
 
 __all__ = ["modality_index", "require_coordinates", "weights_in_span"]

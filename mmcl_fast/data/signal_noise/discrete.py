@@ -8,7 +8,7 @@ machines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 from itertools import accumulate
 
@@ -22,7 +22,8 @@ from mmcl_fast.config_variants import test_correlation
 from mmcl_fast.data.stream.generate import label_runs, word_runs, words
 
 WORDS = 1 << 32  # values that a word takes
-DIGITS = 50  # of the decimal arithmetic; thresholds have ten
+# Thresholds have ten digits; nothing is left to the global context, and underflow gives 0.
+DECIMAL = Context(prec=50, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, traps=[])
 
 
 @lru_cache(maxsize=64)
@@ -35,8 +36,7 @@ def class_thresholds(classes: int, exponent: float) -> npt.NDArray[np.uint64]:
         classes: Their number, >= 1.
         exponent: Finite, >= 0.
     """
-    # ln and exp of this arithmetic are correctly rounded; underflow gives 0.
-    with localcontext(Context(prec=DIGITS, traps=[])):
+    with localcontext(DECIMAL):  # its ln and exp are correctly rounded
         weights = [(-Decimal(exponent) * Decimal(k).ln()).exp() for k in range(1, classes + 1)]
         sums = list(accumulate(weights))
         firsts = [int(WORDS * s / sums[-1]) for s in sums[:-1]]

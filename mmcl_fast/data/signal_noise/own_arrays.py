@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_variants import variant_of
+from mmcl_fast.data.signal_noise.discrete import assigned
 from mmcl_fast.data.signal_noise.sampling import sample, sample_with_labels
 from mmcl_fast.data.signal_noise.synthetic import (
     TORCH_DTYPES,
@@ -28,26 +30,40 @@ from mmcl_fast.errors import DataError
 from mmcl_fast.names import nearest
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SignalNoiseData))
-PROBE = ("probe_labels", "probe_noise")
-NORMS = {"mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu"}
+NORMS = {
+    "mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu", "spurious_norm": "spurious",
+    "spurious_b_norm": "spurious_b",
+}  # fmt: skip
+# Drawn from the labels and the words of a stream, or from one another.
+ASSIGNED = (
+    "attributes", "test_attributes", "probe_attributes", "positive_labels", "positive_attributes",
+    "targets",
+)  # fmt: skip
+# What training without them would change in silence.
+NEVER_DROPPED = ("spurious", "attributes", "positive_labels", "positive_attributes")
 SAME = 1e-6  # relative; norms that agree so far differ by rounding
+ORTHOGONAL = 1e-5  # cosine; of vectors orthogonalised in float32
 
 
 def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
     """Data of a run from arrays of your own, each checked; fields not given are drawn.
 
     Drawn are, as by `sample(cfg)`: labels, mu, nu, weights, test set, the linear probe's OOD
-    samples (probe_on "ood"), noise, and modality B. Views
+    samples (probe_on "ood"), noise, modality B, and what a model variant has beyond these. Views
     that are not given are the noise patches given, with augmentation noise of `sigma_eps`. With
     augment "per_epoch" the given or drawn views are those of epoch 0, and every later epoch draws
-    augmentation noise anew.
+    augmentation noise anew. Attributes, labels of positives and targets that are not given follow
+    from the labels given; with pair noise, given `augmented` and `noise_b` are those of the
+    positive of each sample, as drawn ones are.
 
     Args:
         cfg: Settings; its sizes are those of the arrays, and its modality says which are needed.
         arrays: Fields of `SignalNoiseData` by name: NumPy arrays, tensors or nested lists of real
             numbers. `signal` [n, d] (and `signal_b`) is a first patch for each sample, in place of
             y_i mu; only the engine reference trains on it. Without `mu`, mu is then the mean of
-            y_i times the patches; it is what the curve `signal` is measured along.
+            y_i times the patches; it is what the curve `signal` is measured along. Model variants
+            have none. Signals of classes are orthogonal to each other and of equal norm, the
+            spurious one is orthogonal to the others.
 
     Returns: The data, in the config's dtype, on the CPU.
     Raises: DataError: an unknown field, no array of finite real numbers, another shape, labels that
@@ -68,18 +84,22 @@ def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
         if value is None:
             continue
         if name not in expected:
-            where = "with probe_on train" if name in PROBE else f"in a {cfg.modality}-modal run"
-            raise DataError(f"data.{name}: expected none {where}, got one")
+            raise DataError(f"data.{name}: expected none {_without(cfg, name)}, got one")
         given[name] = _tensor(name, value, expected[name], cfg)
-    for name in ("labels", "test_labels", "probe_labels"):
-        if name in given:
-            _check_labels(name, given[name])
+    for name, x in given.items():
+        if name.endswith("labels"):
+            _check_labels(name, x, cfg.classes)
+        elif name.endswith(("attributes", "targets")):
+            _check_labels(name, x, None)
     if "labels" in given:
         check_labels(cfg, given["labels"], "got")
         check_negatives(cfg, given["labels"], "data has")
     if "probe_labels" in given:
         check_labels(cfg, given["probe_labels"], "got", size="probe_samples")
-    return _completed(cfg, given)
+    data = _completed(cfg, given)
+    if cfg.classes is not None or cfg.has_spurious:
+        _check_signals(cfg, data, given)
+    return data
 
 
 def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) -> SignalNoiseData:
@@ -91,7 +111,7 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
         return sample(cfg)
     if isinstance(data, SignalNoiseData):
         # Data of both modalities also serve single-modal training.
-        used = _expected_shapes(cfg)
+        used = {*_expected_shapes(cfg), *NEVER_DROPPED}
         return from_arrays(cfg, **{k: v for k, v in vars(data).items() if k in used})
     if not isinstance(data, Mapping):
         raise DataError(
@@ -107,7 +127,8 @@ def with_own_norms(cfg: TrainConfig, data: SignalNoiseData) -> TrainConfig:
     for name, field in NORMS.items():
         vector = getattr(data, field)
         if vector is not None:
-            norm, stated = torch.linalg.vector_norm(vector.double()).item(), getattr(cfg, name)
+            norms = torch.linalg.vector_norm(vector.double(), dim=-1)
+            norm, stated = norms.max().item(), getattr(cfg, name)
             if abs(norm - stated) > SAME * max(norm, stated):
                 found[name] = norm
     return cfg.replace(**found) if found else cfg
@@ -115,10 +136,27 @@ def with_own_norms(cfg: TrainConfig, data: SignalNoiseData) -> TrainConfig:
 
 def _expected_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     expected = shapes(cfg)
+    if cfg.is_variant:
+        return expected
     expected["signal"] = cfg.n, cfg.columns
     if cfg.is_multi:
         expected["signal_b"] = cfg.n, cfg.columns_b
     return expected
+
+
+def _without(cfg: TrainConfig, name: str) -> str:
+    """In which runs a field has no place, for the message that refuses it."""
+    if name.startswith("signal") and cfg.is_variant:
+        return f"with {variant_of(cfg)}"
+    if name == "targets":
+        return f"with objective {cfg.objective}"
+    if name.startswith("positive") and not cfg.pair_noise:
+        return "without pair_noise"
+    if ("spurious" in name or "attributes" in name) and not cfg.has_spurious:
+        return "without spurious_norm"
+    if name.startswith("probe"):
+        return "with probe_on train"
+    return f"in a {cfg.modality}-modal run"
 
 
 def _tensor(name: str, value: object, shape: tuple[int, ...], cfg: TrainConfig) -> Tensor:
@@ -169,8 +207,15 @@ def _array(name: str, value: object) -> np.ndarray[Any, Any]:
     return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
 
 
-def _check_labels(name: str, labels: Tensor) -> None:
+def _check_labels(name: str, labels: Tensor, classes: int | None) -> None:
+    """Refuse values that are no labels; `classes` None: +1 and -1."""
     values = set(labels.unique().tolist())
+    if classes is not None:
+        if not values <= set(map(float, range(classes))):
+            raise DataError(
+                f"data.{name}: expected classes 0 .. {classes - 1}, got values {sorted(values)[:5]}"
+            )
+        return
     if values <= {0.0, 1.0} and 0.0 in values:
         raise DataError(
             f"data.{name}: expected +1 and -1, got 0 and 1; take 2 * {name} - 1 (of bools, as "
@@ -178,6 +223,33 @@ def _check_labels(name: str, labels: Tensor) -> None:
         )
     if not values <= {1.0, -1.0}:
         raise DataError(f"data.{name}: expected +1 and -1, got values {sorted(values)[:5]}")
+
+
+def _check_signals(cfg: TrainConfig, data: SignalNoiseData, given: Container[str]) -> None:
+    """Refuse given signals of different norms, or not orthogonal, or no spurious one at all."""
+    both = [x for x in (data.spurious, data.spurious_b) if x is not None]
+    if cfg.has_spurious and not any(x.any() for x in both):
+        raise DataError("data.spurious: expected a signal other than 0 with spurious_norm, got 0")
+    for name, spurious in (("mu", "spurious"), ("nu", "spurious"), ("mu_b", "spurious_b")):
+        culprit = name if name in given else spurious
+        if culprit not in given:
+            continue
+        signals = torch.atleast_2d(getattr(data, name).double())
+        norms = torch.linalg.vector_norm(signals, dim=1)
+        if norms.max() - norms.min() > SAME * norms.max():
+            raise DataError(
+                f"data.{name}: expected signals of equal norm, got norms {norms.min():.6g} to "
+                f"{norms.max():.6g}"
+            )
+        if (second := getattr(data, spurious)) is not None:
+            signals = torch.cat([signals, second[None].double()])
+        unit = torch.nn.functional.normalize(signals, dim=1)
+        cosine = (unit @ unit.T).fill_diagonal_(0.0).abs().max().item()
+        if cosine > ORTHOGONAL:
+            raise DataError(
+                f"data.{culprit}: expected orthogonal signals, the spurious one among them, got "
+                f"two of cosine {cosine:.3g}"
+            )
 
 
 def _completed(cfg: TrainConfig, given: dict[str, Tensor]) -> SignalNoiseData:
@@ -195,19 +267,24 @@ def _completed(cfg: TrainConfig, given: dict[str, Tensor]) -> SignalNoiseData:
     if not needed:
         return SignalNoiseData(**_fields(given))
     fields: dict[str, Tensor | None] = dict(given)
-    if needed <= {"augmented"}:
+    if not needed <= {"augmented", *ASSIGNED}:
+        drawn = _drawn(cfg, given)
+        for name in needed - {"augmented", *ASSIGNED}:
+            fields[name] = getattr(drawn, name)
+        if "augmented" in needed and "noise" not in given:
+            fields["augmented"] = drawn.augmented
+    if "augmented" in needed and "noise" in given:
         fields["augmented"] = draw_augmented(cfg, given["noise"], 0)
-        return SignalNoiseData(**_fields(fields))
+    return SignalNoiseData(**_fields(assigned(cfg, fields)))
+
+
+def _drawn(cfg: TrainConfig, given: Mapping[str, Tensor]) -> SignalNoiseData:
+    """Data with the labels given, or drawn ones."""
     holds_noise = {"noise", "noise_b"} & set(shapes(cfg)) <= set(given)
     # Noise patches are the most of the data; they are not drawn to be thrown away.
-    drawing = cfg.replace(data="streamed") if holds_noise and cfg.data == "explicit" else cfg
-    drawn = sample_with_labels(drawing, given["labels"]) if "labels" in given else sample(drawing)
-    for name in needed - {"augmented"}:
-        fields[name] = getattr(drawn, name)
-    if "augmented" in needed:
-        own = "noise" in given
-        fields["augmented"] = draw_augmented(cfg, given["noise"], 0) if own else drawn.augmented
-    return SignalNoiseData(**_fields(fields))
+    is_streamed = holds_noise and cfg.data == "explicit" and not cfg.is_variant
+    drawing = cfg.replace(data="streamed") if is_streamed else cfg
+    return sample_with_labels(drawing, given["labels"]) if "labels" in given else sample(drawing)
 
 
 def _fields(found: Mapping[str, Tensor | None]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ KINDS = [
         ("explicit", "multi", "float64"),
         ("reduced", "single", "float64"),
         ("reduced", "multi", "float32"),
+        ("orthogonal", "single", "float32"),
+        ("orthogonal", "multi", "float64"),
         ("streamed", "single", "float32"),
     )
 ]
@@ -153,7 +155,7 @@ def test_separate_runs_become_blocks_of_equal_sizes() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", KINDS[:4], ids=lambda kind: "-".join(kind.values()))
+@pytest.mark.parametrize("kind", KINDS[:-1], ids=lambda kind: "-".join(kind.values()))
 def test_a_gpu_draws_the_same_bits(kind: dict[str, str]) -> None:
     configs = [BASE.replace(**kind, **changes) for changes in DIFFERENT]
     for want, ours in zip(

@@ -405,3 +405,14 @@ def test_fresh_views_in_the_span_need_coordinates_of_their_own() -> None:
     for data in ("reduced", "orthogonal"):
         with pytest.raises(ConfigError, match=f"augment: expected fixed with .* data {data}"):
             cfg.replace(data=data)
+
+
+def test_data_for_a_gpu_are_drawn_on_the_cpu_and_copied() -> None:
+    cfg = BASE.replace(spurious_norm=1.0, pair_noise=0.3)
+    (data,) = sample_many([cfg], torch.device("meta"))
+    on_cpu = {name for name, x in fields_of(data).items() if not x.is_meta}
+    assert on_cpu == {
+        "labels", "test_labels", "positive_labels", "attributes", "test_attributes",
+        "positive_attributes",
+    }  # fmt: skip
+    assert torch.equal(data.attributes, sample(cfg).attributes)
