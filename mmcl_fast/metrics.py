@@ -277,11 +277,11 @@ def supervised_accuracy(state: RunState) -> float:
 
 
 def zero_shot_accuracy(state: RunState) -> float:
-    """Share of the OOD samples of modality A that are nearest to modality B's signal of their class.
+    """Share of the OOD samples that modality B's signals classify rightly.
 
-    As CLIP classifies: cosine of hbar (3) of the sample by encoder A, and of the signal of each
-    class alone by encoder B, act(<w~_r, mu~_k>); without classes the signals are +-mu~. Among equal
-    cosines the class of the smallest index, or -1.
+    As CLIP classifies: the class of the largest cosine of hbar (3) of the sample by encoder A with
+    that of a class's signal alone by encoder B, act(<w~_r, mu~_k>); without classes the signals are
+    +-mu~. Among equal cosines the class of the smallest index, or -1.
 
     Raises: ConfigError: a single-modal run, or modality B without a signal.
     """

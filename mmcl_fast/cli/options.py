@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from mmcl_fast.cli.checks import CHECKPOINT, at_least, check_file_to_append
+from mmcl_fast.cli.example_options import Example
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.picture_options import Phase, Plot, Report
 from mmcl_fast.cli.sweep_options import Sweep
@@ -306,6 +307,7 @@ COMMANDS: MappingProxyType[str, type[Command]] = MappingProxyType(
         "report": Report,
         "phase": Phase,
         "theory": Theory,
+        "example": Example,
         "bench": Bench,
         "info": Info,
     }

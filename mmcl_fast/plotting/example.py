@@ -58,8 +58,7 @@ def _lines(axis: Axes, panel: LinePanel) -> None:
     if panel.chance is not None:
         axis.axhline(panel.chance, color="0.4", lw=0.9, ls=":", zorder=1)
         axis.set_ylim(-0.03, 1.03)
-    if panel.logarithmic:
-        axis.set_yscale("log")
+    axis.set(xscale=panel.scales[0], yscale=panel.scales[1])
     if len(panel.lines) > 1:
         axis.legend(fontsize=7.5)
 
@@ -69,8 +68,9 @@ def _settings(cfg: TrainConfig) -> str:
     default, own = TrainConfig().to_dict(), cfg.to_dict()
     names = ("n", "d", "m", *(name for name in own if name not in ("n", "d", "m")))
     hidden = {"data", "evaluate_every", "n_test"}
-    changed = [k for k in names if k not in hidden and (own[k] != default[k] or k in "ndm")]
-    return ", ".join(f"{symbol(k)} = {number(own[k])}" for k in [*changed, "epochs", "eta"])
+    always = {"n", "d", "m", "eta", "epochs"}
+    shown = [k for k in names if k not in hidden and (own[k] != default[k] or k in always)]
+    return ", ".join(f"{symbol(k)} = {number(own[k])}" for k in shown)
 
 
 __all__ = ["example"]

@@ -82,7 +82,7 @@ ARROWS: dict[str, set[str]] = {
         "_native", "config", "config_checks", "config_variants", "content_digest",
         "data.signal_noise", "engines", "environment", "errors", "files", "model", "progress",
     },
-    "metrics": {"config_variants", "errors", "losses", "training"},
+    "metrics": {"config_variants", "errors", "losses", "model", "training"},
     "sweep": set(),
     "sweep.plan": {
         "__init__", "config", "config_checks", "config_variants", "derived", "engines",
@@ -107,13 +107,18 @@ ARROWS: dict[str, set[str]] = {
         "config", "derived", "environment", "errors", "experiments", "experiments.phase.names",
         "names", "sweep.execute", "sweep.plan", "sweep.store", "theory",
     },
+    "experiments.examples.names": set(),
+    "experiments.examples": {
+        "config", "environment", "experiments.examples.names", "metrics", "training",
+    },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments",
         "experiments.theory_checks.names", "theory", "training",
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "errors", "experiments", "experiments.phase", "experiments.table1",
+        "config", "data.mnist", "errors", "experiments", "experiments.examples",
+        "experiments.examples.names", "experiments.phase", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
     },
@@ -122,14 +127,15 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
-        "experiments.phase.names",
+        "experiments.examples.names", "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
         "sweep.plan", "sweep.store", "terminal",
     },
     "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
         "_native", "bench", "bench.peers", "bench.run", "cli.checks", "progress", "config",
-        "config_checks", "data.mnist", "data.signal_noise", "engines", "environment", "errors", "experiments", "experiments.phase",
+        "config_checks", "data.mnist", "data.signal_noise", "engines", "environment", "errors",
+        "experiments", "experiments.examples", "experiments.examples.names", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
         "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "terminal", "training",

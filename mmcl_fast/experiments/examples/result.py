@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.examples.names import SOURCES, ExampleName
 
+Scale = Literal["linear", "log"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -42,7 +43,7 @@ class LinePanel:
         x: Its values, [x].
         lines: In the order of the legend.
         chance: Accuracy of guessing, drawn dotted; None: no accuracy.
-        logarithmic: Whether the vertical axis is.
+        scales: Of the horizontal and the vertical axis.
     """
 
     title: str
@@ -50,7 +51,7 @@ class LinePanel:
     x: list[float]
     lines: tuple[Line, ...]
     chance: float | None = None
-    logarithmic: bool = False
+    scales: tuple[Scale, Scale] = ("linear", "linear")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
