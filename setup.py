@@ -22,7 +22,7 @@ PACKAGES = [
 # A source with flags of its own has them beside it, x.cpp in x.cflags, and is for x86-64 alone.
 SOURCES = sorted(map(str, [*Path("csrc/core").glob("*.cpp"), *Path("csrc/bindings").glob("*.cpp")]))
 TARGETS = {
-    source: flags.read_text().split()
+    source: flags.read_text(encoding="utf-8").split()
     for source in SOURCES
     if (flags := Path(source).with_suffix(".cflags")).exists()
 }

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmcl_fast.environment import cpu_fields
+from mmcl_fast.operating_system.processors import cpu_fields, cpu_name, load_average
 
 from .peers.registry import PEERS
 
@@ -25,12 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def environment() -> dict[str, Any]:
     """Machine, versions, commit, date and command of this process."""
+    load = load_average()
     versions = {p: version_of(p) for p in PACKAGES}
     versions |= {p.package: v for p in PEERS.values() if (v := p.version())}
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2),
+        "load_1min": None if load is None else round(load, 2),
         "versions": {"python": platform.python_version()} | versions,
         "commit": _git("rev-parse", "HEAD"),
         "dirty": _dirty(),
@@ -49,13 +50,10 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def cpu_model() -> str:
     """Name of the CPU; on Linux with family and model, since clouds hide the rest."""
     fields = cpu_fields()
-    if not fields:
-        return platform.processor() or platform.machine()
-    name = fields.get("model name", platform.machine())
     if "cpu family" not in fields:
-        return name
+        return cpu_name()
     wide = ", AVX-512" if "avx512f" in fields.get("flags", "") else ""
-    return f"{name} (family {fields['cpu family']}, model {fields['model']}{wide})"
+    return f"{cpu_name()} (family {fields['cpu family']}, model {fields['model']}{wide})"
 
 
 def version_of(package: str) -> str | None:

@@ -56,7 +56,7 @@ def measure(
         if done.returncode != 0:
             output = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
             return [], Failure(module, output[-1], red=True)
-        return [json.loads(line) for line in file.read_text().splitlines()], None
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()], None
 
 
 def chosen_operations(names: Iterable[str]) -> list[Operation]:

@@ -70,6 +70,18 @@ _CONTRAST: dict[tuple[str, str, int, str | int], Tile] = {
     ("contrast_scores", "sm_80", 4, "any"): Tile(64, 4, 128),
     ("contrast_weights", "sm_80", 2, "any"): Tile(8, 4, 512),
     ("contrast_weights", "sm_80", 4, "any"): Tile(16, 4, 256),
+    # Products with an epilogue: queries, keys, features at a time. None was tried on a GPU.
+    **{
+        (kernel, INTERPRETER, 2, "any"): Tile(32, 1, 32, 1, 32)
+        for kernel in ("contrast_product_statistics", "contrast_product_weights")
+    },
+    **{
+        (kernel, "sm_90", 2, "any"): Tile(128, 8, 128, 4, 64)
+        for kernel in ("contrast_product_statistics", "contrast_product_weights")
+    },
+    # Squares; others were not tried on a GPU.
+    ("contrast_small_batch", INTERPRETER, 4, "any"): Tile(32, 1),
+    ("contrast_small_batch", "sm_80", 4, "any"): Tile(64, 8),
 }
 # Whole runs in one program: samples, neurons, summed at a time. The quickest of several on an H100
 # (timings not kept) that spill nothing anywhere (`tests/kernels/test_trajectory_aot.py`). With four
@@ -182,6 +194,11 @@ def fused_features(arch: str, itemsize: int) -> int:
     ]
 
 
+def copies_tensors(arch: str) -> bool:
+    """Whether the GPU copies blocks of a tensor by a descriptor on its own (or none is needed)."""
+    return arch == INTERPRETER or int(arch.removeprefix("sm_")) >= 90
+
+
 def cdiv(a: int, b: int) -> int:
     """Quotient rounded up, on the host: `triton.cdiv` takes as long as a small operation."""
     return -(-a // b)
@@ -206,6 +223,7 @@ __all__ = [
     "Tile",
     "arch_of",
     "cdiv",
+    "copies_tensors",
     "fused_features",
     "tile_for",
 ]

@@ -252,17 +252,26 @@ class Pairs:
 
     def arguments(self, columns: int) -> dict[str, Any]:
         """The same as arguments of the kernels, for `columns` keys."""
-        indexed = self.indexed
+        return {**self.tensors(), **self.numbers(columns)}
+
+    def tensors(self) -> dict[str, torch.Tensor | None]:
+        """The pointers among the arguments of the kernels."""
+        positive = self.positive
         return {
             "temperature_ptr": self.temperature,
             "bias_ptr": self.bias,
-            "positive_ptr": self.positive if indexed else None,
+            "positive_ptr": positive if isinstance(positive, torch.Tensor) else None,
             "query_label_ptr": None if self.labels is None else self.labels[0],
             "key_label_ptr": None if self.labels is None else self.labels[1],
+        }
+
+    def numbers(self, columns: int) -> dict[str, Any]:
+        """The other arguments of the kernels, for `columns` keys."""
+        return {
             "regular": columns - self.extra,
             "first": self.first,
             "SIGMOID": self.sigmoid,
-            "POSITIVE": "index" if indexed else self.positive or "none",
+            "POSITIVE": "index" if self.indexed else self.positive or "none",
             "EXCLUDE_SELF": self.exclude_self,
         }
 

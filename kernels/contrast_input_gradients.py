@@ -20,6 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
+from mmcl_fast.kernels._launch import launch
 from mmcl_fast.kernels._tiles import cdiv
 from mmcl_fast.kernels.contrast_row_losses import RowTerms
 
@@ -170,36 +171,41 @@ def contrast_input_gradients_bwd(  # noqa: PLR0913
     given = PositiveTerms(features, ()) if positives is None else positives
     weights = (*given.weights, None, None)
     with torch.cuda.device_of(sums):
-        _contrast_input_gradients_kernel[(cdiv(r, _BLOCK_N),)](
-            sums_ptr=sums,
-            part_max_ptr=tops,
-            max_ptr=None if terms is None else terms.max_score,
-            scale_ptr=None if terms is None else terms.scale,
-            features_ptr=features,
-            positive_ptr=None if positives is None else positives.features,
-            index_ptr=given.index,
-            weight_ptr=weights[0],
-            second_weight_ptr=weights[1],
-            temperature_ptr=temperature,
-            factor_ptr=factor[1],
-            initial_dots_ptr=initial_dots,
-            out_ptr=out,
-            dots_ptr=row_dots,
-            P=parts,
-            R=r,
-            K=0 if positives is None else len(given.weights[0]),
-            S=len(given.features),
-            D=d,
-            stride_features=features.stride(0),
-            stride_positive=given.features.stride(0),
-            factor=factor[0],
-            MUTUAL=given.mutual,
-            SHARE=share,
-            POSITIVE_SHARE=given.share,
-            BLOCK_N=_BLOCK_N,
-            BLOCK_D=_BLOCK_D,
-            num_warps=4,
-            enable_fp_fusion=True,
+        launch(
+            _contrast_input_gradients_kernel,
+            (cdiv(r, _BLOCK_N),),
+            {
+                "sums_ptr": sums,
+                "part_max_ptr": tops,
+                "max_ptr": None if terms is None else terms.max_score,
+                "scale_ptr": None if terms is None else terms.scale,
+                "features_ptr": features,
+                "positive_ptr": None if positives is None else positives.features,
+                "index_ptr": given.index,
+                "weight_ptr": weights[0],
+                "second_weight_ptr": weights[1],
+                "temperature_ptr": temperature,
+                "factor_ptr": factor[1],
+                "initial_dots_ptr": initial_dots,
+                "out_ptr": out,
+                "dots_ptr": row_dots,
+            },
+            {
+                "P": parts,
+                "R": r,
+                "K": 0 if positives is None else len(given.weights[0]),
+                "S": len(given.features),
+                "D": d,
+                "stride_features": features.stride(0),
+                "stride_positive": given.features.stride(0),
+                "factor": factor[0],
+                "MUTUAL": given.mutual,
+                "SHARE": share,
+                "POSITIVE_SHARE": given.share,
+                "BLOCK_N": _BLOCK_N,
+                "BLOCK_D": _BLOCK_D,
+            },
+            {"num_warps": 4, "enable_fp_fusion": True},
         )
     return out, row_dots
 

@@ -27,6 +27,7 @@ import torch
 import triton
 import triton.language as tl
 
+from mmcl_fast.kernels._launch import launch
 from mmcl_fast.kernels._tiles import cdiv
 from mmcl_fast.kernels.contrast_common import FLOOR, LOG2, log1p, sigmoid, softplus
 from mmcl_fast.kernels.contrast_statistics import Partial, merge
@@ -57,12 +58,16 @@ class RowLosses(NamedTuple):
     rows: RowTerms
     columns: RowTerms | None
 
+    @classmethod
+    def of(cls, losses: torch.Tensor, terms: torch.Tensor) -> RowLosses:
+        """From losses [N], and terms [5, N] of rows or [10, N] of rows and columns."""
+        split = terms.unbind()
+        return cls(losses, RowTerms(*split[:5]), RowTerms(*split[5:]) if len(split) > 5 else None)
+
 
 @triton.jit
-def _direction(  # noqa: PLR0913  (inlined: no API)
-    positive, row_max, exp_sum, upstream, terms_ptr, offs_n, mask_n, N, FORM: tl.constexpr
-):
-    """Losses of one direction; stores its terms, five rows of [N]."""
+def row_terms(positive, row_max, exp_sum, upstream, FORM: tl.constexpr):
+    """(loss, row_max, exp_sum, scale, positive_weight) of one direction's rows."""
     if FORM == "sigmoid":
         loss = exp_sum + softplus(-positive)
         scale = upstream
@@ -85,6 +90,13 @@ def _direction(  # noqa: PLR0913  (inlined: no API)
         positive_weight = (
             exp_sum * scale
         )  # not `upstream`: a NaN among the negatives must reach the gradient
+    return loss, row_max, exp_sum, scale, positive_weight
+
+
+@triton.jit
+def store_terms(terms_ptr, positive, terms, offs_n, mask_n, N):
+    """Stores the terms of one direction, five rows of [N]."""
+    _, row_max, exp_sum, scale, positive_weight = terms
     at = terms_ptr + offs_n
     row = N.to(tl.int64)
     tl.store(at, positive, mask=mask_n)
@@ -92,7 +104,6 @@ def _direction(  # noqa: PLR0913  (inlined: no API)
     tl.store(at + 2 * row, exp_sum, mask=mask_n)
     tl.store(at + 3 * row, scale, mask=mask_n)
     tl.store(at + 4 * row, positive_weight, mask=mask_n)
-    return loss
 
 
 @triton.jit(do_not_specialize=["P", "Q", "F", "N", "M"])
@@ -144,17 +155,17 @@ def _contrast_row_losses_kernel(  # noqa: PLR0913  (a kernel's parameters are no
         rows = merge(
             rows[0], rows[1], column_max_ptr, column_sum_ptr, offs_n, mask_n, Q, N, BLOCK_P
         )
-    loss = _direction(positive, rows[0], rows[1], upstream, terms_ptr, offs_n, mask_n, N, FORM)
+    terms = row_terms(positive, rows[0], rows[1], upstream, FORM)
+    store_terms(terms_ptr, positive, terms, offs_n, mask_n, N)
+    loss = terms[0]
     if column_max_ptr is not None and not SAME_ROWS:
         # Positives are on the diagonal: both directions have the same positive score.
         row_max, exp_sum = merge(
             row_max, exp_sum, column_max_ptr, column_sum_ptr, offs_n, mask_n, Q, N, BLOCK_P
         )
-        terms_ptr += 5 * N.to(tl.int64)
-        column_loss = _direction(
-            positive, row_max, exp_sum, upstream, terms_ptr, offs_n, mask_n, N, FORM
-        )
-        loss = (loss + column_loss) * 0.5
+        column_terms = row_terms(positive, row_max, exp_sum, upstream, FORM)
+        store_terms(terms_ptr + 5 * N.to(tl.int64), positive, column_terms, offs_n, mask_n, N)
+        loss = (loss + column_terms[0]) * 0.5
     tl.store(losses_ptr + offs_n, loss, mask=mask_n)
 
 
@@ -188,31 +199,35 @@ def contrast_row_losses_fwd(
     terms = rows.max_score.new_empty(sides * 5, n)
     if n:
         with torch.cuda.device_of(losses):
-            _contrast_row_losses_kernel[(cdiv(n, _BLOCK_N),)](
-                max_ptr=rows.max_score,
-                exp_sum_ptr=rows.exp_sum,
-                positive_score_ptr=rows.positive_score,
-                column_max_ptr=None if columns is None else columns.max_score,
-                column_sum_ptr=None if columns is None else columns.exp_sum,
-                index_ptr=index,
-                upstream_ptr=upstream,
-                losses_ptr=losses,
-                terms_ptr=terms,
-                P=rows.max_score.shape[0],
-                Q=0 if columns is None else columns.max_score.shape[0],
-                F=rows.positive_score.shape[0],
-                N=n,
-                M=keys,
-                FORM=form,
-                SAME_ROWS=same_rows,
-                BLOCK_P=_BLOCK_P,
-                BLOCK_N=_BLOCK_N,
-                num_warps=4,
+            launch(
+                _contrast_row_losses_kernel,
+                (cdiv(n, _BLOCK_N),),
+                {
+                    "max_ptr": rows.max_score,
+                    "exp_sum_ptr": rows.exp_sum,
+                    "positive_score_ptr": rows.positive_score,
+                    "column_max_ptr": None if columns is None else columns.max_score,
+                    "column_sum_ptr": None if columns is None else columns.exp_sum,
+                    "index_ptr": index,
+                    "upstream_ptr": upstream,
+                    "losses_ptr": losses,
+                    "terms_ptr": terms,
+                },
+                {
+                    "P": rows.max_score.shape[0],
+                    "Q": 0 if columns is None else columns.max_score.shape[0],
+                    "F": rows.positive_score.shape[0],
+                    "N": n,
+                    "M": keys,
+                    "FORM": form,
+                    "SAME_ROWS": same_rows,
+                    "BLOCK_P": _BLOCK_P,
+                    "BLOCK_N": _BLOCK_N,
+                },
                 # Sums are rounded before their use, so `restored` gives the same bits.
-                enable_fp_fusion=False,
+                {"num_warps": 4, "enable_fp_fusion": False},
             )
-    split = terms.unbind()
-    return RowLosses(losses, RowTerms(*split[:5]), RowTerms(*split[5:]) if sides == 2 else None)
+    return RowLosses.of(losses, terms)
 
 
 def restored(statistics: tuple[torch.Tensor, ...], form: str, upstream: torch.Tensor) -> RowLosses:
@@ -224,4 +239,5 @@ def restored(statistics: tuple[torch.Tensor, ...], form: str, upstream: torch.Te
     )
 
 
-__all__ = ["RowLosses", "RowTerms", "contrast_row_losses_fwd", "restored"]
+__all__ = ["RowLosses", "RowTerms", "contrast_row_losses_fwd", "restored", "row_terms"]
+__all__ += ["store_terms"]

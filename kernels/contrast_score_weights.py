@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
+from mmcl_fast.kernels._launch import launch
 from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
@@ -29,6 +30,57 @@ from mmcl_fast.kernels.contrast_common import (
     units,
 )
 from mmcl_fast.kernels.contrast_gradient import WeightTerms
+
+
+@triton.jit
+def tile_weights(  # noqa: PLR0913  (inlined: no API)
+    x,
+    tile,
+    positive_ptr,
+    query_label_ptr,
+    key_label_ptr,
+    row_max_ptr,
+    row_scale_ptr,
+    column_max_ptr,
+    column_scale_ptr,
+    N,
+    M,
+    regular,
+    first,
+    SIGMOID: tl.constexpr,
+    RULE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Weights of the scores x of tile (pid_n, pid_m), unmasked as yet; float32, without shift."""
+    pid_n, pid_m = tile
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = offs_n < N
+    offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    mask_k = offs_k < M
+    plain = is_plain(first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, RULE)
+    # Rows past the end too: their scores of 0 may be far above a maximum of the columns.
+    if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
+        positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, RULE[1])
+        label_q = load_labels(query_label_ptr, offs_n, mask_n)[:, None]
+        label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :]
+        query = (first + offs_n)[:, None], label_q, positive[:, None]
+        key = offs_k[None, :], label_k
+        x = mask_scores(x, query, key, mask_n[:, None] & mask_k[None, :], regular, RULE)
+    w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    if SIGMOID:
+        x = sigmoid(x)
+    if row_scale_ptr is not None:
+        row = offs_n.to(tl.int64)
+        maximum = tl.load(row_max_ptr + row, mask=mask_n, other=0.0)[:, None]
+        scale = tl.load(row_scale_ptr + row, mask=mask_n, other=0.0)[:, None]
+        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
+    if column_scale_ptr is not None:
+        column = offs_k.to(tl.int64)
+        maximum = tl.load(column_max_ptr + column, mask=mask_k, other=0.0)[None, :]
+        scale = tl.load(column_scale_ptr + column, mask=mask_k, other=0.0)[None, :]
+        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
+    return w
 
 
 @triton.jit(do_not_specialize=["N", "M", "regular", "first"])
@@ -66,33 +118,15 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = offs_n < N
     offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    mask_k = offs_k < M
     # Rows are padded to their stride, whose multiple of 16 lets whole vectors be moved.
     at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
     mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
     x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
-    plain = is_plain(first + pid_n * BLOCK_N, pid_m * BLOCK_M, BLOCK_N, BLOCK_M, RULE)
-    # Rows past the end too: their scores of 0 may be far above a maximum of the columns.
-    if not (plain & ((pid_m + 1) * BLOCK_M <= M) & ((pid_n + 1) * BLOCK_N <= N)):
-        positive = load_positive(positive_ptr, first + offs_n, offs_n, mask_n, POSITIVE)
-        label_q = load_labels(query_label_ptr, offs_n, mask_n)[:, None]
-        label_k = load_labels(key_label_ptr, offs_k, offs_k < regular)[None, :]
-        query = (first + offs_n)[:, None], label_q, positive[:, None]
-        key = offs_k[None, :], label_k
-        x = mask_scores(x, query, key, mask_n[:, None] & mask_k[None, :], regular, RULE)
-    w = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    if SIGMOID:
-        x = sigmoid(x)
-    if row_scale_ptr is not None:
-        row = offs_n.to(tl.int64)
-        maximum = tl.load(row_max_ptr + row, mask=mask_n, other=0.0)[:, None]
-        scale = tl.load(row_scale_ptr + row, mask=mask_n, other=0.0)[:, None]
-        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
-    if column_scale_ptr is not None:
-        column = offs_k.to(tl.int64)
-        maximum = tl.load(column_max_ptr + column, mask=mask_k, other=0.0)[None, :]
-        scale = tl.load(column_scale_ptr + column, mask=mask_k, other=0.0)[None, :]
-        w += (x if SIGMOID else tl.exp2(x - maximum)) * scale
+    w = tile_weights(
+        x, (pid_n, pid_m), positive_ptr, query_label_ptr, key_label_ptr, row_max_ptr,
+        row_scale_ptr, column_max_ptr, column_scale_ptr, N, M, regular, first, SIGMOID, RULE,
+        BLOCK_N, BLOCK_M,
+    )  # fmt: skip
     tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
     if weight_sum_ptr is not None:
         tl.store(weight_sum_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
@@ -128,25 +162,34 @@ def scores_weights_bwd(
     grid = (cdiv(n, tile.block_n) * blocks,)
     weight_sums = scores.new_empty(blocks, n) if weight_sum else None
     with torch.cuda.device_of(scores):
-        _contrast_weights_kernel[grid](
-            scores_ptr=scores,
-            weights_ptr=weights,
-            row_max_ptr=None if rows is None else rows.max_score,
-            row_scale_ptr=None if rows is None else rows.scale,
-            column_max_ptr=None if columns is None else columns.max_score,
-            column_scale_ptr=None if columns is None else columns.scale,
-            weight_sum_ptr=weight_sums,
-            N=n,
-            M=m,
-            stride_n=scores.stride(0),
-            BLOCK_N=tile.block_n,
-            BLOCK_M=tile.block_m,
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
-            enable_fp_fusion=True,
-            **pairs.arguments(m),
+        launch(
+            _contrast_weights_kernel,
+            grid,
+            {
+                "scores_ptr": scores,
+                "weights_ptr": weights,
+                "row_max_ptr": None if rows is None else rows.max_score,
+                "row_scale_ptr": None if rows is None else rows.scale,
+                "column_max_ptr": None if columns is None else columns.max_score,
+                "column_scale_ptr": None if columns is None else columns.scale,
+                "weight_sum_ptr": weight_sums,
+                **pairs.tensors(),
+            },
+            {
+                "N": n,
+                "M": m,
+                "stride_n": scores.stride(0),
+                "BLOCK_N": tile.block_n,
+                "BLOCK_M": tile.block_m,
+                **pairs.numbers(m),
+            },
+            {
+                "num_warps": tile.num_warps,
+                "num_stages": tile.num_stages,
+                "enable_fp_fusion": True,
+            },
         )
     return None if weight_sums is None else weight_sums.sum(dim=0)
 
 
-__all__ = ["scores_weights_bwd"]
+__all__ = ["scores_weights_bwd", "tile_weights"]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmcl_fast import __version__
+from mmcl_fast.operating_system.processors import cpu_name, system_name
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -25,7 +24,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": system_name(),
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -57,20 +56,6 @@ def kernels_lack(*, on_cuda: bool) -> str | None:
 
 
 @cache
-def cpu_fields() -> Mapping[str, str]:
-    """Fields of the first CPU in /proc/cpuinfo; empty where the system has no such file."""
-    info = Path("/proc/cpuinfo")
-    first = info.read_text(encoding="utf-8").split("\n\n", 1)[0] if info.exists() else ""
-    pairs = (line.partition(":") for line in first.splitlines())
-    return MappingProxyType({name.strip(): value.strip() for name, _, value in pairs})
-
-
-def cpu_name() -> str:
-    """Model name of the CPU."""
-    return cpu_fields().get("model name") or platform.processor() or "unknown"
-
-
-@cache
 def source_commit() -> str | None:
     """Commit of the running checkout, with -dirty if files were changed; None in a wheel."""
     root = Path(__file__).resolve().parents[1]
@@ -85,8 +70,6 @@ def source_commit() -> str | None:
 
 
 __all__ = [
-    "cpu_fields",
-    "cpu_name",
     "environment",
     "kernels_lack",
     "source_commit",

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from safetensors import SafetensorError
 
 from mmcl_fast.errors import MmclError, OutputError
+from mmcl_fast.operating_system.files import open_for_reading
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -83,7 +84,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
     Raises: OSError: there is no such file, it may not be read, or it is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_for_reading(path)
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):

@@ -12,7 +12,6 @@ torch and keeps nothing.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import pyarrow as pa
 import torch
 
 from mmcl_fast import TrainConfig, sweep, train
+from mmcl_fast.operating_system.processors import usable_cpus
 from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.schema import CURVES, Rows, list_column, part_schema, setting_columns
 from mmcl_fast.sweep.store.store import Store, provenance
@@ -142,7 +142,7 @@ def measure(share: int, peers: Sequence[str] | None) -> Iterator[dict[str, Any]]
         torch.set_num_threads(1)
         cfg = TrainConfig(device="cpu", evaluate_every=0)
         eager = eager_s(eager_losses, cfg, epochs=20)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cpus()
     for modality, runs in RUNS.items():
         for workers in sorted({1, cores} if share == 1 else {cores}):
             row = end_to_end(modality, workers, runs * workers // share)

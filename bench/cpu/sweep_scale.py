@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from mmcl_fast import TrainConfig, sweep, train_many
+from mmcl_fast.operating_system.memory import peak_resident_bytes
 from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.shard import compute
 from mmcl_fast.sweep.store.plan_file import read_plan, write_plan
@@ -67,7 +67,7 @@ def _planned(grid: dict[str, Any], seeds: int) -> dict[str, Any]:
     return {
         "plan and write, s": written - started,
         "read, s": read - written,
-        "peak, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak, GiB": peak_resident_bytes() / 2**30,
         "files": plan.shards,
     }
 

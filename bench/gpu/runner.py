@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,9 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+from mmcl_fast.operating_system.processes import kill_session
+from mmcl_fast.operating_system.processors import usable_cpus
 
 from .. import record
 from .plan import LIMIT_S, Step, needed
@@ -78,7 +80,7 @@ def run_all(
 
 def _workers() -> int:
     """Two more than there are cores; many more would not fit into the device's memory."""
-    return len(os.sched_getaffinity(0)) + 2
+    return usable_cpus() + 2
 
 
 _running: set[int] = set()
@@ -89,12 +91,12 @@ def end_all() -> None:
     """End what still runs; for a run that is ended itself."""
     with _lock:
         for pid in _running:
-            os.killpg(pid, signal.SIGKILL)
+            kill_session(pid)
 
 
 def run_process(command: Sequence[str], seconds: float, **variables: str) -> tuple[int | None, str]:
     """Exit status, None if its time was over, and output of Python in its own process group."""
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=record.ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -105,7 +107,7 @@ def run_process(command: Sequence[str], seconds: float, **variables: str) -> tup
         try:
             code: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_session(process.pid)
             process.wait()
             code = None
         with _lock:

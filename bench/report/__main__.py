@@ -377,11 +377,11 @@ def main() -> int:
     stale = []
     for name in DOCUMENTS:
         path = ROOT / name
-        old = path.read_text()
+        old = path.read_text(encoding="utf-8")
         if (new := render(old)) != old:
             stale.append(name)
             if not check:
-                path.write_text(new)
+                path.write_text(new, encoding="utf-8")
     print(("out of date: " if check else "rewritten: ") + (", ".join(stale) or "none"))
     return 1 if check and stale else 0
 

@@ -24,7 +24,7 @@ PANELS = {
 
 def figure1_table() -> str:
     """Final values of Figure 1 beside what the paper prints."""
-    results = json.loads((RESULTS / "figure1.json").read_text())
+    results = json.loads((RESULTS / "figure1.json").read_text(encoding="utf-8"))
     epochs, count = results["epochs"][-1], len(results["config"]["seeds"])
     head = f"after {epochs} epochs, {count} seeds, mean ± s.d."
     lines = (
@@ -41,7 +41,7 @@ def _cell(curve: Mapping[str, Any], name: str) -> str:
 
 def claims_table() -> str:
     """Rows of docs/claims.md that Figure 1 decides."""
-    results = json.loads((RESULTS / "figure1.json").read_text())
+    results = json.loads((RESULTS / "figure1.json").read_text(encoding="utf-8"))
 
     def last(modality: str, name: str) -> float:
         return float(results[modality][name]["mean"][-1])
@@ -85,12 +85,14 @@ def claims_table() -> str:
 
 def theory_table() -> str:
     """Rows of `theory.md`."""
-    return mathematics(json_to_markdown(json.loads((RESULTS / "theory.json").read_text())).rstrip())
+    return mathematics(
+        json_to_markdown(json.loads((RESULTS / "theory.json").read_text(encoding="utf-8"))).rstrip()
+    )
 
 
 def coverage_table() -> str:
     """Every numbered statement of the paper, with the verdicts of `theory.json`."""
-    results = json.loads((RESULTS / "theory.json").read_text())
+    results = json.loads((RESULTS / "theory.json").read_text(encoding="utf-8"))
     return mathematics(coverage_markdown(results).rstrip())
 
 

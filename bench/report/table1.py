@@ -40,7 +40,7 @@ TITLES = {"train": "training", "rev": "reversed colours"}
 
 def _results(name: str) -> tuple[dict[str, Any], str]:
     """A result of `mmcl table1`, and the words that name it."""
-    results = json.loads((RESULTS / name).read_text())
+    results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
     count = len(results["config"]["seeds"])
     return results, f"Percent, {count} seeds, mean ± s.d. (`bench/results/{name}`)"
 

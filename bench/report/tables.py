@@ -15,7 +15,7 @@ MISSING = "–"  # a peer that was not installed
 
 def latest(path: Path, *ops: str) -> list[dict[str, Any]]:
     """Rows of the latest run of these operations in a results file, in their order."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     of_ops = [row for row in rows if row["op"] in ops]
     if not of_ops:
         raise ValueError(f"{path.name}: expected rows of op {' or '.join(ops)}, got none")
@@ -27,9 +27,13 @@ def source(row: Mapping[str, Any], threads: str = "one thread") -> str:
     """Where a number comes from, in a sentence."""
     state = " (with uncommitted changes)" if row["dirty"] else ""
     return wrap(
-        f"{row['cpu']}, {threads}, load {row['load_1min']:.1f} before, "
+        f"{row['cpu']}, {threads}, load {_load(row)} before, "
         f"commit {row['commit'][:10]}{state}, {row['date'][:10]}: `{row['command']}`."
     )
+
+
+def _load(row: Mapping[str, Any]) -> str:
+    return "unknown" if row["load_1min"] is None else f"{row['load_1min']:.1f}"
 
 
 def source_of_all(row: Mapping[str, Any]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import math
 import os
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from mmcl_fast.operating_system.memory import forget_peak, peak_resident_bytes, resident_bytes
+from mmcl_fast.operating_system.processors import pin_to_one_cpu
 
 SINGLE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -63,8 +64,7 @@ def pin() -> None:
     On two CPUs XLA's own settings still leave it two threads, which take more CPU time than one; on
     a single CPU it adapts.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    pin_to_one_cpu()
 
 
 def interleaved(
@@ -111,23 +111,17 @@ def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 def added_mib(call: Callable[[], object]) -> float:
     """How far a call raises this process's resident memory while it runs, in MiB; NaN off Linux."""
-    if not Path("/proc/self/clear_refs").exists():
+    if not forget_peak():
         return math.nan
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
-    before = _resident_kib("VmRSS")
+    before, _ = resident_bytes()
     call()
-    return (_resident_kib("VmHWM") - before) / 1024
-
-
-def _resident_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    _, peak = resident_bytes()
+    return (peak - before) / 2**20
 
 
 def peak_rss_mib() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak_resident_bytes() / 2**20
 
 
 __all__ = [

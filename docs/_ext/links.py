@@ -26,7 +26,7 @@ class LinkedPages:
 
     def __init__(self, docs: Path) -> None:
         self.docs, self.root = docs, docs.parent
-        texts = (page.read_text() for page in (docs / "reference").glob("*.md"))
+        texts = (page.read_text(encoding="utf-8") for page in (docs / "reference").glob("*.md"))
         found = (re.findall(r"^\.\. auto\w+:: (\S+)", text, re.MULTILINE) for text in texts)
         self.known = {name for names in found for name in names}
 
@@ -34,7 +34,7 @@ class LinkedPages:
         """Called with the text of each page."""
         here = PATHS.get(name, f"docs/{name}.md")
         if name in PATHS:
-            source[0] = (self.root / here).read_text()
+            source[0] = (self.root / here).read_text(encoding="utf-8")
         text, parts, last = source[0], [], 0
         for fence in FENCE.finditer(text):
             parts += [self._prose(text[last : fence.start()], here, name), fence[0]]

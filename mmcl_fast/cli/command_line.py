@@ -18,6 +18,7 @@ from mmcl_fast import __version__
 from mmcl_fast.cli.options import COMMANDS, RENAMED, Command
 from mmcl_fast.cli.parser import build, hint, parse
 from mmcl_fast.errors import ConfigError, MmclError
+from mmcl_fast.operating_system.processes import is_closed_pipe
 from mmcl_fast.sweep.execute.termination import Terminated
 from mmcl_fast.terminal import printable
 
@@ -85,11 +86,10 @@ def run(arguments: Sequence[str]) -> int:
     except Terminated as error:
         sys.stderr.write(f"mmcl: ended by {error.name}{_how_to_resume(command, arguments)}\n")
         raise
-    except BrokenPipeError:
-        # The reader of standard output has closed it (mmcl info | head).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except OSError as error:
+        if is_closed_pipe(error):  # the reader of standard output has gone (mmcl info | head)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
         sys.stderr.write(f"mmcl: error: {_line(error)}\n")
         return USER_ERROR
 

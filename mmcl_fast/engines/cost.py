@@ -8,6 +8,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import GPU_PIECE_ELEMENTS, PIECE_ELEMENTS, piece_rows
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.data.stream.memory import available_bytes
+from mmcl_fast.engines.gram import max_runs
 from mmcl_fast.engines.gram_cuda_graph import CURVE_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
@@ -69,48 +70,54 @@ def _evaluations(cfg: TrainConfig) -> int:
     return cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
 
 
-# Seconds of one core for each amount of `_work`, in its order. Fitted, in logarithms and towards a
-# common guess, to 58, 12, 12 and 7 settings of n = 10 .. 2000, m = 4 .. 4096, d = 100 .. 20000 on a
-# shared core with AVX-512; the times measured are 0.4 to 1.7, 0.9 to 1.1, 0.7 to 1.8 and 0.8 to 1.4
-# times the estimate.
+# Seconds of one core for each amount of `work`, in its order. Those of native and gram are fitted
+# by `python -m bench.science.run_cost` to rows of bench/results, measured while all cores were
+# busy, as they are in a sweep; those of primal and reference, to 12 and 7 settings.
 SECONDS = {
     "native": (
-        7.6e-5, 1.9e-9, 4.0e-9, 1.6e-11, 1.1e-6, 5.6e-12, 1.0e-9, 3.8e-10, 1.3e-11, 6.7e-5, 3.3e-11,
-        1.0e-11,
+        1.0e-4, 1.4e-9, 1.1e-8, 1.4e-11, 5.2e-7, 0.0, 8.7e-12, 8.5e-10, 1.2e-9, 2.7e-10, 0.0,
+        4.3e-11, 1.1e-5, 3.3e-11, 1.3e-8, 3.6e-11,
     ),
     "gram": (
-        1.4e-4, 3.8e-9, 7.7e-9, 1.2e-11, 3.6e-5, 3.2e-11, 2.0e-9, 6.7e-10, 2.4e-11, 1.2e-4, 9.3e-11,
-        1.0e-11,
+        1.3e-4, 3.0e-9, 9.9e-9, 1.0e-11, 5.3e-6, 7.8e-5, 1.5e-11, 7.4e-9, 1.7e-9, 2.9e-9, 0.0,
+        3.0e-11, 1.4e-5, 5.2e-11, 6.9e-9, 8.2e-12,
     ),
     "primal": (
-        1.7e-4, 3.5e-9, 6.6e-9, 1.5e-11, 2.2e-5, 1.9e-11, 1.8e-9, 4.2e-10, 1.2e-11, 1.5e-3, 1.3e-11,
-        1.0e-11,
+        1.7e-4, 3.5e-9, 6.6e-9, 1.5e-11, 2.2e-5, 0.0, 1.9e-11, 1.8e-9, 0.0, 4.2e-10, 1.2e-11,
+        0.0, 1.5e-3, 1.3e-11, 0.0, 1.0e-11,
     ),
     "reference": (
-        1.1e-4, 1.4e-7, 4.7e-8, 1.5e-11, 5.2e-4, 1.3e-11, 2.2e-9, 5.3e-10, 3.1e-11, 2.4e-3, 4.1e-11,
-        1.0e-11,
+        1.1e-4, 1.4e-7, 4.7e-8, 1.5e-11, 5.2e-4, 0.0, 1.3e-11, 2.2e-9, 0.0, 5.3e-10, 3.1e-11,
+        0.0, 2.4e-3, 4.1e-11, 0.0, 1.0e-11,
     ),
 }  # fmt: skip
+CACHED_ACTIVATIONS = 1 << 16  # of a modality; a core's cache holds no more of what an epoch reads
 
 
 def core_seconds(cfg: TrainConfig, engine: str) -> float:
     """Estimated seconds of one core of a run in a batch: data, epochs, evaluations.
 
-    Of triton, which has no core, those of gram: it orders runs by their work.
+    Of processors with AVX-512 all of whose cores are busy. 12 sizes of native and gram (m = 16 to
+    4096, n = 20 to 1000, evaluated never, each epoch or each 20th) take 0.7 to 1.5 times as long
+    (tests/engines/test_cost.py). Of triton, which has no core, those of gram: it orders runs by
+    their work.
     """
     rates = SECONDS.get(engine, SECONDS["gram"])
-    return sum(rate * amount for rate, amount in zip(rates, _work(cfg, engine), strict=True))
+    return sum(rate * amount for rate, amount in zip(rates, work(cfg, engine), strict=True))
 
 
-def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
-    """Amounts of work of a run.
+def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
+    """Amounts of work of a run, each of which takes about the same time a unit.
 
     Returns: runs; numbers drawn, of explicit and of reduced data; operations before the epochs;
-        epochs; their operations with the data, activations, scores, operations of the loss;
-        evaluations, their operations, and those of the heads.
+        epochs, and their share in a batch of gram; their operations with the data, activations,
+        those that no cache holds, scores, operations of the loss, operations with activations that
+        no cache holds; evaluations, their operations, embeddings of the heads, operations of these.
     """
     n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
-    sides, evaluations = 1 + cfg.is_multi, _evaluations(cfg)
+    sides, evaluations = 1 + cfg.is_multi, float(_evaluations(cfg))
+    if evaluations and cfg.epochs % cfg.evaluate_every:
+        evaluations += 1  # after the last epoch
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
     rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
     drawn = float(cfg.columns * (rows + ood) + cfg.columns_b * rows * cfg.is_multi)
@@ -121,19 +128,24 @@ def _work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     pairs = n * n * (cfg.objective == "contrastive")
     # Signals of variants are rows of the scores' products; keys that learn need one more.
     of_pair = (m + cfg.axes * cfg.is_variant) * (1.5 if cfg.trains_keys else 1.0)
+    uncached = epochs * sides * max(0, n * m - CACHED_ACTIVATIONS)
     return (
         1.0,
         0.0 if is_reduced else drawn,
         drawn if is_reduced else 0.0,
         at_start,
         epochs,
+        epochs / max_runs(cfg) if engine == "gram" else 0.0,
         epochs * of_epoch,
         epochs * sides * n * m,
+        uncached,
         epochs * sides * pairs,
         epochs * sides * pairs * of_pair,
+        uncached * n,
         float(evaluations),
         evaluations * (of_test + m * (n + ood)),
-        float(evaluations) * n * m * min(n, m),
+        evaluations * n * min(n, m),
+        evaluations * n * m * min(n, m),
     )
 
 
@@ -253,4 +265,4 @@ def free_gpu_bytes() -> int:
     return int(torch.cuda.mem_get_info()[0]) + unused
 
 
-__all__ = ["check_memory", "core_seconds", "flop", "free_gpu_bytes", "memory_bytes"]
+__all__ = ["check_memory", "core_seconds", "flop", "free_gpu_bytes", "memory_bytes", "work"]

@@ -11,6 +11,7 @@ from mmcl_fast.experiments.examples.names import SOURCES
 from mmcl_fast.experiments.examples.result import ExampleResult, HeatPanel, LinePanel, Panel
 from mmcl_fast.plotting.heat import ACCURACY, heat_panel
 from mmcl_fast.plotting.style import (
+    CAPTION,
     MORE_DASHES,
     MORE_MARKERS,
     PALETTE,
@@ -27,7 +28,7 @@ MARKED = 30  # a line of more values is drawn without markers
 def example(result: ExampleResult) -> Figure:
     """The panels of an example; below them what was varied, the seeds, and the settings."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0 * len(result.panels) + 0.6, 3.1), layout="constrained")
+        figure = Figure(figsize=(3.0 * len(result.panels) + 0.6, 3.6), layout="constrained")
         axes = figure.subplots(1, len(result.panels), squeeze=False)[0]
         for axis, panel in zip(axes, result.panels, strict=True):
             _draw(figure, axis, panel)
@@ -60,7 +61,8 @@ def _lines(axis: Axes, panel: LinePanel) -> None:
         axis.set_ylim(-0.03, 1.03)
     axis.set(xscale=panel.scales[0], yscale=panel.scales[1])
     if len(panel.lines) > 1:
-        axis.legend(fontsize=7.5)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+        axis.legend(fontsize=CAPTION, **(below if len(panel.lines) > 2 else {}))
 
 
 def _settings(cfg: TrainConfig) -> str:

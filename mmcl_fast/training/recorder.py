@@ -200,7 +200,13 @@ class Recorder:
         epochs = sorted({int(k.split(".")[1]) for k in state if k.startswith("stored.")})
         for epoch in epochs:
             modalities = tuple(
-                Coefficients(**unnest(f"stored.{epoch}.{k}", state))
+                Coefficients(
+                    initial=state[f"stored.{epoch}.{k}.initial"],
+                    mu=state[f"stored.{epoch}.{k}.mu"],
+                    noise=state[f"stored.{epoch}.{k}.noise"],
+                    spurious=state.get(f"stored.{epoch}.{k}.spurious"),
+                    views=state.get(f"stored.{epoch}.{k}.views"),
+                )
                 for k in range(len(self._norms))
             )
             self._stored.append((epoch, modalities))

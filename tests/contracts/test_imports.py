@@ -34,9 +34,10 @@ ARROWS: dict[str, set[str]] = {
     "derived": {"errors"},
     "names": set(),
     "progress": set(),
-    "environment": {"__init__"},
+    "operating_system": set(),
+    "environment": {"__init__", "operating_system"},
     "content_digest": {"errors"},
-    "files": {"errors"},
+    "files": {"errors", "operating_system"},
     "terminal": set(),
     "model": set(),
     "losses.pairwise": set(),
@@ -62,12 +63,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
     "data": set(),
-    "data.stream": {"_native", "stream_tags"},
+    "data.stream": {"_native", "operating_system", "stream_tags"},
     "data.signal_noise": {
         "_native", "config", "config_checks", "config_variants", "data.stream", "errors", "kernels",
         "names", "stream_tags",
     },
-    "data.mnist": {"data.stream", "errors", "files"},
+    "data.mnist": {"data.stream", "errors", "files", "operating_system"},
     "engines": {
         "_native", "config", "config_variants", "data.signal_noise", "data.stream",
         "engines.paper_loss", "environment", "errors", "kernels", "losses.torch_backend",
@@ -85,8 +86,8 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"config_variants", "errors", "losses", "model", "training"},
     "sweep": set(),
     "sweep.plan": {
-        "__init__", "config", "config_checks", "config_variants", "derived", "engines",
-        "environment", "errors", "names", "training",
+        "__init__", "config", "config_checks", "config_variants", "derived", "engines", "errors",
+        "names", "operating_system", "training",
     },
     "sweep.store": {
         "_native", "config", "content_digest", "derived", "environment", "errors", "files",
@@ -94,7 +95,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "sweep.execute": {
         "__init__", "_native", "config", "data.signal_noise", "data.stream", "engines", "errors",
-        "files", "progress", "sweep.plan", "sweep.store", "training",
+        "files", "operating_system", "progress", "sweep.plan", "sweep.store", "training",
     },
     "experiments": {"config", "environment", "errors", "theory", "training"},
     "experiments.table1": {
@@ -128,8 +129,8 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
         "experiments.examples.names", "experiments.phase.names",
-        "experiments.table1.protocol", "experiments.theory_checks.names", "sweep.execute",
-        "sweep.plan", "sweep.store", "terminal",
+        "experiments.table1.protocol", "experiments.theory_checks.names", "operating_system",
+        "sweep.execute", "sweep.plan", "sweep.store", "terminal",
     },
     "cli.checks": {"derived", "errors", "sweep.plan"},
     "cli.commands": {
@@ -138,19 +139,20 @@ ARROWS: dict[str, set[str]] = {
         "experiments", "experiments.examples", "experiments.examples.names", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
-        "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store", "terminal", "training",
+        "operating_system", "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store",
+        "terminal", "training",
     },
-    "bench": {"bench.peers", "config", "environment"},
+    "bench": {"bench.peers", "config", "operating_system"},
     "bench.run": {"bench", "bench.peers", "bench.report"},
     "bench.cpu": {
         "__init__", "_native", "bench", "bench.peers", "bench.timing", "config", "data",
         "data.signal_noise", "data.stream", "engines", "experiments.table1", "losses",
-        "losses.torch_backend", "sweep", "sweep.execute", "sweep.store",
+        "losses.torch_backend", "operating_system", "sweep", "sweep.execute", "sweep.store",
         "training",
     },
     "bench.gpu": {
         "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
-        "engines", "kernels", "losses", "training",
+        "engines", "kernels", "losses", "operating_system", "training",
     },
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
@@ -161,7 +163,7 @@ ARROWS: dict[str, set[str]] = {
         "bench", "config", "data.mnist", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol", "training",
     },
-    "bench.timing": {"bench", "losses.torch_backend"},
+    "bench.timing": {"bench", "losses.torch_backend", "operating_system"},
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from triton.runtime.interpreter import GridExecutor
 
 from mmcl_fast.losses.contrast import Requested
 from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
+from mmcl_fast.losses.triton_backend.policy import Policy, using
 
 from .contrast_problems import CHUNKED, FUSED, problem, uniform
 
@@ -68,6 +69,22 @@ def test_losses_and_gradients(
         contrast_forward(contrast, requested, 1.0)
     assert count.launches.total() <= launches, count.launches
     assert count.operations.total() <= operations, count.operations
+
+
+# name, launches, operations of torch: products alone
+SMALL_COSTS = [("symmetric", 2, 3), ("plain", 2, 3), ("stopped", 2, 2), ("own", 2, 2)]
+
+
+@pytest.mark.parametrize(("name", "launches", "products"), SMALL_COSTS)
+def test_small_batches(
+    name: str, launches: int, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contrast = problem(name, CHUNKED, torch.float32, torch.device("cpu"))
+    requested = Requested(query=True, key=name in ("symmetric", "plain"), temperature=True)
+    with using(Policy(small_batch=True)), Count(monkeypatch) as count:
+        contrast_forward(contrast, requested, 1.0)
+    assert count.launches.total() == launches, count.launches
+    assert count.operations == {"mm": products}, count.operations
 
 
 def test_rows_weighted_later(monkeypatch: pytest.MonkeyPatch) -> None:

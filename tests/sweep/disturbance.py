@@ -34,9 +34,11 @@ def start(arguments: Sequence[str], **options: object) -> subprocess.Popen[bytes
         signal.signal(signal.SIGINT, before)
 
 
-def finish(process: subprocess.Popen[bytes], expected: int = 0) -> str:
+def finish(
+    process: subprocess.Popen[bytes], expected: int = 0, deadline_s: float = DEADLINE_S
+) -> str:
     """Wait for a sweep to end with an exit status; what it said on stderr."""
-    out, err = process.communicate(timeout=DEADLINE_S)
+    out, err = process.communicate(timeout=deadline_s)
     assert process.returncode == expected, (process.returncode, out, err)
     return err.decode()
 

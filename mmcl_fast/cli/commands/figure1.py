@@ -45,7 +45,7 @@ def figure1_command(cfg: TrainConfig, seeds: int, out: Path, *, with_data: bool 
         )
     results = result.to_json()
     text = json.dumps(results, allow_nan=False)
-    write_atomically(out / "figure1.json", lambda path: path.write_text(text))
+    write_atomically(out / "figure1.json", lambda path: path.write_text(text, encoding="utf-8"))
     picture = curves.figure1(result)
     curves.save(picture, out / "figure1.png")
     curves.save(picture, out / "figure1.pdf")

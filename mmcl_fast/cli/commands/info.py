@@ -13,6 +13,7 @@ from mmcl_fast.config import Device, TrainConfig
 from mmcl_fast.engines import ENGINES
 from mmcl_fast.environment import environment
 from mmcl_fast.losses.backends import BACKENDS, Problem
+from mmcl_fast.operating_system.memory import free_bytes
 
 WIDE = 100  # columns from which four of a table hold their longest words
 OPTIONAL = ("triton", "jax", "ray", "scikit-learn")
@@ -29,7 +30,9 @@ def info_command() -> int:
         table.add_row(f"{name} (optional)", _version(name))
     generator = _native.active_target()
     others = ", ".join(name for name in _native.targets() if name != generator)
-    table.add_row("random generator", f"{generator} (this machine also runs {others})")
+    also = f" (this machine also runs {others})" if others else ""
+    table.add_row("random generator", generator + also)
+    table.add_row("free memory", _free_memory())
     console.print(table)
     console.print(_engines(TrainConfig(device=device), console.width))
     losses = Table(title=f"loss backends on {device}")
@@ -64,6 +67,14 @@ def _engines(here: TrainConfig, width: int) -> Table:
             last = k == len(answers) - 1
             table.add_row("" if k else name, optimizer, answer, end_section=last)
     return table
+
+
+def _free_memory() -> str:
+    """What sizes are checked against before work starts."""
+    free = free_bytes()
+    if free is None:
+        return "unknown: sizes are not checked against it"
+    return f"{free / 2**30:.1f} GiB"
 
 
 def _version(package: str) -> str:

@@ -79,7 +79,7 @@ def phase_command(
             told=_ProgressOfEvents(shown),
         )
     text = json.dumps(result.to_json(), allow_nan=False)
-    write_atomically(out / "phase.json", lambda path: path.write_text(text))
+    write_atomically(out / "phase.json", lambda path: path.write_text(text, encoding="utf-8"))
     picture = phase.phase(result)
     for suffix in ("png", "pdf"):
         curves.save(picture, out / f"phase.{suffix}")

@@ -23,7 +23,7 @@ from mmcl_fast.sweep.execute.runner import (
     job_bytes,
     run_sweep,
 )
-from mmcl_fast.sweep.execute.schedule import chosen_shards
+from mmcl_fast.sweep.execute.schedule import chosen_shards, job_seconds
 from mmcl_fast.sweep.execute.slurm import JobArray, write_script
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Quarantined, Tally
 from mmcl_fast.sweep.plan.additions import with_additions
@@ -132,13 +132,12 @@ def _core_seconds(plan: Plan) -> float:
 
 def _script(plan: Plan, out: Path, policy: Policy, request: SlurmRequest) -> int:
     prepare_directory(out)
-    seconds = _core_seconds(plan)
-    cores = policy.workers or 1
-    gpus = any(cfg.device == "cuda" for cfg in plan.points)
+    jobs, cores = min(request.jobs, plan.shards), policy.workers or 1
+    gpus = "cuda" in plan.points.values("device")
     array = JobArray(
-        jobs=min(request.jobs, plan.shards),
+        jobs=jobs,
         cores=cores,
-        seconds=seconds / min(request.jobs, plan.shards) / cores,
+        seconds=job_seconds(plan, jobs, 1 if gpus else cores),
         gpus=gpus,
         memory=job_bytes(plan, 1 if gpus else cores),
     )

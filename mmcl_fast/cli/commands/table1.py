@@ -84,8 +84,8 @@ def table1_command(  # noqa: PLR0913 - one argument per group of flags
     table = _run(digits, cfg, seeds, arms, chosen, partial)
     results = to_json(table)
     text, page = json.dumps(results, allow_nan=False), to_markdown(table, results)
-    write_atomically(out / "table1.json", lambda path: path.write_text(text))
-    write_atomically(out / "table1.md", lambda path: path.write_text(page))
+    write_atomically(out / "table1.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(out / "table1.md", lambda path: path.write_text(page, encoding="utf-8"))
     picture = table1.table1(table, results, make_sets(digits, cfg, seeds[0]))
     curves.save(picture, out / "table1.png")
     partial.remove()
@@ -117,7 +117,7 @@ def colour_only_command(
         "environment": environment("cpu"),
     }
     text = json.dumps(results, allow_nan=False)
-    write_atomically(out / COLOUR_ONLY, lambda path: path.write_text(text))
+    write_atomically(out / COLOUR_ONLY, lambda path: path.write_text(text, encoding="utf-8"))
     table = _printed(f"ColoredMNIST by colour alone, accuracy in %, {len(seeds)} seeds")
     _add_colour_only(table, found)
     Console().print(table)

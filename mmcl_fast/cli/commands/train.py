@@ -72,7 +72,10 @@ def _check_other_run(cfg: TrainConfig, out: Path) -> None:
     if not (out / SUMMARY).exists():
         return
     try:
-        stored = {**LATER_FIELDS, **json.loads((out / SUMMARY).read_text())["config"]}
+        stored = {
+            **LATER_FIELDS,
+            **json.loads((out / SUMMARY).read_text(encoding="utf-8"))["config"],
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"out: expected a directory without {SUMMARY} or with that of a run, got "
@@ -117,7 +120,7 @@ def _write(run: Run, out: Path) -> list[str]:
         if run.config.is_multi:
             weights["weights_b"] = run.weights("b")
         write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
-    write_atomically(out / SUMMARY, lambda path: path.write_text(text))
+    write_atomically(out / SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
     return names
 
 

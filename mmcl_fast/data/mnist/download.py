@@ -17,6 +17,7 @@ from mmcl_fast.data.mnist.deadline import opened_within
 from mmcl_fast.data.mnist.files import FILES, LARGEST, Published, find_file
 from mmcl_fast.data.mnist.idx import contents, md5_of
 from mmcl_fast.errors import DataError, OutputError
+from mmcl_fast.operating_system.files import open_for_writing
 
 # The mirrors of torchvision and of Google's CVDF, then the original site.
 MIRRORS = (
@@ -181,9 +182,7 @@ def _append(url: str, wanted: _Fetch, deadline: float) -> None:
 
 def _writable(part: Path, *, append: bool) -> BinaryIO:
     """The partial file; a link that has appeared meanwhile is not followed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    flags |= os.O_APPEND if append else os.O_TRUNC
-    return os.fdopen(os.open(part, flags, 0o666), "wb")
+    return os.fdopen(open_for_writing(part, append=append), "wb")
 
 
 def _discard(part: Path) -> int:

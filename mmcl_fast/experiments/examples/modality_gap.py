@@ -11,7 +11,7 @@ import numpy as np
 from mmcl_fast import metrics
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.experiments.examples.observe import Told, diverged, trained
-from mmcl_fast.experiments.examples.result import ExampleResult, LinePanel, line
+from mmcl_fast.experiments.examples.result import ExampleResult, LinePanel, Scale, line
 
 # CLIP's loss: cosines, gradients everywhere, unlabelled negatives. The rest is inferred.
 CONFIG = TrainConfig(
@@ -24,7 +24,7 @@ CONFIG = TrainConfig(
     mu_b_norm=15.0,
     nu_norm=15.0,
     sigma_0=0.01,
-    eta=0.05,
+    eta=0.02,
     data="reduced",
     epochs=1000,
     evaluate_every=1000,
@@ -61,14 +61,14 @@ def run(*, full: bool, told: Told) -> ExampleResult:
         curves["tau"].append(fixed if one.tau is None else one.tau.double().numpy())
         curves["loss"].append(one.loss.double().numpy())
 
-    def panel(name: str, title: str) -> LinePanel:
+    def panel(name: str, title: str, vertical: Scale = "log") -> LinePanel:
         values = np.array(curves[name])[:, shown].reshape(len(kinds), count, -1)
         lines = tuple(line(label, x) for label, x in zip(kinds, values, strict=True))
-        return LinePanel(title, "epoch", shown.tolist(), lines, scales=("log", "log"))
+        return LinePanel(title, "epoch", shown.tolist(), lines, scales=("log", vertical))
 
     panels = (
         panel("gap", "modality gap"),
-        panel("tau", "temperature"),
+        panel("tau", "temperature", "linear"),
         panel("loss", "training loss"),
     )
     varied = "the temperature, and whether it is learned"

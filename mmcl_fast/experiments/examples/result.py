@@ -139,4 +139,14 @@ def plain(values: Floats) -> list[float | None]:
     return [float(v) if math.isfinite(v) else None for v in values]
 
 
-__all__ = ["ExampleResult", "Floats", "HeatPanel", "Line", "LinePanel", "Panel", "line", "plain"]
+__all__ = [
+    "ExampleResult",
+    "Floats",
+    "HeatPanel",
+    "Line",
+    "LinePanel",
+    "Panel",
+    "Scale",
+    "line",
+    "plain",
+]

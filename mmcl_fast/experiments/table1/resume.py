@@ -49,7 +49,7 @@ class PartialResults:
             jobs = [{"arm": arm, "seed": seed, **vars(r)} for (arm, seed), r in self.jobs.items()]
             content = {"format": FORMAT, "settings": self._settings, "jobs": jobs}
             text = json.dumps(content, allow_nan=False)
-            write_atomically(self._path, lambda path: path.write_text(text))
+            write_atomically(self._path, lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove(self) -> None:
         """Delete the file: the table is complete."""
@@ -57,7 +57,7 @@ class PartialResults:
 
     def _read(self) -> dict[tuple[Any, int], JobResult]:
         try:
-            content = json.loads(self._path.read_text())
+            content = json.loads(self._path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise OutputError(
                     f"{self._path.name}: expected format {FORMAT}, got {content['format']!r}; "

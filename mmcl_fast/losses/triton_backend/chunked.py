@@ -23,7 +23,7 @@ WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weight
 MAX_KEPT = 2**29  # scores of the first sweep that are kept for the second: 2 GiB
 MIN_ROWS = 1024  # with fewer query rows the sum of key gradients is bound by memory traffic
 _VECTOR = 16  # rows of products are a multiple of this, for loads of whole vectors
-_UNSHIFT = {torch.float16: 2.0**-14}  # inverse of the factor in the kernel's float16 weights
+UNSHIFT = {torch.float16: 2.0**-14}  # inverse of the factor in the kernel's float16 weights
 
 
 @dataclass
@@ -48,14 +48,9 @@ class Chunked:
         column_parts: list[Partial | None] = []
         key = padded(inputs.key)
         for part in chunks(inputs):
-            scores = product(inputs.query[part], key.T)
-            pairs = inputs.pairs.part(part.start, part.stop)
-            row, column = scores_statistics_fwd(scores, len(inputs.key), pairs, columns=columns)
+            row, column = self._partial(inputs, part, key, columns=columns, keep=keep)
             rows.append(row)
             column_parts.append(column)
-            if keep and (len(inputs.query) - part.start) * scores.shape[1] <= MAX_KEPT:
-                self.kept[part.start] = scores
-            del scores  # frees them before the next chunk
             if len(inputs.query) > part.stop - part.start:  # bounds the memory of partial results
                 rows[-1] = merged(row)
                 column_parts[-1] = None if column is None else merged(column)
@@ -64,13 +59,26 @@ class Chunked:
         columns_of = [x for x in column_parts if x is not None]
         return _concatenated(rows, 1), _concatenated(columns_of, 0) if columns_of else None
 
+    def _partial(
+        self, inputs: KernelInputs, part: slice, key: Tensor, *, columns: bool, keep: bool
+    ) -> tuple[Partial, Partial | None]:
+        """Partial statistics of a chunk."""
+        scores = product(inputs.query[part], key.T)
+        pairs = inputs.pairs.part(part.start, part.stop)
+        if keep and (len(inputs.query) - part.start) * scores.shape[1] <= MAX_KEPT:
+            self.kept[part.start] = scores
+        statistics: tuple[Partial, Partial | None] = scores_statistics_fwd(
+            scores, len(inputs.key), pairs, columns=columns
+        )
+        return statistics
+
     def one_way(
         self, inputs: KernelInputs, finalize: Finalize, *, query: bool, key: bool
     ) -> tuple[RowLosses, NegativeSums]:
         """See `Algorithm`."""
         parts = []
         weights = query and inputs.pairs.sigmoid  # for the gradient of the bias
-        sums = _Accumulator.of(inputs, query=query, key=key, weights=weights)
+        sums = Accumulator.of(inputs, query=query, key=key, weights=weights)
         for part in chunks(inputs):
             scores = product(inputs.query[part], sums.padded.T)
             pairs = inputs.pairs.part(part.start, part.stop)
@@ -90,18 +98,16 @@ class Chunked:
         weights: bool,
     ) -> NegativeSums:
         """See `Algorithm`."""
-        sums = _Accumulator.of(
-            inputs, query=query is not None, key=key is not None, weights=weights
-        )
+        sums = Accumulator.of(inputs, query=query is not None, key=key is not None, weights=weights)
         # Kept scores first: they leave no memory for others.
         for part in sorted(chunks(inputs), key=lambda part: part.start not in self.kept):
             if query is not None:
                 scores = self._scores(inputs, part, sums.padded)
-                sums.add(part, scores, _rows_of(query, part), query=True, key=key is query)
+                sums.add(part, scores, rows_of(query, part), query=True, key=key is query)
                 del scores
             if key is not None and key is not query:
                 scores = self._scores(inputs, part, sums.padded)
-                sums.add(part, scores, _rows_of(key, part), query=False, key=True)
+                sums.add(part, scores, rows_of(key, part), query=False, key=True)
                 del scores
         return sums.result()
 
@@ -112,7 +118,7 @@ class Chunked:
 
 
 @dataclass(frozen=True)
-class _Accumulator:
+class Accumulator:
     """Gradient sums over chunks of query rows."""
 
     inputs: KernelInputs
@@ -122,7 +128,8 @@ class _Accumulator:
     weights: Tensor | None
 
     @classmethod
-    def of(cls, inputs: KernelInputs, *, query: bool, key: bool, weights: bool) -> _Accumulator:
+    def of(cls, inputs: KernelInputs, *, query: bool, key: bool, weights: bool) -> Accumulator:
+        """Empty sums for the requested gradients."""
         keys = padded(inputs.key)
         rows = inputs.query.new_empty(inputs.query.shape, dtype=torch.float32) if query else None
         columns = inputs.query.new_empty(keys.shape, dtype=torch.float32) if key else None
@@ -140,6 +147,12 @@ class _Accumulator:
         sums = scores_weights_bwd(
             scores, weights, len(self.inputs.key), pairs, pair, weight_sum=requested
         )
+        self.add_weights(part, weights, sums, query=query, key=key)
+
+    def add_weights(
+        self, part: slice, weights: Tensor, sums: Tensor | None, *, query: bool, key: bool
+    ) -> None:
+        """Add the part of a chunk, from its weights [n, P] and their row sums."""
         if query and self.query is not None:
             product(weights, self.padded, self.query[part])
             if self.weights is not None and sums is not None:
@@ -150,7 +163,7 @@ class _Accumulator:
 
     def result(self) -> NegativeSums:
         """All sums, without the padding of the keys."""
-        back = _UNSHIFT.get(self.inputs.query.dtype, 1.0)
+        back = UNSHIFT.get(self.inputs.query.dtype, 1.0)
         if back != 1.0:
             for x in (self.query, self.key):
                 if x is not None:
@@ -217,9 +230,11 @@ def padded(key: Tensor) -> Tensor:
     return key if not padding else torch.nn.functional.pad(key, (0, 0, 0, padding))
 
 
-def _rows_of(pair: WeightPair, part: slice) -> WeightPair:
+def rows_of(pair: WeightPair, part: slice) -> WeightPair:
+    """The terms of a chunk."""
     rows, columns = pair
     return None if rows is None else WeightTerms(rows.max_score[part], rows.scale[part]), columns
 
 
-__all__ = ["MIN_ROWS", "Chunked", "add_product", "chunks", "padded", "product"]
+__all__ = ["MAX_KEPT", "MIN_ROWS", "UNSHIFT", "Accumulator", "Chunked", "add_product", "chunks"]
+__all__ += ["padded", "product", "rows_of"]

@@ -31,10 +31,12 @@ from mmcl_fast.kernels.contrast_gradient import WeightTerms
 from mmcl_fast.kernels.contrast_row_losses import RowLosses, contrast_row_losses_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import KERNEL, Partial
 from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested
+from mmcl_fast.losses.triton_backend import pipelined, small_batch
 from mmcl_fast.losses.triton_backend.chunked import Chunked
 from mmcl_fast.losses.triton_backend.fused import Fused
 from mmcl_fast.losses.triton_backend.hard_negatives import hard_statistics
 from mmcl_fast.losses.triton_backend.input_gradients import Factor, assembled
+from mmcl_fast.losses.triton_backend.policy import current
 from mmcl_fast.losses.triton_backend.problem import (
     Algorithm,
     Finalize,
@@ -60,6 +62,9 @@ def contrast_forward(contrast: Contrast, requested: Requested, weight: float | N
     """
     contrast = _one_direction(contrast)
     both = weight is not None and any(requested)
+    small = both and current().small_batch and small_batch.why_not(contrast) is None
+    if weight is not None and small:
+        return small_batch.losses_and_gradients(contrast, requested, _share(contrast, weight))
     if weight is not None and both and _has_one_term(contrast):
         losses, gradients = _one_way(contrast, requested, weight)
         return Forward(losses, gradients, ())
@@ -202,9 +207,13 @@ def algorithm_for(inputs: KernelInputs) -> Algorithm:
     """The algorithm for a contrast, by its sizes, dtype and device."""
     if not len(inputs.query) or not len(inputs.key):
         return Empty()
+    if current().small_batch and len(inputs.query) * len(inputs.key) <= small_batch.STORED_SCORES:
+        return Chunked()
     arch = arch_of(KERNEL, inputs.query)
     if inputs.query.shape[1] <= fused_features(arch, inputs.query.element_size()):
         return Fused()
+    if current().pipelined and pipelined.why_not(inputs) is None:
+        return pipelined.Pipelined()
     return Chunked()
 
 

@@ -97,7 +97,7 @@ class Attempt:
         trained = first - sum(k < first for k in self.given_up)
         text = json.dumps({"first": first, "last": last, "trained": trained})
         try:
-            self.note.write_text(text)
+            self.note.write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"{self.note.name}: cannot be written to {self.note.parent} ({error})"
@@ -122,7 +122,7 @@ def note_file(store: Path, shard: int) -> Path:
 def read_note(path: Path) -> Note | None:
     """The note of a worker that died; None: there is none, or no whole one."""
     with suppress(FileNotFoundError, ValueError, TypeError):
-        return Note(**json.loads(path.read_text()))
+        return Note(**json.loads(path.read_text(encoding="utf-8")))
     return None
 
 

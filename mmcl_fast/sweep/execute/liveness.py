@@ -7,20 +7,25 @@ it runs before the worker loads any other module.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 
+from mmcl_fast.operating_system.processes import (
+    has_lost_parent,
+    is_closed_pipe,
+    terminate_self,
+)
+
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 2.0
 """For Python to remove the file being written, before the process ends whatever it computes."""
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 class Liveness(threading.Thread):
@@ -29,37 +34,33 @@ class Liveness(threading.Thread):
     Args:
         driver: Process id of the driver, the parent of this process.
         report: Called with the CPU time in seconds of this process without this thread. It ends
-            the process where the driver has ended, by BrokenPipeError.
+            the process where the driver has ended: its pipe is closed.
     """
 
     def __init__(self, driver: int, report: Callable[[float], None]) -> None:
         super().__init__(daemon=True)
         self._driver, self._report = driver, report
-        self._woken, wake = os.pipe()
-        os.set_blocking(wake, False)
+        self._woken, self._wake = socket.socketpair()  # Windows waits for no other descriptors
+        self._wake.settimeout(0)
         signal.signal(signal.SIGTERM, _exit_by_exception)
-        signal.set_wakeup_fd(wake)
+        signal.set_wakeup_fd(self._wake.fileno())
 
     def run(self) -> None:
         """See `threading.Thread.run`."""
         while True:
             woken, _, _ = select.select([self._woken], [], [], BEAT_SECONDS)
-            if woken and signal.SIGTERM in os.read(self._woken, 64):
+            if woken and signal.SIGTERM in self._woken.recv(64):
                 _end()
-            if os.getppid() != self._driver:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if has_lost_parent(self._driver):
+                terminate_self()
                 _end()
             try:
                 self._report(time.process_time() - time.thread_time())
-            except BrokenPipeError:
-                os.kill(os.getpid(), signal.SIGTERM)
+            except OSError as error:
+                if not is_closed_pipe(error):
+                    raise
+                terminate_self()
                 _end()
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, even where no Python thread can run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _exit_by_exception(number: int, frame: FrameType | None) -> None:
@@ -72,4 +73,4 @@ def _end() -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-__all__ = ["BEAT_SECONDS", "GRACE_SECONDS", "Liveness", "die_with_parent"]
+__all__ = ["BEAT_SECONDS", "GRACE_SECONDS", "Liveness"]

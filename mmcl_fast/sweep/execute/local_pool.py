@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import selectors
+import queue
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mmcl_fast.errors import OutputError
@@ -70,7 +71,7 @@ class LocalPool(Pool):
     ) -> None:
         self._slots = [_Slot() for _ in range(workers)]
         self._gpus, self._path, self._timeout = gpus, [*filter(None, path)], timeout
-        self._selector = selectors.DefaultSelector()
+        self._messages: queue.SimpleQueue[tuple[_Slot, bytes]] = queue.SimpleQueue()
         self._checked = time.monotonic()
 
     def close(self) -> None:
@@ -87,7 +88,6 @@ class LocalPool(Pool):
                 worker.wait(None)
             worker.close()
         self._slots = [_Slot() for _ in self._slots]
-        self._selector.close()
 
     @property
     def slots(self) -> int:
@@ -117,8 +117,11 @@ class LocalPool(Pool):
         while not outcomes:
             self._start_waiting()
             due = [slot.due - time.monotonic() for slot in self._slots if slot.waiting]
-            for key, _ in self._selector.select(max(0.0, min([CHECK_SECONDS, *due]))):
-                outcomes += self._receive(key.data)
+            with suppress(queue.Empty):
+                seconds = max(0.0, min([CHECK_SECONDS, *due]))
+                outcomes += self._receive(*self._messages.get(timeout=seconds))
+                while True:  # what else has come
+                    outcomes += self._receive(*self._messages.get_nowait())
             self._kill_silent()
         return outcomes
 
@@ -127,10 +130,12 @@ class LocalPool(Pool):
         for index, slot in enumerate(self._slots):
             if slot.waiting is None or slot.due > time.monotonic():
                 continue
-            slot.worker = WorkerProcess(index, self._environment(index))
+            slot.worker = WorkerProcess(index, self._environment(index), self._announcer(slot))
             slot.worker.give(slot.waiting)
             slot.waiting = None
-            self._selector.register(slot.worker.channel, selectors.EVENT_READ, slot)
+
+    def _announcer(self, slot: _Slot) -> Callable[[bytes], object]:
+        return lambda text: self._messages.put((slot, text))
 
     def _environment(self, index: int) -> dict[str, str]:
         environment = os.environ | ONE_THREAD
@@ -140,18 +145,17 @@ class LocalPool(Pool):
             environment["CUDA_VISIBLE_DEVICES"] = _visible(index % self._gpus)
         return environment
 
-    def _receive(self, slot: _Slot) -> list[Outcome]:
+    def _receive(self, slot: _Slot, text: bytes) -> list[Outcome]:
         """Outcomes in the messages of a worker; their end means that it died."""
         assert slot.worker is not None
-        outcomes = slot.worker.receive()
-        if outcomes is None:
+        if not text:
             return self._remove(slot, slot.worker)
+        outcomes = slot.worker.receive(text)
         if slot.worker.ready:
             slot.false_starts = 0
         return outcomes
 
     def _remove(self, slot: _Slot, worker: WorkerProcess) -> list[Outcome]:
-        self._selector.unregister(worker.channel)
         died = worker.died()
         worker.close()
         slot.worker = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import shutil
 import sys
 import time
@@ -18,6 +17,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines import ENGINES, memory_bytes, resolve_engine
 from mmcl_fast.errors import ConfigError, DataError, OutputError
+from mmcl_fast.operating_system.processors import usable_cpus
 from mmcl_fast.progress import Progress, optional_progress
 from mmcl_fast.sweep.execute.attempt import AGAIN
 from mmcl_fast.sweep.execute.drive import drive
@@ -251,7 +251,7 @@ def _workers(plan: Plan, policy: Policy) -> int:
     """Number of concurrent jobs. Raises DataError if they would not fit into memory together."""
     if policy.address is not None:
         return policy.workers or 1  # the memory of a cluster's machines is unknown here
-    workers = policy.workers or (_gpus(plan) or len(os.sched_getaffinity(0)))
+    workers = policy.workers or (_gpus(plan) or usable_cpus())
     available = available_bytes()
     largest = _largest_batch(plan)
     needed = workers * (largest + PROCESS_BYTES)

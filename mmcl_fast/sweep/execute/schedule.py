@@ -25,17 +25,40 @@ def chosen_shards(plan: Plan, part: tuple[int, int] | None) -> list[int]:
     """
     seconds = shard_seconds(plan)
     order: list[int] = np.argsort(-seconds, kind="stable").tolist()
-    index, count = part or (1, 1)
-    if count == 1:
+    if part is None:
         return order
-    loads = [(0.0, k) for k in range(1, count + 1)]
-    chosen = []
+    index, count = part
+    jobs = _jobs_of(seconds, order, count)
+    return [shard for shard in order if jobs[shard] == index - 1]
+
+
+def job_seconds(plan: Plan, jobs: int, cores: int) -> float:
+    """Estimated time of the longest of the jobs that share a plan, in seconds.
+
+    Args:
+        plan: The plan.
+        jobs: Number of jobs, each of which computes `chosen_shards(plan, (k, jobs))`.
+        cores: Shards that a job computes at a time.
+    """
+    seconds = shard_seconds(plan)
+    order = chosen_shards(plan, None)
+    job_of = _jobs_of(seconds, order, jobs)
+    ends = [[0.0] * cores for _ in range(jobs)]
+    for shard in order:
+        free = ends[job_of[shard]]
+        heapq.heapreplace(free, free[0] + float(seconds[shard]))
+    return max(map(max, ends))
+
+
+def _jobs_of(seconds: npt.NDArray[np.float64], order: list[int], jobs: int) -> list[int]:
+    """Job of each shard, [shards]: the longest first, to the one that has least work."""
+    loads = [(0.0, k) for k in range(jobs)]
+    job_of = [0] * len(order)
     for shard in order:
         load, k = loads[0]
         heapq.heapreplace(loads, (load + float(seconds[shard]), k))
-        if k == index:
-            chosen.append(shard)
-    return chosen
+        job_of[shard] = k
+    return job_of
 
 
-__all__ = ["chosen_shards", "shard_seconds"]
+__all__ = ["chosen_shards", "job_seconds", "shard_seconds"]

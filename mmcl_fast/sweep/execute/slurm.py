@@ -88,7 +88,10 @@ def write_script(
         f' --shard "$SLURM_ARRAY_TASK_ID/{array.jobs}"',
         "",
     ]
-    return write_atomically(store / SCRIPT, lambda path: path.write_text("\n".join(lines)))
+    return write_atomically(
+        store / SCRIPT,
+        lambda path: path.write_text("\n".join(lines), encoding="utf-8", newline="\n"),
+    )
 
 
 def _minutes(array: JobArray) -> int:

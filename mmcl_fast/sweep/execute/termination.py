@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a sweep as an interrupt does: workers stopped, published parts kept."""
+"""A signal to end ends a sweep as an interrupt does: workers stopped, published parts kept."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+from mmcl_fast.operating_system.processes import TERMINATION_SIGNALS
 
 
 class Terminated(SystemExit):
-    """Raised where one of `SIGNALS` arrives; not caught, the process ends with status 128 + number.
+    """Raised where one of `TERMINATION_SIGNALS` arrives.
+
+    Not caught, it ends the process with status 128 + number.
 
     Args:
         number: The signal.
@@ -33,7 +35,7 @@ def orderly_termination() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ours = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    ours = [number for number in TERMINATION_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
 
     def terminate(number: int, frame: FrameType | None) -> None:
         for each in ours:  # what is being stopped is not disturbed by another one

@@ -1,6 +1,6 @@
 """A worker process, `python -P -m mmcl_fast.sweep.execute.worker DRIVER CHANNEL`.
 
-It reads jobs from stdin, and writes messages to the file descriptor CHANNEL, one JSON object per
+It reads jobs from stdin, and writes messages to what CHANNEL is the number of, one JSON object per
 line: which mmcl_fast it is (`ready`), its CPU time (`cpu`), and outcomes. It ends at the end of
 stdin, and with the process DRIVER, its parent. `-P` keeps modules of the current folder out.
 """
@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import mmcl_fast
-from mmcl_fast.sweep.execute.liveness import Liveness, die_with_parent
+from mmcl_fast.operating_system.processes import die_with_parent, is_closed_pipe, of_parent
+from mmcl_fast.sweep.execute.liveness import Liveness
 
 
 class Messages:
@@ -25,7 +26,7 @@ class Messages:
         self._channel, self._lock = channel, threading.Lock()
 
     def send(self, message: object) -> None:
-        """Send one message. Raises BrokenPipeError where the driver has ended."""
+        """Send one message. Raises OSError where the driver has ended: its pipe is closed."""
         text = json.dumps(message).encode() + b"\n"
         with self._lock:
             while text:
@@ -55,11 +56,13 @@ def main() -> None:
     """Start the thread that reports, then serve."""
     driver, channel = map(int, sys.argv[1:])
     die_with_parent()
-    messages = Messages(channel)
+    messages = Messages(of_parent(channel))
     Liveness(driver, lambda seconds: messages.send({"cpu": seconds})).start()
     try:
         serve(messages)
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_closed_pipe(error):
+            raise
         # The driver has ended; the next one computes the remaining shards.
         os._exit(1)
 

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from mmcl_fast.errors import OutputError
+from mmcl_fast.operating_system.processes import for_child, is_closed_pipe
 from mmcl_fast.sweep.execute.worker import identity
 from mmcl_fast.sweep.execute.worker_pool import Broken, Died, Done, Job, Outcome
 
@@ -27,34 +29,42 @@ class WorkerProcess:
     Args:
         slot: Number of its place in the pool.
         environment: Environment variables.
+        announce: Called in another thread with each piece of its messages for `receive`, the last
+            one empty: it has ended.
 
     Attributes:
         slot: As given.
         job: The job in hand, or None.
         ready: It has loaded its modules, and is of the driver's version.
-        channel: File descriptor of its messages.
         timed_out: It was killed because it gave no sign of life.
     """
 
-    def __init__(self, slot: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, slot: int, environment: Mapping[str, str], announce: Callable[[bytes], object]
+    ) -> None:
         self.slot, self.ready, self.timed_out = slot, False, False
         self.job: Job | None = None
-        self.channel, theirs = os.pipe()
+        ours, theirs = os.pipe()
+        number, inheritance = for_child(theirs)
         module = "mmcl_fast.sweep.execute.worker"
         # -P: not from the current folder, which `python -m` otherwise searches first.
-        command = [sys.executable, "-P", "-m", module, str(os.getpid()), str(theirs)]
+        command = [sys.executable, "-P", "-m", module, str(os.getpid()), str(number)]
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=2,  # what libraries print there is no message
                 env=environment,
-                pass_fds=[theirs],
-                # A terminal sends Ctrl-C to its own group; workers are the driver's to stop.
-                process_group=0,
+                **inheritance,
             )
+        except OSError:
+            os.close(ours)
+            raise
         finally:
             os.close(theirs)
+        # A thread, as not every system can wait for several pipes.
+        self._reader = threading.Thread(target=_announce, args=(ours, announce), daemon=True)
+        self._reader.start()
         self._unread = b""
         self._cpu_seconds, self._last_sign = 0.0, time.monotonic()
 
@@ -76,18 +86,18 @@ class WorkerProcess:
         """Give it a job."""
         self.job, self._last_sign = job, time.monotonic()
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died while idle; the end of its output reports it
+        with _unread_is_lost():  # it died while idle; the end of its output reports it
             self._process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
             self._process.stdin.flush()
 
-    def receive(self) -> list[Outcome] | None:
-        """Outcomes among its messages; None at their end, when it has died.
+    def receive(self, text: bytes) -> list[Outcome]:
+        """Outcomes among its messages.
+
+        Args:
+            text: The next piece of them.
 
         Raises: OutputError: it is of another version or folder than this process.
         """
-        text = os.read(self.channel, 1 << 16)
-        if not text:
-            return None
         *lines, self._unread = (self._unread + text).split(b"\n")
         outcomes = []
         for line in lines:
@@ -132,14 +142,32 @@ class WorkerProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """Release the pipes of a worker that has ended."""
+        """Release what a worker that has ended was given."""
         self._close_input()
-        os.close(self.channel)
+        self._reader.join()
 
     def _close_input(self) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the reader of unsent bytes has ended
+        with _unread_is_lost():
             self._process.stdin.close()
+
+
+def _announce(channel: int, announce: Callable[[bytes], object]) -> None:
+    """Pass on what a worker sends, until it ends."""
+    with os.fdopen(channel, "rb", buffering=0) as stream:
+        while text := stream.read(1 << 16):
+            announce(text)
+    announce(b"")
+
+
+@contextmanager
+def _unread_is_lost() -> Iterator[None]:
+    """Go on where the reader of unsent bytes has ended."""
+    try:
+        yield
+    except OSError as error:
+        if not is_closed_pipe(error):
+            raise
 
 
 def check_identity(theirs: Any) -> None:

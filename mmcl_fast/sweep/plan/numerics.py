@@ -8,7 +8,7 @@ import torch
 
 from mmcl_fast import __version__
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.environment import cpu_fields
+from mmcl_fast.operating_system.processors import cpu_identity
 
 SAME_BITS_EVERYWHERE = ("native",)
 """Engines whose bits do not depend on the instruction set, the threads or the batch."""
@@ -35,11 +35,8 @@ def numerics_of(cfg: TrainConfig, *, measures: bool = False) -> str:
 
 @cache
 def processor() -> str:
-    """Vendor, family and model of the CPU and the instruction set that torch uses on it."""
-    wide = torch.backends.cpu.get_cpu_capability()
-    fields = cpu_fields()
-    named = [fields.get(k, "") for k in ("vendor_id", "cpu family", "model")]
-    return " ".join([*filter(None, named), wide])
+    """What tells the CPU from other kinds, and the instruction set that torch uses on it."""
+    return f"{cpu_identity()} {torch.backends.cpu.get_cpu_capability()}".strip()
 
 
 __all__ = ["SAME_BITS_EVERYWHERE", "numerics_of", "processor"]

@@ -77,7 +77,9 @@ def report(store: Path, driver: Driver) -> None:
     """Write what a driver is at."""
     folder = prepare_directory(store / FOLDER)
     text = json.dumps(asdict(driver))
-    write_atomically(folder / f"{driver.name}.json", lambda path: path.write_text(text))
+    write_atomically(
+        folder / f"{driver.name}.json", lambda path: path.write_text(text, encoding="utf-8")
+    )
 
 
 def withdraw(store: Path, driver: Driver) -> None:
@@ -98,7 +100,7 @@ def read_driver(path: Path) -> Driver:
     Raises: OutputError: the file, which is named, is no report.
     """
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text(encoding="utf-8"))
         work = tuple(Work(**each) for each in told.pop("work"))
         driver = Driver(**told, work=work)
         float(driver.written)

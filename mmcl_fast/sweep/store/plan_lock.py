@@ -71,7 +71,7 @@ def _create(path: Path, token: str) -> bool:
 def _token(path: Path) -> str | None:
     """What a lock says; None if there is none."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 

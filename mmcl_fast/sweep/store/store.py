@@ -163,7 +163,9 @@ class Store:
         """Record that a shard's workers kept dying."""
         prepare_directory(self.quarantine)
         text = json.dumps({"shard": shard, "deaths": deaths, "reason": reason})
-        write_atomically(self._quarantine_file(shard), lambda path: path.write_text(text))
+        write_atomically(
+            self._quarantine_file(shard), lambda path: path.write_text(text, encoding="utf-8")
+        )
 
     def release(self, shards: Iterable[int]) -> None:
         """Take shards out of quarantine."""
@@ -181,7 +183,7 @@ class Store:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def part_info(path: Path, plan: Plan | Outline, *, whole: bool = True) -> PartInfo:

@@ -10,6 +10,7 @@ import torch
 
 from mmcl_fast.data import chunks, normal, streaming_gram, words
 from mmcl_fast.data.stream import memory
+from mmcl_fast.operating_system import memory as system_memory
 
 GOOD: dict[str, Any] = {"seed": 1, "stream": "noise", "shape": (2, 3, 40)}
 WRONG = [
@@ -131,7 +132,7 @@ def test_too_little_memory() -> None:
 def test_a_container_limit_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(system_memory, "CGROUP", tmp_path)
     monkeypatch.setattr(memory, "SMALL_BYTES", 0)
     assert memory.available_bytes() == 4000
     with pytest.raises(MemoryError, match=r"\(4004 bytes\), available are .*\(4000 bytes\)"):
@@ -168,9 +169,9 @@ def test_limits_of_every_group_around_the_process(
         (folder / f"memory.{limit}").write_text(f"{most}\n")
         (folder / f"memory.{used}").write_text("4000\n")
         (folder / "memory.stat").write_text(f"anon 100\n{cached}file 500\n{cached}anon 9\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(system_memory, "CGROUP", tmp_path / "cgroup")
     for job, limit_of_it in {"job_1": 9000, "job_2": 6000}.items():
-        monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / job)
+        monkeypatch.setattr(system_memory, "OWN_GROUPS", tmp_path / job)
         assert memory.available_bytes() == limit_of_it - 4000 + 500
 
 
@@ -178,5 +179,5 @@ def test_cached_file_pages_are_available(tmp_path: Any, monkeypatch: pytest.Monk
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4900\n")
     (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 4000\nactive_file 0\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(system_memory, "CGROUP", tmp_path)
     assert memory.available_bytes() == 4100

@@ -124,7 +124,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
         worker = pool._slots[0].worker
         assert worker is not None
         while not worker.ready:
-            assert worker.receive() == []
+            assert pool._receive(*pool._messages.get()) == []
         os.kill(worker.pid, signal.SIGSTOP)
         (outcome,) = pool.wait()
         assert pool.silent_seconds() == {}
