@@ -44,7 +44,7 @@ class Temperature:
             self.log_inverse.sub_(gradient, alpha=self._eta)
 
     def _exponentials(self, powers: Tensor) -> Tensor:
-        # torch's exponential of a tensor rounds by an element's place in it.
+        # torch's elementwise powers may round by an element's place in its tensor.
         return torch.tensor([_exp(x) for x in powers.tolist()], dtype=torch.float64).to(powers)
 
 
