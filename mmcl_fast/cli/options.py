@@ -265,7 +265,7 @@ class Bench:
     """Measure this library against PyTorch and other peers: writes bench.jsonl, bench.png."""
 
     operations: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
-    """Operations: loss, train, data, sweep, primal, sizes, startup. Default: all."""
+    """Operations: loss, train, data, sweep, variants, primal, sizes, startup. Default: all."""
     peers: tuple[str, ...] | None = None
     """Peers to compare with. Default: all that are installed; others are skipped with a reason."""
     json: Path | None = None

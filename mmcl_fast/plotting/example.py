@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,9 +34,10 @@ def example(result: ExampleResult) -> Figure:
         axes = figure.subplots(1, len(result.panels), squeeze=False)[0]
         for axis, panel in zip(axes, result.panels, strict=True):
             _draw(figure, axis, panel)
-        about = f"{seeds_text(len(result.seeds))}; varied: {result.varied}; after the question of "
+        varied = ", ".join(symbol(name) for name in result.varied)
+        about = f"{seeds_text(len(result.seeds))}; varied: {varied}; after the question of "
         left_out = f"; {result.diverged} runs diverged" if result.diverged else ""
-        caption(figure, about + SOURCES[result.name] + left_out, _settings(result.config))
+        caption(figure, about + SOURCES[result.name] + left_out, _settings(result))
     return figure
 
 
@@ -51,7 +54,7 @@ def _draw(figure: Figure, axis: Axes, panel: Panel) -> None:
 def _lines(axis: Axes, panel: LinePanel) -> None:
     for k, line in enumerate(panel.lines):
         colour = PALETTE[k % len(PALETTE)]
-        look = {"color": colour, "ls": MORE_DASHES[k % len(MORE_DASHES)], "lw": 1.4}
+        look: dict[str, Any] = {"color": colour, "ls": MORE_DASHES[k % len(MORE_DASHES)], "lw": 1.4}
         marker = MORE_MARKERS[k % len(MORE_MARKERS)] if len(panel.x) <= MARKED else None
         axis.plot(panel.x, line.mean, marker=marker, ms=3.5, label=line.label, **look)
         low, high = line.mean - line.sd, line.mean + line.sd
@@ -61,15 +64,15 @@ def _lines(axis: Axes, panel: LinePanel) -> None:
         axis.set_ylim(-0.03, 1.03)
     axis.set(xscale=panel.scales[0], yscale=panel.scales[1])
     if len(panel.lines) > 1:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
         axis.legend(fontsize=CAPTION, **(below if len(panel.lines) > 2 else {}))
 
 
-def _settings(cfg: TrainConfig) -> str:
-    """Every setting of an example that is no default."""
-    default, own = TrainConfig().to_dict(), cfg.to_dict()
+def _settings(result: ExampleResult) -> str:
+    """Every setting that is no default and is not varied."""
+    default, own = TrainConfig().to_dict(), result.config.to_dict()
     names = ("n", "d", "m", *(name for name in own if name not in ("n", "d", "m")))
-    hidden = {"data", "evaluate_every", "n_test"}
+    hidden = {"data", "evaluate_every", "n_test", *result.varied}
     always = {"n", "d", "m", "eta", "epochs"}
     shown = [k for k in names if k not in hidden and (own[k] != default[k] or k in always)]
     return ", ".join(f"{symbol(k)} = {number(own[k])}" for k in shown)

@@ -18,7 +18,7 @@ TINY = TrainConfig(n=20, d=50, m=6, n_test=10, epochs=5, q=2, sigma_0=0.05, devi
 OF_EVERY_RUN = sorted(
     set(metrics.__all__)
     - {"majority_learning", "minority_learning", "modality_gap", "purity"}
-    - {"spurious_learning", "supervised_accuracy", "worst_class_accuracy"}
+    - {"spurious_learning", "supervised_accuracy", "worst_class_accuracy", "zero_shot_accuracy"}
 )
 CONFIGS = [
     TINY.replace(dtype="float64"),

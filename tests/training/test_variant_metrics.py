@@ -97,6 +97,26 @@ def test_worst_class_accuracy_is_scikit_learns() -> None:
     assert math.isnan(metrics.worst_class_accuracy(found))
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+def test_zero_shot_accuracy_is_of_the_nearest_signal(classes: int | None) -> None:
+    cfg = TINY.replace(modality="multi", classes=classes, q=2)
+    signals = 2 * torch.eye(7, dtype=torch.float64)[: classes or 1]
+    tested = torch.arange(6.0) % 3 if classes else torch.tensor([1.0, -1, 1, -1, -1, -1])
+    found = state(cfg, mu_b=signals if classes else signals[0], test_labels=tested)
+    prompts = list(signals) if classes else [-signals[0], signals[0]]
+    names = range(3) if classes else (-1, 1)
+    by_b = [(found.stored_weights("b") @ x).clamp(min=0) ** 2 for x in prompts]
+    cosine = torch.nn.functional.cosine_similarity
+    right = 0
+    for h, y in zip(found.embeddings()[1], tested.tolist(), strict=True):
+        scores = [cosine(h, x, dim=0).item() for x in by_b]
+        right += names[scores.index(max(scores))] == y
+    assert metrics.zero_shot_accuracy(found) == pytest.approx(right / 6)
+    assert 0 < right < 6
+    with pytest.raises(ConfigError, match="zero_shot_accuracy: expected modality multi"):
+        metrics.zero_shot_accuracy(state(TINY))
+
+
 @pytest.mark.parametrize("modality", ["single", "multi"])
 def test_margin_has_the_negatives_and_the_similarity_of_the_run(modality: str) -> None:
     cfg = TINY.replace(modality=modality, negatives="all", similarity="cosine", pair_noise=0.5)

@@ -46,7 +46,7 @@ def example_command(name: ExampleName, out: Path, *, full: bool, threads: int) -
 
         result: ExampleResult = module.run(full=full, told=told)
     text = json.dumps(result.to_json(), allow_nan=False)
-    write_atomically(out / f"{name}.json", lambda path: path.write_text(text))
+    write_atomically(out / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
     curves.save(example.example(result), out / f"{name}.png")
     seconds = time.monotonic() - started
     sys.stdout.write(f"{name}, after {SOURCES[name]}: {seconds:.1f} s\n")

@@ -70,7 +70,7 @@ def run(*, full: bool, told: Told) -> ExampleResult:
             (line("signal", found["signal"]), line("noise", found["noise"])),
         ),
     )
-    varied = "pair_noise"
+    varied = ("pair_noise",)
     return ExampleResult("false-pairs", CONFIG, varied, range(count), panels, diverged(runs))
 
 

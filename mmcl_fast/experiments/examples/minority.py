@@ -96,7 +96,7 @@ def run(*, full: bool, told: Told) -> ExampleResult:
             chance=1 / (CONFIG.classes or 2),
         ),
     )
-    varied = "prior_exponent, modality"
+    varied = ("prior_exponent", "modality")
     return ExampleResult("minority", CONFIG, varied, range(count), panels, diverged(runs))
 
 

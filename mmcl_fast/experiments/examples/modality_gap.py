@@ -32,6 +32,7 @@ CONFIG = TrainConfig(
 LEARNED = {"eta_tau": 0.01}
 KINDS = {
     "learned, from 0.1": LEARNED,
+    "learned, 0.1 of the pairs mismatched": {"pair_noise": 0.1, **LEARNED},
     "fixed, 0.1": {},
     "fixed, 0.2": {"tau": 0.2},
 }
@@ -71,7 +72,7 @@ def run(*, full: bool, told: Told) -> ExampleResult:
         panel("tau", "temperature", "linear"),
         panel("loss", "training loss"),
     )
-    varied = "the temperature, and whether it is learned"
+    varied = ("tau", "eta_tau", "pair_noise")
     return ExampleResult("modality-gap", base, varied, range(count), panels, diverged(runs))
 
 

@@ -21,7 +21,7 @@ SOURCES: MappingProxyType[ExampleName, str] = MappingProxyType(
     {
         "false-pairs": "Sun et al. (NeurIPS 2025)",
         "modality-gap": "Yaras et al. (CPAL 2025, arXiv 2412.07909)",
-        "label-noise": "Huang, Han et al. (label-noise gradient descent)",
+        "label-noise": "Huang, Han et al. (NeurIPS 2025, arXiv 2510.17526)",
         "minority": "Liao et al. (ICLR 2026, arXiv 2602.10357)",
     }
 )

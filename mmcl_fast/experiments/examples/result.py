@@ -100,7 +100,7 @@ class ExampleResult:
     Attributes:
         name: Of the example.
         config: Settings that its runs share.
-        varied: What differs between its runs, in words.
+        varied: Names of what differs between its runs, beside seeds.
         seeds: Of data and weights.
         panels: In the order of the picture.
         diverged: Runs whose loss became non-finite; they are NaN in every mean that they enter.
@@ -108,7 +108,7 @@ class ExampleResult:
 
     name: ExampleName
     config: TrainConfig
-    varied: str
+    varied: tuple[str, ...]
     seeds: range
     panels: tuple[Panel, ...]
     diverged: int
@@ -119,7 +119,7 @@ class ExampleResult:
             "example": self.name,
             "source": SOURCES[self.name],
             "config": self.config.to_dict() | {"tau": self.config.tau_value},
-            "varied": self.varied,
+            "varied": list(self.varied),
             "seeds": list(self.seeds),
             "diverged": self.diverged,
             "panels": {panel.title: panel.to_json() for panel in self.panels},
