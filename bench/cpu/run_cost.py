@@ -4,7 +4,7 @@
 mmcl_fast.bench.cpu.run_cost`. Slurm's time limits and the order of shards come from the prediction.
 
 Processor time of one thread and one run, in the batches of a sweep, data and evaluations included.
-`python -m bench.science.run_cost` fits the constants of the prediction to the rows marked `fit`;
+`python -m bench.cpu.run_cost_fit` fits the constants of the prediction to the rows marked `fit`;
 the others are for its test.
 """
 

@@ -25,6 +25,7 @@ from .findings import (
 )
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .headline import headline_table
+from .sweeps import run_cost_table, sweep_scale_table, sweep_table
 from .table1 import (
     table1_accountings,
     table1_claims,
@@ -234,68 +235,6 @@ def primal_table() -> str:
     return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
 
 
-def sweep_table() -> str:
-    """Sweeps end to end, and a query of a large store."""
-    rows, (query,) = last_run("sweep"), last_run("sweep_query")
-    alone = {
-        row["settings"]["modality"]: row["runs_per_s"]
-        for row in rows
-        if row["settings"]["workers"] == 1
-    }
-    lines = []
-    for row in rows:
-        modality, workers = row["settings"]["modality"], row["settings"]["workers"]
-        lines.append(
-            [
-                f"{modality}-modal, {workers} worker{'s' * (workers > 1)}",
-                f"{row['settings']['runs']:,}",
-                f"{row['seconds']:.1f}",
-                f"{row['runs_per_s']:.0f}",
-                f"{row['runs_per_s'] / alone[modality]:.2f}",
-                f"{row['engine_share']:.0%}",
-                f"{row['bytes_per_run']:,}",
-            ]
-        )
-    head = [
-        "",
-        "runs",
-        "s",
-        "runs/s",
-        "× one worker",
-        "of the cores' time in training",
-        "bytes a run",
-    ]
-    text = (
-        "Sweeps of runs of Figure 1's size (n = 100, d = 2000, m = 50, 200 epochs), reduced data, "
-        "evaluated every 20 epochs, wall time from the plan to the last Parquet file, start of "
-        f"the workers included. A grouped mean over {query['settings']['rows']:,} rows in "
-        f"{query['parts']:,} files takes {query['seconds']:.2f} s."
-    )
-    return "\n\n".join(
-        (wrap(text), table(head, lines), source(rows[0], f"{rows[0]['cores']} CPUs"))
-    )
-
-
-def sweep_scale_table() -> str:
-    """Sweeps at scale, beside an earlier commit."""
-    now = {row["variant"]: row for row in last_run("sweep_scale")}
-    earlier = {row["variant"]: row for row in last_run("sweep_scale_before")}
-    lines = []
-    for case, row in now.items():
-        before = earlier[case]["measured"] if case in earlier else {}
-        for k, (name, value) in enumerate(row["measured"].items()):
-            cells = [f"{before[name]:g}" if name in before else MISSING, f"{value:g}"]
-            lines.append([case if k == 0 else "", name, *cells])
-    text = (
-        "Seconds of the processor without imports, as the machine was shared; runs/s of two "
-        "workers that have a core each, by the processor's seconds and without their start. "
-        "–: not measured."
-    )
-    tables = table(["", "", "before", "now"], lines)
-    sources = [source(next(iter(rows.values()))) for rows in (earlier, now)]
-    return "\n\n".join((wrap(text), tables, f"Before: {sources[0]}", f"Now: {sources[1]}"))
-
-
 def startup_table() -> str:
     """What a user waits for."""
     rows = last_run("startup")
@@ -351,6 +290,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_data": gpu_data,
     "sweep": sweep_table,
     "sweep_scale": sweep_scale_table,
+    "run_cost": run_cost_table,
     "data": data_table,
     "startup": startup_table,
     "choices": choices_table,

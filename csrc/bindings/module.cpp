@@ -167,6 +167,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() =
       "Native core of mmcl_fast: the random stream of docs/stream.md, passes over scores, training "
       "runs, logistic heads.";
+  mmcl::targets();  // an import of a core whose arithmetic is not exact fails
   m.def("fill_normal", &fill_normal, "Fill a [runs, samples, dims] buffer with scaled normals.",
         arg("out"), py::kw_only(), arg("start"), arg("seed"), arg("tag"), arg("epoch"),
         arg("scale"), arg("threads"), arg("target") = "auto");

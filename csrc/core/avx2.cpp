@@ -1,6 +1,9 @@
 // The target for AVX2 with FMA.
-#if defined(__x86_64__)
+#include "compiler.h"
+
+#if defined(MMCL_X86_64)
 #include "avx2_vector.h"
+#include "contraction.h"
 #include "embed_simd.h"
 #include "gram_simd.h"
 #include "head_simd.h"
@@ -13,6 +16,7 @@ namespace mmcl {
 
 extern const Target kAvx2Target{
     "avx2",
+    fuses<Avx2Floats>,
     simd::kKernels<Avx2Float8, false>,
     simd::kKernels<Avx2Float8, true>,
     simd::gram<Avx2Float8>,

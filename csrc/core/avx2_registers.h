@@ -17,6 +17,7 @@ struct Avx2Float8 {
   using Float = __m256;
   using Mask = __m256i;
   static constexpr int width = 8;
+  static constexpr bool packed_philox = false;
   static constexpr int gram_rows = 3, gram_columns = 4;  // 12 of 16 registers hold sums
 
   static MMCL_INLINE Wide wide(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }

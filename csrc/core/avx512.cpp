@@ -1,6 +1,9 @@
 // The target for AVX-512 (F, DQ, BW, VL).
-#if defined(__x86_64__)
+#include "compiler.h"
+
+#if defined(MMCL_X86_64)
 #include "avx512_vector.h"
+#include "contraction.h"
 #include "embed_simd.h"
 #include "gram_simd.h"
 #include "head_simd.h"
@@ -13,6 +16,7 @@ namespace mmcl {
 
 extern const Target kAvx512Target{
     "avx512",
+    fuses<Avx512Floats>,
     simd::kKernels<Avx512Floats, false>,
     simd::kKernels<Avx512Floats, true>,
     simd::gram<Avx512Floats>,

@@ -16,6 +16,7 @@ struct Avx512Floats {
   using Float = __m512;
   using Mask = __mmask16;
   static constexpr int width = 16;
+  static constexpr bool packed_philox = false;
   // Units of a tile or strip whose sums stay in the 32 registers.
   static constexpr int score_rows = 6, score_units = 4, change_units = 8, update_units = 8;
   static constexpr std::size_t dot_rows = 4, dot_columns = 4;
@@ -77,9 +78,7 @@ struct Avx512Floats {
   static MMCL_INLINE Mask first(std::size_t lanes) {
     return static_cast<Mask>(lanes >= 16 ? 0xffffu : (1u << lanes) - 1u);
   }
-  static MMCL_INLINE std::size_t count(Mask m) {
-    return static_cast<std::size_t>(__builtin_popcount(m));
-  }
+  static MMCL_INLINE std::size_t count(Mask m) { return static_cast<std::size_t>(count_bits(m)); }
   static MMCL_INLINE Float load_first(const float* from, std::size_t lanes) {
     return _mm512_maskz_loadu_ps(first(lanes), from);
   }
@@ -181,7 +180,7 @@ struct Avx512Floats {
                                     std::size_t to_stride) {
     for (std::size_t column = 0; column < 16; column += 4) {
       Float row[4];
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (std::size_t k = 0; k < 4; ++k) {
         const float* const at = from + k * stride + column;
         row[k] = _mm512_castps128_ps512(_mm_loadu_ps(at));
@@ -195,7 +194,7 @@ struct Avx512Floats {
                                 _mm512_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2)),
                                 _mm512_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0)),
                                 _mm512_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2))};
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (std::size_t k = 0; k < 4; ++k) store(to + (column + k) * to_stride, columns[k]);
     }
   }

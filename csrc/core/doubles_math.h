@@ -2,6 +2,8 @@
 // whatever `D`.
 #pragma once
 
+#include <cmath>
+
 #include "head_workspace.h"
 #include "units.h"
 
@@ -43,7 +45,7 @@ MMCL_INLINE typename D::Float exp(typename D::Float x) {
   Float r = D::fma(k, D::broadcast(-kLn2High), clipped);
   r = D::fma(k, D::broadcast(-kLn2Low), r);
   Float p = D::broadcast(kFactorial[kExpTerms - 1]);
-#pragma GCC unroll 16
+  MMCL_UNROLL(16)
   for (int i = kExpTerms - 2; i >= 0; --i) p = D::fma(p, r, D::broadcast(kFactorial[i]));
   return D::drop(D::less(x, D::broadcast(kExpLowest)), D::mul(p, D::two_to_the(shifted)));
 }
@@ -54,7 +56,7 @@ MMCL_INLINE typename D::Float log1p(typename D::Float x) {
   using Float = typename D::Float;
   const Float t = D::divide(x, D::add(D::broadcast(2.0), x)), square = D::mul(t, t);
   Float p = D::broadcast(1.0 / (2 * kArtanhTerms + 1));
-#pragma GCC unroll 32
+  MMCL_UNROLL(32)
   for (int i = kArtanhTerms - 1; i >= 0; --i) {
     p = D::fma(p, square, D::broadcast(1.0 / (2 * i + 1)));
   }
@@ -66,7 +68,7 @@ MMCL_INLINE typename D::Float log1p(typename D::Float x) {
 // machine.
 static inline double log_ratio(double a, double b) {
   int exponent;
-  double u = __builtin_frexp(a / b, &exponent);  // 1/2 .. 1
+  double u = std::frexp(a / b, &exponent);  // 1/2 .. 1
   if (u < 0x1.6a09e667f3bcdp-1) {
     u *= 2.0;
     --exponent;

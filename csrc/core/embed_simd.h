@@ -14,12 +14,12 @@ static MMCL_INLINE void embed_tile(const EmbedShape& s, const Embedding& run, st
                                    std::size_t first, Load load, float* z) {
   typename L::Float sum[kRows][kUnits];
   const float* row_coefficients[kRows];
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
     // Neurons past the last one repeat it.
     const std::size_t neuron = row + r < s.m ? row + r : s.m - 1;
     row_coefficients[r] = run.coefficients + neuron * s.columns;
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int u = 0; u < kUnits; ++u) {
       sum[r][u] = load(run.start + neuron * s.stride + first + u * kUnit, u);
     }
@@ -27,18 +27,18 @@ static MMCL_INLINE void embed_tile(const EmbedShape& s, const Embedding& run, st
   const float* products = s.columns > 0 ? run.gram + first : nullptr;
   for (std::size_t c = 0; c < s.columns; ++c, products += s.samples + 1) {
     typename L::Float value[kUnits];
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int u = 0; u < kUnits; ++u) value[u] = load(products + u * kUnit, u);
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {
       const auto factor = L::broadcast(row_coefficients[r][c]);
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) sum[r][u] = L::fma(factor, value[u], sum[r][u]);
     }
   }
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int u = 0; u < kUnits; ++u) {
       L::store(z + (row + r) * embed_width(s) + first + u * kUnit, sum[r][u]);
     }
@@ -54,7 +54,7 @@ static MMCL_INLINE std::size_t embed_columns(const EmbedShape& s, const Embeddin
     for (std::size_t row = 0; row < s.m; row += L::score_rows) {
       embed_tile<L, L::score_rows, kUnits>(
           s, run, row, first,
-          [](const float* from, int) __attribute__((always_inline)) { return L::load(from); }, z);
+          [](const float* from, int) MMCL_INLINE_LAMBDA { return L::load(from); }, z);
     }
   }
   return first;
@@ -70,9 +70,7 @@ static void embed(const EmbedShape& s, const Embedding& run, float* memory) {
     for (std::size_t row = 0; row < s.m; row += L::score_rows) {
       embed_tile<L, L::score_rows, 1>(
           s, run, row, first,
-          [=](const float* from, int)
-              __attribute__((always_inline)) { return L::load_first(from, left); },
-          z);
+          [=](const float* from, int) MMCL_INLINE_LAMBDA { return L::load_first(from, left); }, z);
     }
   }
   float* const plus = z + (padded(s.m) + kUnit) * width;

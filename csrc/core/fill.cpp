@@ -5,7 +5,9 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__x86_64__)
+#include "compiler.h"
+
+#if defined(MMCL_X86_64)
 #include <xmmintrin.h>
 #endif
 
@@ -25,7 +27,7 @@ constexpr std::uint64_t kLimits[3] = {std::uint64_t{1} << 32, std::uint64_t{1} <
                                       std::uint64_t{1} << 34};
 
 void fence() {
-#if defined(__x86_64__)
+#if defined(MMCL_X86_64)
   _mm_sfence();
 #endif
 }

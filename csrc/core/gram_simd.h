@@ -20,25 +20,25 @@ static void gram(const float* x, std::size_t rows, std::size_t stride, std::size
       for (int a = 0; a < kRows; ++a) left[a] = row(i + a);
       for (int b = 0; b < kColumns; ++b) right[b] = row(j + b);
       typename V::Float sum[kRows][kColumns];
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int a = 0; a < kRows; ++a) {
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int b = 0; b < kColumns; ++b) sum[a][b] = V::broadcast(0.0f);
       }
       for (std::size_t k = 0; k < dims; k += V::width) {
         typename V::Float l[kRows];
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int a = 0; a < kRows; ++a) l[a] = V::load(left[a] + k);
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int b = 0; b < kColumns; ++b) {
           const auto r = V::load(right[b] + k);
-#pragma GCC unroll 8
+          MMCL_UNROLL(8)
           for (int a = 0; a < kRows; ++a) sum[a][b] = V::fma(l[a], r, sum[a][b]);
         }
       }
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int a = 0; a < kRows; ++a) {
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int b = 0; b < kColumns; ++b) {
           const std::size_t p = i + a, q = j + b;
           if (p < rows && q <= p) out[p * rows + q] += double{V::sum(sum[a][b])};

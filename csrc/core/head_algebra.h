@@ -2,6 +2,8 @@
 // multiples of a unit and are padded with zeros; each result is one chain of fused multiply-adds.
 #pragma once
 
+#include <cmath>
+
 #include "doubles_math.h"
 
 namespace mmcl {
@@ -15,25 +17,25 @@ static void combine(const double* rows, std::size_t stride, std::size_t count,
   Units<kMost>::cover(0, stride / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float sum[kVectors][kUnits];
-#pragma GCC unroll 2
+    MMCL_UNROLL(2)
     for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) sum[v][u] = D::broadcast(0.0);
     }
     const double* row = rows + first * kDoubles;
     for (std::size_t i = 0; i < count; ++i, row += stride) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) {
         const auto value = D::load(row + u * kDoubles);
-#pragma GCC unroll 2
+        MMCL_UNROLL(2)
         for (int v = 0; v < kVectors; ++v) {
           sum[v][u] = D::fma(D::broadcast(factors[v][i]), value, sum[v][u]);
         }
       }
     }
-#pragma GCC unroll 2
+    MMCL_UNROLL(2)
     for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) {
         D::store(out[v] + (first + u) * kDoubles, sum[v][u]);
       }
@@ -51,26 +53,26 @@ static void upper_gram(const double* rows, std::size_t stride, std::size_t count
     Units<D::gram_units>::cover(a / kDoubles, stride / kDoubles, [&](auto tag, std::size_t first) {
       constexpr int kUnits = decltype(tag)::value;
       typename D::Float sum[D::gram_rows][kUnits];
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int r = 0; r < D::gram_rows; ++r) {
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < kUnits; ++u) sum[r][u] = D::broadcast(0.0);
       }
       const double* row = rows;
       for (std::size_t i = 0; i < count; ++i, row += stride) {
         typename D::Float value[kUnits];
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < kUnits; ++u) value[u] = D::load(row + (first + u) * kDoubles);
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int r = 0; r < D::gram_rows; ++r) {
           const auto factor = D::broadcast(row[a + r]);
-#pragma GCC unroll 8
+          MMCL_UNROLL(8)
           for (int u = 0; u < kUnits; ++u) sum[r][u] = D::fma(factor, value[u], sum[r][u]);
         }
       }
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int r = 0; r < D::gram_rows; ++r) {
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < kUnits; ++u) {
           D::store(out + (a + r) * out_stride + (first + u) * kDoubles, sum[r][u]);
         }
@@ -85,9 +87,9 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
   Units<D::factor_units>::cover(k / kDoubles, width / kDoubles, [&](auto tag, std::size_t first) {
     constexpr int kUnits = decltype(tag)::value;
     typename D::Float rest[kRows][kUnits];
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) {
         rest[r][u] = D::load(a + (k + r) * width + (first + u) * kDoubles);
       }
@@ -95,18 +97,18 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
     const double* row = a;
     for (std::size_t j = 0; j < k; ++j, row += width) {
       typename D::Float value[kUnits];
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) value[u] = D::load(row + (first + u) * kDoubles);
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (int r = 0; r < kRows; ++r) {
         const auto factor = D::broadcast(-row[k + r]);
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < kUnits; ++u) rest[r][u] = D::fma(factor, value[u], rest[r][u]);
       }
     }
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int u = 0; u < kUnits; ++u) {
         D::store(a + (k + r) * width + (first + u) * kDoubles, rest[r][u]);
       }
@@ -122,7 +124,7 @@ static MMCL_INLINE void factor_rows(double* a, std::size_t width, std::size_t k,
         D::store(current + i, D::fma(factor, D::load(row + i), D::load(current + i)));
       }
     }
-    inverse[r] = 1.0 / __builtin_sqrt(current[r]);
+    inverse[r] = 1.0 / std::sqrt(current[r]);
     const auto scale = D::broadcast(inverse[r]);
     for (std::size_t i = begin; i < width; i += kDoubles) {
       D::store(current + i, D::mul(D::load(current + i), scale));

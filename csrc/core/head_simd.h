@@ -2,6 +2,9 @@
 // mmcl_fast/training/linear_probe.py explains the method.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "head_algebra.h"
 
 namespace mmcl {
@@ -104,7 +107,7 @@ class Newton {
     double* const solution = w_.primal ? w_.coef : w_.step;
     if (!w_.primal) combine<D, 1>(w_.rows, w_.features, s_.n, {w_.coef}, {solution});
     *bias = bias_ - dot<D>(solution, w_.mean, w_.features);
-    __builtin_memcpy(weight, solution, s_.p * sizeof(double));
+    std::memcpy(weight, solution, s_.p * sizeof(double));
   }
 
  private:
@@ -341,8 +344,8 @@ template <class D, class T>
 static void fit_head(const HeadSettings& settings, const HeadFit<T>& fit, double* memory) {
   HeadWorkspace space(settings, memory);
   if (!load_features<D>(settings, fit.features, space)) {
-    for (std::size_t j = 0; j < settings.p; ++j) fit.weight[j] = __builtin_nan("");
-    *fit.bias = __builtin_nan("");
+    for (std::size_t j = 0; j < settings.p; ++j) fit.weight[j] = NAN;
+    *fit.bias = NAN;
     *fit.converged = false;
     *fit.steps = 0;
     return;
@@ -368,7 +371,7 @@ static void score_head(std::size_t n, std::size_t p, const HeadScore<T>& work) {
     right += (score > 0) == (work.labels[i] > 0) ? 1 : 0;
   }
   const bool usable = sum<D>(zero) == 0.0;
-  *work.share = usable ? static_cast<double>(right) / static_cast<double>(n) : __builtin_nan("");
+  *work.share = usable ? static_cast<double>(right) / static_cast<double>(n) : NAN;
 }
 
 template <class D>

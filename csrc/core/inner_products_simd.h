@@ -16,33 +16,32 @@ template <class L, int kRows, int kColumns>
 static MMCL_INLINE void dot_tile(const float* const* left, const float* const* right,
                                  std::size_t begin, std::size_t end, float* lanes) {
   typename L::Float sum[kRows][kColumns];
-#pragma GCC unroll 4
+  MMCL_UNROLL(4)
   for (int a = 0; a < kRows; ++a) {
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int b = 0; b < kColumns; ++b) sum[a][b] = L::broadcast(0.0f);
   }
-  const auto step = [&](auto load) __attribute__((always_inline)) {
+  const auto step = [&](auto load) MMCL_INLINE_LAMBDA {
     typename L::Float y[kColumns];
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int b = 0; b < kColumns; ++b) y[b] = load(right[b]);
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int a = 0; a < kRows; ++a) {
       const auto x = load(left[a]);
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (int b = 0; b < kColumns; ++b) sum[a][b] = L::fma(x, y[b], sum[a][b]);
     }
   };
   std::size_t k = begin;
   for (; k + kUnit <= end; k += kUnit) {
-    step([=](const float* row) __attribute__((always_inline)) { return L::load(row + k); });
+    step([=](const float* row) MMCL_INLINE_LAMBDA { return L::load(row + k); });
   }
   if (k < end) {
-    step([=](const float* row)
-             __attribute__((always_inline)) { return L::load_first(row + k, end - k); });
+    step([=](const float* row) MMCL_INLINE_LAMBDA { return L::load_first(row + k, end - k); });
   }
-#pragma GCC unroll 4
+  MMCL_UNROLL(4)
   for (int a = 0; a < kRows; ++a) {
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int b = 0; b < kColumns; ++b) L::store(lanes + (a * kSide + b) * kUnit, sum[a][b]);
   }
 }
@@ -53,13 +52,13 @@ static MMCL_INLINE typename L::Float sums(const float* lanes) {
   alignas(64) float transposed[kUnit * kUnit];
   L::transpose(lanes, kUnit, transposed, kUnit);
   typename L::Float part[kUnit / 2];
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (std::size_t i = 0; i < 8; ++i) {
     part[i] = L::add(L::load(transposed + i * kUnit), L::load(transposed + (i + 8) * kUnit));
   }
-#pragma GCC unroll 4
+  MMCL_UNROLL(4)
   for (std::size_t half = 4; half > 0; half /= 2) {
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (std::size_t i = 0; i < half; ++i) part[i] = L::add(part[i], part[i + half]);
   }
   return part[0];

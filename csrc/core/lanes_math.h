@@ -26,7 +26,7 @@ MMCL_INLINE typename L::Float exp(typename L::Float x) {
   Float r = L::fma(k, L::broadcast(-kLn2High), clipped);
   r = L::fma(k, L::broadcast(-kLn2Low), r);
   Float p = L::broadcast(kExp[4]);
-#pragma GCC unroll 4
+  MMCL_UNROLL(4)
   for (int i = 3; i >= 0; --i) p = L::fma(p, r, L::broadcast(kExp[i]));
   p = L::fma(L::mul(r, r), p, r);
   p = L::add(p, L::broadcast(1.0f));
@@ -41,7 +41,7 @@ MMCL_INLINE typename L::Float log(typename L::Float u) {
   L::split(u, exponent, mantissa);
   const Float t = L::subtract(mantissa, L::broadcast(1.0f));
   Float p = L::broadcast(kLog[kLogTerms - 1]);
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int i = kLogTerms - 2; i >= 0; --i) p = L::fma(p, t, L::broadcast(kLog[i]));
   // The stream's polynomial is -2 log(1 + t) / t.
   const Float near = L::mul(L::mul(t, p), L::broadcast(-0.5f));

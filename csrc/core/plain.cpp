@@ -1,7 +1,8 @@
 // The target that every machine can run: plain loops, left to the compiler.
 //
-// On ARM64 they become NEON code. On x86-64 without AVX2 the fused multiply-add is a library call,
-// which is right in every bit and slow.
+// On x86-64 without AVX2 the fused multiply-add is a library call, which is right in every bit and
+// slow.
+#include "contraction.h"
 #include "embed_simd.h"
 #include "head_simd.h"
 #include "inner_products_simd.h"
@@ -85,16 +86,11 @@ void gram(const float* x, std::size_t rows, std::size_t stride, std::size_t dims
 
 constexpr StreamKernels kKernels{f32, bf16, f64, words};
 
-#if defined(__aarch64__)
-constexpr const char* kName = "neon";
-#else
-constexpr const char* kName = "baseline";
-#endif
-
 }  // namespace
 
 extern const Target kPlainTarget{
-    kName,
+    "baseline",
+    fuses<PlainFloats>,
     kKernels,
     kKernels,
     gram,

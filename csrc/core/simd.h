@@ -27,9 +27,9 @@ MMCL_INLINE void for_each_normal(const Row& row, std::uint32_t first, std::size_
   Philox<V> philox(row, first, /*flip=*/0xffffffff);
   typename V::Int words[4];
   typename V::Float z[4];
-  const auto store_all = [&z, store](std::size_t step) __attribute__((always_inline)) {
+  const auto store_all = [&z, store](std::size_t step) MMCL_INLINE_LAMBDA {
     const std::size_t i = step / kSteps * kTile + step % kSteps * V::width;
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (std::size_t k = 0; k < 4; ++k) store(i + k * kLanes, z[k]);
   };
   philox.begin();
@@ -70,13 +70,13 @@ static void f64(const Row& row, std::uint32_t first, std::size_t tiles, double s
 
 template <class V, bool kStream>
 static void words(const Row& row, std::uint32_t first, std::size_t tiles, std::uint32_t* out) {
-  Philox<V> philox(row, first);
+  Philox<V> philox(row, first, /*flip=*/0);
   for (std::size_t tile = 0; tile < tiles; ++tile, out += kTile) {
     for (std::size_t lane = 0; lane < kLanes; lane += V::width) {
       typename V::Int w[4];
       philox.begin();
       philox.finish(w);
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (std::size_t k = 0; k < 4; ++k) V::template store<kStream>(out + k * kLanes + lane, w[k]);
     }
   }

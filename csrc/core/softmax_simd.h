@@ -4,11 +4,11 @@
 // kSumLanes partial sums along the row, element j in number j % kSumLanes, folded in halves.
 #pragma once
 
+#include <cmath>
+
 #include "philox_simd.h"
 #include "softmax_constants.h"
 #include "target.h"
-
-#define MMCL_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace mmcl {
 namespace simd {
@@ -39,12 +39,12 @@ MMCL_INLINE void for_each_vector(std::size_t n, const float* next, Step step) {
   constexpr std::size_t kCacheLine = 16;
   std::size_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes) {
-    __builtin_prefetch(next + i);
-    __builtin_prefetch(next + i + kCacheLine);
-#pragma GCC unroll 8
+    prefetch(next + i);
+    prefetch(next + i + kCacheLine);
+    MMCL_UNROLL(8)
     for (int k = 0; k < kVectors<V>; ++k) step(Whole<V>{}, i + k * V::width, k);
   }
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int k = 0; k < kVectors<V>; ++k, i += V::width) {
     if (i + V::width <= n) {
       step(Whole<V>{}, i, k);
@@ -58,19 +58,19 @@ template <class V>
 struct Lanes {
   typename V::Float at[kVectors<V>];
   MMCL_INLINE explicit Lanes(float value) {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int k = 0; k < kVectors<V>; ++k) at[k] = V::broadcast(value);
   }
   MMCL_INLINE float sum() {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int half = kVectors<V> / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int k = 0; k < half; ++k) at[k] = V::add(at[k], at[k + half]);
     }
     return V::sum(at[0]);
   }
   MMCL_INLINE float largest() {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int k = 1; k < kVectors<V>; ++k) at[0] = V::maximum(at[k], at[0]);
     return V::largest(at[0]);
   }
@@ -79,7 +79,7 @@ struct Lanes {
 template <class V, int kTerms>
 MMCL_INLINE typename V::Float polynomial(const float (&c)[kTerms], typename V::Float x) {
   auto p = V::broadcast(c[kTerms - 1]);
-#pragma GCC unroll 16
+  MMCL_UNROLL(16)
   for (int k = kTerms - 2; k >= 0; --k) p = V::fma(p, x, V::broadcast(c[k]));
   return p;
 }
@@ -98,7 +98,7 @@ MMCL_INLINE typename V::Float power_of_two(typename V::Float x) {
   return V::scale_unless_less(p, n, x, V::broadcast(kSmallestPower));
 }
 
-constexpr float kNothing = -__builtin_inff();  // its power is 0
+constexpr float kNothing = -INFINITY;  // its power is 0
 
 template <class V>
 static float row_largest(const float* scores, const float* next, std::size_t n) {

@@ -3,17 +3,21 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#if defined(__x86_64__)
+#include "compiler.h"
+#include "contraction.h"
+#include "default_floats.h"
+
+#if defined(MMCL_X86_64)
 #include <cpuid.h>
 #endif
 
 namespace mmcl {
 
-extern const Target kPlainTarget, kAvx2Target, kAvx512Target;
+extern const Target kPlainTarget, kAvx2Target, kAvx512Target, kNeonTarget;
 
 namespace {
 
-#if defined(__x86_64__)
+#if defined(MMCL_X86_64)
 constexpr bool has_bits(std::uint64_t x, std::uint64_t mask) { return (x & mask) == mask; }
 
 // The vector state that the operating system saves; reading it faults unless CPUID says OSXSAVE.
@@ -39,9 +43,22 @@ std::vector<const Target*> detect() {
   available.push_back(&kAvx512Target);
   return available;
 }
+#elif defined(MMCL_ARM64)
+std::vector<const Target*> detect() { return {&kPlainTarget, &kNeonTarget}; }
 #else
 std::vector<const Target*> detect() { return {&kPlainTarget}; }
 #endif
+
+void require_exact_arithmetic(const std::vector<const Target*>& available) {
+  const DefaultFloats environment;  // the comparison is of results rounded to nearest
+  std::string where = fuses() ? "csrc/core" : "";
+  for (const Target* target : available) {
+    if (where.empty() && target->fuses()) where = "target " + std::string(target->name);
+  }
+  if (where.empty()) return;
+  throw std::runtime_error(where + " was compiled to fuse products and sums, so that its results " +
+                           "are not those of other machines: compile with -ffp-contract=off");
+}
 
 const Target& named(const std::string& name, const char* source) {
   std::string known;
@@ -67,7 +84,11 @@ const Target& automatic() {
 }  // namespace
 
 std::vector<const Target*> targets() {
-  static const std::vector<const Target*> available = detect();
+  static const std::vector<const Target*> available = [] {
+    auto found = detect();
+    require_exact_arithmetic(found);
+    return found;
+  }();
   return available;
 }
 

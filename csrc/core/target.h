@@ -55,6 +55,8 @@ struct SoftmaxKernels {
 // `streaming` bypasses the cache: `out` must be a multiple of 64 bytes, and the caller fences.
 struct Target {
   const char* name;
+  // Whether it was compiled to fuse products and sums: a mistake of the build.
+  bool (*fuses)();
   StreamKernels cached, streaming;
   // Adds the lower triangle of X X^T; the rows of x are `stride` apart, `dims` is a multiple of 16.
   void (*gram)(const float* x, std::size_t rows, std::size_t stride, std::size_t dims, double* out);
@@ -65,7 +67,8 @@ struct Target {
   HeadKernels head;
 };
 
-// The targets that this machine can run, slowest first.
+// The targets that this machine can run, slowest first. Throws std::runtime_error if the core was
+// compiled to fuse products and sums.
 std::vector<const Target*> targets();
 
 // The target of this name; "auto" is the fastest, or the one named by the environment variable

@@ -18,25 +18,25 @@ template <class L, int kRows, int kUnits>
 static MMCL_INLINE void score_tile(const float* x, const float* y, std::size_t samples,
                                    std::size_t m, float scale, float* out, std::size_t stride) {
   typename L::Float sum[kRows][kUnits];
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int k = 0; k < kUnits; ++k) sum[i][k] = L::broadcast(0.0f);
   }
   for (std::size_t r = 0; r < m; ++r, x += samples, y += samples) {
     typename L::Float column[kUnits];
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int k = 0; k < kUnits; ++k) column[k] = L::load(y + k * kUnit);
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int i = 0; i < kRows; ++i) {
       const auto row = L::broadcast(x[i]);
-#pragma GCC unroll 8
+      MMCL_UNROLL(8)
       for (int k = 0; k < kUnits; ++k) sum[i][k] = L::fma(row, column[k], sum[i][k]);
     }
   }
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int k = 0; k < kUnits; ++k) {
       L::store(out + i * stride + k * kUnit, L::mul(sum[i][k], L::broadcast(scale)));
     }

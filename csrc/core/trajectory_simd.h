@@ -1,6 +1,9 @@
 // A run from its first to its last epoch, over a wrapper `L`.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "trajectory_steps.h"
 
 namespace mmcl {
@@ -12,7 +15,7 @@ static inline void store_blocks(const TrajectorySettings& s, const float* gram, 
   for (std::size_t first = 0; first < vectors; first += per_block) {
     const std::size_t left = vectors - first, here = left < per_block ? left : per_block;
     for (std::size_t row = 0; row <= s.n; ++row, blocks += padded(here)) {
-      __builtin_memcpy(blocks, gram + row * vectors + first, here * sizeof(float));
+      std::memcpy(blocks, gram + row * vectors + first, here * sizeof(float));
     }
   }
 }
@@ -32,8 +35,8 @@ class Trajectory {
       const ModalityWorkspace& modality = workspace_.modalities[k];
       store_blocks(s_, run.modalities[k].gram, modality.blocks);
       for (std::size_t r = 0; r < s_.m; ++r) {
-        __builtin_memcpy(modality.z + r * workspace_.width, run.modalities[k].z + r * vectors,
-                         vectors * sizeof(float));
+        std::memcpy(modality.z + r * workspace_.width, run.modalities[k].z + r * vectors,
+                    vectors * sizeof(float));
       }
     }
   }
@@ -42,7 +45,7 @@ class Trajectory {
     std::size_t t = 0;
     while (t < s_.epochs && is_finite(epoch(t))) ++t;
     for (++t; t < s_.epochs; ++t) {
-      run_.loss[t] = run_.signal[t] = run_.noise[t] = __builtin_nanf("");
+      run_.loss[t] = run_.signal[t] = run_.noise[t] = NAN;
     }
     if (s_.update) write_back();
   }
@@ -111,9 +114,8 @@ class Trajectory {
     const std::size_t vectors = vectors_of(s_);
     for (int k = 0; k < modalities(); ++k) {
       for (std::size_t r = 0; r < s_.m; ++r) {
-        __builtin_memcpy(run_.modalities[k].z + r * vectors,
-                         workspace_.modalities[k].z + r * workspace_.width,
-                         vectors * sizeof(float));
+        std::memcpy(run_.modalities[k].z + r * vectors,
+                    workspace_.modalities[k].z + r * workspace_.width, vectors * sizeof(float));
       }
     }
   }

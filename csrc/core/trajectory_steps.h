@@ -2,6 +2,8 @@
 // `L`.
 #pragma once
 
+#include <cmath>
+
 #include "trajectory_scores.h"
 
 namespace mmcl {
@@ -21,7 +23,7 @@ static MMCL_INLINE void add_rows(const float* factor, const std::int32_t* at, st
     const auto row = static_cast<std::size_t>(at[k]);
     const auto value = L::broadcast(factor[row]);
     const float* const from = rows.first + row * rows.stride;
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int u = 0; u < kUnits; ++u) sum[u] = L::fma(value, L::load(from + u * kUnit), sum[u]);
   }
 }
@@ -36,7 +38,7 @@ struct Measured {
 template <class L>
 static Measured<L> activate(const TrajectorySettings& s, const TrajectoryWorkspace& workspace,
                             std::size_t positives, const ModalityWorkspace& modality) {
-  Measured<L> measured{L::broadcast(-__builtin_inff()), L::broadcast(0.0f)};
+  Measured<L> measured{L::broadcast(-INFINITY), L::broadcast(0.0f)};
   for (std::size_t r = 0; r < s.m; ++r) {
     const float* const row = modality.z + r * workspace.width;
     std::int32_t* const active = modality.active + r * workspace.change_stride;
@@ -47,8 +49,7 @@ static Measured<L> activate(const TrajectorySettings& s, const TrajectoryWorkspa
       const auto on = L::both(valid, L::less(L::broadcast(0.0f), value));
       if (i < positives) before = count + L::count(L::both(on, L::first(positives - i)));
       count += L::append(on, static_cast<std::int32_t>(i), active + count);
-      measured.noise =
-          L::maximum(L::select(valid, value, L::broadcast(-__builtin_inff())), measured.noise);
+      measured.noise = L::maximum(L::select(valid, value, L::broadcast(-INFINITY)), measured.noise);
       L::store(modality.features + r * workspace.samples + i,
                L::keep(valid, activation<L>(value, s.q)));
       if (modality.view_features != nullptr) {
@@ -88,12 +89,12 @@ static void score_positives(const TrajectorySettings& s, const TrajectoryWorkspa
     for (auto& t : sums) t = L::broadcast(0.0f);
     const float *x = query.features + first * kUnit, *y = positive + first * kUnit;
     for (std::size_t r = 0; r < s.m; ++r, x += workspace.samples, y += workspace.samples) {
-#pragma GCC unroll 4
+      MMCL_UNROLL(4)
       for (int u = 0; u < decltype(units)::value; ++u) {
         sums[u] = L::fma(L::load(x + u * kUnit), L::load(y + u * kUnit), sums[u]);
       }
     }
-#pragma GCC unroll 4
+    MMCL_UNROLL(4)
     for (int u = 0; u < decltype(units)::value; ++u) {
       const std::size_t i = (first + u) * kUnit;
       const auto label = L::first(i < positives ? positives - i : 0);
@@ -130,7 +131,7 @@ static void change(const TrajectorySettings& s, const TrajectoryWorkspace& works
             for (auto& t : sums) t = L::broadcast(0.0f);
             add_rows<L, decltype(units)::value>(row, at, keys,
                                                 {rows.first + first * kUnit, rows.stride}, sums);
-#pragma GCC unroll 8
+            MMCL_UNROLL(8)
             for (int u = 0; u < decltype(units)::value; ++u) {
               const std::size_t i = (first + u) * kUnit, sample = first_query + i;
               const auto back = L::mul(L::load(query.positive_weight + sample),
@@ -186,12 +187,12 @@ static void update_z(const TrajectorySettings& s, const TrajectoryWorkspace& wor
       const auto count = static_cast<std::size_t>(modality.count[r]) + 1;
       Units<L::update_units>::cover(0, here, [&](auto part, std::size_t unit) {
         typename L::Float sums[decltype(part)::value];
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < decltype(part)::value; ++u) sums[u] = L::broadcast(0.0f);
         add_rows<L, decltype(part)::value>(modality.change + r * workspace.change_stride,
                                            modality.active + r * workspace.change_stride, count,
                                            {block + unit * kUnit, here * kUnit}, sums);
-#pragma GCC unroll 8
+        MMCL_UNROLL(8)
         for (int u = 0; u < decltype(part)::value; ++u) {
           float* const at = row + (unit + u) * kUnit;
           L::store(at, L::add(L::load(at), sums[u]));

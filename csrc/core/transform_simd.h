@@ -32,10 +32,10 @@ MMCL_INLINE void box_muller(const typename V::Int (&words)[4], typename V::Float
                             Between between) {
   using Float = typename V::Float;
   Float t[2], e[2], x[2], x2[2], log[2], cos[2], sin[2];
-#pragma GCC unroll 2
+  MMCL_UNROLL(2)
   for (int n = 0; n < 2; ++n) reduce<V>(words[2 * n], t[n], e[n]);
   between.begin();
-#pragma GCC unroll 2
+  MMCL_UNROLL(2)
   for (int n = 0; n < 2; ++n) {
     const auto angle = V::to_float(V::shift_left_2_or_2(words[2 * n + 1]));
     x[n] = V::mul(angle, V::broadcast(0x1p-31f));
@@ -44,17 +44,17 @@ MMCL_INLINE void box_muller(const typename V::Int (&words)[4], typename V::Float
     cos[n] = V::broadcast(kCos[kCosTerms - 1]);
     sin[n] = V::broadcast(kSin[kSinTerms - 1]);
   }
-#pragma GCC unroll 8
+  MMCL_UNROLL(8)
   for (int k = kLogTerms - 2; k >= 0; --k) {
     if (k > 1) between.next();
-#pragma GCC unroll 2
+    MMCL_UNROLL(2)
     for (int n = 0; n < 2; ++n) {
       log[n] = V::fma(log[n], t[n], V::broadcast(kLog[k]));
       if (k < kCosTerms - 1) cos[n] = V::fma(cos[n], x2[n], V::broadcast(kCos[k]));
       if (k < kSinTerms - 1) sin[n] = V::fma(sin[n], x2[n], V::broadcast(kSin[k]));
     }
   }
-#pragma GCC unroll 2
+  MMCL_UNROLL(2)
   for (int n = 0; n < 2; ++n) {
     // The signs are arranged to cost little: bit 31 turns the radius, bit 30 (which also swaps sine
     // and cosine) the first of the two.

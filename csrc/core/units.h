@@ -8,7 +8,7 @@
 
 #include <cstddef>
 
-#define MMCL_INLINE inline __attribute__((always_inline))
+#include "compiler.h"
 
 namespace mmcl {
 
@@ -40,9 +40,9 @@ template <class W>
 MMCL_INLINE typename W::Scalar sum(typename W::Float a) {
   typename W::Scalar part[W::width];
   W::store(part, a);
-#pragma GCC unroll 4
+  MMCL_UNROLL(4)
   for (int half = W::width / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
+    MMCL_UNROLL(8)
     for (int i = 0; i < half; ++i) part[i] += part[i + half];
   }
   return part[0];

@@ -71,7 +71,7 @@ def _evaluations(cfg: TrainConfig) -> int:
 
 
 # Seconds of one core for each amount of `work`, in its order. Those of native and gram are fitted
-# by `python -m bench.science.run_cost` to rows of bench/results, measured while all cores were
+# by `python -m bench.cpu.run_cost_fit` to rows of bench/results, measured while all cores were
 # busy, as they are in a sweep; those of primal and reference, to 12 and 7 settings.
 SECONDS = {
     "native": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -34,6 +35,7 @@ def example(result: ExampleResult) -> Figure:
         axes = figure.subplots(1, len(result.panels), squeeze=False)[0]
         for axis, panel in zip(axes, result.panels, strict=True):
             _draw(figure, axis, panel)
+        _legends(axes, result.panels)
         varied = ", ".join(symbol(name) for name in result.varied)
         about = f"{seeds_text(len(result.seeds))}; varied: {varied}; after the question of "
         left_out = f"; {result.diverged} runs diverged" if result.diverged else ""
@@ -63,9 +65,15 @@ def _lines(axis: Axes, panel: LinePanel) -> None:
         axis.axhline(panel.chance, color="0.4", lw=0.9, ls=":", zorder=1)
         axis.set_ylim(-0.03, 1.03)
     axis.set(xscale=panel.scales[0], yscale=panel.scales[1])
-    if len(panel.lines) > 1:
+
+
+def _legends(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
+    """A legend for each panel of several lines, but one alone where all have the same."""
+    lines = [tuple(x.label for x in p.lines) if isinstance(p, LinePanel) else () for p in panels]
+    for axis, names in list(zip(axes, lines, strict=True))[: 1 if len(set(lines)) == 1 else None]:
         below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
-        axis.legend(fontsize=CAPTION, **(below if len(panel.lines) > 2 else {}))
+        if len(names) > 1:
+            axis.legend(fontsize=CAPTION, **(below if len(names) > 2 else {}))
 
 
 def _settings(result: ExampleResult) -> str:

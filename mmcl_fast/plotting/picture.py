@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.plotting.style import read_style
+from mmcl_fast.plotting.style import check_text, read_style
 from mmcl_fast.sweep.store.conditions import KEYS
 from mmcl_fast.sweep.store.reader import check_column
 from mmcl_fast.sweep.store.schema import CURVES
@@ -41,14 +41,14 @@ class Picture:
             4.1. Their place is interpolated between cells.
         log: Logarithmic axes. auto: x of lines, x and y of a heat map where the values are
             geometric or wide.
-        title: Title of the figure. Default: none.
+        title: Title of the figure; formulas in dollar signs, as in all texts. Default: none.
         xlabel: Label of the horizontal axes. Default: the setting's symbol.
         ylabel: Label of the vertical axes.
         size: Width and height in inches. Default: by the number of panels.
         style: Matplotlib style file, applied over ours.
 
     Raises: ConfigError: a name that no column has, one used twice, or one that the kind does not
-        take.
+        take; a formula that matplotlib cannot typeset.
     """
 
     kind: PictureKind = "curves"
@@ -86,6 +86,9 @@ class Picture:
                 f"size: expected width and height of {INCHES[0]:g} to {INCHES[1]:g} inches, got "
                 f"{self.size[0]:g}, {self.size[1]:g}"
             )
+        for name in ("title", "xlabel", "ylabel"):
+            if (text := getattr(self, name)) is not None:
+                check_text(name, text)
         if self.style is not None:
             read_style(self.style)
 

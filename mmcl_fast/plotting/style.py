@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import cbook
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -127,6 +129,26 @@ def read_style(path: Path) -> dict[str, Any]:
         reason = complaints[0].strip().partition("\n")[0]
         raise ConfigError(f"style: expected a matplotlib style file, got {str(path)!r} ({reason})")
     return {str(name): value for name, value in found.items()}
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise ConfigError where matplotlib cannot typeset a text, which may have formulas in $...$.
+
+    Args:
+        name: What the text is, for the message.
+        text: The text.
+    """
+    for line in text.split("\n"):  # typeset one by one
+        if not cbook.is_math_text(line):
+            continue
+        try:
+            MathTextParser("path").parse(line)
+        except ValueError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise ConfigError(
+                f"{name}: expected text with formulas that matplotlib knows between dollar signs "
+                f"(\\$ is a dollar), got {text!r} ({reason})"
+            ) from error
 
 
 def symbol(name: str) -> str:
@@ -274,6 +296,7 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "caption",
+    "check_text",
     "draw_curve",
     "is_logarithmic",
     "log_ticks",

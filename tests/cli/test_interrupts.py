@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, no traceback, and the command that goes on."""
+"""Ctrl-C and termination: one line, no traceback, and the command that goes on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mmcl_fast import cli
+from mmcl_fast import TrainConfig, cli, train
+from mmcl_fast.cli.checks import CHECKPOINT
+from mmcl_fast.cli.command_line import run
+from mmcl_fast.training import tensor_file
 from tests.sweep.disturbance import PAPER, start
 
 DEADLINE_S = 120.0
@@ -31,6 +36,43 @@ def test_while_modules_load(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         cli.main(["info"])
     assert stop.value.code == 130
     assert capsys.readouterr().err == "mmcl: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_run_continues(
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """The signal arrives while the fourth checkpoint is written, which leaves the third."""
+    write, written = tensor_file.write_atomically, []
+
+    def signalled(path: Path, save: Callable[[Path], object]) -> Path:
+        def and_then(temporary: Path) -> None:
+            save(temporary)
+            if len(written) == 3:
+                os.kill(os.getpid(), number)
+
+        write(path, and_then)
+        written.append(path)
+        return path
+
+    handler = signal.getsignal(number)
+    monkeypatch.setattr(tensor_file, "write_atomically", signalled)
+    settings = ["--n", "20", "--d", "30", "--m", "4", "--epochs", "6"]
+    command = ["train", *settings, "--checkpoint-every", "1", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        run(command)
+    assert stop.value.code == 128 + number
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(f"mmcl: ended by {number.name}; resume with: mmcl ")
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT], "no temporary file"
+    assert signal.getsignal(number) is handler
+    monkeypatch.setattr(tensor_file, "write_atomically", write)
+    assert run(command) == 0
+    with np.load(tmp_path / "curves.npz") as file:
+        assert file["loss"].tolist() == train(TrainConfig(n=20, d=30, m=4, epochs=6)).loss.tolist()
 
 
 @pytest.mark.process

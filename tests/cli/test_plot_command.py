@@ -130,7 +130,17 @@ def test_a_value_is_named_by_six_digits(tmp_path: Path, drawn, capsys) -> None:
 
 def test_columns_rows_and_words(store: Path, tmp_path: Path, drawn, capsys) -> None:
     flags = ["--value", "loss", "--col", "n_snr2", "--row", "modality", "--hue", "m"]
-    flags += ["--where", "n_snr2=0.01,2", "--size", "6,4", "--dpi", "50", "--title", "Losses"]
+    flags += [
+        "--where",
+        "n_snr2=0.01,2",
+        "--size",
+        "6,4",
+        "--dpi",
+        "50",
+        "--title",
+        r"Losses of $\$1$",
+    ]
+    flags += ["--xlabel", "epoch for $1", "--ylabel", "$L_t$\nlosses"]
     out = tmp_path / "x.svg"
     assert mmcl(["plot", str(store), *flags, "--data", "--out", str(out)]) == 0
     lines = (tmp_path / "x.csv").read_text().splitlines()
@@ -140,7 +150,7 @@ def test_columns_rows_and_words(store: Path, tmp_path: Path, drawn, capsys) -> N
     assert out.read_text().lstrip().startswith("<?xml")
     (figure,) = drawn
     assert len(figure.axes) == 4
-    assert figure.get_suptitle() == "Losses"
+    assert figure.get_suptitle() == r"Losses of $\$1$"
     assert figure.get_size_inches().tolist() == [6.0, 4.0]
 
 
@@ -188,6 +198,9 @@ MISTAKES = [
     (["--size", "6"], "size: expected WIDTH,HEIGHT in inches, got '6'"),
     (["--dpi", "5"], "dpi: expected a number in 10 .. 2400, got 5"),
     (["--style", "none.mplstyle"], "style: expected a matplotlib style file, got"),
+    (["--title", r"of $\foo{$"], r"title: expected text with formulas that matplotlib knows"),
+    (["--xlabel", "a\n$x^$"], r"xlabel: expected text with formulas that matplotlib knows"),
+    (["--ylabel", r"$\frac{1}$"], r"ylabel: expected text with formulas that matplotlib knows"),
     (["--kind", "heat"], "--kind: expected one of curves, lines, heatmap, got 'heat' (did you"),
     (["--out", "x.jpg"], "out: expected a file ending in .png, .pdf, .svg, got 'x.jpg'"),
 ]

@@ -1,10 +1,13 @@
 """The estimated time of a run, against times that were measured on a core with AVX-512."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmcl_fast import TrainConfig
+from mmcl_fast.bench.cpu.run_cost import CHECKED, OP, Case
 from mmcl_fast.engines import core_seconds
 
 REDUCED: dict[str, Any] = {"data": "reduced", "engine": "native"}
@@ -33,6 +36,25 @@ def test_estimates_are_near_the_measured_times(
     """An estimate that leaves out the loss, the weights' width or the heads is off by 2 to 5."""
     cfg = TrainConfig(**settings)
     assert 0.6 < milliseconds * 1e-3 / core_seconds(cfg, cfg.engine) < 1.6
+
+
+def test_estimates_of_the_committed_sizes() -> None:
+    """Slurm's limit is twice the estimate: 1.4 is left for slower processors."""
+    results = Path(__file__).parents[2] / "bench" / "results" / "cpu.jsonl"
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    measured = {
+        Case(**row["settings"]): row["seconds"]
+        for row in rows
+        if row["op"] == OP and not row["fit"]
+    }
+    ratios = {case: core_seconds(case.config, case.engine) / measured[case] for case in CHECKED}
+    assert 0.7 < min(ratios.values()) <= max(ratios.values()) < 1.5, ratios
+
+
+def test_an_evaluation_after_the_last_epoch_counts() -> None:
+    cfg = TrainConfig(engine="native", m=1024, epochs=19, evaluate_every=20)
+    seconds = [core_seconds(cfg.replace(epochs=k), cfg.engine) for k in (19, 20, 21)]
+    assert seconds[1] - seconds[0] < seconds[2] - seconds[1], "epochs 0 and 20, then 21, too"
 
 
 def test_every_amount_of_work_counts() -> None:

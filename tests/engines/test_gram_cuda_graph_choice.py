@@ -14,7 +14,6 @@ from mmcl_fast.engines import ENGINES, EngineSpec, GramEngine, MultiEpochEngine,
 from mmcl_fast.engines.gram_cuda_graph import (
     MAX_FLOP,
     ReplayedGramEngine,
-    gram_engine,
     step_flop,
     why_not_replayed,
 )
@@ -54,7 +53,6 @@ def test_what_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_replayed(cfg, "cuda", runs) is None
     assert why_not_replayed(cfg, "cuda", runs + 1) is not None
     assert built(cfg, "cuda", monkeypatch, runs + 1) is GramEngine
-    assert ENGINES["gram"].build is gram_engine
 
 
 def built(cfg: TrainConfig, device: str, monkeypatch: pytest.MonkeyPatch, runs: int = 1) -> type:
@@ -62,13 +60,13 @@ def built(cfg: TrainConfig, device: str, monkeypatch: pytest.MonkeyPatch, runs: 
     monkeypatch.setattr(GramEngine, "__init__", lambda *_: None)
     monkeypatch.setattr(ReplayedGramEngine, "__init__", lambda *_: None)
     data: Sequence[Any] = [None] * runs
-    return type(gram_engine(EngineSpec([cfg] * runs, data, torch.device(device))))
+    return type(ENGINES["gram"].build(EngineSpec([cfg] * runs, data, torch.device(device))))
 
 
 def test_only_an_engine_that_replays_offers_stretches() -> None:
     spec = spec_of()
     assert isinstance(ReplayedGramEngine(spec), MultiEpochEngine)
-    assert not isinstance(gram_engine(spec), MultiEpochEngine)
+    assert not isinstance(ENGINES["gram"].build(spec), MultiEpochEngine)
 
 
 def test_memory_counts_what_a_graph_keeps() -> None:

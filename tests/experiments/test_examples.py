@@ -108,7 +108,7 @@ def test_curves_of_the_modality_gap_are_those_of_a_run() -> None:
     runs = [train(cfg.replace(seed=s), metrics={"gap": metrics.modality_gap}) for s in range(2)]
     last = [[one.metrics["gap"][-1], one.tau[-1], one.loss[-1]] for one in runs]
     assert learned == pytest.approx(np.mean(last, axis=0), rel=1e-4)
-    assert set(panels[1].lines[3].mean) == {0.2}
+    assert set(panels[1].lines[3].mean) == {0.05}
     assert panels[0].x[-1] == 4
 
 

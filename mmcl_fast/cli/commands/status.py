@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mmcl_fast.sweep.store.drivers import Driver
 from mmcl_fast.sweep.store.outlook import Slow
-from mmcl_fast.sweep.store.status import Status, read_status
+from mmcl_fast.sweep.store.status import Status, StatusReader, read_status
 from mmcl_fast.terminal import printable
 
 INCOMPLETE, CORRUPT = 1, 2
@@ -31,7 +31,8 @@ def status_command(
     Args:
         store: Directory of the store.
         verify: Read and compare all rows, not the files' footers alone.
-        watch: Repeat it until every row is there.
+        watch: Repeat it until every row is there, or nothing goes on: a file is damaged, or what is
+            left is quarantined and no driver is at work.
         as_json: Print JSON, one object a line, with the fields of `Status`.
 
     Returns: Exit status: 0 if every row is present and none failed, 1 if some are absent or failed,
@@ -46,16 +47,21 @@ def status_command(
         sys.stderr.write(f"mmcl: {printable(reason)}\n")
     if status.bad:
         return CORRUPT
+    if watch and status.is_stuck:
+        sys.stderr.write(
+            "mmcl: expected a sweep at work, got none, and all shards that are left quarantined "
+            f"({', '.join(map(str, status.put_away))}); run the sweep again to retry them\n"
+        )
     complete = status.done == status.runs and not status.counts.get("failed")
     return 0 if complete else INCOMPLETE
 
 
 def _watch(store: Path, *, verify: bool, as_json: bool) -> Status:
     """Show the status again and again, in one place of a terminal; return the last one."""
-    console = Console(markup=False, emoji=False)
+    console, reader = Console(markup=False, emoji=False), StatusReader(store, verify=verify)
     if as_json or not console.is_terminal:
         while True:
-            status, pause = _timed(store, verify=verify)
+            status, pause = _timed(reader)
             _print(status, store, verify=verify, as_json=as_json)
             sys.stdout.flush()
             if _ended(status):
@@ -63,7 +69,7 @@ def _watch(store: Path, *, verify: bool, as_json: bool) -> Status:
             time.sleep(pause)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            status, pause = _timed(store, verify=verify)
+            status, pause = _timed(reader)
             live.update(_table(status, store, verify=verify), refresh=True)
             if _ended(status):
                 return status
@@ -71,13 +77,13 @@ def _watch(store: Path, *, verify: bool, as_json: bool) -> Status:
 
 
 def _ended(status: Status) -> bool:
-    return status.done >= status.runs or bool(status.bad)
+    return status.done >= status.runs or bool(status.bad) or status.is_stuck
 
 
-def _timed(store: Path, *, verify: bool) -> tuple[Status, float]:
+def _timed(reader: StatusReader) -> tuple[Status, float]:
     """The status, and how long to wait before it is read again."""
     started = time.monotonic()
-    status = read_status(store, verify=verify)
+    status = reader.read()
     return status, max(WATCH_SECONDS, (time.monotonic() - started) / READING_SHARE)
 
 

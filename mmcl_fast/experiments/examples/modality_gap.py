@@ -34,9 +34,9 @@ KINDS = {
     "learned, from 0.1": LEARNED,
     "learned, 0.1 of the pairs mismatched": {"pair_noise": 0.1, **LEARNED},
     "fixed, 0.1": {},
-    "fixed, 0.2": {"tau": 0.2},
+    "fixed, 0.05": {"tau": 0.05},
 }
-FULL_KINDS = {**KINDS, "learned, from 0.2": {"tau": 0.2, **LEARNED}, "fixed, 0.05": {"tau": 0.05}}
+FULL_KINDS = {**KINDS, "learned, from 0.2": {"tau": 0.2, **LEARNED}, "fixed, 0.2": {"tau": 0.2}}
 SEEDS, FULL_SEEDS = 3, 10
 FULL_EPOCHS = 10_000
 SHOWN = 60  # epochs of a curve, geometric

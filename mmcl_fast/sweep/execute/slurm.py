@@ -13,7 +13,7 @@ from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import write_atomically
 
 SCRIPT = "sweep.sbatch"
-MARGIN = 2.0  # of the time limit
+MARGIN = 2.0  # of the time limit: an estimate may be 0.7 of the time, and nodes are slower or not
 STOP_SECONDS = 60  # before its time limit a job is told to stop; parts that are published stay
 MEMORY_MARGIN = 1.25
 TIME_OPTIONS, MEMORY_OPTIONS = ("--time", "-t"), ("--mem", "--mem-per-cpu", "--mem-per-gpu")

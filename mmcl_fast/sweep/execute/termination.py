@@ -1,4 +1,4 @@
-"""A signal to end ends a sweep as an interrupt does: workers stopped, published parts kept."""
+"""A signal to end ends a command as an interrupt does: workers stopped, written files kept."""
 
 from __future__ import annotations
 

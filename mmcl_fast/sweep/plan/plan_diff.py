@@ -52,7 +52,8 @@ def extend_plan(stored: Plan, asked: Plan) -> Plan:
     if len(want) - int(new.sum()) < len(have):
         raise ConfigError(
             f"extend: expected a plan with every run of the store, got one without some of them "
-            f"({difference(stored, asked)})"
+            f"({difference(stored, asked)}); give --extend the whole grid, or repeat --add if "
+            "another command has added them meanwhile"
         )
     _, want_points = numbered(stored.points, asked.points)
     # Numbers of the store's points are their places, as they differ.

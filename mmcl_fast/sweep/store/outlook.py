@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,17 @@ def seconds_left(
     return max(remaining / runs_per_second, *last, 0.0)
 
 
-def slowest(infos: Sequence[PartInfo], parts: Mapping[int, Path], plan: Outline) -> list[Slow]:
+def slowest(
+    infos: Sequence[PartInfo],
+    plan: Outline,
+    settings: Callable[[int], dict[str, str]],
+) -> list[Slow]:
     """The shards whose runs took longest, where some took longer than others.
+
+    Args:
+        infos: Metadata of the parts.
+        plan: The plan.
+        settings: `swept_settings` of a shard.
 
     Raises: DamagedFileError: one of their parts, which is named.
     """
@@ -91,11 +100,14 @@ def slowest(infos: Sequence[PartInfo], parts: Mapping[int, Path], plan: Outline)
     if len(times) < 2 or not plan.swept:
         return []
     chosen = sorted(times, key=lambda shard: -times[shard])[:SLOWEST]
-    return [Slow(k, times[k], _settings(parts[k], plan.swept)) for k in chosen]
+    return [Slow(k, times[k], settings(k)) for k in chosen]
 
 
-def _settings(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Values of the swept settings in a part: one, or how far they range."""
+def swept_settings(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Values of the swept settings in a part: one, or how far they range.
+
+    Raises: DamagedFileError: the part, which is named.
+    """
     with open_parquet(path, PART_REMEDY, whole=False) as part:
         table = part.read(list(names))
     found = {}
@@ -106,4 +118,4 @@ def _settings(path: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-__all__ = ["RECENT_SECONDS", "Slow", "rate", "seconds_left", "slowest"]
+__all__ = ["RECENT_SECONDS", "Slow", "rate", "seconds_left", "slowest", "swept_settings"]

@@ -7,7 +7,7 @@ import pytest
 
 from mmcl_fast import TrainConfig
 from mmcl_fast.sweep import Plan, make_plan
-from mmcl_fast.sweep.execute.schedule import chosen_shards, shard_seconds
+from mmcl_fast.sweep.execute.schedule import chosen_shards, job_seconds, shard_seconds
 from mmcl_fast.sweep.plan.shards import LEAST_SECONDS, SHARD_RUNS, SHARD_SECONDS, run_seconds
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=6, n_test=10, data="reduced")
@@ -74,6 +74,18 @@ def test_parts_of_an_array_cover_each_shard_once(count: int) -> None:
     loads = [seconds[part].sum() for part in parts]
     assert max(loads) - min(loads) <= seconds.max(), "about equal work"
     assert all((np.diff(seconds[part]) <= 0).all() for part in parts), "the longest first"
+
+
+def test_the_time_of_a_job_is_that_of_its_last_worker() -> None:
+    """Three long runs on two jobs of four cores: the mean over cores would be 3/8 of a run."""
+    plan = make_plan(BASE.replace(n=1000, m=512, epochs=1000), seeds=3)
+    alone = run_seconds(plan.points[0])
+    assert alone > SHARD_SECONDS
+    assert job_seconds(plan, jobs=2, cores=4) == pytest.approx(alone)
+    assert job_seconds(plan, jobs=2, cores=1) == pytest.approx(2 * alone)
+    many = make_plan(BASE.replace(epochs=200), seeds=20_000)
+    mean = shard_seconds(many).sum() / (3 * 2)
+    assert mean <= job_seconds(many, jobs=3, cores=2) <= mean + shard_seconds(many).max()
 
 
 def idle(plan: Plan, workers: int) -> float:

@@ -11,10 +11,12 @@ from mmcl_fast import TrainConfig
 from mmcl_fast.cli.command_line import run
 from mmcl_fast.cli.commands import status as status_module
 from mmcl_fast.sweep import make_plan, read_status
+from mmcl_fast.sweep.store import status as status_file
 from mmcl_fast.sweep.store.drivers import SILENT_SECONDS, Driver, Work, report, withdraw
 from mmcl_fast.sweep.store.outlook import rate, seconds_left
 from mmcl_fast.sweep.store.plan_file import Outline
-from mmcl_fast.sweep.store.store import PartInfo, Store
+from mmcl_fast.sweep.store.status import StatusReader
+from mmcl_fast.sweep.store.store import PartInfo, Store, part_info
 
 PLAN = make_plan(
     TrainConfig(n=12, d=60, m=4, epochs=4, n_test=10, data="reduced"),
@@ -141,3 +143,60 @@ def test_watching_ends_with_the_sweep(
     else:
         assert "10 of 20 (50.0%)" in said
         assert "20 of 20 (100.0%)" in said
+
+
+def test_watching_reads_a_part_once(
+    tmp_path: Path, compute: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def noted(path: Path, *others: object, **how: object) -> PartInfo:
+        read.append(path.name)
+        return part_info(path, *others, **how)
+
+    monkeypatch.setattr(status_file, "part_info", noted)
+    compute(PLAN, tmp_path, part=(1, 2))
+    reader = StatusReader(tmp_path)
+    first = reader.read()
+    assert len(read) == first.parts == 2
+    compute(PLAN, tmp_path)
+    again = reader.read()
+    assert (again.done, again.parts, again.slowest) == (20, 4, read_status(tmp_path).slowest)
+    part = Store(tmp_path).part(0)
+    assert sorted(read[:4]) == sorted(p.name for p in part.parent.iterdir()), "two are new"
+    read.clear()
+    content = part.read_bytes()
+    part.write_bytes(content[:-1] + b"x")  # of the same size, not of the same time
+    assert part.name in reader.read().bad
+    assert read == [part.name]
+    part.write_bytes(content)
+    compute(
+        make_plan(PLAN.recipe.base, grid={"m": [2, 3, 4, 5, 6]}, seeds=5), tmp_path, extend=True
+    )
+    read.clear()
+    assert reader.read().done == 25
+    assert len(read) == 5, "compared with the extended plan"
+
+
+def test_watching_ends_where_the_rest_is_quarantined_and_nobody_is_at_work(
+    tmp_path: Path,
+    compute: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    compute(PLAN, tmp_path)
+    store, pauses = Store(tmp_path), []
+    store.part(3).unlink()
+    store.quarantine_shard(3, 5, "SIGKILL")
+    report(tmp_path, Driver("node", 7, 2, time.time(), ()))
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        assert len(pauses) == 1, "it does not end"
+        withdraw(tmp_path, Driver("node", 7, 2, 0.0, ()))
+
+    monkeypatch.setattr(status_module.time, "sleep", sleep)
+    assert run(["status", str(tmp_path), "--watch"]) == 1
+    assert "quarantined (3); run the sweep again" in capsys.readouterr().err
+    store.part(2).unlink()  # which another job may compute
+    assert not read_status(tmp_path).is_stuck

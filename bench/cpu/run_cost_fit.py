@@ -1,6 +1,6 @@
 """Constants of `mmcl_fast.engines.core_seconds`, fitted to measured times of runs.
 
-`python -m bench.science.run_cost [--results FILE]` prints those of native and gram, and how far the
+`python -m bench.cpu.run_cost_fit [--results FILE]` prints those of native and gram, and how far the
 prediction is from the runs that the fit did not see. It writes nothing: constants are settings of
 the code, and a change of them changes how new sweeps are cut.
 
@@ -23,7 +23,7 @@ from mmcl_fast.engines.cost import SECONDS, work
 
 # Relative, so that it runs from a checkout and as mmcl_fast.bench alike.
 from .. import record
-from ..cpu.run_cost import OP, Case
+from .run_cost import OP, Case
 
 PRIOR = 0.01  # of a factor e in a constant, against as much in the mean of the measured times
 STEPS = 2000
@@ -32,7 +32,7 @@ ENGINES = ("native", "gram")
 
 def measured(file: Path, engine: str, *, fit: bool) -> tuple[Tensor, Tensor]:
     """Amounts of work [rows, kinds] and seconds [rows] of an engine's measured runs."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     chosen = [r for r in rows if r["op"] == OP and r["variant"] == engine and r["fit"] == fit]
     amounts = [work(Case(**row["settings"]).config, engine) for row in chosen]
     seconds = [row["seconds"] for row in chosen]
@@ -62,7 +62,7 @@ def fitted(amounts: Tensor, seconds: Tensor, before: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser("bench.science.run_cost", description=__doc__)
+    parser = argparse.ArgumentParser("bench.cpu.run_cost_fit", description=__doc__)
     results = record.ROOT / "bench" / "results" / "cpu.jsonl"
     parser.add_argument("--results", type=Path, default=results, help="file with measured rows")
     file = parser.parse_args(arguments).results
