@@ -160,7 +160,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.table1.protocol", "experiments.theory_checks", "plotting",
     },
     "bench.science": {
-        "bench", "bench.cpu", "config", "data.mnist", "engines", "experiments", "experiments.phase",
+        "bench", "config", "data.mnist", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend", "operating_system"},
