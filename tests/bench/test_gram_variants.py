@@ -1,4 +1,4 @@
-"""The benchmark of what is left to the engine gram: its peer is right, wrong curves are not timed."""
+"""The benchmark of what is left to the engine gram: its peer is right, no wrong curve is timed."""
 
 from __future__ import annotations
 
