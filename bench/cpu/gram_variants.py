@@ -49,7 +49,7 @@ CASES: MappingProxyType[str, TrainConfig] = MappingProxyType(
 QUICK_CASES = tuple(CASES)[-1:]
 BATCH = 16
 EAGER, GRAM = "eager", f"gram, {BATCH} runs"
-ROUNDS, FEW_ROUNDS = 7, 3
+ROUNDS, FEW_ROUNDS = 5, 3
 
 
 @dataclass(frozen=True)
