@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +214,35 @@ def train_trajectories(
     n: int,
     m: int,
     q: int,
+    update: bool,
+    threads: int,
+    target: str = "auto",
+) -> None: ...
+def train_variants(
+    modalities: Sequence[
+        tuple[Sequence[npt.NDArray[Any]], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    ],
+    codes: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int32]],
+    code_counts: Sequence[int],
+    labels: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32],
+    tau: Sequence[float],
+    eta: Sequence[float],
+    eta_tau: Sequence[float],
+    log_inverse_tau: npt.NDArray[np.float64],
+    curves: npt.NDArray[np.float32],
+    *,
+    n: int,
+    m: int,
+    q: int,
+    logistic: bool,
+    all_negatives: bool,
+    key_gradients: bool,
+    cosine: bool,
+    learned_tau: bool,
+    axes: int,
+    class_axes: int,
+    patches: int,
     update: bool,
     threads: int,
     target: str = "auto",

@@ -12,6 +12,7 @@
 #include "signals.h"
 #include "softmax.h"
 #include "trajectory.h"
+#include "variant.h"
 
 namespace py = pybind11;
 namespace bindings = mmcl::bindings;
@@ -192,6 +193,7 @@ PYBIND11_MODULE(_native, m) {
   bind_heads(m);
   bind_softmax(m);
   bind_trajectories(m);
+  bind_variants(m);
   m.def("targets", &target_names, "Instruction sets this machine can run, slowest first.");
   m.def(
       "active_target", [] { return mmcl::find_target("auto").name; },

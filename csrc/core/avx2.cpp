@@ -11,6 +11,7 @@
 #include "simd.h"
 #include "softmax_simd.h"
 #include "trajectory_simd.h"
+#include "variant_simd.h"
 
 namespace mmcl {
 
@@ -24,6 +25,7 @@ extern const Target kAvx2Target{
     lanes::embed<Avx2Floats>,
     lanes::inner_products<Avx2Floats>,
     lanes::train_run<Avx2Floats>,
+    lanes::train_variant<Avx2Floats>,
     doubles::kHead<Avx2Doubles>,
 };
 

@@ -11,6 +11,7 @@
 #include "simd.h"
 #include "softmax_simd.h"
 #include "trajectory_simd.h"
+#include "variant_simd.h"
 
 namespace mmcl {
 
@@ -24,6 +25,7 @@ extern const Target kAvx512Target{
     lanes::embed<Avx512Floats>,
     lanes::inner_products<Avx512Floats>,
     lanes::train_run<Avx512Floats>,
+    lanes::train_variant<Avx512Floats>,
     doubles::kHead<Avx512Doubles>,
 };
 

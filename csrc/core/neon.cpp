@@ -11,6 +11,7 @@
 #include "simd.h"
 #include "softmax_simd.h"
 #include "trajectory_simd.h"
+#include "variant_simd.h"
 
 namespace mmcl {
 
@@ -24,6 +25,7 @@ extern const Target kNeonTarget{
     lanes::embed<NeonFloats>,
     lanes::inner_products<NeonFloats>,
     lanes::train_run<NeonFloats>,
+    lanes::train_variant<NeonFloats>,
     doubles::kHead<NeonDoubles>,
 };
 

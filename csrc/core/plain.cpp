@@ -9,6 +9,7 @@
 #include "plain_vector.h"
 #include "softmax_simd.h"
 #include "trajectory_simd.h"
+#include "variant_simd.h"
 
 namespace mmcl {
 namespace {
@@ -98,6 +99,7 @@ extern const Target kPlainTarget{
     lanes::embed<PlainFloats>,
     lanes::inner_products<PlainFloats>,
     lanes::train_run<PlainFloats>,
+    lanes::train_variant<PlainFloats>,
     doubles::kHead<PlainDoubles>,
 };
 

@@ -10,6 +10,7 @@
 #include "head.h"
 #include "inner_products.h"
 #include "trajectory.h"
+#include "variant.h"
 
 namespace mmcl {
 
@@ -64,6 +65,7 @@ struct Target {
   EmbedKernel embed;
   InnerProductsKernel inner_products;
   TrainRun train_run;
+  TrainVariant train_variant;
   HeadKernels head;
 };
 

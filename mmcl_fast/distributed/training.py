@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.rows import AddedRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
@@ -87,7 +88,7 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
     """The settings in use; refuses those without a form for several processes."""
     supported = {
         "engine": (cfg.engine in ("auto", "primal"), "auto or primal"),
-        "data": (cfg.data != "reduced", "explicit or streamed"),
+        "data": (cfg.data not in ROTATED, "explicit or streamed"),
         "negatives_per_sample": (cfg.negatives_per_sample is None, "None"),
     }
     for name, (able, expected) in supported.items():

@@ -59,7 +59,7 @@ ENGINES = {
     "triton": EngineKind(
         TritonEngine, triton.why_not, triton.max_runs, MAY_DIFFER, ("ieee", "tf32x3", "tf32")
     ),
-    "native": EngineKind(NativeEngine, native.why_not, native.max_runs, MAY_DIFFER),
+    "native": EngineKind(native.native_engine, native.why_not, native.max_runs, MAY_DIFFER),
     "gram": EngineKind(choice.span_engine, choice.why_not, choice.max_runs),
     "primal": EngineKind(
         PrimalEngine, primal.why_not, primal.max_runs, precisions=("ieee", "bf16")

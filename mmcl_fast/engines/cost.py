@@ -8,16 +8,11 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import GPU_PIECE_ELEMENTS, PIECE_ELEMENTS, piece_rows
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, data_bytes
 from mmcl_fast.data.stream.memory import available_bytes
-from mmcl_fast.engines.gram import max_runs
 from mmcl_fast.engines.gram_cuda_graph import CURVE_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
-from mmcl_fast.engines.variants.sizes import (
-    is_variant_in_span,
-    span_sizes,
-    step_elements,
-    stored_elements,
-)
+from mmcl_fast.engines.variants.choice import max_runs
+from mmcl_fast.engines.variants.sizes import is_variant_in_span, span_sizes, variant_elements
 from mmcl_fast.errors import DataError
 from mmcl_fast.losses.torch_backend.score_blocks import chunk_rows
 
@@ -179,7 +174,7 @@ def _native(cfg: TrainConfig) -> int:
 
 def _gram(cfg: TrainConfig) -> int:
     if is_variant_in_span(cfg):
-        return stored_elements(cfg) + step_elements(cfg)
+        return variant_elements(cfg)
     n, modalities = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * (n + 2)
     # Inner products (twice during concatenation), pre-activations and activations.

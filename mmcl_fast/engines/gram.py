@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmcl_fast.config import TrainConfig
-from mmcl_fast.config_variants import variant_of
 from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
 from mmcl_fast.engines.alignment import aligned, even
 from mmcl_fast.engines.negatives import NegativePool
@@ -37,21 +36,6 @@ from mmcl_fast.engines.paper_loss.full_scores import (
 )
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec, OodSet
 from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
-
-SPAN_OPTIMIZERS = ("gd", "momentum")
-
-
-def why_not(cfg: TrainConfig) -> str | None:
-    """Why the gram engine cannot train this exactly, or None."""
-    if name := variant_of(cfg):
-        return f"{name} {getattr(cfg, name)} is not in this engine; use reference"
-    if cfg.optimizer == "adam":
-        return "optimizer adam rescales coordinates and leaves the span of the data; use primal"
-    if cfg.optimizer not in SPAN_OPTIMIZERS:
-        return f"optimizer {cfg.optimizer} draws minibatches, which only primal and reference do"
-    if cfg.data == "streamed":
-        return "data streamed: no vectors are held to take inner products of; use primal"
-    return None
 
 
 def max_runs(cfg: TrainConfig) -> int:
@@ -325,4 +309,4 @@ def embed(noise: Tensor, signal: Tensor, positive: Tensor) -> Tensor:
     return label_signal.add_(noise).mT.contiguous()
 
 
-__all__ = ["Columns", "GramEngine", "embed", "max_runs", "why_not"]
+__all__ = ["Columns", "GramEngine", "embed", "max_runs"]

@@ -21,8 +21,9 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import data_bytes
-from mmcl_fast.engines.protocol import Embeddings, EngineSpec, Measured, OodSet
+from mmcl_fast.engines.protocol import Embeddings, Engine, EngineSpec, Measured, OodSet
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
+from mmcl_fast.engines.variants import native as variants
 
 # The largest n at which `python -m bench.cpu.choices` compares the engine with `gram`, which alone
 # uses several cores for one run.
@@ -36,7 +37,10 @@ ProductJob = tuple[list[npt.NDArray[np.float32]], list[OrderedRows], list[Ordere
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native engine cannot train this exactly, or None."""
     if cfg.device == "cuda":
-        return "device cuda: the native core runs on the CPU; use triton or gram"
+        able = "gram" if cfg.is_variant else "triton or gram"
+        return f"device cuda: the native core runs on the CPU; use {able}"
+    if cfg.is_variant:
+        return variants.why_not(cfg)
     return unsupported_setting(cfg, "the native core")
 
 
@@ -47,9 +51,17 @@ def is_quickest(cfg: TrainConfig) -> bool:
 
 def max_runs(cfg: TrainConfig) -> int:
     """Runs of one batch: enough for any number of threads, within a bound on memory."""
-    columns = (2 - cfg.is_multi) * cfg.n + 1
-    elements = (1 + cfg.is_multi) * columns * (cfg.n + 1 + cfg.m)
+    if cfg.is_variant:
+        elements = variants.state_elements(cfg)
+    else:
+        columns = (2 - cfg.is_multi) * cfg.n + 1
+        elements = (1 + cfg.is_multi) * columns * (cfg.n + 1 + cfg.m)
     return max(1, min(BATCH_RUNS, BATCH_BYTES // (data_bytes(cfg) + 4 * elements)))
+
+
+def native_engine(spec: EngineSpec) -> Engine:
+    """The engine of the paper's model, or of its variants."""
+    return variants.VariantNativeEngine(spec) if spec.cfg.is_variant else NativeEngine(spec)
 
 
 class NativeEngine(TrajectoryEngine):
@@ -196,4 +208,4 @@ class NativeEngine(TrajectoryEngine):
         return rows
 
 
-__all__ = ["NativeEngine", "is_quickest", "max_runs", "why_not"]
+__all__ = ["NativeEngine", "is_quickest", "max_runs", "native_engine", "why_not"]

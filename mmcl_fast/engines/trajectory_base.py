@@ -42,7 +42,7 @@ def unsupported_setting(cfg: TrainConfig, implementation: str) -> str | None:
     if name := variant_of(cfg):
         return f"{name} {getattr(cfg, name)} is not in {implementation}; use gram"
     if cfg.optimizer != "gd":
-        engines = "gram or primal" if cfg.optimizer == "momentum" else "primal"
+        engines = "primal" if cfg.optimizer == "adam" else "gram or primal"
         return f"optimizer {cfg.optimizer} is not in {implementation}, which does gd; use {engines}"
     if cfg.weight_decay:
         return f"weight_decay is not in {implementation}; use gram"

@@ -128,6 +128,7 @@ MESSAGES = {
     "settings": "cfg, samples: expected the same on every rank",
     "few": "n: expected a sample for each of 3 processes, got 2",
     "reduced": "data: expected explicit or streamed in training by several processes, got reduced",
+    "orthogonal": "data: expected explicit or streamed in training by several processes, got ortho",
     "engine": "engine: expected auto or primal in training by several processes, got gram",
     "one rank's engine": "engine primal: precision tf32: it has ieee, bf16; use triton",
     "drawn": "negatives_per_sample: expected None in training by several processes, got 3",

@@ -100,6 +100,7 @@ REFUSED: dict[str, Callable[[int], Run]] = {
     "shares": lambda rank: train(TrainConfig(**BASE), samples=(10, 10, 10 + (rank == 1))),
     "few": lambda rank: train(TrainConfig(**BASE | {"n": 2, "data_seed": 1})),
     "reduced": lambda rank: train(TrainConfig(**BASE | {"data": "reduced"})),
+    "orthogonal": lambda rank: train(TrainConfig(**BASE | {"data": "orthogonal"})),
     "engine": lambda rank: train(TrainConfig(**BASE | {"engine": "gram"})),
     "one rank's engine": lambda rank: train(
         TrainConfig(**BASE | {"precision": "tf32" if rank == 1 else "ieee", "engine": "primal"})

@@ -74,7 +74,9 @@ def test_a_batch_of_any_number_of_runs(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"optimizer": "momentum", "weight_decay": 0.1, "q": 2}, {"augment": "per_epoch"},
-     {"negatives_per_sample": 2}, {"negatives_per_sample": 2, "negatives_draw": "per_epoch"}],
+     {"negatives_per_sample": 2}, {"negatives_per_sample": 2, "negatives_draw": "per_epoch"},
+     {"optimizer": "sgd", "batch_size": 4},
+     {"stop_gradient": "none", "negatives": "all", "similarity": "cosine", "eta_tau": 0.1}],
     ids=lambda x: "-".join(map(str, x.values())),
 )  # fmt: skip
 def test_a_batch_of_odd_sizes_with_every_option(settings: dict[str, object]) -> None:

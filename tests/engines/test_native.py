@@ -341,7 +341,7 @@ REFUSED = [
     ({"dtype": "float64"}, "float32; use gram"),
     ({"optimizer": "momentum"}, "momentum .* use gram"),
     ({"optimizer": "adam"}, "adam .* use primal"),
-    ({"optimizer": "sgd", "batch_size": 5}, "sgd .* use primal"),
+    ({"optimizer": "sgd", "batch_size": 5}, "sgd .* use gram or primal"),
     ({"weight_decay": 0.1}, "weight_decay"),
     ({"negatives_per_sample": 3}, "negatives_per_sample"),
     ({"augment": "per_epoch"}, "augment"),

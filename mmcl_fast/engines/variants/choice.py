@@ -8,8 +8,7 @@ from mmcl_fast.engines import gram
 from mmcl_fast.engines.gram_cuda_graph import gram_engine
 from mmcl_fast.engines.protocol import Engine, EngineSpec
 from mmcl_fast.engines.variants.engine import VariantGramEngine
-from mmcl_fast.engines.variants.engine import why_not as why_not_variant
-from mmcl_fast.engines.variants.sizes import is_variant_in_span, step_elements, stored_elements
+from mmcl_fast.engines.variants.sizes import cached_elements, is_variant_in_span
 
 
 def span_engine(spec: EngineSpec) -> Engine:
@@ -19,14 +18,24 @@ def span_engine(spec: EngineSpec) -> Engine:
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why a config cannot be trained exactly in coefficient space, or None."""
-    return why_not_variant(cfg) if is_variant_in_span(cfg) else gram.why_not(cfg)
+    if cfg.optimizer == "adam":
+        able = "reference" if cfg.is_variant else "primal"
+        return f"optimizer adam rescales coordinates and leaves the span of the data; use {able}"
+    if cfg.data == "streamed":
+        return "data streamed: no vectors are held to take inner products of; use primal"
+    if cfg.trains_keys and cfg.augment == "per_epoch":
+        return (
+            "stop_gradient none with augment per_epoch: every epoch's views are further columns; "
+            "use reference"
+        )
+    return None
 
 
 def max_runs(cfg: TrainConfig) -> int:
     """Runs of one batch: as many as keep the state of a step in the cache of a core."""
     if not is_variant_in_span(cfg):
         return gram.max_runs(cfg)
-    in_cache = gram.CACHE_ELEMENTS // (stored_elements(cfg) + step_elements(cfg))
+    in_cache = gram.CACHE_ELEMENTS // cached_elements(cfg)
     return max(1, min(64, in_cache, gram.BATCH_DATA_BYTES // data_bytes(cfg)))
 
 

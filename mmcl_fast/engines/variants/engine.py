@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented
 from mmcl_fast.engines.optimizers import LinearDescent
 from mmcl_fast.engines.paper_loss.full_scores import Workspace
@@ -32,21 +31,6 @@ from mmcl_fast.engines.variants.modality import Modality, Preactivations
 from mmcl_fast.engines.variants.ood import OodEmbeddings, embed
 from mmcl_fast.engines.variants.samples import StepSamples, TrainingSamples
 from mmcl_fast.engines.variants.temperature import Temperature
-
-
-def why_not(cfg: TrainConfig) -> str | None:
-    """Why this engine cannot train a config exactly, or None."""
-    if cfg.optimizer == "adam":
-        able = "reference" if cfg.is_variant else "primal"
-        return f"optimizer adam rescales coordinates and leaves the span of the data; use {able}"
-    if cfg.data == "streamed":
-        return "data streamed: no vectors are held to take inner products of; use primal"
-    if cfg.trains_keys and cfg.augment == "per_epoch":
-        return (
-            "stop_gradient none with augment per_epoch: every epoch's views are further columns; "
-            "use reference"
-        )
-    return None
 
 
 class VariantGramEngine:
@@ -210,4 +194,4 @@ class VariantGramEngine:
         self._view_epoch = epoch
 
 
-__all__ = ["VariantGramEngine", "why_not"]
+__all__ = ["VariantGramEngine"]

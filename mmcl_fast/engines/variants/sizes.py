@@ -26,26 +26,36 @@ def span_sizes(cfg: TrainConfig) -> tuple[int, int]:
     )
 
 
-def stored_elements(cfg: TrainConfig) -> int:
-    """Numbers that a run holds besides its data: inner products, state, negatives."""
+def cached_elements(cfg: TrainConfig) -> int:
+    """Numbers that a step of a run reads or writes more than once, about."""
     layout, sides = Layout.of(cfg), 1 + cfg.is_multi
-    # Inner products with columns and w(0), twice while their sections are joined.
-    products = 2 * (layout.columns + layout.rows) * layout.preactivations
-    states = layout.rows * (3 * layout.columns + layout.preactivations)
+    scores = 2 * layout.width**2 if cfg.objective == "contrastive" else 0
+    return sides * (layout.columns + 2 * layout.rows) * layout.preactivations + scores
+
+
+def variant_elements(cfg: TrainConfig) -> int:
+    """Numbers that a run holds at the most, besides its data."""
+    layout, sides = Layout.of(cfg), 1 + cfg.is_multi
+    products = (layout.columns + layout.rows) * layout.preactivations
+    states = layout.rows * (2 * layout.columns + layout.preactivations)
+    if cfg.optimizer == "momentum":
+        states += layout.rows * layout.columns
     directions = 2 if cfg.is_multi and cfg.pair_noise else 1
     scores = directions * layout.width**2 if cfg.objective == "contrastive" else 0
-    return sides * (products + states) + scores + 2 * layout.codes * layout.width
+    held = sides * (products + states) + scores + 2 * layout.codes * layout.width
+    # Sections of the products are joined before the first step.
+    return held + max(products, _step_elements(cfg, layout))
 
 
-def step_elements(cfg: TrainConfig) -> int:
+def _step_elements(cfg: TrainConfig, layout: Layout) -> int:
     """Numbers of the intermediate results of a step of a run."""
-    layout = Layout.of(cfg)
-    count = layout.width  # with minibatches, too: the loss of all samples is computed
-    sides = 2 if cfg.objective == "contrastive" else 1
-    rows = (3 * sides + 2) * (layout.rows + layout.codes) * count
+    rows = (layout.rows + layout.codes) * layout.width  # with minibatches, too: see the engine
     if cfg.objective == "logistic":
-        return rows
-    return rows + (2 + cfg.is_multi + cfg.trains_keys) * count**2
+        return 4 * rows
+    # Features of samples and positives, keys, gradients, and two more in the last operations.
+    gradients = 2 if cfg.is_multi or cfg.trains_keys else 1
+    scores = 2 + (cfg.is_multi or cfg.trains_keys)
+    return (5 + gradients) * rows + scores * layout.width**2
 
 
-__all__ = ["is_variant_in_span", "span_sizes", "step_elements", "stored_elements"]
+__all__ = ["cached_elements", "is_variant_in_span", "span_sizes", "variant_elements"]

@@ -298,7 +298,7 @@ def kinds() -> list[TrainConfig]:
     for settings in MANY:
         for kind in (
             {}, {"data": "reduced"}, {"data": "orthogonal"}, {"modality": "multi", "d_b": 31},
-            {"data": "orthogonal", "modality": "multi"},
+            {"data": "orthogonal", "modality": "multi"}, {"data": "reduced", "d": 30},
         ):  # fmt: skip
             if kind and {"view_mask", "view_scale", "objective"} & set(settings):
                 continue
@@ -343,7 +343,7 @@ def test_golden() -> None:
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "08c2158df1c6e5529ed9854ba708fdd0dedf390154f6141ee23b67db5af2259f"
+GOLDEN = "7cb4beee26485a71e1d225b7bddba470f1f5c5c3efe4a1950b27aff74922d75f"
 
 
 def test_draws_of_one_option_leave_the_others_alone() -> None:
@@ -371,6 +371,11 @@ def test_classes_without_a_negative_are_refused() -> None:
         with pytest.raises(DataError, match=f"labels: expected at least two classes, {message}"):
             refuses(configs[alone[0]])
     assert undrawable([c.replace(negatives="all") for c in configs]) == alone
+    signs = [c.replace(classes=None, prior_exponent=0.0) for c in configs]
+    refused = undrawable(signs)
+    assert refused != alone
+    pairs = [c for both in zip(configs, signs, strict=True) for c in both]
+    assert undrawable(pairs) == sorted([2 * k for k in alone] + [2 * k + 1 for k in refused])
 
 
 def sample_labels(cfg: TrainConfig) -> list[float]:

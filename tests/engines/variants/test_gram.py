@@ -123,6 +123,39 @@ def test_it_resumes_bit_for_bit(cfg: TrainConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop_gradient": "none", "negatives": "all", "similarity": "cosine", "eta_tau": 0.1},
+        {"classes": 5, "spurious_norm": 2.0, "pair_noise": 0.2},
+        {"objective": "logistic", "label_noise": 0.1},
+        {"modality": "multi", "stop_gradient": "none", "eta_tau": 0.01},
+    ],
+    ids=["cosine", "signals", "logistic", "clip"],
+)
+def test_float32_is_as_close_to_float64_as_eager_is(settings: dict[str, Any]) -> None:
+    """The worst of several seeds: rounding of a single run is luck, eager's as well as ours."""
+    curves = ("loss", "signal", "noise")
+    # Weights large enough that a first step along a cosine, over |H|, does not overshoot.
+    size: dict[str, Any] = {"n": 40, "d": 200, "m": 20, "epochs": 20, "sigma_0": 0.03}
+    base = TrainConfig(**size | settings, evaluate_every=0)
+    worst = {(engine, name): 0.0 for engine in ("gram", "reference") for name in curves}
+    scale = dict.fromkeys(curves, 0.0)
+    for seed in range(4):
+        cfg = base.replace(seed=seed, engine="reference")
+        given = {k: v.double() for k, v in vars(sample(cfg)).items() if v is not None}
+        exact = train(cfg.replace(dtype="float64"), data=given)
+        for name in curves:
+            scale[name] = max(scale[name], float(getattr(exact, name).abs().max()))
+            for engine in ("gram", "reference"):
+                run = train(cfg.replace(engine=engine))
+                error = (getattr(run, name).double() - getattr(exact, name)).abs().max()
+                worst[engine, name] = max(worst[engine, name], float(error))
+    for name in curves:
+        eps = torch.finfo(torch.float32).eps * scale[name]
+        assert worst["gram", name] <= 2 * (worst["reference", name] + eps), name
+
+
+@pytest.mark.parametrize(
     ("settings", "able"),
     [
         ({"optimizer": "adam", "negatives": "all"}, "reference"),

@@ -1,0 +1,134 @@
+"""Peer implementation of model variants in weight space: eager PyTorch.
+
+Autograd of the model as it stands, without waste that can be saved inside weight space: signal
+patches are few vectors, masks are prepared once, what carries no gradient is computed outside of
+it, and updates are in place.
+
+    loss_i = logsumexp({s_i+} and {s_ij, j in N(i)}) - s_i+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.signals import SampleSet, signal_patches
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.reference import negative_pairs, second_layer
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Vectors that one kind of samples has: signals and noise patches, and the signs of signals."""
+
+    rows: Tensor
+    signs: list[Tensor]
+
+    def patches(self, w: Tensor, q: int) -> list[Tensor]:
+        """Activations of all patches, [n, m] each."""
+        z = self.rows @ w.T
+        n = len(self.signs[0])
+        found, first = [z[:n]], n
+        for signs in self.signs:
+            stop = first + signs.shape[1]
+            found.append(signs @ z[first:stop])
+            first = stop
+        return [torch.relu(x) ** q if q > 1 else torch.relu(x) for x in found]
+
+
+def eager_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
+    """Losses before each of `cfg.epochs` updates by autograd on the weights, [epochs]."""
+    loss_of = _loss(cfg, data)
+    weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
+    log_inverse_tau = torch.tensor(1.0 / cfg.tau_value).log()
+    parameters, rates = list(weights), [cfg.eta] * len(weights)
+    if cfg.eta_tau is not None:
+        parameters.append(log_inverse_tau.requires_grad_())
+        rates.append(cfg.eta_tau)
+    losses = []
+    for _ in range(cfg.epochs):
+        loss = loss_of(weights, log_inverse_tau)
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for x, g, rate in zip(parameters, gradients, rates, strict=True):
+                x.sub_(g, alpha=rate)
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def _loss(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[list[Tensor], Tensor], Tensor]:
+    """The loss as a function of the weights and log(1 / tau)."""
+    a = _samples(data, "a", data.noise)
+    if cfg.objective == "logistic":
+        targets = data.labels if data.targets is None else data.targets
+        factor = targets * (2.0 / (cfg.m * cfg.tau_value))
+        second = second_layer(cfg.m, data.weights)
+
+        def logistic(weights: list[Tensor], _: Tensor) -> Tensor:
+            output = sum(a.patches(weights[0], cfg.q)) @ second
+            return F.softplus(-factor * output).mean()
+
+        return logistic
+    partners = data.labels if data.positive_labels is None else data.positive_labels
+    other = (
+        _samples(data, "b", data.noise_b)
+        if cfg.is_multi
+        else _samples(data, "view", data.augmented)
+    )
+    masks = [_bias(cfg, data.labels, partners if cfg.is_multi else data.labels)]
+    if cfg.is_multi:
+        masks.append(_bias(cfg, partners, data.labels))
+
+    def contrastive(weights: list[Tensor], log_inverse_tau: Tensor) -> Tensor:
+        learned = cfg.eta_tau is not None
+        scale: Tensor | float = log_inverse_tau.exp() if learned else 1.0 / cfg.tau_value
+        h = _features(cfg, a, weights[0])
+        # Of one modality the view is a constant where keys are.
+        stopped = not cfg.is_multi and cfg.stop_gradient == "key"
+        with torch.no_grad() if stopped else nullcontext():
+            g = _features(cfg, other, weights[-1])
+        scale = scale if cfg.similarity == "cosine" else scale / cfg.m
+        if not cfg.is_multi:
+            return _direction(cfg, (h, h, g), masks[0], scale)
+        directions = zip(((h, g, g), (g, h, h)), masks, strict=True)
+        first, second = (_direction(cfg, *direction, scale) for direction in directions)
+        return first + second
+
+    return contrastive
+
+
+def _direction(
+    cfg: TrainConfig, features: tuple[Tensor, Tensor, Tensor], bias: Tensor, scale: Tensor | float
+) -> Tensor:
+    query, key, positive = features
+    if cfg.stop_gradient == "key":
+        key, positive = key.detach(), positive.detach()
+    of_positive = scale * (query * positive).sum(1, keepdim=True)
+    scores = torch.cat([of_positive, scale * (query @ key.T) + bias], dim=1)
+    return (torch.logsumexp(scores, 1) - of_positive[:, 0]).mean()
+
+
+def _samples(data: SignalNoiseData, kind: SampleSet, noise: Tensor | None) -> _Samples:
+    assert noise is not None
+    patches = signal_patches(data, kind)
+    return _Samples(torch.cat([noise, *(p.vectors for p in patches)]), [p.signs for p in patches])
+
+
+def _features(cfg: TrainConfig, samples: _Samples, w: Tensor) -> Tensor:
+    features = torch.cat(samples.patches(w, cfg.q), dim=1)
+    return F.normalize(features, dim=1) if cfg.similarity == "cosine" else features
+
+
+def _bias(cfg: TrainConfig, labels: Tensor, key_labels: Tensor) -> Tensor:
+    """0 for a negative, minus infinity for what is none, [n, n]."""
+    negative = negative_pairs(labels, key_labels, every_label=cfg.negatives == "all")
+    return torch.where(negative, 0.0, -torch.inf)
+
+
+__all__ = ["eager_variant_losses"]

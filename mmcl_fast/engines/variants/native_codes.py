@@ -1,0 +1,144 @@
+"""Signal patches of samples as codes, and the order of samples, for the native core.
+
+The signal patches of a sample are one of few combinations: its code. `csrc/core/variant.h` computes
+scores and gradients through them for pairs of codes. Samples are sorted by code, so that those of
+equal labels lie side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of R runs; runs have up to C of them.
+
+    Attributes:
+        order: Samples in the order of the core, [R, n].
+        code: Codes of the samples of modality A, and of their positives, sorted, [R, 2, n].
+        counts: Codes of each run.
+        axis: Signal of each patch of a code, [R, P, C].
+        sign: Its sign, [R, P, C].
+        labels: Labels of the samples and of their positives, sorted, [R, 2, n].
+    """
+
+    order: Tensor
+    code: Ints
+    counts: list[int]
+    axis: Ints
+    sign: Floats
+    labels: Floats
+
+    @property
+    def tables(self) -> tuple[Ints, Floats, Ints]:
+        """What the core takes."""
+        return self.axis, self.sign, self.code
+
+
+def codes_of(cfg: TrainConfig, batch: SignalNoiseBatch) -> Codes:
+    """The codes of the runs of a batch.
+
+    Args:
+        cfg: Settings that the runs share.
+        batch: Their data.
+    """
+    labels = _stacked(batch, "labels")
+    partners = _stacked(batch, "positive_labels", labels)
+    attributes = of_partners = None
+    if cfg.has_spurious:
+        attributes = _stacked(batch, "attributes")
+        of_partners = _stacked(batch, "positive_attributes", attributes)
+    own = _combination(cfg, labels, attributes)
+    order = torch.argsort(own, dim=1, stable=True)
+    both = torch.stack([own, _combination(cfg, partners, of_partners)], 1)
+    both = both.gather(2, order.unsqueeze(1).expand(-1, 2, -1))
+    present = [torch.unique(run) for run in both]
+    most, patches = max(map(len, present)), 1 + cfg.has_spurious
+    code = torch.empty(both.shape, dtype=torch.int32)
+    axis = torch.zeros(len(labels), patches, most, dtype=torch.int32)
+    sign = torch.ones(len(labels), patches, most)
+    for r, combinations in enumerate(present):
+        code[r] = torch.searchsorted(combinations, both[r])
+        for p, (of_patch, signs) in enumerate(_signals(cfg, combinations)):
+            axis[r, p, : len(combinations)] = of_patch
+            sign[r, p, : len(combinations)] = signs
+    pairs = torch.stack([labels, partners], 1).float()
+    pairs = pairs.gather(2, order.unsqueeze(1).expand(-1, 2, -1)).contiguous()
+    counts = [len(combinations) for combinations in present]
+    return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), pairs.numpy())
+
+
+def signal_features(
+    cfg: TrainConfig,
+    signals: Tensor,
+    batch: SignalNoiseBatch,
+    samples: Literal["a", "test", "probe"],
+) -> Tensor:
+    """Sum of the activations of the signal patches, [R, k, m].
+
+    Args:
+        cfg: Settings that the runs share.
+        signals: Inner products of the weights with the signals, [R, m, axes].
+        batch: Data of the runs.
+        samples: Training data, or a kind of OOD data.
+    """
+    prefix = "" if samples == "a" else f"{samples}_"
+    attributes = _stacked(batch, f"{prefix}attributes") if cfg.has_spurious else None
+    combination = _combination(cfg, _stacked(batch, f"{prefix}labels"), attributes)
+    total = signals.new_zeros(*combination.shape, signals.shape[1])
+    for axis, sign in _signals(cfg, combination):
+        index = axis.long().unsqueeze(1).expand(-1, signals.shape[1], -1)  # [R, m, k]
+        patch = signals.gather(2, index) * sign.unsqueeze(1)
+        total += positive_power(patch, cfg.q).mT
+    return total
+
+
+def positive_power(z: Tensor, q: int) -> Tensor:
+    """max(0, z)^q by q - 1 multiplications: every element is rounded alike."""
+    base = z.clamp(min=0)
+    power = base
+    for _ in range(q - 1):
+        power = power * base
+    return power
+
+
+def _stacked(batch: SignalNoiseBatch, name: str, absent: Tensor | None = None) -> Tensor:
+    """A field of all runs; where no run has it, `absent`."""
+    if all(getattr(block, name) is None for block in batch.blocks):
+        assert absent is not None, name
+        return absent
+    return batch.stacked(name)
+
+
+def _combination(cfg: TrainConfig, labels: Tensor, attributes: Tensor | None) -> Tensor:
+    """One number for the signal patches of each sample, ascending with the class."""
+    number = labels.long() if cfg.classes else (labels < 0).long()
+    return number if attributes is None else 2 * number + (attributes < 0)
+
+
+def _signals(cfg: TrainConfig, combination: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    """Axis and sign of each signal patch of combinations."""
+    number = combination // 2 if cfg.has_spurious else combination
+    one = torch.ones(number.shape)
+    of_label = (number, one) if cfg.classes else (torch.zeros_like(number), 1 - 2 * number.float())
+    if not cfg.has_spurious:
+        return [of_label]
+    spurious = torch.full_like(number, cfg.classes or 1)
+    return [of_label, (spurious, 1 - 2 * (combination % 2).float())]
+
+
+__all__ = ["Codes", "codes_of", "positive_power", "signal_features"]
