@@ -60,7 +60,8 @@ def phase(result: Phase) -> Figure:
     plane, count = result.plane, len(result.maps)
     linear = (plane.x.is_linear, plane.y.is_linear)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + 3.5 * count, 4.1), layout="constrained")
+        wide = count > 1
+        figure = Figure(figsize=(1.6 + 3.5 * count, 4.1 if wide else 4.9), layout="constrained")
         axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
         for axis, modality in zip(axes, result.maps, strict=True):
             shown = result.maps[modality].mean
@@ -81,9 +82,17 @@ def phase(result: Phase) -> Figure:
             axis.set_ylim(*edges(result.ys, linear=linear[1])[[0, -1]])
         axes[0].set_ylabel(label(result.plane.y.name))
         figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
-        legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "fontsize": CAPTION}
+        legend: dict[str, Any] = {
+            "loc": "outside lower center",
+            "ncols": 3 if wide else 1,
+            "fontsize": CAPTION,
+        }
         figure.legend(
-            handles=_handles(result), title=_fixed(result), title_fontsize=CAPTION, **legend
+            handles=_handles(result),
+            title=_fixed(result),
+            title_fontsize=CAPTION,
+            fontsize=CAPTION,
+            **legend,
         )
     return figure
 
@@ -103,7 +112,8 @@ def _fixed(result: Phase) -> str:
     tau = r"$\tau = 1/m$" if plane.base.temperature is None else ""
     others = {k: v for k, v in fixed.items() if k not in {*names, "modality"}}
     parts = [settings_caption(left, names), tau, settings_caption(others, others)]
-    return ", ".join(part for part in parts if part) + f"; {head_text(cell)}"
+    between = "; " if len(plane.modalities) > 1 else "\n"
+    return ", ".join(part for part in parts if part) + between + head_text(cell)
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
