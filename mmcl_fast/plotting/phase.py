@@ -91,7 +91,6 @@ def phase(result: Phase) -> Figure:
             handles=_handles(result),
             title=_fixed(result),
             title_fontsize=CAPTION,
-            fontsize=CAPTION,
             **legend,
         )
     return figure
