@@ -12,7 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
-from mmcl_fast import ConfigError, TrainConfig, metrics
+from mmcl_fast import ConfigError, TrainConfig, metrics, train
+from mmcl_fast.data import sample
+from mmcl_fast.data.signal_noise.signals import signal_patches
 
 TINY = TrainConfig(n=4, d=7, m=4, n_test=6, dtype="float64", device="cpu")
 
@@ -172,3 +174,37 @@ def test_dead_neurons_are_dead_on_every_patch() -> None:
     features[1, [2, 5]] = 1.0  # neuron 2 on the signal's patch and on the spurious one
     found.features = lambda samples: features
     assert metrics.dead_neuron_fraction(found) == pytest.approx(2 / 3)
+
+
+def test_metrics_of_a_run_are_those_of_its_weights() -> None:
+    cfg = TrainConfig(
+        n=24, d=60, m=6, n_test=20, epochs=3, sigma_0=0.05, dtype="float64", device="cpu",
+        modality="multi", classes=3, spurious_norm=3.0, spurious_b_norm=1.0, pair_noise=0.3,
+        engine="gram",
+    )  # fmt: skip
+    names = ("spurious_learning", "modality_gap", "majority_learning", "purity", "margin")
+    run = train(cfg, metrics={name: getattr(metrics, name) for name in names})
+    data, weights = sample(cfg), {kind: run.weights(kind) for kind in ("a", "b")}
+    products = weights["a"] @ data.mu.T
+    squares = products.square()
+    sides = []
+    for kind, noise in (("a", data.noise), ("b", data.noise_b)):
+        patches = [patch.rows() for patch in signal_patches(data, kind)]
+        sides.append(torch.cat([(x @ weights[kind].T).relu() for x in (*patches, noise)], dim=1))
+    unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in sides]
+    score = (sides[0] @ sides[1].T / cfg.m).tolist()
+    own, of_keys = data.labels.tolist(), data.positive_labels.tolist()
+    gaps = [
+        min(score[i][i], score[j][j]) - score[i][j]
+        for i in range(cfg.n)
+        for j in range(cfg.n)
+        if own[i] != of_keys[j]
+    ]
+    expected = {
+        "spurious_learning": (weights["a"] @ data.spurious).abs().max().item(),
+        "modality_gap": (unit[0].mean(0) - unit[1].mean(0)).norm().item(),
+        "majority_learning": products[:, 0].abs().max().item(),
+        "purity": (squares.amax(1) / squares.sum(1)).mean().item(),
+        "margin": min(gaps),
+    }
+    assert {name: run.metrics[name][-1].item() for name in names} == pytest.approx(expected)
