@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import nan
 from typing import Any
 
 import torch
@@ -28,11 +29,11 @@ from mmcl_fast.engines import ENGINES
 from .. import record
 from ..arguments import make_parser
 from ..peers.registry import usable
-from ..peers.variants import eager_variant_losses
+from ..peers.variants import eager_variant_losses, textbook_variant_losses
 from ..timing.measure import Quantiles, interleaved, paired_ratio, single_thread
-from .train import PAPER, engine_losses, gate
+from .train import EAGER, PAPER, TEXTBOOK, engine_losses, gate
 
-EAGER, PAPERS = "eager, tuned", "native, the paper's model"
+PAPERS = "native, the paper's model"
 GRAM_RUNS = 16
 ACTIVE = 0.5  # share of positive pre-activations, at the start
 # With cosine similarity the gradient is of the order 1 / |H|: smaller steps and larger weights, so
@@ -80,6 +81,7 @@ def calls(
     """What is timed, by name; each returns losses of its runs."""
     found: dict[str, Callable[[], Tensor]] = {
         "native": partial(engine_losses, "native", cfg, data[:1]),
+        TEXTBOOK: partial(textbook_variant_losses, cfg, data[0]),
         EAGER: partial(eager_variant_losses, cfg, data[0]),
     }
     if ENGINES["gram"].why_not(cfg) is None:
@@ -121,8 +123,9 @@ def run_option(
             "of_papers_flop": round(epoch_flop(cfg) / epoch_flop(paper), 3),
             "max_abs_loss_error": far[name][0],
         }  # fmt: skip
-        if EAGER in seconds:
-            row["times_eager"] = round(paired_ratio(seconds[EAGER], per_run), 2)
+        for key, peer in (("times_eager", EAGER), ("times_textbook", TEXTBOOK)):
+            if peer in seconds:
+                row[key] = round(paired_ratio(seconds[peer], per_run), 2)
         rows.append(row)
     show(rows)
     return rows
@@ -134,7 +137,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         print(
             f"{row['settings']['option']:28}{row['variant']:16}{row['cpu_ms_per_run']['p50']:9.2f}"
             f"{row['of_papers_time']:9.2f}{row['of_papers_flop']:9.2f}"
-            f"{row.get('times_eager', float('nan')):9.1f}{row['max_abs_loss_error']:10.1e}"
+            f"{row.get('times_textbook', nan):12.1f}{row.get('times_eager', nan):9.1f}"
+            f"{row['max_abs_loss_error']:10.1e}"
         )
 
 
@@ -146,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     few = args.short or args.quick
     print(
         f"{'n = 100, d = 2000, m = 50':28}{'':16}{'CPU ms':>9}{'× paper':>9}{'× flop':>9}"
-        f"{'× eager':>9}{'worst':>10}"
+        f"{'× textbook':>12}{'× eager':>9}{'worst':>10}"
     )
     rows: list[dict[str, Any]] = []
     for option in QUICK if args.quick else OPTIONS:

@@ -1,17 +1,23 @@
 """Everything that needs a GPU, in one go: build, gates and tests, then timings.
 
-`python -m bench.gpu [--out FILE] [--tune] [--even-if-red] [--only STEP ...]`, in a checkout, on a
-CUDA machine; at most 8 minutes, on 16 cores about 5; no network. Correctness comes first, in
-parallel processes, and so does the compilation of what is timed; then timings, one after another,
-with nothing beside them. Every step is a process with a time limit: one that fails, crashes or
-hangs is recorded and the others go on, but what a red gate or test vouches for is not timed, unless
+`python -m bench.gpu [--out FILE] [--tune] [--sanitize] [--even-if-red] [--only STEP ...]`, in a
+checkout, on a CUDA machine; at most 8 minutes; no network. Correctness comes first, in parallel
+processes, and so does the compilation of what is timed; then timings, one after another, with
+nothing beside them. Every step is a process with a time limit: one that fails, crashes or hangs is
+recorded and the others go on, but what a red gate or test vouches for is not timed, unless
 `--even-if-red` is given: rows and tables then name what was red. Rows are appended to FILE as they
-are found. The exit status is 0 only if every step succeeded, and 2 without a CUDA device.
+are found, so a run that is ended keeps what it has measured. The exit status is 0 only if every
+step succeeded, and 2 without a CUDA device.
+
+`--dry-run` needs no GPU: gates and timings run one after another on the CPU, kernels in Triton's
+interpreter, at tiny sizes. Its rows say `dry_run`, go to a file of their own, and no table takes
+them: their times say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import subprocess
 import sys
@@ -21,7 +27,7 @@ from typing import Any
 
 # Relative, so that it works in a checkout and where installed.
 from .. import record
-from .plan import LIMIT_S, STEPS, Step, plan
+from .plan import LIMIT_S, STEPS, Step, dry, plan
 from .runner import end_all, rows_of, run_all, run_step
 
 Row = dict[str, Any]
@@ -62,8 +68,13 @@ def common_of(device: Mapping[str, Any], environment: Row) -> Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(prog="bench.gpu", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: gpu.jsonl")
     parser.add_argument("--tune", action="store_true", help="also time other tiles")
+    parser.add_argument("--sanitize", action="store_true", help="also run compute-sanitizer")
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="on the CPU, at tiny sizes: whether every step works; default FILE gpu-dry-run.jsonl",
+    )  # fmt: skip
     parser.add_argument(
         "--even-if-red", action="store_true",
         help="also time what a red gate or test vouches for; its rows and tables name it",
@@ -71,25 +82,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=[], metavar="STEP")
     args = parser.parse_args(arguments)
     try:
-        steps = plan(STEPS, args.only, tune=args.tune)
+        steps = plan(STEPS, args.only, tune=args.tune, sanitize=args.sanitize)
     except ValueError as error:
         print(f"bench.gpu: {error}", file=sys.stderr)
         return 2
-    device = gpu()
+    device = {"gpu": "none, a dry run"} if args.dry_run else gpu()
     if device is None:
         print("bench.gpu: device: expected a usable CUDA device, got none", file=sys.stderr)
         return 2
     common = common_of(device, record.environment())
-    return run(steps, args.out, common, even_if_red=args.even_if_red)
+    if args.dry_run:
+        out, common = args.out or Path("gpu-dry-run.jsonl"), {**common, "dry_run": True}
+        return run(dry(steps), out, common, limit=math.inf)
+    out = args.out or Path("gpu.jsonl")
+    return run(steps, out, common, even_if_red=args.even_if_red)
 
 
-def run(steps: Sequence[Step], out: Path, common: Row, *, even_if_red: bool = False) -> int:
-    """Run steps, print what they found, and say whether every one succeeded."""
+def run(
+    steps: Sequence[Step],
+    out: Path,
+    common: Row,
+    *,
+    even_if_red: bool = False,
+    limit: float = LIMIT_S,
+) -> int:
+    """Run steps within `limit` seconds, print what they found, say whether every one succeeded."""
     begin = out.stat().st_size if out.exists() else 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     status = run_all(
-        steps, lambda step, seconds: run_step(step, seconds, out, common), even_if_red=even_if_red
+        steps,
+        lambda step, seconds: run_step(step, seconds, out, common),
+        even_if_red=even_if_red,
+        limit=limit,
     )
     skipped = [name for name, row in status.items() if row["status"] == "skipped"]
     for name in skipped:

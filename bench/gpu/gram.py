@@ -12,12 +12,12 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 from ..peers import training
-from .timing import CUDA, SPARE_S, Report, Row
+from .timing import CUDA, DRY, SPARE_S, Report, Row
 from .trajectory import PAPER, engine_of, samples
 
-SIZES = ((512, 64), (1024, 128), (2048, 256))  # n, m
-SIDE_BY_SIDE = 8  # of the smallest
-EPOCHS = 20
+SIZES = ((12, 5),) if DRY else ((512, 64), (1024, 128), (2048, 256))  # n, m
+SIDE_BY_SIDE = 2 if DRY else 8  # of the smallest
+EPOCHS = 5 if DRY else 20
 SCAN_S = 4.0  # to load JAX, to compile and to time; else the step would be ended in between
 CHECKED = 4  # the first is launched, the second is captured
 REPLAYED, LAUNCHED, SCAN = "gram, replayed", "gram, eager launches", "JAX scan"
@@ -83,7 +83,13 @@ def scan(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tens
 
 
 def _ours(cfg: TrainConfig, data: Sequence[SignalNoiseData]):  # type: ignore[no-untyped-def]
-    return engine_of("gram", cfg, data, CUDA.type)
+    if not DRY:
+        return engine_of("gram", cfg, data, CUDA.type)
+    from mmcl_fast.engines import EngineSpec
+    from mmcl_fast.engines.gram_cuda_graph import ReplayedGramEngine
+
+    # On a CPU a replay is the step itself.
+    return ReplayedGramEngine(EngineSpec([cfg] * len(data), data, CUDA), lambda step: step)
 
 
 def _plain(cfg: TrainConfig, data: Sequence[SignalNoiseData]):  # type: ignore[no-untyped-def]

@@ -16,15 +16,17 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
 from ..cpu.primal import necessary_flop
 from ..peers.training import EagerLoss, eager_loss, eager_losses
-from .timing import Report, Row, compiled, distance, product_tflops
+from .timing import CUDA, DRY, Report, Row, compiled, distance, product_tflops
 from .trajectory import engine_of, moved
 
 # A small step, so that activations keep the law of the initial weights while steps are repeated:
 # on zeros a product is quicker.
 SIZE = TrainConfig(n=65536, d=4096, m=2048, eta=1e-3, epochs=1, engine="primal", evaluate_every=0)
-PEERS_N = 16384  # the peers hold score matrices
+PEERS_N = 32 if DRY else 16384  # the peers hold score matrices
 # The losses of its steps differ, and so do its softmaxes.
 GATE = SIZE.replace(n=4096, d=1024, m=256, eta=0.1, sigma_0=0.01, epochs=3)
+if DRY:
+    SIZE, GATE = SIZE.replace(n=64, d=16, m=8), GATE.replace(n=256, d=64, m=32)
 LIMITS = {"bf16": (2**-7, 2**-4), "ieee": (1e-5, 1e-4)}  # of losses by the first, of the update
 MODALITIES = ("single", "multi")
 OURS = "primal, {}".format
@@ -40,7 +42,7 @@ def trained(cfg: TrainConfig, data: SignalNoiseData, device: str) -> tuple[Tenso
     return losses.double(), [b - a for a, b in zip(starts, ends, strict=True)]
 
 
-def gate_primal(report: Report, size: TrainConfig = GATE, device: str = "cuda") -> None:
+def gate_primal(report: Report, size: TrainConfig = GATE, device: str = CUDA.type) -> None:
     """Losses and weights of three steps against the engine in float64."""
     for modality in MODALITIES:
         for q in (1, 2):
@@ -94,7 +96,7 @@ def variants(
 
 
 def _engine(cfg: TrainConfig, data: SignalNoiseData, precision: str) -> Callable[[], Tensor]:
-    engine = engine_of("primal", cfg.replace(precision=precision), [data], "cuda")
+    engine = engine_of("primal", cfg.replace(precision=precision), [data], CUDA.type)
     return lambda: engine.train_epoch(0)
 
 

@@ -25,12 +25,16 @@ from mmcl_fast.operating_system.processes import kill_session
 from mmcl_fast.operating_system.processors import usable_cpus
 
 from .. import record
-from .plan import LIMIT_S, Step, needed
+from .plan import DRY_RUN, LIMIT_S, Step, needed
 
 TAIL_LINES = 15  # of a failed step's output, kept in its record
 NAMED = 20  # failed tests that a record names
 NO_TESTS = 5  # pytest's exit status where a file or a part of it has none
 GREEN = ("ok", "unfinished")  # unfinished: tests whose time was over and of which none had failed
+# Of the processes of a dry run: the CPU and Triton's interpreter stand for the GPU.
+DRY_VARIABLES = {
+    DRY_RUN: "1", "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -138,6 +142,7 @@ def run_step(step: Step, seconds: float, out: Path, common: Row) -> Row:
             **({"OMP_NUM_THREADS": "1"} if step.together else {}),
             TORCHINDUCTOR_COMPILE_THREADS="4" if step.together else "1",
             XLA_PYTHON_CLIENT_PREALLOCATE="false",
+            **(DRY_VARIABLES if common.get("dry_run") else {}),
         )
         row = {"status": "ok", "seconds": round(time.monotonic() - begin, 1)}
         row |= _judged(step, code, output, seconds)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from . import gram, loss, primal, trajectory, tune
-from .timing import CUDA, Report, Row, product_tflops
+from . import gram, long_features, loss, primal, sweep, trajectory, tune, typical
+from .timing import CUDA, DRY, Report, Row, product_tflops
 
 
 def product(report: Report) -> None:
@@ -26,7 +26,7 @@ def product(report: Report) -> None:
                        lambda name=dtype: product_tflops(report, getattr(torch, name)))  # type: ignore[misc]  # fmt: skip
 
     def copied() -> Row:
-        here = torch.randn(1 << 30, device=CUDA)
+        here = torch.randn(1 << (10 if DRY else 30), device=CUDA)
         there = torch.empty_like(here)
         timed = report.timed(lambda: there.copy_(here), seconds=0.5)
         return {**timed, "gb_per_s": 2e-6 * here.nbytes / timed["ms"]["p50"]}
@@ -38,7 +38,7 @@ def data(report: Report) -> None:
     """Normals of the stream on the device, beside torch's."""
     from mmcl_fast.kernels.normal import normal_fill
 
-    out = torch.empty(1, 8192, 16384, device=CUDA)
+    out = torch.empty(1, *((16, 32) if DRY else (8192, 16384)), device=CUDA)
     for name, call in (
         ("mmcl_fast", lambda: normal_fill(out, seed=1, tag=1)),
         ("torch normal_", lambda: out.normal_()),
@@ -58,7 +58,9 @@ def steps() -> dict[str, Callable[[Report], None]]:
         f.__name__: f
         for f in (product, data, loss.gate_loss, loss.loss,
                   primal.gate_primal, primal.primal, trajectory.gate_trajectory,
-                  trajectory.trajectory, gram.gram, tune.tune)
+                  trajectory.trajectory, gram.gram, tune.tune,
+                  typical.gate_typical, typical.typical, long_features.gate_long,
+                  long_features.long, sweep.gate_sweep, sweep.sweep)
     }  # fmt: skip
 
 

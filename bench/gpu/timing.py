@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -20,8 +21,12 @@ from torch import Tensor
 
 from .. import record
 from ..timing.measure import Quantiles
+from .plan import DRY_RUN
 
-CUDA = torch.device("cuda")
+DRY = os.environ.get(DRY_RUN) == "1"
+"""Whether the CPU and Triton's interpreter stand for a GPU: sizes are tiny, times say nothing."""
+CUDA = torch.device("cpu" if DRY else "cuda")
+HALF = torch.float16 if DRY else torch.bfloat16  # the interpreter has no bfloat16 products
 FLUSH_BYTES = 1 << 28
 SPARE_S = 2.0  # nothing new begins so shortly before the end
 HOST_BOUND = 0.9  # of the time of a step
@@ -114,7 +119,7 @@ class Report:
         """
         if self.once:
             call()
-            torch.cuda.synchronize()
+            synchronize()
             return {"ms": Quantiles.of([1.0]).to_dict(), "repeats": 1}
         peak = _peak_mib(call)
         device, host = _repeated(call, seconds, most)
@@ -123,8 +128,16 @@ class Report:
         return row | {"enqueue_ms": round(enqueue, 3), "host_bound": enqueue > HOST_BOUND * ms.p50}
 
 
+def synchronize() -> None:
+    """Wait for the device."""
+    if not DRY:
+        torch.cuda.synchronize()
+
+
 def _peak_mib(call: Callable[[], object]) -> float:
     """Memory of a call above what was there; the first call loads libraries and may compile."""
+    if DRY:
+        return 0.0
     call()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -138,6 +151,11 @@ def _repeated(
     call: Callable[[], object], seconds: float, most: int
 ) -> tuple[list[float], list[float]]:
     """Milliseconds of repeats, on the device and until the host has issued them."""
+    if DRY:
+        begin = time.perf_counter()
+        call()
+        elapsed = 1e3 * (time.perf_counter() - begin)
+        return [elapsed], [elapsed]
     flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=CUDA)
     device: list[float] = []
     host: list[float] = []
@@ -161,6 +179,8 @@ def compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
 
     Tiles that a process chose while others used the device are not kept for the timing.
     """
+    if DRY:  # what would be compiled, without the minute that a compiler takes on a CPU
+        return torch.compile(function, dynamic=False, backend="eager", **options)
     inductor = import_module("torch._inductor.config")
     inductor.autotune_local_cache = False  # type: ignore[attr-defined]
     torch._dynamo.reset()
@@ -179,7 +199,9 @@ def distance(value: Tensor, exact: Tensor) -> float:
     return float((value.double() - exact.double()).norm() / exact.double().norm())
 
 
-def product_tflops(report: Report, dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> Row:
+def product_tflops(
+    report: Report, dtype: torch.dtype = torch.bfloat16, size: int = 64 if DRY else 8192
+) -> Row:
     """Rate of a dense product of random factors; float32 is never rounded to TF32."""
     torch.set_float32_matmul_precision("highest")
     a, b = (rows_like(size, size, dtype, seed) for seed in (0, 1))
@@ -189,6 +211,8 @@ def product_tflops(report: Report, dtype: torch.dtype = torch.bfloat16, size: in
 
 __all__ = [
     "CUDA",
+    "DRY",
+    "HALF",
     "SPARE_S",
     "Report",
     "Row",
@@ -196,4 +220,5 @@ __all__ = [
     "distance",
     "product_tflops",
     "rows_like",
+    "synchronize",
 ]

@@ -16,11 +16,13 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.training import train_many
 
 from ..peers import training
-from .timing import Report, Row
+from .timing import CUDA, DRY, Report, Row
 
 PAPER = TrainConfig(data="reduced", evaluate_every=0)  # the same law at d = 2000, fewer numbers
 # 8, 2 and 32 for each of 132 multiprocessors.
-RUNS, PEER_RUNS, WHOLE_RUNS = 1056, 256, 4224
+RUNS, PEER_RUNS, WHOLE_RUNS = (2, 2, 2) if DRY else (1056, 256, 4224)
+if DRY:
+    PAPER = PAPER.replace(n=8, m=3, d=20, epochs=2, n_test=1)
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 
 
@@ -48,9 +50,9 @@ def gate_trajectory(report: Report) -> None:
         exact = engine_of("gram", cfg.replace(dtype="float64"), wide, "cpu")
         truth = torch.stack([exact.train_epoch(t) for t in range(cfg.epochs)], dim=1)
         for precision, limit in zip(PRECISIONS, (1e-4, 1e-3, None), strict=True):
-            engine = engine_of("triton", cfg.replace(precision=precision), data, "cuda")
+            engine = engine_of("triton", cfg.replace(precision=precision), data, CUDA.type)
             loss = engine.train_epochs(0, cfg.epochs).loss.cpu().double()
-            again = engine_of("triton", cfg.replace(precision=precision), data[1:2], "cuda")
+            again = engine_of("triton", cfg.replace(precision=precision), data[1:2], CUDA.type)
             same = torch.equal(again.train_epochs(0, cfg.epochs).loss[0].cpu().double(), loss[1])
             far = float((loss - truth).abs().max() / truth[:, 0].min())
             # tf32's error is reported, not judged: its users ask for it by name.
@@ -91,7 +93,7 @@ def launches(
     report: Report, cfg: TrainConfig, data: Sequence[SignalNoiseData], precision: str
 ) -> Row:
     """Runs a second of the engine, inner products given."""
-    engine = engine_of("triton", cfg.replace(precision=precision), data, "cuda")
+    engine = engine_of("triton", cfg.replace(precision=precision), data, CUDA.type)
     start = {name: x.clone() for name, x in engine.state().items()}
 
     def train() -> Tensor:
@@ -123,7 +125,7 @@ def _peer(
 
 def _whole(report: Report, cfg: TrainConfig) -> Row:
     """From the configs to the curves, data drawn and moved: seconds of wall time."""
-    configs = [cfg.replace(device="cuda", seed=seed) for seed in range(WHOLE_RUNS)]
+    configs = [cfg.replace(device=CUDA.type, seed=seed) for seed in range(WHOLE_RUNS)]
     train_many(configs[: 8 if report.once else RUNS])  # loads and compiles
     if report.once:
         return {}
@@ -141,7 +143,7 @@ def _whole(report: Report, cfg: TrainConfig) -> Row:
 
 def moved(data: SignalNoiseData) -> SignalNoiseData:
     """The same on the device."""
-    return SignalNoiseData(**{k: None if v is None else v.cuda() for k, v in vars(data).items()})
+    return SignalNoiseData(**{k: None if v is None else v.to(CUDA) for k, v in vars(data).items()})
 
 
 def _eager(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], Tensor]:
@@ -168,7 +170,7 @@ def _vmapped(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> Callable[[], 
 def _stacked(cfg: TrainConfig, data: Sequence[SignalNoiseData]) -> dict[str, Tensor]:
     names = ["labels", "noise", "mu", "weights"]
     names += ["noise_b", "mu_b", "weights_b"] if cfg.is_multi else ["augmented"]
-    return {k: torch.stack([getattr(x, k) for x in data]).cuda() for k in names}
+    return {k: torch.stack([getattr(x, k) for x in data]).to(CUDA) for k in names}
 
 
 def _loss(cfg: TrainConfig) -> Callable[[list[Tensor], dict[str, Tensor]], Tensor]:

@@ -1,8 +1,8 @@
-"""Peer implementation of model variants in weight space: eager PyTorch.
+"""Peer implementations of model variants in weight space: eager PyTorch.
 
-Autograd of the model as it stands, without waste that can be saved inside weight space: signal
-patches are few vectors, masks are prepared once, what carries no gradient is computed outside of
-it, and updates are in place.
+`textbook_variant_losses` puts the equations of `mmcl_fast.reference` into PyTorch as they stand,
+signal patches as n rows. `eager_variant_losses` saves what can be saved inside weight space: signal
+patches are few vectors, masks are added, what carries no gradient is computed outside of it.
 
     loss_i = logsumexp({s_i+} and {s_ij, j in N(i)}) - s_i+
 """
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcl_fast import reference
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.signals import SampleSet, signal_patches
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.reference import negative_pairs, second_layer
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,22 @@ class _Samples:
         return [torch.relu(x) ** q if q > 1 else torch.relu(x) for x in found]
 
 
+LossOf = Callable[[list[Tensor], Tensor], Tensor]
+
+
+def textbook_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
+    """Losses before each of `cfg.epochs` updates by autograd of the reference, [epochs]."""
+    return _descend(cfg, data, _textbook_loss(cfg, data))
+
+
 def eager_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
-    """Losses before each of `cfg.epochs` updates by autograd on the weights, [epochs]."""
-    loss_of = _loss(cfg, data)
+    """The same without waste, still eager autograd, [epochs]."""
+    return _descend(cfg, data, _loss(cfg, data))
+
+
+def _descend(cfg: TrainConfig, data: SignalNoiseData, loss_of: LossOf) -> Tensor:
     weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
-    log_inverse_tau = torch.tensor(1.0 / cfg.tau_value).log()
+    log_inverse_tau = torch.tensor(1.0 / cfg.tau_value, dtype=data.weights.dtype).log()
     parameters, rates = list(weights), [cfg.eta] * len(weights)
     if cfg.eta_tau is not None:
         parameters.append(log_inverse_tau.requires_grad_())
@@ -62,13 +73,56 @@ def eager_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
     return torch.stack(losses)
 
 
-def _loss(cfg: TrainConfig, data: SignalNoiseData) -> Callable[[list[Tensor], Tensor], Tensor]:
+def _textbook_loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
+    """The loss as a function of the weights and log(1 / tau)."""
+    kinds: dict[SampleSet, Tensor | None] = {"a": data.noise}
+    if cfg.objective == "contrastive":
+        kinds |= {"b": data.noise_b} if cfg.is_multi else {"view": data.augmented}
+    rows = [
+        [*(patch.rows() for patch in signal_patches(data, kind)), noise]
+        for kind, noise in kinds.items()
+        if noise is not None
+    ]
+    partners = data.labels if data.positive_labels is None else data.positive_labels
+    keys = partners if cfg.is_multi else data.labels
+    every_label = cfg.negatives == "all"
+    masks = [reference.negative_pairs(data.labels, keys, every_label=every_label)]
+    masks.append(reference.negative_pairs(keys, data.labels, every_label=every_label))
+
+    def patches(of: list[Tensor], w: Tensor) -> list[Tensor]:
+        return [reference.activation(x @ w.T, cfg.q) for x in of]
+
+    def loss(weights: list[Tensor], log_inverse_tau: Tensor) -> Tensor:
+        if cfg.objective == "logistic":
+            targets = data.labels if data.targets is None else data.targets
+            embedding = torch.stack(patches(rows[0], weights[0])).sum(0)
+            return reference.logistic_loss(embedding, targets, cfg.tau_value)
+        h = torch.cat(patches(rows[0], weights[0]), dim=1)
+        g = torch.cat(patches(rows[1], weights[-1]), dim=1)
+        scale = log_inverse_tau.exp() if cfg.eta_tau is not None else 1.0 / cfg.tau_value
+        directions = [(h, g, g), (g, h, h)] if cfg.is_multi else [(h, h, g)]
+        losses = [
+            reference.direction_loss(
+                *direction,
+                mask,
+                scale=scale if cfg.similarity == "cosine" else scale / cfg.m,
+                cosine=cfg.similarity == "cosine",
+                stops_keys=cfg.stop_gradient == "key",
+            )
+            for direction, mask in zip(directions, masks, strict=False)
+        ]
+        return torch.stack(losses).sum()
+
+    return loss
+
+
+def _loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
     """The loss as a function of the weights and log(1 / tau)."""
     a = _samples(data, "a", data.noise)
     if cfg.objective == "logistic":
         targets = data.labels if data.targets is None else data.targets
         factor = targets * (2.0 / (cfg.m * cfg.tau_value))
-        second = second_layer(cfg.m, data.weights)
+        second = reference.second_layer(cfg.m, data.weights)
 
         def logistic(weights: list[Tensor], _: Tensor) -> Tensor:
             output = sum(a.patches(weights[0], cfg.q)) @ second
@@ -127,8 +181,8 @@ def _features(cfg: TrainConfig, samples: _Samples, w: Tensor) -> Tensor:
 
 def _bias(cfg: TrainConfig, labels: Tensor, key_labels: Tensor) -> Tensor:
     """0 for a negative, minus infinity for what is none, [n, n]."""
-    negative = negative_pairs(labels, key_labels, every_label=cfg.negatives == "all")
+    negative = reference.negative_pairs(labels, key_labels, every_label=cfg.negatives == "all")
     return torch.where(negative, 0.0, -torch.inf)
 
 
-__all__ = ["eager_variant_losses"]
+__all__ = ["eager_variant_losses", "textbook_variant_losses"]

@@ -23,6 +23,7 @@ from .findings import (
     readings_table,
     theory_table,
 )
+from .gpu_prepared import gpu_long, gpu_sweep, gpu_typical
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .headline import headline_table
 from .sweeps import run_cost_table, sweep_scale_table, sweep_table
@@ -288,6 +289,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_gram": gpu_gram,
     "gpu_primal": gpu_primal,
     "gpu_loss": gpu_loss,
+    "gpu_typical": gpu_typical,
+    "gpu_long": gpu_long,
+    "gpu_sweep": gpu_sweep,
     "gpu_data": gpu_data,
     "sweep": sweep_table,
     "sweep_scale": sweep_scale_table,

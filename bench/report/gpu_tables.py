@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 def last_rows(op: str) -> tuple[list[Row], str]:
     """Rows of an operation in the latest run that has any, or none and a sentence why."""
-    rows = list(rows_of(GPU))
+    rows = [row for row in rows_of(GPU) if not row.get("dry_run")]
     of_op = [row for row in rows if row["op"] == op]
     if of_op:
         last = max(row["date"] for row in of_op)
@@ -38,7 +38,8 @@ def last_rows(op: str) -> tuple[list[Row], str]:
 
 def beside(rows: Sequence[Row], op: str) -> list[Row]:
     """Rows of another operation in the same run."""
-    return [row for row in rows_of(GPU) if row["op"] == op and row["date"] == rows[0]["date"]]
+    found = [row for row in rows_of(GPU) if row["op"] == op and row["date"] == rows[0]["date"]]
+    return [row for row in found if not row.get("dry_run")]
 
 
 def source(row: Mapping[str, Any]) -> str:

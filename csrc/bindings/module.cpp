@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "../core/chi.h"
 #include "../core/fill.h"
 #include "../core/gram.h"
@@ -143,16 +145,17 @@ void fill_chi(const py::buffer& out, const py::buffer& degrees, std::uint64_t fi
   }
   const auto rows = static_cast<std::size_t>(to.shape[1]);
   auto* const chis = bindings::contiguous_data<double>(to, {seeds.size(), rows}, "out", "float64");
-  const auto* const freedom =
+  const auto* const given =
       bindings::contiguous_data<double>(from, {seeds.size(), rows}, "degrees", "float64");
-  for (std::size_t i = 0; i < seeds.size() * rows; ++i) {
-    // Beyond, a count is no longer exact; at infinity no draw would ever be accepted.
-    if (!(freedom[i] >= 1.0 && freedom[i] <= 0x1p53)) {
-      throw py::value_error("degrees: expected numbers in 1 .. 2^53");
-    }
+  // A copy, since another thread may change the array after this check.
+  const std::vector<double> freedom(given, given + seeds.size() * rows);
+  // Beyond, a count is no longer exact; at infinity no draw would ever be accepted.
+  const auto in_range = [](double degree) { return degree >= 1.0 && degree <= 0x1p53; };
+  if (!std::all_of(freedom.begin(), freedom.end(), in_range)) {
+    throw py::value_error("degrees: expected numbers in 1 .. 2^53");
   }
   const py::gil_scoped_release released;
-  mmcl::chi(seeds, tag, first_row, freedom, rows, chis, threads);
+  mmcl::chi(seeds, tag, first_row, freedom.data(), rows, chis, threads);
 }
 
 std::vector<std::string> target_names() {

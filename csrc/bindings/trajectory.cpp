@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -85,10 +86,11 @@ void products(const std::vector<Job>& jobs, int threads, const std::string& targ
   mmcl::inner_products(target, all, threads);
 }
 
-// Rows of the embeddings for each run's samples, [runs, samples].
-const std::int64_t* places_of(HeldArrays& held, const py::buffer& places, std::size_t runs,
-                              std::size_t samples) {
-  const py::buffer_info& info = held.hold(places, /*writable=*/false);
+// Rows of the embeddings for each run's samples, [runs, samples]: a copy, since another thread may
+// change the array after this check.
+std::vector<std::int64_t> places_of(const py::buffer& places, std::size_t runs,
+                                    std::size_t samples) {
+  const py::buffer_info info = places.request();
   const auto* const rows = static_cast<const std::int64_t*>(info.ptr);
   const auto size = static_cast<py::ssize_t>(samples);
   if (!info.item_type_is_equivalent_to<std::int64_t>() || info.ndim != 2 ||
@@ -97,10 +99,12 @@ const std::int64_t* places_of(HeldArrays& held, const py::buffer& places, std::s
       (size > 1 && info.strides[1] != info.itemsize)) {
     throw py::value_error("places: expected contiguous int64 [runs, samples]");
   }
-  for (std::size_t i = 0; i < runs * samples; ++i) {
-    if (rows[i] < 0 || rows[i] >= size) throw py::value_error("places: expected rows of out");
+  std::vector<std::int64_t> copy(rows, rows + runs * samples);
+  const auto outside = [size](std::int64_t row) { return row < 0 || row >= size; };
+  if (std::any_of(copy.begin(), copy.end(), outside)) {
+    throw py::value_error("places: expected rows of out");
   }
-  return rows;
+  return copy;
 }
 
 void embed(const py::buffer& out, const py::buffer& start, const py::buffer& labels,
@@ -125,11 +129,13 @@ void embed(const py::buffer& out, const py::buffer& start, const py::buffer& lab
     products = floats_of(held, *gram, {runs, shape.columns, samples + 1}, "gram", false);
     coefficients = floats_of(held, *moved, {runs, m, shape.columns}, "moved", false);
   }
+  const std::vector<std::int64_t> rows =
+      places ? places_of(*places, runs, samples) : std::vector<std::int64_t>();
   const mmcl::Embedding first{floats_of(held, start, {runs, m, shape.stride}, "start", false),
                               coefficients,
                               products,
                               floats_of(held, labels, {runs, samples}, "labels", false),
-                              places ? places_of(held, *places, runs, samples) : nullptr,
+                              places ? rows.data() : nullptr,
                               floats_of(held, out, {runs, samples, m}, "out", /*writable=*/true)};
   std::vector<mmcl::Embedding> all(runs, first);
   for (std::size_t r = 0; r < runs; ++r) {

@@ -10,6 +10,12 @@ namespace mmcl {
 
 struct Target;
 
+// The largest power q of an activation; there is a multiplication for each.
+constexpr int kHighestPower = 16;
+
+// Throws std::invalid_argument unless q is in 1 .. kHighestPower.
+void check_power(int q);
+
 // Shapes that all runs of a call share.
 struct EmbedShape {
   std::size_t samples, m;

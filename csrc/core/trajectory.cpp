@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "default_floats.h"
+#include "embed.h"
 #include "parallel.h"
 #include "target.h"
 #include "trajectory_workspace.h"
@@ -19,7 +20,7 @@ void check(const TrajectorySettings& s, const std::vector<TrajectoryRun>& runs, 
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
   if (s.n < 1 || s.m < 1) throw std::invalid_argument("n, m: expected at least 1");
   if (s.n > 1u << 30) throw std::invalid_argument("n: expected at most 2^30");
-  if (s.q < 1) throw std::invalid_argument("q: expected at least 1");
+  check_power(s.q);
   if (!s.update && s.epochs != 1) throw std::invalid_argument("epochs: expected 1 without updates");
   for (const TrajectoryRun& run : runs) {
     if (run.positives > s.n) throw std::invalid_argument("positives: expected at most n");

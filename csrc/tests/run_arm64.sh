@@ -14,7 +14,7 @@ trap 'rm -rf "$build"' EXIT
 set -- aarch64-linux-gnu-g++ -std=c++17 -O3 -Wall -Wextra -Werror -ffp-contract=off \
   -fno-math-errno -fno-trapping-math -pthread
 sh csrc/tests/objects.sh "$build" aarch64 "$@"
-for test in test_golden test_core test_softmax test_contrast test_runs test_head; do
+for test in test_golden test_core test_softmax test_contrast test_runs test_variants test_head; do
   "$@" -O1 -static "csrc/tests/$test.cpp" "$build"/*.o -o "$build/$test"
   qemu-aarch64 "$build/$test"
 done

@@ -23,6 +23,7 @@
 #include "../core/softmax.h"
 #include "../core/trajectory.h"
 #include "contrast_cases.h"
+#include "variant_cases.h"
 
 namespace {
 
@@ -298,6 +299,43 @@ void training(Golden& golden, const Target& target) {
   }
 }
 
+void variants(Golden& golden, const Target& target) {
+  struct Case {
+    const char* name;
+    bool multi, logistic, all_negatives, key_gradients, cosine, learned_tau, orthogonal;
+    int q;
+  };
+  constexpr Case kCases[] = {
+      {"inner, q = 1", false, false, false, false, false, false, false, 1},
+      {"multi, keys, tau, q = 2", true, false, true, true, false, true, false, 2},
+      {"cosine, keys, orthogonal", false, false, true, true, true, true, true, 1},
+      {"multi, cosine", true, false, false, false, true, false, false, 3},
+      {"logistic", false, true, false, false, false, false, false, 2},
+  };
+  for (const Case& c : kCases) {
+    mmcl::VariantSettings s{};
+    s.n = 37;
+    s.m = 11;
+    s.q = c.q;
+    s.multi = c.multi;
+    s.logistic = c.logistic;
+    s.all_negatives = c.all_negatives;
+    s.key_gradients = c.key_gradients;
+    s.cosine = c.cosine;
+    s.learned_tau = c.learned_tau;
+    s.axes = 3;
+    s.class_axes = s.patches = 2;
+    s.update = true;
+    mmcl::tests::VariantProblem run(s, 4, c.orthogonal);
+    run.train(target, 12, [] { return true; });
+    Hash hash;
+    hash.add(run.loss).add(run.signal).add(run.noise).add(run.tau);
+    for (int k = 0; k < 2; ++k) hash.add(run.z[k]).add(run.coefficients[k]);
+    golden.check(std::string("train_variants: ") + c.name, target.name,
+                 hash.add(&run.log_inverse_tau, 1));
+  }
+}
+
 // Fits and their accuracies: more samples than features, and fewer.
 template <class T>
 void heads(Golden& golden, const Target& target, std::size_t n, std::size_t p, const char* name) {
@@ -344,6 +382,7 @@ int main(int count, char**) {
     rows(golden, target);
     contrast(golden, target);
     training(golden, target);
+    variants(golden, target);
     heads<float>(golden, target, 50, 20, "float32, 50 x 20");
     heads<double>(golden, target, 20, 50, "float64, 20 x 50");
     heads<double>(golden, target, 60, 31, "float64, 60 x 31");

@@ -11,6 +11,7 @@ from mmcl_fast.data.stream.memory import available_bytes
 from mmcl_fast.engines.gram_cuda_graph import CURVE_EPOCHS, why_not_replayed
 from mmcl_fast.engines.paper_loss.full_scores import CHUNK_SCORES
 from mmcl_fast.engines.triton import held_elements
+from mmcl_fast.engines.variants import native as native_variants
 from mmcl_fast.engines.variants.choice import max_runs
 from mmcl_fast.engines.variants.sizes import is_variant_in_span, span_sizes, variant_elements
 from mmcl_fast.errors import DataError
@@ -164,6 +165,8 @@ def _is_replayed(cfg: TrainConfig) -> bool:
 
 
 def _native(cfg: TrainConfig) -> int:
+    if cfg.is_variant:
+        return native_variants.held_elements(cfg)
     n, modalities = cfg.n, 1 + cfg.is_multi
     columns = (2 - cfg.is_multi) * n + 1
     # Inner products and pre-activations (and a copy in kernel order), activations, coefficients and

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
-from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
+from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, draw_augmented
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
@@ -120,6 +120,9 @@ class Sources:
                 self._view = self._held(self._first_view)
             return self._view
         self._view = None  # later epochs do not read it
+        if self._cfg.data == "orthogonal":  # eps has m normals, not a row of the stream
+            assert self._unrounded is not None
+            return self._held(draw_augmented(self._cfg, self._unrounded, epoch))
         drawn = self._streamed("epsilon", epoch)
         if self._unrounded is None:
             return AddedRows(drawn, self.rows[0])

@@ -29,6 +29,7 @@ OTHER_FLAGS = BENCH_FLAGS
 MADE_BY_COMMANDS = {
     "bench.jsonl",
     "figure1.json",
+    "gpu-dry-run.jsonl",
     "phase.json",
     "run.json",
     "table1.json",

@@ -1,6 +1,7 @@
 """What a release says of itself: one version, a changelog in its format."""
 
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,16 @@ def test_the_version_is_said_once_and_cited() -> None:
     assert version("mmcl-fast") == mmcl_fast.__version__
     cited = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited == [mmcl_fast.__version__]
+
+
+def test_the_lower_bounds_are_those_that_were_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)", x).groups() for x in project["dependencies"])
+    text = (ROOT / "constraints-lowest.txt").read_text()
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert bounds.keys() == tested.keys()
+    for name, bound in bounds.items():
+        assert re.fullmatch(rf"{re.escape(bound)}(\.0)*", tested[name]), name
 
 
 def test_the_command_says_its_version(capsys) -> None:

@@ -15,7 +15,7 @@ BASE = TrainConfig(n=6, d=40, m=4, n_test=5, device="cpu", sigma_xi=1.7, sigma_e
 
 
 @pytest.mark.parametrize("modality", ["single", "multi"])
-@pytest.mark.parametrize("data", ["explicit", "reduced"])
+@pytest.mark.parametrize("data", ["explicit", "reduced", "orthogonal"])
 def test_draws_are_those_of_the_cpu(data: str, modality: str, device: torch.device) -> None:
     configs = [
         BASE.replace(data=data, modality=modality, seed=seed, sigma_0=0.1 + seed)

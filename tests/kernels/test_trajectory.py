@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 BLOCKS_OF_16 = Tile(16, 4, 16, 1, 16)
 HALF_BLOCK_STEPS = Tile(32, 4, 16, 1, 16)
+NARROW = Tile(16, 4, 64, 1, 16)  # less padding of labels; timed by `bench.gpu --tune`
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,13 @@ CASES = [
         {"n": 50, "m": 20, "epochs": 4, "modality": "multi"},
         positives=10,
         tile=HALF_BLOCK_STEPS,
+    ),
+    Case(
+        "narrow",
+        "blocks of 16 samples and of 64 neurons, labels of no whole block",
+        {"n": 50, "m": 20, "epochs": 4, "modality": "multi"},
+        positives=23,
+        tile=NARROW,
     ),
     Case("lonely", "a single sample of label +1", {"n": 17}, positives=1),
     Case("lonely_multi", "all but one of label +1", {"n": 17, "modality": "multi"}, positives=16),

@@ -54,6 +54,8 @@ CASES = [
     small("sm_90", "ieee", 20, 10),
     small("sm_90", "tf32", 20, 10, SIDES=2),
     small("sm_90", "tf32x3", 60, 30, Q=2),
+    # Narrow blocks of samples, which `bench.gpu --tune` times.
+    *(case("sm_90", p, Tile(16, 4, 64, 1, 16), SIDES=2) for p in PRECISIONS),
 ]
 SLOW_CASES = [
     *(

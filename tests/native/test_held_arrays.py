@@ -91,6 +91,22 @@ def test_a_signal_ends_a_long_call() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.parametrize("q", [0, 17, 2**31 - 1])
+def test_powers_without_an_end_are_refused(q: int) -> None:
+    """A power is a chain of products: the largest int would take minutes a sample."""
+    ones = {
+        size: np.ones(size, np.float32) for size in ((1, 2, 1), (1, 1, 3), (1, 1, 3, 3), (1, 2))
+    }
+    message = rf"q: expected 1 \.\. 16, got {q}"
+    with pytest.raises(ValueError, match=message):
+        _native.embed(ones[1, 2, 1], ones[1, 1, 3], ones[1, 2], q=q, threads=1)
+    with pytest.raises(ValueError, match=message):
+        _native.train_trajectories(
+            [ones[1, 1, 3, 3][0]] * 2, [ones[1, 1, 3]] * 2, [ones[1, 1, 3]] * 2, [1], [0.1], [0.1],
+            np.ones((3, 1, 1), np.float32), n=2, m=1, q=q, update=True, threads=1,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("degrees", [np.inf, np.nan, 0.5, 2.0**53 + 2])
 def test_degrees_without_a_draw_are_refused(degrees: float) -> None:
     with pytest.raises(ValueError, match=r"degrees: expected numbers in 1 \.\. 2\^53"):

@@ -73,13 +73,14 @@ def sample_many(
         configs: Settings of each run; any may differ.
         device: A CUDA device to draw on; default: the CPU.
 
-    Returns: The data in the order of the configs; all fields but the labels are on the device.
+    Returns: The data in the order of the configs; all fields but labels, attributes and targets are
+        on the device.
     Raises: DataError: as `sample`; the memory of a GPU is not checked.
     """
     blocks = []
     for _, group in groupby(configs, _sizes):
         alike = list(group)
-        # No engine on a GPU takes variants from a draw there: theirs is on the CPU, then copied.
+        # Only triton draws on the GPU, and it refuses variants: theirs are drawn here and copied.
         on_gpu = device is not None and device.type != "cpu" and not alike[0].is_variant
         normals: NormalRuns = normal_runs
         if device is not None and on_gpu:

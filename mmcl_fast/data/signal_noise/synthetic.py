@@ -22,7 +22,8 @@ TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class SignalNoiseData:
     """Data of one run with its initial weights; tensors of one dtype.
 
-    Labels are on the CPU; the other fields are on one device, the GPU if drawn there.
+    Labels, attributes and targets are on the CPU; the other fields are on one device, the GPU if
+    drawn there.
 
     Attributes:
         labels: y, +1 or -1, both present, [n]; with classes, their numbers 0 .. K - 1.

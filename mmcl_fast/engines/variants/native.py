@@ -58,6 +58,17 @@ def state_elements(cfg: TrainConfig) -> int:
     )
 
 
+def held_elements(cfg: TrainConfig) -> int:
+    """Numbers that a run needs in a call of the core: its state, a copy of it, scores, features."""
+    n, m, sides = cfg.n, cfg.m, 1 + cfg.is_multi
+    codes = min(2 * n, (cfg.classes or 2) * (1 + cfg.has_spurious))
+    matrices = (
+        0 if cfg.objective == "logistic" else 1 + (cfg.trains_keys and cfg.similarity == "cosine")
+    )
+    of_codes = 3 * codes * m * (1 + cfg.has_spurious) + 2 * codes**2 + codes * n
+    return 2 * state_elements(cfg) + sides * (matrices * n**2 + 5 * n * m + of_codes)
+
+
 class VariantNativeEngine:
     """See the module's documentation, `protocol.Engine` and `protocol.MultiEpochEngine`."""
 
@@ -226,4 +237,4 @@ class VariantNativeEngine:
         return torch.empty_like(of_samples).scatter_(2, order, of_samples)
 
 
-__all__ = ["VariantNativeEngine", "state_elements", "why_not"]
+__all__ = ["VariantNativeEngine", "held_elements", "state_elements", "why_not"]

@@ -15,7 +15,7 @@ import torch
 from mmcl_fast.bench import record
 from mmcl_fast.bench.gpu import __main__ as gpu
 from mmcl_fast.bench.gpu import plan as gpu_plan
-from mmcl_fast.bench.gpu import runner, timing
+from mmcl_fast.bench.gpu import runner, sanitizer, timing
 from mmcl_fast.bench.gpu import steps as gpu_steps
 from mmcl_fast.bench.gpu.plan import LIMIT_S, SEQUENTIAL_S, STEPS, TOGETHER_S, Step, plan
 from mmcl_fast.bench.gpu.runner import rows_of, run_all, run_step
@@ -41,7 +41,7 @@ def test_budgets_fit_the_limit_and_needs_come_first() -> None:
     build, *others = STEPS
     assert all(step.seconds <= TOGETHER_S == 120 for step in others if step.together)
     timed = [step for step in others if not step.together and not step.optional]
-    assert sum(step.seconds for step in timed) <= SEQUENTIAL_S == 182
+    assert sum(step.seconds for step in timed) <= SEQUENTIAL_S == 262
     most = sum(step.seconds for step in others if not step.together)
     assert build.seconds + TOGETHER_S + most <= LIMIT_S == 8 * 60
 
@@ -55,15 +55,18 @@ def test_timings_come_last_and_alone() -> None:
 
 
 def test_plan() -> None:
-    names = [step.name for step in plan(STEPS, [], tune=False)]
-    assert "tune" not in names
+    names = [step.name for step in plan(STEPS, [])]
+    assert not {"tune", "sanitize_memcheck"} & {*names}
     assert len(names) == sum(not step.optional for step in STEPS)
-    assert plan(STEPS, [], tune=True) == list(STEPS)
-    only = [step.name for step in plan(STEPS, ["trajectory"], tune=False)]
+    assert plan(STEPS, [], tune=True, sanitize=True) == list(STEPS)
+    more = {step.name for step in plan(STEPS, [], sanitize=True)} - {*names}
+    assert more == {"sanitize_memcheck", "sanitize_racecheck"}
+    assert "tune" in {step.name for step in plan(STEPS, [], tune=True)}
+    only = [step.name for step in plan(STEPS, ["trajectory"])]
     vouching = ["gate_trajectory", "compile_trajectory 1/2", "compile_trajectory 2/2"]
     assert only == ["build", *vouching, "test_trajectory", "trajectory"]
     with pytest.raises(ValueError, match=r"only: expected one of build, .*, got speed"):
-        plan(STEPS, ["speed"], tune=False)
+        plan(STEPS, ["speed"])
 
 
 def test_every_timed_operation_has_tests_that_vouch_for_it() -> None:
@@ -71,6 +74,69 @@ def test_every_timed_operation_has_tests_that_vouch_for_it() -> None:
     for step in gpu_plan.TIMED:
         if step.name not in ("product", "tune"):
             assert gpu_plan.needed(step, names), step.name
+
+
+def test_what_no_gpu_ran_yet_vouches_for_itself_alone() -> None:
+    names = [step.name for step in STEPS]
+    needed = {s.name: set(gpu_plan.needed(s, names)) for s in gpu_plan.TIMED}
+    files = {
+        step: {x.split()[0] for x in of if x.startswith("test_")} for step, of in needed.items()
+    }
+    assert {"test_contrast", "test_contrast_gpu", "test_contrast_losses"} <= files["loss"]
+    assert files["typical"] - files["loss"] == {"test_contrast_small_batch"}
+    assert files["long"] - files["loss"] == {"test_contrast_pipelined"}
+    assert files["loss"] <= files["typical"] & files["long"]
+
+
+def test_the_sanitizer_watches_tests_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for step in gpu_plan.sanitizer_steps():
+        module, tool, *tests = (step.command or ())[1:]
+        assert module.endswith(".sanitizer")
+        line = sanitizer.command(tool, tests)
+        assert line[:3] == ["compute-sanitizer", "--tool", tool]
+        assert all((ROOT / x).exists() for x in tests if x.startswith("tests/"))
+    assert sanitizer.main(["synccheck"]) == 2
+    assert "tool: expected one of memcheck, racecheck, got synccheck" in capsys.readouterr().err
+
+
+def test_without_the_sanitizer_its_steps_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sanitizer.shutil, "which", lambda _: None)
+    assert sanitizer.main(["memcheck", "tests"]) == 0
+    assert capsys.readouterr().out == f"{sanitizer.MISSING}\n"
+
+
+def test_a_dry_run_has_every_gate_and_timing() -> None:
+    names = [step.name for step in gpu_plan.dry(STEPS)]
+    expected = [s.name for s in STEPS if s.name.startswith("gate_") or s in gpu_plan.TIMED]
+    assert names == expected
+
+
+@pytest.mark.process  # two minutes of a core: kernels in the interpreter
+def test_dry_run(tmp_path: Path) -> None:
+    """Every step works, and all that is ours is found right and timed, without a GPU."""
+    out = tmp_path / "rows"
+    command = ["-m", "mmcl_fast.bench.gpu", "--dry-run", "--tune", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = list(rows_of(out))
+    assert all(row["dry_run"] for row in rows)
+    steps = {row["variant"]: row["status"] for row in rows if row["op"] == "step"}
+    assert steps == {step.name: "ok" for step in gpu_plan.dry(STEPS)}
+    found = [row for row in rows if row["op"] != "step"]
+    assert all(row.get("ok", True) for row in found)
+    unmeasured = {row["variant"] for row in found if "skipped" in row}
+    assert unmeasured <= {"JAX scan", "JAX vmap", "JAX vmap, tf32"}, unmeasured
+    variants = {row["variant"] for row in found if "ms" in row or "seconds" in row}
+    assert {"mmcl_fast", "mmcl_fast, small batch", "mmcl_fast, small batch, captured",
+            "mmcl_fast, pipelined", "dense, compiled", "mmcl sweep", "gram, replayed",
+            "triton, tf32x3", "primal, bf16"} <= variants  # fmt: skip
+    for op in ("typical", "long"):
+        ours = [row for row in found if row["op"] == op and row["variant"].startswith("mmcl")]
+        assert all("ok" in r for r in ours if op == "typical" or "pipelined" in r["variant"])
 
 
 @pytest.mark.process  # half a minute of a core: it collects every test

@@ -8,7 +8,7 @@ import pytest
 
 from mmcl_fast.bench.gpu.runner import rows_of
 from mmcl_fast.bench.report import __main__ as report
-from mmcl_fast.bench.report import gpu_tables
+from mmcl_fast.bench.report import gpu_prepared, gpu_tables
 
 RUN = {
     "device": {"gpu": "a GPU"},
@@ -19,7 +19,9 @@ RUN = {
     "command": "python -m bench.gpu",
 }
 SOURCE = "a GPU, torch 2.11, triton 3.6, commit cccccccccc, 2026-01-02: `python -m bench.gpu`."
-NAMES = ("gpu_trajectory", "gpu_primal", "gpu_loss", "gpu_data")
+NAMES = tuple(
+    f"gpu_{op}" for op in ("trajectory", "primal", "loss", "typical", "long", "sweep", "data")
+)
 
 
 @pytest.fixture
@@ -170,6 +172,46 @@ def test_loss(file: Path) -> None:
     assert " ".join(text.split()).count(said) == 1
     assert "AttributeError" not in text
     assert len(list(rows_of(file))) == 6
+
+
+def test_typical(file: Path) -> None:
+    size = {"loss": "symmetric", "n": 64, "d": 768}
+    write(
+        file,
+        row("typical", "mmcl_fast", {**size, "n": 2048}, **ms(0.5, enqueue_ms=0.3)),
+        row("typical", "mmcl_fast", size, **ms(0.4, enqueue_ms=0.31)),
+        row("typical", "mmcl_fast, small batch", size, ok=False, gradient=1.0),
+        row("typical", "dense", size, **ms(0.2, enqueue_ms=0.19, host_bound=True)),
+        row("typical", "dense, captured", size, **ms(0.05)),
+        row("typical", "dense", {**size, "n": 8}, **ms(9.0), dry_run=True, date="2030-01-01"),
+    )
+    text = gpu_prepared.gpu_typical()
+    assert "| 64 | 768 | 0.40 | 0.310 | 0.20 † | 0.190 | 0.05 |" in text
+    assert "| 2,048 | 768 | 0.50 | 0.300 | – | – | – |" in text
+    assert "| 8 |" not in text
+
+
+def test_long(file: Path) -> None:
+    size = {"loss": "symmetric", "n": 65536, "d": 768}
+    write(
+        file,
+        row("long", "mmcl_fast", size, **ms(60.0)),
+        row("long", "mmcl_fast, pipelined", size, **ms(40.0), ok=True),
+    )
+    assert "| 65,536 | 768 | 60.0 | 40.0 | 1.50 | 7 | 7 |" in gpu_prepared.gpu_long()
+
+
+def test_sweep(file: Path) -> None:
+    write(
+        file,
+        row("trajectory", "triton, ieee", {"modality": "multi", "runs": 9}, runs_per_s=1.0),
+        row("trajectory", "triton, ieee", {"modality": "single", "runs": 9}, runs_per_s=20000.0),
+        row("sweep", "mmcl sweep", {"runs": 2000, "workers": 1}, seconds=4.0, runs_per_s=500.0),
+        row("sweep", "beyond its start", {"runs": 9, "workers": 1}, runs_per_s=15000.0),
+    )
+    text = gpu_prepared.gpu_sweep()
+    assert "| mmcl sweep | 2,000 | 1 | 4.0 | 500 | 2% |" in text
+    assert "| beyond its start | 9 | 1 | – | 15,000 | 75% |" in text
 
 
 def test_data(file: Path) -> None:
