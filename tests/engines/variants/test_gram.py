@@ -171,6 +171,15 @@ def test_refusals_name_an_engine_that_can(settings: dict[str, Any], able: str) -
     assert ENGINES[able].why_not(cfg) is None
 
 
+def test_auto_takes_it_where_it_costs_less() -> None:
+    wide = TrainConfig(optimizer="sgd", batch_size=10)  # d = 20 n
+    assert resolve_engine(wide) == "gram"
+    assert resolve_engine(wide.replace(n=4000, d=50)) == "primal"
+    # Weights of variants are in no other engine, whatever it costs.
+    tall = TrainConfig(n=4000, d=50, negatives="all", dtype="float64")
+    assert resolve_engine(tall) == "gram"
+
+
 def test_features_shorter_than_the_least_length() -> None:
     """At q = 16 lengths are below 1e-12: there a cosine divides by a constant."""
     cfg = TrainConfig(
