@@ -35,6 +35,7 @@ from .table1 import (
     table1_table,
 )
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
+from .variants import gram_variants_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = RESULTS / "cpu.jsonl"
@@ -299,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data": data_table,
     "startup": startup_table,
     "choices": choices_table,
+    "gram_variants": gram_variants_table,
 }
 
 
