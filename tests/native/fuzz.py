@@ -131,10 +131,13 @@ class Draw:
         return x
 
     def set_values(self, x: Any, make: Callable[[np.ndarray], Any]) -> Any:
-        """Overwrite an array's numbers with what makes sense there, if it has that kind at all."""
-        if isinstance(x, np.ndarray) and x.dtype.kind in "fi" and x.flags.writeable:
-            with np.errstate(all="ignore"):
-                x[...] = make(x)
+        """Overwrite an array's numbers with what makes sense there, if they can hold it at all."""
+        if (
+            isinstance(x, np.ndarray)
+            and x.dtype.str[1:] in ("f4", "f8", "i8")
+            and x.flags.writeable
+        ):
+            x[...] = make(x)
         return x
 
     def integer(self, *choices: int) -> Any:

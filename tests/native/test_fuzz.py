@@ -47,7 +47,7 @@ def test_arrays_may_change_during_a_call() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [7, 11])
 def test_many_random_calls(tmp_path: Path, seed: int) -> None:
-    _fuzz(tmp_path / "call", seed=seed, calls=40000)
+    _fuzz(tmp_path / "call", seed=seed, calls=20000)
 
 
 @pytest.fixture(scope="module")
