@@ -38,6 +38,8 @@ def test_symbols_are_of_the_glibc_promised(script: SimpleNamespace) -> None:
         "libstdc++.so.6", "GLIBC_2.32", "GLIBCXX_3.4.30", ".symtab (not stripped)"
     ]  # fmt: skip
     assert script.beyond(OLD.replace("2.17", "2.18")) == ["GLIBC_2.18"]
+    searched = " 0x000000000000001d (RUNPATH)            Library runpath: [/opt/python/lib]\n"
+    assert script.beyond(OLD + searched) == ["libraries of /opt/python/lib"]
 
 
 def test_what_is_compiled_for(script: SimpleNamespace, tmp_path: Path) -> None:
