@@ -46,6 +46,7 @@ def test_what_is_compiled_for(script: SimpleNamespace, tmp_path: Path) -> None:
     pytest.importorskip("ziglang")
     found = script.cross_compilation(sys.executable, "aarch64", tmp_path)
     assert found["CXX"].endswith(" c++ -target aarch64-linux-gnu.2.17")
+    assert found["LDCXXSHARED"] == f"{found['CXX']} -shared", "no folder of the interpreter"
     assert found["_PYTHON_HOST_PLATFORM"] == "linux-aarch64"
     minor = sys.version_info.minor
     assert found["SETUPTOOLS_EXT_SUFFIX"] == f".cpython-3{minor}-aarch64-linux-gnu.so"
