@@ -114,6 +114,9 @@ def cross_compilation(python: str, architecture: str, folder: Path) -> dict[str,
     return {
         "CC": f"{zig} cc {target}",
         "CXX": f"{zig} c++ {target}",
+        # Not the interpreter's own, which may look for libraries where this machine has them.
+        "LDSHARED": f"{zig} cc {target} -shared",
+        "LDCXXSHARED": f"{zig} c++ {target} -shared",
         "LDFLAGS": "-s",  # stripped
         "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"),
         "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
@@ -158,6 +161,7 @@ def beyond(told: str) -> list[str]:
     versions = {tuple(map(int, x.split("."))) for x in re.findall(r"GLIBC_([\d.]+)", told)}
     found += [f"GLIBC_{'.'.join(map(str, x))}" for x in sorted(versions) if x[:2] > GLIBC]
     found += sorted(set(re.findall(r"(?:GLIBCXX|CXXABI|GCC)_[\d.]+", told)))
+    found += [f"libraries of {x}" for x in re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", told)]
     return found + ([".symtab (not stripped)"] if " .symtab " in told else [])
 
 

@@ -38,12 +38,15 @@ def test_symbols_are_of_the_glibc_promised(script: SimpleNamespace) -> None:
         "libstdc++.so.6", "GLIBC_2.32", "GLIBCXX_3.4.30", ".symtab (not stripped)"
     ]  # fmt: skip
     assert script.beyond(OLD.replace("2.17", "2.18")) == ["GLIBC_2.18"]
+    searched = " 0x000000000000001d (RUNPATH)            Library runpath: [/opt/python/lib]\n"
+    assert script.beyond(OLD + searched) == ["libraries of /opt/python/lib"]
 
 
 def test_what_is_compiled_for(script: SimpleNamespace, tmp_path: Path) -> None:
     pytest.importorskip("ziglang")
     found = script.cross_compilation(sys.executable, "aarch64", tmp_path)
     assert found["CXX"].endswith(" c++ -target aarch64-linux-gnu.2.17")
+    assert found["LDCXXSHARED"] == f"{found['CXX']} -shared", "no folder of the interpreter"
     assert found["_PYTHON_HOST_PLATFORM"] == "linux-aarch64"
     minor = sys.version_info.minor
     assert found["SETUPTOOLS_EXT_SUFFIX"] == f".cpython-3{minor}-aarch64-linux-gnu.so"
