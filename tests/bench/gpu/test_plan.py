@@ -41,7 +41,7 @@ def test_budgets_fit_the_limit_and_needs_come_first() -> None:
     build, *others = STEPS
     assert all(step.seconds <= TOGETHER_S == 120 for step in others if step.together)
     timed = [step for step in others if not step.together and not step.optional]
-    assert sum(step.seconds for step in timed) <= SEQUENTIAL_S == 262
+    assert sum(step.seconds for step in timed) <= SEQUENTIAL_S == 268
     most = sum(step.seconds for step in others if not step.together)
     assert build.seconds + TOGETHER_S + most <= LIMIT_S == 8 * 60
 
