@@ -154,6 +154,22 @@ OPERATIONS = (
         work=unknown_work,
     ),
     Operation(
+        name="variants",
+        module="cpu.variants",
+        inputs="data and weights of each option of a model variant, at Figure 1's size",
+        peers=("eager",),
+        check="the loss of every epoch against float64 autograd, to 1e-4 of the first",
+        work=unknown_work,
+    ),
+    Operation(
+        name="variants",
+        module="cpu.gram_variants",
+        inputs="the same of what only the engine gram trains: minibatches, fresh label noise",
+        peers=("eager",),
+        check="the loss of every epoch against float64 autograd, to 1e-4 of the first",
+        work=unknown_work,
+    ),
+    Operation(
         name="primal",
         module="cpu.primal",
         inputs="data and weights, n = d = 2048, m = 512; one full-batch step on the weights",

@@ -5,8 +5,8 @@
     dots_i  = -rate / temperature (back <query_i, sums_i> - weight_i <query_i, key_i>)
 
 The two launches of `contrast_input_gradients.py` for what a small batch needs most; weight_i is the
-positive's weight in both directions, from the terms of `contrast_row_losses.py`, and `back` undoes
-the factor of float16 weights.
+positive's weight, the sum over both directions of a symmetric contrast, and `back` undoes the
+factor of float16 weights.
 
 Numerics contract: float32. Deterministic: no atomics. Cost: sums and features read once, sums
 overwritten.
@@ -26,16 +26,16 @@ _BLOCK_N, _BLOCK_D = 16, 128
 
 @triton.jit
 def _side(  # noqa: PLR0913  (inlined: no API)
-    block, sums_ptr, own_ptr, other_ptr, terms_ptr, dots_ptr, rate, dots_rate, N, R, D, stride_own,
-    stride_other, SYMMETRIC: tl.constexpr, BACK: tl.constexpr, BLOCK_N: tl.constexpr,
+    block, sums_ptr, own_ptr, other_ptr, weight_ptr, second_weight_ptr, dots_ptr, rate, dots_rate,
+    N, R, D, stride_own, stride_other, BACK: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a block of the R rows of one side, of which the first N have a positive."""
     rows = (block * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     mask_n, has = rows < R, rows < N
-    weight = tl.load(terms_ptr + (4 * N.to(tl.int64) + rows), mask=has, other=0.0)
-    if SYMMETRIC:
-        weight += tl.load(terms_ptr + (9 * N.to(tl.int64) + rows), mask=has, other=0.0)
+    weight = tl.load(weight_ptr + rows, mask=has, other=0.0)
+    if second_weight_ptr is not None:
+        weight += tl.load(second_weight_ptr + rows, mask=has, other=0.0)
     dots = tl.zeros([BLOCK_N], tl.float32)
     for d in range(0, D, BLOCK_D):
         at_d = (d + tl.arange(0, BLOCK_D)).to(tl.int64)
@@ -60,7 +60,8 @@ def _contrast_pair_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters ar
     key_sums_ptr,
     query_ptr,
     key_ptr,
-    terms_ptr,
+    weight_ptr,
+    second_weight_ptr,
     temperature_ptr,
     dots_ptr,
     N: tl.int32,
@@ -69,7 +70,6 @@ def _contrast_pair_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters ar
     stride_query: tl.int64,
     stride_key: tl.int64,
     factor: tl.float32,
-    SYMMETRIC: tl.constexpr,
     BACK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -80,20 +80,20 @@ def _contrast_pair_gradients_kernel(  # noqa: PLR0913  (a kernel's parameters ar
     blocks, block = tl.cdiv(N, BLOCK_N), tl.program_id(0)
     if block < blocks:
         _side(
-            block, query_sums_ptr, query_ptr, key_ptr, terms_ptr, dots_ptr, rate, -rate * inverse,
-            N, N, D, stride_query, stride_key, SYMMETRIC, BACK, BLOCK_N, BLOCK_D,
+            block, query_sums_ptr, query_ptr, key_ptr, weight_ptr, second_weight_ptr, dots_ptr,
+            rate, -rate * inverse, N, N, D, stride_query, stride_key, BACK, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     else:
         _side(
-            block - blocks, key_sums_ptr, key_ptr, query_ptr, terms_ptr, None, rate, 0.0,
-            N, M, D, stride_key, stride_query, SYMMETRIC, BACK, BLOCK_N, BLOCK_D,
+            block - blocks, key_sums_ptr, key_ptr, query_ptr, weight_ptr, second_weight_ptr, None,
+            rate, 0.0, N, M, D, stride_key, stride_query, BACK, BLOCK_N, BLOCK_D,
         )  # fmt: skip
 
 
 def contrast_pair_gradients_bwd(
     sums: tuple[torch.Tensor, torch.Tensor],
     features: tuple[torch.Tensor, torch.Tensor],
-    terms: torch.Tensor,
+    weights: tuple[torch.Tensor, torch.Tensor | None],
     temperature: torch.Tensor,
     factor: float,
     *,
@@ -105,16 +105,16 @@ def contrast_pair_gradients_bwd(
     Args:
         sums: Over negatives, of queries [N, D] and keys [M, D], float32, contiguous; M >= N.
         features: Query [N, D] and key [M, D], stride 1 along D.
-        terms: [5, N], or [10, N] of a symmetric contrast, as `contrast_row_losses_fwd` has them.
+        weights: Positive weights of the rows, [N], float32, and of the columns or None.
         temperature: 0-d, float32.
-        factor: Of sums and terms.
+        factor: Of sums and weights.
         back: Of sums alone.
         dots: Return each query's part of the gradient of the temperature, [N], float32.
     """
     query, key = features
     (n, d), m = query.shape, key.shape[0]
-    row_dots = terms.new_empty(n) if dots else None
-    with torch.cuda.device_of(terms):
+    row_dots = weights[0].new_empty(n) if dots else None
+    with torch.cuda.device_of(query):
         launch(
             _contrast_pair_gradients_kernel,
             (cdiv(n, _BLOCK_N) + cdiv(m, _BLOCK_N),),
@@ -123,7 +123,8 @@ def contrast_pair_gradients_bwd(
                 "key_sums_ptr": sums[1],
                 "query_ptr": query,
                 "key_ptr": key,
-                "terms_ptr": terms,
+                "weight_ptr": weights[0],
+                "second_weight_ptr": weights[1],
                 "temperature_ptr": temperature,
                 "dots_ptr": row_dots,
             },
@@ -134,7 +135,6 @@ def contrast_pair_gradients_bwd(
                 "stride_query": query.stride(0),
                 "stride_key": key.stride(0),
                 "factor": factor,
-                "SYMMETRIC": terms.shape[0] > 5,
                 "BACK": back,
                 "BLOCK_N": _BLOCK_N,
                 "BLOCK_D": _BLOCK_D,

@@ -11,25 +11,6 @@ def power_relu(z: Tensor, q: int) -> Tensor:
     return torch.relu(z) if q == 1 else torch.relu(z).pow(q)
 
 
-def power_relu_backward(gradient: Tensor, z: Tensor, q: int) -> Tensor:
-    """`gradient * act'(z)`; `act'(z) = q max(0, z)^(q - 1)`, 0 at z = 0, any shape."""
-    if q == 1:
-        return torch.ops.aten.threshold_backward(gradient, z, 0.0)  # type: ignore[no-any-return]
-    return torch.relu(z).pow_(q - 1).mul_(gradient).mul_(q)
-
-
-def signal_gradient(gradient: Tensor, z: Tensor, q: int) -> Tensor:
-    """Gradient with respect to <w_r, mu> from those of its two features, [R, m, 2] to [R, m, 1].
-
-    Args:
-        gradient: With respect to act(<w_r, mu>) and act(-<w_r, mu>), [R, m, 2].
-        z: <w_r, mu> and -<w_r, mu>, [R, m, 2].
-        q: Power of the activation.
-    """
-    both = power_relu_backward(gradient, z, q)
-    return both[:, :, :1] - both[:, :, 1:]
-
-
 class TwoLayerEncoder(nn.Module):
     """`hbar_r(x) = act(<w_r, signal>) + act(<w_r, noise>)` (3), with trained weights [m, d].
 
@@ -59,4 +40,4 @@ class TwoLayerEncoder(nn.Module):
         return power_relu(patches @ self.weight.T, self.q)
 
 
-__all__ = ["TwoLayerEncoder", "power_relu", "power_relu_backward", "signal_gradient"]
+__all__ = ["TwoLayerEncoder", "power_relu"]

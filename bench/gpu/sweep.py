@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmcl_fast import sweep as store
-from mmcl_fast import train
+from mmcl_fast.sweep import load
+from mmcl_fast.training import train
 
 from .timing import CUDA, DRY, Report, Row
 from .trajectory import PAPER
@@ -31,7 +31,7 @@ def gate_sweep(report: Report) -> None:
     """Rows of a sweep are those of single runs."""
     with tempfile.TemporaryDirectory() as folder:
         _command(CHECKED, 1, folder)
-        table = store.load(folder, ["seed", "loss", "ood_accuracy"])
+        table = load(folder, ["seed", "loss", "ood_accuracy"])
     wrong = []
     for row in table.to_pylist():
         run = train(SETTINGS.replace(seed=row["seed"]))

@@ -26,7 +26,7 @@ from .findings import (
 from .gpu_prepared import gpu_long, gpu_sweep, gpu_typical
 from .gpu_tables import gpu_data, gpu_gram, gpu_loss, gpu_primal, gpu_trajectory
 from .headline import headline_table
-from .sweeps import run_cost_table, sweep_scale_table, sweep_table
+from .sweeps import run_cost_table, sweep_resume_table, sweep_scale_table, sweep_table
 from .table1 import (
     table1_accountings,
     table1_claims,
@@ -35,6 +35,7 @@ from .table1 import (
     table1_table,
 )
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
+from .variants import gram_variants_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = RESULTS / "cpu.jsonl"
@@ -294,10 +295,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_data": gpu_data,
     "sweep": sweep_table,
     "sweep_scale": sweep_scale_table,
+    "sweep_resume": sweep_resume_table,
     "run_cost": run_cost_table,
     "data": data_table,
     "startup": startup_table,
     "choices": choices_table,
+    "gram_variants": gram_variants_table,
 }
 
 

@@ -71,6 +71,26 @@ def sweep_scale_table() -> str:
     return "\n\n".join((wrap(text), tables, f"Before: {sources[0]}", f"Now: {sources[1]}"))
 
 
+def sweep_resume_table() -> str:
+    """Commands on large plans, beside an earlier commit."""
+    rows, earlier = latest(CPU, "sweep_resume"), latest(CPU, "sweep_resume_before")
+    before = {row["variant"]: row for row in earlier}
+    lines = []
+    for row in rows:
+        for name in ("seconds", "peak, GiB"):
+            title = f"{row['variant']} ({row['settings']['runs']:,} runs)"
+            cells = [f"{each[name]:.3g}" for each in (before[row["variant"]], row)]
+            lines.append([title if name == "seconds" else "", name, *cells])
+    text = (
+        "Whole commands: processor seconds of the command and its workers, of which the import of "
+        "torch takes more than one in each process, and the command's memory. The store that is "
+        f"resumed has {rows[-1]['settings']['parts']:,} parts."
+    )
+    tables = table(["", "", "before", "now"], lines)
+    sources = [source(each[0]) for each in (earlier, rows)]
+    return "\n\n".join((wrap(text), tables, f"Before: {sources[0]}", f"Now: {sources[1]}"))
+
+
 def run_cost_table() -> str:
     """Predicted times of runs, beside an earlier commit's."""
     rows = [row for row in latest(CPU, "run_cost") if not row["fit"]]
@@ -95,4 +115,4 @@ def run_cost_table() -> str:
     return "\n\n".join((wrap(text), tables, f"Before: {sources[0]}", f"Now: {sources[1]}"))
 
 
-__all__ = ["run_cost_table", "sweep_scale_table", "sweep_table"]
+__all__ = ["run_cost_table", "sweep_resume_table", "sweep_scale_table", "sweep_table"]

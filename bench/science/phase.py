@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_fast.experiments.phase.diagram import Map, Phase, run_phase
-from mmcl_fast.experiments.phase.planes import PLANES
+from mmcl_fast.experiments.phase.names import PlaneName
 from mmcl_fast.training import train_many
 
 from .. import record
@@ -28,6 +28,7 @@ from ..arguments import make_parser
 
 POINTS, SEEDS, EPOCHS = 16, range(5), 200  # the command's defaults
 QUICK = 4, range(2), 50
+PLANES: tuple[PlaneName, ...] = ("n-snr", "cmu-nsnr2", "d", "m")
 STEPS, LONGER = 20, 1500  # a smaller step's divisor, and its epochs
 FAR, LOW = 4.0, 0.95  # n SNR^2 over its boundary; mean accuracy that is low so far above it
 Row = dict[str, Any]

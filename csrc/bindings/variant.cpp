@@ -4,8 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <optional>
+#include <deque>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../core/target.h"
@@ -33,6 +34,15 @@ class RunArrays {
                                (real ? "float" : "int") + std::to_string(8 * sizeof(T)), writable);
   }
 
+  // A copy of indices, since another thread may change the array after they are checked.
+  const std::int32_t* indices(const py::buffer& buffer, std::vector<std::size_t> shape,
+                              const std::string& name) {
+    const auto* const first = of<std::int32_t>(buffer, shape, name, /*writable=*/false);
+    std::size_t count = runs_;
+    for (const std::size_t size : shape) count *= size;
+    return copies_.emplace_back(first, first + count).data();
+  }
+
   const py::buffer_info& hold(const py::buffer& buffer) {
     return held_.hold(buffer, /*writable=*/false);
   }
@@ -40,43 +50,38 @@ class RunArrays {
  private:
   std::size_t runs_;
   HeldArrays held_;
+  std::deque<std::vector<std::int32_t>> copies_;
 };
 
-struct Modality {
-  std::vector<py::buffer> products;  // K, or squares, with_view and partner
-  py::buffer z, moved;
-};
+// Inner products (K, or squares, with_view and partner), z and coefficients.
+using Modality = std::tuple<std::vector<py::buffer>, py::buffer, py::buffer>;
 
-std::vector<Modality> modalities_of(const py::list& given) {
-  std::vector<Modality> all;
-  for (const py::handle& one : given) {
-    const auto [products, z, moved] =
-        one.cast<std::tuple<std::vector<py::buffer>, py::buffer, py::buffer>>();
+void check_modalities(const std::vector<Modality>& given) {
+  for (const auto& [products, z, moved] : given) {
     if (products.size() != 1 && products.size() != 3) {
       throw py::value_error("products: expected K, or squares, with_view and partner");
     }
-    all.push_back({products, z, moved});
   }
-  if (all.empty() || all.size() > 2 || all[0].products.size() != all.back().products.size()) {
+  if (given.empty() || given.size() > 2 ||
+      std::get<0>(given[0]).size() != std::get<0>(given.back()).size()) {
     throw py::value_error("modalities: expected one or two of the same form");
   }
-  return all;
 }
 
-void fill_modality(RunArrays& arrays, const mmcl::VariantSettings& s, const Modality& given,
+void fill_modality(RunArrays& arrays, const mmcl::VariantSettings& s, const Modality& modality,
                    std::size_t k, std::vector<mmcl::VariantRun>& runs) {
   const mmcl::VariantSizes sizes = mmcl::sizes_of(s);
+  const auto& [given, start, coefficients] = modality;
   mmcl::VariantProducts products{};
-  if (given.products.size() == 1) {
-    products.all =
-        arrays.of<float>(given.products[0], {sizes.columns, sizes.vectors}, "gram", false);
+  if (given.size() == 1) {
+    products.all = arrays.of<float>(given[0], {sizes.columns, sizes.vectors}, "gram", false);
   } else {
-    products.squares = arrays.of<float>(given.products[0], {sizes.vectors}, "squares", false);
-    products.with_view = arrays.of<float>(given.products[1], {s.n}, "with_view", false);
-    products.partner = arrays.of<std::int32_t>(given.products[2], {s.n}, "partner", false);
+    products.squares = arrays.of<float>(given[0], {sizes.vectors}, "squares", false);
+    products.with_view = arrays.of<float>(given[1], {s.n}, "with_view", false);
+    products.partner = arrays.indices(given[2], {s.n}, "partner");
   }
-  float* const z = arrays.of<float>(given.z, {s.m, sizes.vectors}, "z", true);
-  float* const moved = arrays.of<float>(given.moved, {s.m, sizes.columns}, "moved", true);
+  float* const z = arrays.of<float>(start, {s.m, sizes.vectors}, "z", true);
+  float* const moved = arrays.of<float>(coefficients, {s.m, sizes.columns}, "moved", true);
   const auto at = [](auto* first, std::size_t step) {
     return first == nullptr ? nullptr : first + step;
   };
@@ -94,9 +99,9 @@ void fill_codes(RunArrays& arrays, const mmcl::VariantSettings& s, const py::buf
                 const std::vector<std::size_t>& counts, std::vector<mmcl::VariantRun>& runs) {
   const py::buffer_info& info = arrays.hold(axis);
   const std::size_t room = info.ndim == 3 ? static_cast<std::size_t>(info.shape[2]) : 0;
-  const auto* const axes = arrays.of<std::int32_t>(axis, {s.patches, room}, "axis", false);
+  const auto* const axes = arrays.indices(axis, {s.patches, room}, "axis");
   const auto* const signs = arrays.of<float>(sign, {s.patches, room}, "sign", false);
-  const auto* const codes = arrays.of<std::int32_t>(code, {2, s.n}, "code", false);
+  const auto* const codes = arrays.indices(code, {2, s.n}, "code");
   for (std::size_t r = 0; r < runs.size(); ++r) {
     runs[r].codes = {counts[r],
                      room,
@@ -114,13 +119,14 @@ struct Scalars {
   const std::vector<float>& eta_tau;
 };
 
-void train(const py::list& modalities, const std::tuple<py::buffer, py::buffer, py::buffer>& codes,
+void train(const std::vector<Modality>& given,
+           const std::tuple<py::buffer, py::buffer, py::buffer>& codes,
            const std::vector<std::size_t>& code_counts, const py::buffer& labels,
            const py::buffer& targets, const Scalars& scalars, const py::buffer& log_inverse_tau,
            const py::buffer& curves, mmcl::VariantSettings s, int threads,
            const std::string& target_name) {
   const mmcl::Target& target = mmcl::find_target(target_name);
-  const std::vector<Modality> given = modalities_of(modalities);
+  check_modalities(given);
   const std::size_t count = code_counts.size();
   for (const auto* const list : {&scalars.tau, &scalars.eta, &scalars.eta_tau}) {
     if (list->size() != count)
@@ -170,7 +176,8 @@ void bind_variants(py::module_& m) {
   using py::arg;
   m.def(
       "train_variants",
-      [](const py::list& modalities, const std::tuple<py::buffer, py::buffer, py::buffer>& codes,
+      [](const std::vector<Modality>& modalities,
+         const std::tuple<py::buffer, py::buffer, py::buffer>& codes,
          const std::vector<std::size_t>& code_counts, const py::buffer& labels,
          const py::buffer& targets, const std::vector<float>& tau, const std::vector<float>& eta,
          const std::vector<float>& eta_tau, const py::buffer& log_inverse_tau,

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "default_floats.h"
+#include "embed.h"
 #include "parallel.h"
 #include "target.h"
 #include "variant_workspace.h"
@@ -25,7 +26,7 @@ void check_settings(const VariantSettings& s, int threads) {
   if (s.n > 1u << 29 || s.axes > 1u << 29) {
     throw std::invalid_argument("n, axes: expected at most 2^29");
   }
-  if (s.q < 1) throw std::invalid_argument("q: expected at least 1");
+  check_power(s.q);
   if (s.patches < 1 || s.patches > 2) throw std::invalid_argument("patches: expected 1 or 2");
   if (s.class_axes < 1 || s.class_axes > s.axes) {
     throw std::invalid_argument("class_axes: expected 1 .. axes");

@@ -176,6 +176,7 @@ class VariantTrajectory {
     for (int k = 0; k < modalities(); ++k) {
       signal_gradient<L>(s_, w_, own(k), key(k));
       change_samples<L>(s_, w_, own(k), key(k), direction(k).positive, weigh);
+      if (w_.sizes.columns > s_.n + s_.axes) change_views<L>(s_, w_, own(k));
     }
     for (int k = 0; k < modalities(); ++k) move(k);
   }

@@ -93,18 +93,20 @@ static void invert_norms(const VariantSettings& s, const VariantWorkspace& w,
   }
 }
 
-// C's columns of the samples and views: minus eta times the gradient. Weights of pairs are in exps;
-// they are multiplied by key_weight if `weigh`.
+// C's columns of the samples: minus eta times the gradient. Weights of pairs are in exps; they are
+// multiplied by key_weight if `weigh`. Those of a strip of samples serve all neurons while they are
+// in the cache.
 template <class L>
 static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
                            const VariantModalityWorkspace& own,
                            const VariantModalityWorkspace& other, const float* positive,
                            bool weigh) {
-  for (std::size_t r = 0; r < s.m; ++r) {
-    const std::size_t at = r * w.samples;
-    const float* const z = own.z + r * w.width;
-    float* const to = own.change + r * w.change_stride;
-    Units<L::change_units>::cover(0, padded(s.n) / kUnit, [&](auto units, std::size_t first) {
+  const bool cosine = s.cosine;
+  Units<L::change_units>::cover(0, padded(s.n) / kUnit, [&](auto units, std::size_t first) {
+    for (std::size_t r = 0; r < s.m; ++r) {
+      const std::size_t at = r * w.samples;
+      const float* const z = own.z + r * w.width;
+      float* const to = own.change + r * w.change_stride;
       typename L::Float sums[decltype(units)::value];
       for (auto& t : sums) t = L::broadcast(0.0f);
       add_rows<L, decltype(units)::value>(other.features + at, other.active + r * w.change_stride,
@@ -115,19 +117,30 @@ static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
         const std::size_t i = (first + u) * kUnit;
         auto g = L::mul(L::load(own.positive_weight + i), L::load(positive + at + i));
         g = L::subtract(g, weigh ? L::mul(sums[u], L::load(own.key_weight + i)) : sums[u]);
-        if (s.cosine) {
+        if (cosine) {
           g = L::fma(L::load(own.radial + i), L::load(own.features + at + i), g);
         }
         L::store_first(to + i, times_slope<L>(g, L::load(z + i), s.q), s.n - i);
       }
-    });
-    const std::size_t views = s.n + s.axes;
-    for (std::size_t i = 0; w.sizes.columns > views && i < s.n; i += kUnit) {
+    }
+  });
+}
+
+// C's columns of the views.
+template <class L>
+static void change_views(const VariantSettings& s, const VariantWorkspace& w,
+                         const VariantModalityWorkspace& own) {
+  const std::size_t views = s.n + s.axes;
+  for (std::size_t r = 0; r < s.m; ++r) {
+    const std::size_t at = r * w.samples;
+    for (std::size_t i = 0; i < s.n; i += kUnit) {
       auto g = L::mul(L::load(own.positive_weight + i), L::load(own.features + at + i));
       if (s.cosine) {
         g = L::fma(L::load(own.view_radial + i), L::load(own.view_features + at + i), g);
       }
-      L::store_first(to + views + i, times_slope<L>(g, L::load(z + views + i), s.q), s.n - i);
+      const auto z = L::load(own.z + r * w.width + views + i);
+      L::store_first(own.change + r * w.change_stride + views + i, times_slope<L>(g, z, s.q),
+                     s.n - i);
     }
   }
 }

@@ -3,8 +3,8 @@
 #
 #   build_sanitized_module.sh FOLDER
 #
-# FOLDER/_native.so can be imported where the sanitizer's library is loaded before Python's:
-# LD_PRELOAD=$(g++ -print-file-name=libasan.so).
+# FOLDER/_native.so can be imported where the sanitizer's library and then that of C++ are loaded
+# before Python's: LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)".
 set -eu
 cd "$(dirname "$0")/../.."
 folder=$1

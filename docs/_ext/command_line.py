@@ -73,7 +73,15 @@ def _escaped(text: str) -> str:
 
 
 def _field_docs(kind: Any) -> dict[str, str]:
-    """The string below each field, which the class itself does not keep."""
+    """The string below each field of a class and its bases, which Python itself does not keep."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(one):
+            found |= _own_field_docs(one)
+    return found
+
+
+def _own_field_docs(kind: Any) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
     return {

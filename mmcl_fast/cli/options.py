@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from mmcl_fast.cli.checks import CHECKPOINT, at_least, check_file_to_append
+from mmcl_fast.cli.example_options import Example
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.picture_options import Phase, Plot, Report
 from mmcl_fast.cli.sweep_options import Sweep
@@ -264,7 +265,7 @@ class Bench:
     """Measure this library against PyTorch and other peers: writes bench.jsonl, bench.png."""
 
     operations: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
-    """Operations: loss, train, data, sweep, primal, sizes, startup. Default: all."""
+    """Operations: loss, train, data, sweep, variants, primal, sizes, startup. Default: all."""
     peers: tuple[str, ...] | None = None
     """Peers to compare with. Default: all that are installed; others are skipped with a reason."""
     json: Path | None = None
@@ -306,6 +307,7 @@ COMMANDS: MappingProxyType[str, type[Command]] = MappingProxyType(
         "report": Report,
         "phase": Phase,
         "theory": Theory,
+        "example": Example,
         "bench": Bench,
         "info": Info,
     }

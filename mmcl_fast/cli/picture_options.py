@@ -89,14 +89,18 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Map OOD accuracy of both modalities with the theory's boundaries; re-running resumes."""
+    """Map OOD accuracy over two settings, with the theory's boundaries; re-running resumes."""
 
     plane: PlaneName = "cmu-nsnr2"
-    """Axes: n and SNR, C_mu and n SNR^2, d and n SNR^2, or m and n SNR^2."""
+    """Axes: n and SNR; C_mu, d, m, sigma_eps or pair_noise and n SNR^2; spurious_correlation and
+    |spurious| / |mu|; classes and n."""
     x: str | None = None
-    """Another horizontal axis, NAME=LOW,HIGH: n, d, m, snr, n_snr2, c_mu, noise_rate, ..._start."""
+    """Another horizontal axis, NAME=LOW,HIGH: a number among the settings, snr, n_snr2, c_mu,
+    noise_rate, noise_start, nu_share = |nu| / |mu|, spurious_share = |spurious| / |mu|."""
     y: str | None = None
     """Another vertical axis: as --x."""
+    fix: tuple[str, ...] = field(default=(), metadata=REPEATABLE)
+    """A setting of every cell, NAME=VALUE: negatives=all, or a name as of --x."""
     seeds: int = 5
     """Seeds of each cell, from --first-seed upwards. At least 1."""
     points: int = 16
@@ -131,7 +135,7 @@ class Phase:
             "penalty": self.probe_penalty,
         }
         return phase_command(
-            chosen_plane(self.plane, self.x, self.y, probe),
+            chosen_plane(self.plane, self.x, self.y, probe, self.fix),
             seeds=range(self.first_seed, self.first_seed + self.seeds),
             points=self.points,
             epochs=self.epochs,

@@ -70,6 +70,12 @@ ENGINES = {
 }
 
 
+def _chosen_by_flop(cfg: TrainConfig) -> tuple[str, ...]:
+    if cfg.optimizer == "sgd" and not cfg.is_variant:
+        return ("primal",)
+    return "gram", "primal"
+
+
 def drawing_device(cfg: TrainConfig) -> torch.device | None:
     """Device on which the data of a batch are drawn, or None for the CPU.
 
@@ -83,9 +89,10 @@ def resolve_engine(cfg: TrainConfig) -> str:
     """The engine a config is trained with.
 
     `auto` takes triton on CUDA and native on a CPU for small runs, and otherwise the engine of
-    least `flop` among gram and primal, of those that can train it exactly. Free memory is not
-    considered, so the choice is the same on every machine. An engine named by the config is never
-    replaced.
+    least `flop` among gram and primal, of those that can train it exactly. Minibatches of the
+    paper's model are left to primal, with which earlier stores and checkpoints were made. Free
+    memory is not considered, so the choice is the same on every machine. An engine named by the
+    config is never replaced.
 
     Raises: EngineRefusedError: the named engine, or every engine, cannot train the config exactly.
     """
@@ -98,7 +105,7 @@ def resolve_engine(cfg: TrainConfig) -> str:
         return "triton"
     if native.is_quickest(cfg) and ENGINES["native"].why_not(cfg) is None:
         return "native"
-    candidates = [name for name in ("gram", "primal") if ENGINES[name].why_not(cfg) is None]
+    candidates = [name for name in _chosen_by_flop(cfg) if ENGINES[name].why_not(cfg) is None]
     if not candidates:
         reasons = {name: kind.why_not(cfg) for name, kind in ENGINES.items()}
         refusals = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)

@@ -11,11 +11,11 @@ from torch import Tensor
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.rows import AddedRows, HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, draw_augmented
+from mmcl_fast.engines.activation import activate, activate_backward, raised, signal_gradient
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.paper_loss.label_halves import Halves, HalvesGradient
 from mmcl_fast.losses.torch_backend.matmul import PRODUCTS
-from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 
 Kind = Literal["a", "b", "epsilon"]
 
@@ -74,8 +74,8 @@ class Encoded:
 
     def features(self, q: int, split: int) -> Halves:
         """Activations act(z) = max(0, z)^q."""
-        noise = self.rectified if q == 1 else self.rectified.pow(q)
-        return Halves(noise, power_relu(self.signal, q), split)
+        noise = self.rectified if q == 1 else raised(self.rectified.clone(), q)
+        return Halves(noise, activate(self.signal, q), split)
 
 
 class Sources:
@@ -180,7 +180,7 @@ class Modality:
         self, g: HalvesGradient, x: Encoded, order: Order, q: int, shard: SampleShard
     ) -> list[Tensor]:
         """Gradients with respect to the weights, A and a, each divided by `g.weight`."""
-        c = order.as_read(power_relu_backward(g.noise, x.rectified, q))  # [k, m]
+        c = order.as_read(activate_backward(g.noise, x.rectified, q))  # [k, m]
         c_mu = signal_gradient(shard.sum(g.signal)[None], x.signal[None], q)[0, :, 0]
         if order.samples is None:
             to_coefficients = torch.empty_like(self.coefficients)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.data.signal_noise.rows import SampleRows
+from mmcl_fast.engines.activation import signal_gradient
 from mmcl_fast.engines.data_parallel import SampleShard
 from mmcl_fast.engines.encoder import Encoded, Modality, Order
 from mmcl_fast.engines.paper_loss.label_halves import HalvesGradient
 from mmcl_fast.kernels.row_passes import rectify_bwd, rectify_fwd
 from mmcl_fast.losses.triton_backend.chunked import product
-from mmcl_fast.model import signal_gradient
 
 FEATURES = {"ieee": torch.float32, "bf16": torch.bfloat16}  # by precision
 

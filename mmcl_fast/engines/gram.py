@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import data_bytes, draw_augmented
+from mmcl_fast.engines.activation import activate, activate_backward, signal_gradient
 from mmcl_fast.engines.alignment import aligned, even
 from mmcl_fast.engines.negatives import NegativePool
 from mmcl_fast.engines.optimizers import LinearDescent
@@ -35,7 +36,6 @@ from mmcl_fast.engines.paper_loss.full_scores import (
     one_pass,
 )
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec, OodSet
-from mmcl_fast.model import power_relu, power_relu_backward, signal_gradient
 
 
 def max_runs(cfg: TrainConfig) -> int:
@@ -132,15 +132,13 @@ class _Modality:
     def gradient(self, g: FeatureGradient, q: int) -> Tensor:
         """Gradient with respect to A divided by `g.weight`, of the shape of A."""
         rows, columns = self.neurons, self.samples
-        self._gradients[0].copy_(power_relu_backward(g.noise[:, :rows, :columns], self.noise, q))
+        self._gradients[0].copy_(activate_backward(g.noise[:, :rows, :columns], self.noise, q))
         self._gradients[1].copy_(signal_gradient(g.signal[:, :rows], self.signal, q))
         return self._gradient
 
     def activate(self, q: int) -> list[Features]:
         """Features of the samples, and of the views if any; valid until the next call."""
-        torch.clamp_min(self.z, 0.0, out=self._active)
-        if q > 1:
-            self._active.pow_(q)
+        activate(self.z, q, out=self._active)
         return self.features
 
 
@@ -195,7 +193,7 @@ class GramEngine:
         """See `Engine.embeddings`."""
         v, q = self._modalities[0], self._cfg.q
         return Embeddings(
-            embed(power_relu(v.noise, q), power_relu(v.signal, q), self._positive),
+            embed(activate(v.noise, q), activate(v.signal, q), self._positive),
             self._embed_ood("test", self._cfg.n_test),
             self._embed_ood("probe", k) if (k := self._cfg.probe_samples_value) else None,
         )
@@ -209,7 +207,7 @@ class GramEngine:
             self._ood[name] = *products, positive
         gram, start, positive = self._ood[name]
         z = v.preactivations(gram, start, decayed=self._decays)[:, : v.neurons]
-        return embed(power_relu(z[:, :, :count], q), power_relu(z[:, :, -2:], q), positive)
+        return embed(activate(z[:, :, :count], q), activate(z[:, :, -2:], q), positive)
 
     def coefficients(self) -> tuple[Coefficients, ...]:
         """See `Engine.coefficients`."""

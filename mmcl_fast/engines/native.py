@@ -29,6 +29,9 @@ from mmcl_fast.engines.variants.sizes import able_engine
 # The largest n at which `python -m bench.cpu.choices` compares the engine with `gram`, which alone
 # uses several cores for one run.
 AUTO_SAMPLES = 2048
+# Of variants, whose scores are those of all pairs: at n = 1024 an epoch takes 0.7 times as long as
+# in `gram`, at 2048 1.1 times (negatives all, m = 50, one thread).
+AUTO_VARIANT_SAMPLES = 1024
 BATCH_RUNS = 64
 BATCH_BYTES = 1 << 30
 OrderedRows = tuple[npt.NDArray[np.float32], Sequence[int] | None]  # and their order
@@ -47,7 +50,7 @@ def why_not(cfg: TrainConfig) -> str | None:
 
 def is_quickest(cfg: TrainConfig) -> bool:
     """Whether `auto` prefers this engine for a config that it can train: small n."""
-    return cfg.n <= AUTO_SAMPLES
+    return cfg.n <= (AUTO_VARIANT_SAMPLES if cfg.is_variant else AUTO_SAMPLES)
 
 
 def max_runs(cfg: TrainConfig) -> int:

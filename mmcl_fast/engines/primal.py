@@ -22,6 +22,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.config_variants import variant_of
 from mmcl_fast.data.signal_noise.rows import HeldRows
 from mmcl_fast.data.signal_noise.synthetic import draw_minibatches
+from mmcl_fast.engines.activation import activate
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.data_parallel import SampleShard, WholeRun
 from mmcl_fast.engines.encoder import Encoded, Modality, Order, Sources
@@ -49,7 +50,6 @@ from mmcl_fast.engines.paper_loss.label_halves import (
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
 from mmcl_fast.engines.variants.sizes import able_engine
 from mmcl_fast.environment import kernels_lack, triton_interpreted
-from mmcl_fast.model import power_relu
 
 # Samples of a pass from which label halves are faster than one masked block of fewer operations
 # (`python -m bench.cpu.choices`).
@@ -154,7 +154,7 @@ class PrimalEngine:
         """Embeddings of samples of the test distribution, [1, k, m]."""
         q, v = self._cfg.q, self._modalities[0]
         x = v.encode(HeldRows(noise), Order(None, None, 0), self._nu, len(noise))
-        return _embed(x.features(q, 0).noise, power_relu(x.signal, q), labels).unsqueeze(0)
+        return _embed(x.features(q, 0).noise, activate(x.signal, q), labels).unsqueeze(0)
 
     def coefficients(self) -> tuple[Coefficients, ...] | None:
         """See `Engine.coefficients`; None with Adam."""

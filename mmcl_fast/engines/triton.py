@@ -19,12 +19,12 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, data_bytes
+from mmcl_fast.engines.activation import activate
 from mmcl_fast.engines.gram import embed
 from mmcl_fast.engines.protocol import Embeddings, EngineSpec, Measured, OodSet
 from mmcl_fast.engines.trajectory_base import TrajectoryEngine, unsupported_setting
 from mmcl_fast.environment import kernels_lack, triton_interpreted
 from mmcl_fast.kernels.trajectory_limits import MAX_NEURONS, MAX_SAMPLES
-from mmcl_fast.model import power_relu
 
 if TYPE_CHECKING:  # which imports Triton
     from mmcl_fast.kernels.trajectory import Trajectories
@@ -118,8 +118,8 @@ class TritonEngine(TrajectoryEngine):
             self._positive = self._are_positive("labels")
         return Embeddings(
             embed(
-                power_relu(noise_z, q),
-                power_relu(torch.cat([signal, -signal], 2), q),
+                activate(noise_z, q),
+                activate(torch.cat([signal, -signal], 2), q),
                 self._positive,
             ),
             self._embed_ood("test", cfg.n_test),
@@ -140,8 +140,8 @@ class TritonEngine(TrajectoryEngine):
         z = row_products_fwd(coefficients, gram, out=torch.empty_like(start), start=start)
         along = z[:, :, count:]
         return embed(
-            power_relu(z[:, :, :count], q),
-            power_relu(torch.cat([along, -along], 2), q),
+            activate(z[:, :, :count], q),
+            activate(torch.cat([along, -along], 2), q),
             positive,
         )
 

@@ -33,6 +33,8 @@ class Scaled:
         noise_rate: Growth of noise memorisation in an epoch of the first stage, > 0; sets eta.
         noise_start: Initial pre-activation of a noise patch, > 0; sets sigma_0.
         nu_share: |nu| / |mu|, which is 0.4 in Figure 1.
+        sigma_eps: Standard deviation of the augmentation noise, with sigma_xi = 1.
+        temperature: tau; None: 1 / m, as in Figure 1.
     """
 
     n: float = 100
@@ -43,6 +45,8 @@ class Scaled:
     noise_rate: float = 0.2
     noise_start: float = FIGURE_1_START
     nu_share: float = 0.4
+    sigma_eps: float = 0.1
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_snr2", "noise_rate", "noise_start"):
@@ -57,8 +61,8 @@ class Scaled:
 
     @property
     def tau(self) -> float:
-        """Temperature: 1 / m, as in Figure 1."""
-        return 1.0 / self.m
+        """The temperature in use."""
+        return 1.0 / self.m if self.temperature is None else self.temperature
 
     @property
     def eta(self) -> float:
@@ -82,6 +86,7 @@ class Scaled:
             "mu_norm": self.mu_norm,
             "mu_b_norm": self.c_mu * self.mu_norm,
             "nu_norm": self.nu_share * self.mu_norm,
+            "sigma_eps": self.sigma_eps,
             "sigma_0": self.sigma_0,
             "tau": self.tau,
             "eta": self.eta,

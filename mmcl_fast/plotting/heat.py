@@ -30,17 +30,23 @@ def heat_panel(
     ys: Sequence[float],
     grid: Floats,
     limits: tuple[float, float],
+    linear: tuple[bool, bool] = (False, False),
 ) -> QuadMesh:
-    """Draw one map, `grid` [ys, xs]; cells without a value stay hatched."""
-    scale_axis(axis, "x", xs)
-    scale_axis(axis, "y", ys)
+    """Draw one map, `grid` [ys, xs]; cells without a value stay hatched.
+
+    An axis is logarithmic where its values ask for it, unless it is said to be linear.
+    """
+    if not linear[0]:
+        scale_axis(axis, "x", xs)
+    if not linear[1]:
+        scale_axis(axis, "y", ys)
     axis.set_facecolor("0.9")
     axis.patch.set_hatch("////")
     axis.patch.set_edgecolor("0.7")
     axis.grid(visible=False)
     return axis.pcolormesh(
-        edges(xs),
-        edges(ys),
+        edges(xs, linear=linear[0]),
+        edges(ys, linear=linear[1]),
         np.ma.masked_invalid(grid),
         cmap=MAP,
         vmin=limits[0],
@@ -49,12 +55,12 @@ def heat_panel(
     )
 
 
-def edges(centres: Sequence[float]) -> Floats:
+def edges(centres: Sequence[float], *, linear: bool = False) -> Floats:
     """Borders of the cells around sorted centres, half-way between them, [centres + 1].
 
     Half-way is taken in logarithms where the axis is logarithmic.
     """
-    logarithmic = is_logarithmic(centres)
+    logarithmic = not linear and is_logarithmic(centres)
     middle = np.log(centres) if logarithmic else np.array(centres, float)
     if len(middle) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])

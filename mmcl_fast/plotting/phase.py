@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmcl_fast.experiments.figure1 import MODALITIES
-from mmcl_fast.experiments.phase.diagram import HALF_WAY, Phase
-from mmcl_fast.experiments.phase.planes import overlay
+from mmcl_fast.experiments.phase.axis import DETERMINES
+from mmcl_fast.experiments.phase.diagram import Phase, half_way
+from mmcl_fast.experiments.phase.overlay import overlay
 from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
 from mmcl_fast.plotting.heat import (
@@ -37,6 +38,7 @@ FIGURE_1 = SimpleNamespace(
     n=100,
     d=2000,
     m=50,
+    sigma_eps=0.1,
     snr=math.sqrt(1.25 / 100),
     n_snr2=1.25,
     c_mu=3.0,
@@ -47,19 +49,25 @@ GUIDES = (0.1, 1.0, 10.0)
 
 
 def phase(result: Phase) -> Figure:
-    """Two maps side by side, one scale of colours.
+    """A map for each modality, one scale of colours.
 
     Solid: where T1 of signal (Lemma 5.4) and of noise (Lemma 5.2) are equal. Dots: where accuracy
     was measured half-way. Dashed: the border of Assumption 4.1. Dotted: n SNR^2 of 0.1, 1, 10.
     Dash-dotted: the border of the window in which the proof of Lemma 5.2 (single-modal) or 5.4
-    holds. Star: Figure 1's values of the two axes.
+    holds. Star: Figure 1's values of the two axes. Planes of another model than the paper's have
+    the dots alone.
     """
+    plane, count = result.plane, len(result.maps)
+    linear = (plane.x.is_linear, plane.y.is_linear)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 4.1), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, modality in zip(axes, MODALITIES, strict=True):
-            mesh = heat_panel(axis, result.xs, result.ys, result.maps[modality].mean, ACCURACY)
-            _theory(axis, result, modality)
+        wide = count > 1
+        figure = Figure(figsize=(1.6 + 3.5 * count, 4.1 if wide else 4.9), layout="constrained")
+        axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+        for axis, modality in zip(axes, result.maps, strict=True):
+            shown = result.maps[modality].mean
+            mesh = heat_panel(axis, result.xs, result.ys, shown, _limits(result), linear)
+            if plane.is_of_the_paper:
+                _theory(axis, result, modality)
             axis.plot(
                 result.xs,
                 result.maps[modality].measured,
@@ -70,13 +78,20 @@ def phase(result: Phase) -> Figure:
                 mec="black",
             )
             axis.set(title=NAMES[modality], xlabel=label(result.plane.x.name))
-            axis.set_xlim(*edges(result.xs)[[0, -1]])
-            axis.set_ylim(*edges(result.ys)[[0, -1]])
+            axis.set_xlim(*edges(result.xs, linear=linear[0])[[0, -1]])
+            axis.set_ylim(*edges(result.ys, linear=linear[1])[[0, -1]])
         axes[0].set_ylabel(label(result.plane.y.name))
         figure.colorbar(mesh, ax=list(axes), label="OOD test accuracy")
-        legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "fontsize": CAPTION}
+        legend: dict[str, Any] = {
+            "loc": "outside lower center",
+            "ncols": 3 if wide else 1,
+            "fontsize": CAPTION,
+        }
         figure.legend(
-            handles=_handles(result), title=_fixed(result), title_fontsize=CAPTION, **legend
+            handles=_handles(result),
+            title=_fixed(result),
+            title_fontsize=CAPTION,
+            **legend,
         )
     return figure
 
@@ -84,32 +99,61 @@ def phase(result: Phase) -> Figure:
 def _fixed(result: Phase) -> str:
     """What every cell has in common."""
     drawn = (result.plane.x.name, result.plane.y.name)
-    base = vars(result.plane.base) | {"epochs": result.epochs}
+    plane, fixed = result.plane, dict(result.plane.fixed)
+    base = vars(plane.base) | {"epochs": result.epochs} | fixed
     names = ("n", "d", "m", "n_snr2", "c_mu", "noise_rate", "epochs")
     left = {name: base[name] for name in names if name not in drawn}
-    if "snr" in drawn:
-        del left["n_snr2"]
-    head = head_text(result.plane.cell(result.xs[0], result.ys[0]))
-    return settings_caption(left, names) + rf", $\tau = 1/m$; {head}"
+    taken = {plane.x.determines, plane.y.determines, *fixed}
+    left = {k: v for k, v in left.items() if k in fixed or DETERMINES.get(k, k) not in taken}
+    if "multi" not in plane.modalities:
+        left.pop("c_mu", None)
+    cell = plane.cell(result.xs[0], result.ys[0])
+    tau = r"$\tau = 1/m$" if plane.base.temperature is None else ""
+    others = {k: v for k, v in fixed.items() if k not in {*names, "modality"}}
+    parts = [settings_caption(left, names), tau, settings_caption(others, others)]
+    between = "; " if len(plane.modalities) > 1 else "\n"
+    return ", ".join(part for part in parts if part) + between + head_text(cell)
 
 
 def _theory(axis: Axes, result: Phase, modality: str) -> None:
     plane = result.plane
-    xs = _fine(result.xs)
-    ys = _fine(result.ys)
+    xs = _fine(result.xs, linear=plane.x.is_linear)
+    ys = _fine(result.ys, linear=plane.y.is_linear)
     values = overlay(plane, xs.tolist(), ys.tolist(), modality)
     for grid, style in zip(values, (*LINES, WINDOW), strict=True):
         draw_border(axis, (xs.tolist(), ys.tolist()), grid, style)
-    place = [getattr(FIGURE_1, name) for name in (plane.x.name, plane.y.name)]
-    axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
+    if place := _figure_1(result):
+        axis.plot(*place, ls="", marker="*", ms=11, mfc=MARK, mec="white")
     if (plane.x.name, plane.y.name) == ("n", "snr"):
         for guide in GUIDES:
             axis.plot(xs, np.sqrt(guide / xs), color="white", ls=":", lw=1.2)
 
 
-def _fine(centres: list[float]) -> Floats:
-    ends = edges(centres)
-    return np.geomspace(float(ends[0]), float(ends[-1]), FINE)
+def _limits(result: Phase) -> tuple[float, float]:
+    """Ends of the colour scale: chance, or 0 where accuracy can be below it, to 1."""
+    cell = result.plane.cell(result.xs[-1], result.ys[-1])
+    return (0.0, 1.0) if cell.has_spurious or cell.classes else ACCURACY
+
+
+def _half_way(result: Phase) -> str:
+    """The accuracy half-way to 1, or what it is half-way between where cells differ in it."""
+    corners = itertools.product((result.xs[0], result.xs[-1]), (result.ys[0], result.ys[-1]))
+    levels = {half_way(result.plane.cell(x, y)) for x, y in corners}
+    return f"{levels.pop():.4g}" if len(levels) == 1 else "half-way from $1/K$ to 1"
+
+
+def _figure_1(result: Phase) -> list[float]:
+    """Figure 1's place on a plane; none where an axis or a fixed setting is not among its own."""
+    names = (result.plane.x.name, result.plane.y.name)
+    known = [getattr(FIGURE_1, name) for name in names if hasattr(FIGURE_1, name)]
+    own = {name for name, _ in result.plane.fixed} <= {"modality"}
+    return known if own and len(known) == len(names) else []
+
+
+def _fine(centres: list[float], *, linear: bool) -> Floats:
+    ends = edges(centres, linear=linear)
+    spaced = np.linspace if linear else np.geomspace
+    return spaced(float(ends[0]), float(ends[-1]), FINE)
 
 
 def _handles(result: Phase) -> list[Line2D]:
@@ -122,8 +166,10 @@ def _handles(result: Phase) -> list[Line2D]:
         ms=3.5,
         mfc="white",
         mec="black",
-        label=f"measured: mean over {count} seeds passes {HALF_WAY}",
+        label=f"measured: mean over {count} seeds passes {_half_way(result)}",
     )
+    if not result.plane.is_of_the_paper:
+        return [dots, *_left_out(result)]
     handles = [*border_handles(), dots]
     if {"snr", "n_snr2", "c_mu"} & {result.plane.x.name, result.plane.y.name}:
         balance, product = label("n_snr2"), f"{label('c_mu')} {label('n_snr2')}"
@@ -132,16 +178,19 @@ def _handles(result: Phase) -> list[Line2D]:
             f"$\\geq$ {MIN_N_SNR2_MULTI}, {product} $\\geq$ {MIN_C_MU_N_SNR2_MULTI} (Lemma 5.4)"
         )
         handles.append(Line2D([], [], color=MARK, ls=WINDOW.dashes, lw=WINDOW.width, label=window))
-    star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
-    handles.append(star)
+    if _figure_1(result):
+        star = Line2D([], [], ls="", marker="*", ms=9, mfc=MARK, mec="white", label="Figure 1")
+        handles.append(star)
     if (result.plane.x.name, result.plane.y.name) == ("n", "snr"):
         told = ", ".join(f"{g:g}" for g in GUIDES)
         handles.append(Line2D([], [], color="0.6", ls=":", label=f"{label('n_snr2')} = {told}"))
-    if result.left_out:
-        handles.append(
-            Line2D([], [], ls="", label=f"{result.left_out} runs that diverged left out")
-        )
-    return handles
+    return [*handles, *_left_out(result)]
+
+
+def _left_out(result: Phase) -> list[Line2D]:
+    """The entry of runs that diverged, if any."""
+    text = f"{result.left_out} runs that diverged left out"
+    return [Line2D([], [], ls="", label=text)] if result.left_out else []
 
 
 __all__ = ["phase"]

@@ -23,7 +23,7 @@ from mmcl_fast.engines import Engine, Measured, MultiEpochEngine
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, LearnsTemperature
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.model import power_relu
-from mmcl_fast.training.linear_probe import ood_accuracy
+from mmcl_fast.training.class_probe import probe_accuracy
 from mmcl_fast.training.span import modality_index, require_coordinates, weights_in_span
 
 if TYPE_CHECKING:
@@ -228,8 +228,7 @@ class EpochInfo:
             torch.stack([getattr(x, name) for x in self.data])
             for name in (fitted_name, "test_labels")
         )
-        penalty = self.configs[0].probe_penalty
-        return ood_accuracy(fitted, labels, test, test_labels, l2=penalty)
+        return probe_accuracy(self.configs[0], fitted, labels, test, test_labels)
 
     def _lemma(self, modality: str) -> tuple[Tensor, Tensor]:
         k = modality_index(self.configs[0], modality)

@@ -18,7 +18,7 @@ from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
-from mmcl_fast.training.linear_probe import ood_accuracy
+from mmcl_fast.training.class_probe import probe_accuracy
 from mmcl_fast.training.run import Run
 from mmcl_fast.training.stopping import StoppedRun, cut_stored_curves, stopped_run
 
@@ -124,7 +124,7 @@ class Recorder:
                 own = slice(r, r + 1)
                 fitted, test = (x[own].cpu() for x in (embeddings.fitted, embeddings.test))
                 labels, test_labels = self._fitted_labels[own], self._test_labels[own]
-                accuracy = ood_accuracy(fitted, labels, test, test_labels, l2=cfg.probe_penalty)
+                accuracy = probe_accuracy(cfg, fitted, labels, test, test_labels)
                 self.curves["ood_accuracy"][r, epoch] = accuracy[0]
 
     def has_stopped(self, run: int) -> bool:
@@ -157,13 +157,8 @@ class Recorder:
         fitted = _concatenated([evaluation.fitted for evaluation in evaluations])
         test = _concatenated([evaluation.test for evaluation in evaluations])
         labels, test_labels = (x.repeat(k, 1) for x in (self._fitted_labels, self._test_labels))
-        accuracy = ood_accuracy(
-            fitted,
-            labels,
-            test,
-            test_labels,
-            l2=self._cfg.probe_penalty,
-            checked=self._labels_checked,
+        accuracy = probe_accuracy(
+            self._cfg, fitted, labels, test, test_labels, checked=self._labels_checked
         )
         self._labels_checked = True
         curve = self.curves["ood_accuracy"]

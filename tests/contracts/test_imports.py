@@ -84,7 +84,7 @@ ARROWS: dict[str, set[str]] = {
         "_native", "config", "config_checks", "config_variants", "content_digest",
         "data.signal_noise", "engines", "environment", "errors", "files", "model", "progress",
     },
-    "metrics": {"errors", "losses", "training"},
+    "metrics": {"config_variants", "errors", "losses", "model", "training"},
     "sweep": set(),
     "sweep.plan": {
         "__init__", "config", "config_checks", "config_variants", "derived", "engines", "errors",
@@ -106,9 +106,12 @@ ARROWS: dict[str, set[str]] = {
     "experiments.table1.protocol": {"data.mnist", "errors", "stream_tags"},
     "experiments.phase.names": set(),
     "experiments.phase": {
-        "config", "environment", "errors", "experiments", "experiments.phase.names",
-        "sweep.execute",
-        "sweep.plan", "sweep.store", "theory",
+        "config", "derived", "environment", "errors", "experiments", "experiments.phase.names",
+        "names", "sweep.execute", "sweep.plan", "sweep.store", "theory",
+    },
+    "experiments.examples.names": set(),
+    "experiments.examples": {
+        "config", "environment", "experiments.examples.names", "metrics", "training",
     },
     "experiments.theory_checks": {
         "config", "data.signal_noise", "environment", "experiments",
@@ -116,7 +119,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "errors", "experiments", "experiments.phase", "experiments.table1",
+        "config", "data.mnist", "errors", "experiments", "experiments.examples",
+        "experiments.examples.names", "experiments.phase", "experiments.table1",
         "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
         "theory", "training",
     },
@@ -125,7 +129,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
-        "experiments.phase.names",
+        "experiments.examples.names", "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "operating_system",
         "sweep.execute", "sweep.plan", "sweep.store", "terminal",
     },
@@ -133,7 +137,7 @@ ARROWS: dict[str, set[str]] = {
     "cli.commands": {
         "_native", "bench", "bench.peers", "bench.run", "cli.checks", "progress", "config",
         "config_checks", "data.mnist", "data.signal_noise", "engines", "environment", "errors",
-        "experiments", "experiments.phase",
+        "experiments", "experiments.examples", "experiments.examples.names", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol",
         "experiments.theory_checks", "experiments.theory_checks.names", "files", "losses.backends",
         "operating_system", "plotting", "report", "sweep.execute", "sweep.plan", "sweep.store",
@@ -148,8 +152,9 @@ ARROWS: dict[str, set[str]] = {
         "training",
     },
     "bench.gpu": {
-        "bench", "bench.cpu", "bench.peers", "bench.timing", "config", "data.signal_noise",
-        "engines", "kernels", "losses", "operating_system", "training",
+        "__init__", "bench", "bench.cpu", "bench.peers", "bench.timing", "config",
+        "data.signal_noise", "engines", "kernels", "losses", "losses.triton_backend",
+        "operating_system", "sweep", "training",
     },
     "bench.peers": {"config", "data.signal_noise", "reference"},
     "bench.report": {
@@ -158,7 +163,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "bench.science": {
         "bench", "config", "data.mnist", "experiments", "experiments.phase",
-        "experiments.table1", "experiments.table1.protocol", "training",
+        "experiments.phase.names", "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend", "operating_system"},
 }  # fmt: skip

@@ -61,6 +61,17 @@ def test_a_batch_of_any_sizes(odd: tuple[str, ...], modality: str, dtype: str) -
         assert torch.equal(runs[k].weights(), alone.weights())
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("q", [4, 5, 7])
+def test_a_batch_with_a_high_power(q: int, dtype: str) -> None:
+    """torch's general power rounds an element by its place in the tensor."""
+    cfg = SHORT.replace(engine="gram", epochs=8, q=q, sigma_0=0.02, eta=1e-6, dtype=dtype, **EVEN)
+    runs = train_many([cfg.replace(seed=s) for s in range(17)])
+    assert runs[0].loss[-1] < runs[0].loss[0]
+    for k in (0, 1, 2, 3, 16):
+        same(runs[k], train(cfg.replace(seed=k)))
+
+
 @pytest.mark.parametrize("sizes", [ODD, EVEN | {"n": 41, "m": 23}], ids=["small", "larger"])
 def test_a_batch_of_any_number_of_runs(sizes: dict[str, int]) -> None:
     cfg = SHORT.replace(engine="gram", epochs=8, **sizes)

@@ -33,15 +33,15 @@ def batch_case(arch: str, element: str = "bf16", **options: Any) -> Case:
     )
 
 
-def gradients_case(arch: str, *, symmetric: bool) -> Case:
-    """Gradients of both sides."""
-    names = ("query_sums", "key_sums", "terms", "temperature", "dots")
+def gradients_case(arch: str) -> Case:
+    """Gradients of both sides of a symmetric loss."""
+    names = ("query_sums", "key_sums", "weight", "second_weight", "temperature", "dots")
     pointers = {f"{name}_ptr": "*fp32" for name in names}
     return Case(
         contrast_pair_gradients._contrast_pair_gradients_kernel,
         arch,
         pointers | {"query_ptr": "*bf16", "key_ptr": "*bf16"},
-        {"SYMMETRIC": symmetric, "BACK": 1.0}
+        {"BACK": 1.0}
         | {
             "BLOCK_N": contrast_pair_gradients._BLOCK_N,
             "BLOCK_D": contrast_pair_gradients._BLOCK_D,
@@ -56,5 +56,5 @@ CASES = [
     *(batch_case(arch) for arch in ARCHS),
     batch_case("sm_90", labels=True, split=True),
     batch_case("sm_90", "fp32", SYMMETRIC=False, SAME_ROWS=True, EXCLUDE_SELF=True),
-    *(gradients_case(arch, symmetric=True) for arch in ARCHS),
+    *(gradients_case(arch) for arch in ARCHS),
 ]

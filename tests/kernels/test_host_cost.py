@@ -15,7 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from triton.runtime.interpreter import GridExecutor
 
 from mmcl_fast.losses.contrast import Requested
-from mmcl_fast.losses.triton_backend import contrast_backward, contrast_forward
+from mmcl_fast.losses.triton_backend import (
+    chunked,
+    contrast_backward,
+    contrast_forward,
+    small_batch,
+)
 from mmcl_fast.losses.triton_backend.policy import Policy, using
 
 from .contrast_problems import CHUNKED, FUSED, problem, uniform
@@ -81,6 +86,20 @@ def test_small_batches(
 ) -> None:
     contrast = problem(name, CHUNKED, torch.float32, torch.device("cpu"))
     requested = Requested(query=True, key=name in ("symmetric", "plain"), temperature=True)
+    with using(Policy(small_batch=True)), Count(monkeypatch) as count:
+        contrast_forward(contrast, requested, 1.0)
+    assert count.launches.total() == launches, count.launches
+    assert count.operations == {"mm": products}, count.operations
+
+
+@pytest.mark.parametrize(("name", "launches", "products"), [("symmetric", 4, 3), ("plain", 4, 3)])
+def test_typical_batches(
+    name: str, launches: int, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_batch, "MOST_SCORES", 0)
+    monkeypatch.setattr(chunked, "_VECTOR", 2)  # keys need no padding
+    contrast = problem(name, CHUNKED, torch.float32, torch.device("cpu"))
+    requested = Requested(query=True, key=True, temperature=True)
     with using(Policy(small_batch=True)), Count(monkeypatch) as count:
         contrast_forward(contrast, requested, 1.0)
     assert count.launches.total() == launches, count.launches

@@ -63,7 +63,7 @@ def test_prepared_launches_are_tritons_own(n: int, monkeypatch: pytest.MonkeyPat
         call()
         assert described(driver.launches) == first
         assert not ran  # nothing was bound anew
-    assert len(first) == (2 if n == 64 else 5)  # beside three products
+    assert len(first) == (2 if n == 64 else 4)  # beside three products
 
 
 def test_what_a_binary_depends_on_is_prepared_apart() -> None:

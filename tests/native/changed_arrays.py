@@ -39,7 +39,7 @@ def until_done(call: Callable[[], object], disturb: Callable[[], None]) -> None:
 
 def free_state(native: ModuleType) -> None:
     """`z` of a training run, which reads it when it begins and writes it when it ends."""
-    n, m, epochs = 60, 20, 300
+    n, m, epochs = 60, 20, 20000
     x = np.random.default_rng(0).standard_normal((n + 1, 300)).astype(np.float32) / 10
     gram = np.ascontiguousarray((x @ x.T)[None])
     memory = bytearray(4 * m * (n + 1))
@@ -54,19 +54,23 @@ def free_state(native: ModuleType) -> None:
             threads=1,
         )  # fmt: skip
 
+    refused = 0
+
     def free() -> None:
+        nonlocal refused
         try:
             view.release()
             memory.clear()
-            memory.extend(bytes(1))
         except BufferError:
-            pass
+            refused += 1
 
     # The run must have begun before its memory is freed: a released view would be refused.
     running = threading.Thread(target=train)
     running.start()
     time.sleep(0.05)
     until_done(running.join, free)
+    if not refused:
+        sys.exit("the memory of z could be freed while the run was on")
 
 
 def change_places(native: ModuleType) -> None:
@@ -77,7 +81,7 @@ def change_places(native: ModuleType) -> None:
     places = np.zeros((1, samples), np.int64)
 
     def embed() -> None:
-        for _ in range(100):
+        for _ in range(300):
             try:
                 native.embed(out, start, labels, places, q=1, threads=1)
             except ValueError:  # changed before the check

@@ -302,9 +302,49 @@ def train_trajectories(d: Draw) -> Call:
     return "train_trajectories", arguments, options
 
 
+def train_variants(d: Draw) -> Call:
+    runs, n, m, epochs = d.of(0, 1, 2), d.of(1, 2, 7, 16, 33), d.of(1, 3, 16, 17), d.of(0, 1, 2, 5)
+    multi, logistic, keys = d.rarely(0.3), d.rarely(0.2), d.rarely(0.3)
+    axes, patches, codes = d.of(1, 2, 5), d.of(1, 1, 2, 3), d.of(1, 2, 5)
+    views = n if not multi and not logistic else 0
+    columns, vectors = n + axes + (views if keys else 0), n + axes + views
+
+    def places(shape: tuple[int, ...], size: int) -> Any:
+        wrong = d.of(-1, size, 2**31 - 1, -(2**31)) if d.rarely(0.03) else None
+        x = d.array(shape, np.int32)
+        return d.set_values(
+            x, lambda x: np.arange(x.size).reshape(x.shape) % size if wrong is None else wrong
+        )
+
+    def modality() -> Any:
+        products = [d.array((runs, columns, vectors))]
+        if d.rarely(0.3):
+            partner = places((runs, n), n)
+            products = [d.array((runs, vectors)), d.array((runs, n)), partner]
+        return products, d.array((runs, m, vectors)), d.array((runs, m, columns))
+
+    first = modality()
+    modalities = [first, modality()] if multi else [first]
+    tables = (
+        places((runs, patches, codes), axes), d.array((runs, patches, codes)),
+        places((runs, 2, n), codes),
+    )  # fmt: skip
+    arguments = (
+        modalities, tables, d.each(runs, lambda: d.integer(codes)), d.array((runs, 2, n)),
+        d.array((runs, n)), d.each(runs, lambda: 0.1), d.each(runs, lambda: 0.01),
+        d.each(runs, lambda: 0.01), d.array((runs,), np.float64), d.array((4, runs, epochs)),
+    )  # fmt: skip
+    options = {"n": d.integer(n), "m": d.integer(m), "q": d.integer(1, 2, 16)}
+    options |= {"logistic": logistic, "key_gradients": keys, "axes": d.integer(axes)}
+    options |= {"all_negatives": d.rarely(0.5), "cosine": d.rarely(0.3)}
+    options |= {"learned_tau": d.rarely(0.3), "class_axes": d.integer(1), "patches": patches}
+    options |= {"update": not d.rarely(0.2), **d.machine()}
+    return "train_variants", arguments, options
+
+
 CASES = [
     fill_normal, fill_words, fill_normal_runs, fill_word_runs, streaming_gram, fill_chi, heads,
-    softmax, embed, inner_products, train_trajectories,
+    softmax, embed, inner_products, train_trajectories, train_variants,
 ]  # fmt: skip
 
 

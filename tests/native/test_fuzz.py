@@ -52,19 +52,22 @@ def test_many_random_calls(tmp_path: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The extension with sanitizers, and the library to load before Python's own."""
+    """The extension with sanitizers, and the libraries to load before Python's own."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ here")
-    library = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if not Path(library).is_absolute():
+    asan, cxx = (
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    )
+    if not Path(asan).is_absolute():
         pytest.skip("g++ has no address sanitizer here")
     folder = tmp_path_factory.mktemp("sanitized")
     script = ROOT / "csrc" / "tests" / "build_sanitized_module.sh"
     python = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(["sh", script, folder], env=os.environ | python, check=True)
-    return folder / "_native.so", library
+    return folder / "_native.so", f"{asan} {cxx}"  # the first one looks for the second's `throw`
 
 
 # Python itself leaves memory at its end.

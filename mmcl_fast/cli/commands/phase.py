@@ -1,11 +1,10 @@
-"""`mmcl phase`: OOD accuracy of both modalities over a plane, with the theory's boundaries."""
+"""`mmcl phase`: OOD accuracy over a plane of settings, with the theory's boundaries."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,19 @@ from rich.table import Table
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.experiments.phase.axis import AXIS_NAMES, Range
 from mmcl_fast.experiments.phase.diagram import Phase, run_phase
 from mmcl_fast.experiments.phase.names import PlaneName
-from mmcl_fast.experiments.phase.planes import PLANES, Floats, Plane, Range
+from mmcl_fast.experiments.phase.overlay import Floats
+from mmcl_fast.experiments.phase.planes import PLANES, Plane
 from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves, phase
+from mmcl_fast.plotting.style import NAMES
 from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
 from mmcl_fast.sweep.execute.worker_pool import Done, Event
+from mmcl_fast.sweep.plan.axes import parse_axis
 
 MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be plotted linearly
 INCOMPLETE = 1
@@ -64,7 +67,7 @@ def phase_command(
         TrainConfig(seed=seed, epochs=epochs)
     axes = plane.x.values(points), plane.y.values(points)
     prepare_directory(out)
-    total = 2 * len(axes[0]) * len(axes[1]) * len(seeds)
+    total = len(plane.modalities) * len(axes[0]) * len(axes[1]) * len(seeds)
     with progress(total, "runs") as shown:
         result, swept = run_phase(
             plane,
@@ -85,21 +88,49 @@ def phase_command(
     return INCOMPLETE if swept.put_away or swept.counts.get("failed") else 0
 
 
-def chosen_plane(plane: PlaneName, x: str | None, y: str | None, probe: Mapping[str, Any]) -> Plane:
-    """A plane of the theory, with other axes `NAME=LOW,HIGH` where given, and a head.
+def chosen_plane(
+    plane: PlaneName,
+    x: str | None,
+    y: str | None,
+    probe: Mapping[str, Any],
+    fixed: Sequence[str] = (),
+) -> Plane:
+    """A ready plane, with other axes `NAME=LOW,HIGH` and settings `NAME=VALUE` where given.
 
     Args:
         plane: Its name.
         x: Another horizontal axis.
         y: Another vertical axis.
         probe: Fields of a `Probe`.
+        fixed: Settings of every cell, in place of the plane's own.
 
-    Raises: ConfigError: an axis or the head has settings that no run can have.
+    Raises: ConfigError: an axis, the head or what is fixed is of settings that no run can have.
     """
-    known, head = PLANES[plane], Probe(**probe)
-    if x is None and y is None:
-        return replace(known, probe=head)
-    return Plane(_axis("x", x, known.x), _axis("y", y, known.y), known.base, head)
+    known = PLANES[plane]
+    return Plane(
+        _axis("x", x, known.x),
+        _axis("y", y, known.y),
+        known.base,
+        Probe(**probe),
+        _merged(known.fixed, fixed),
+    )
+
+
+def _merged(
+    known: tuple[tuple[str, Any], ...], given: Sequence[str]
+) -> tuple[tuple[str, Any], ...]:
+    """Fixed settings of a plane with those given as NAME=VALUE in their place."""
+    found = dict(known)
+    seen: set[str] = set()
+    for text in given:
+        name, values = parse_axis(text, also=AXIS_NAMES)
+        if name in seen:
+            raise ConfigError(f"fix: expected {name} once, got it twice")
+        if len(values) != 1 or (name == "modality" and values == ["both"]):
+            raise ConfigError(f"fix: expected one value, NAME=VALUE, got {text!r}")
+        seen.add(name)
+        found[name] = values[0]
+    return tuple(found.items())
 
 
 def _axis(flag: str, text: str | None, default: Range) -> Range:
@@ -134,13 +165,14 @@ def _report(result: Phase, swept: SweepResult) -> None:
         title=f"Plane {result.name}: {swept.runs} runs, {len(result.seeds)} seeds a cell, "
         f"{swept.computed} computed now in {swept.seconds:.1f} s"
     )
-    for heading in ("", "single-modal", "multi-modal"):
+    for heading in ("", *(NAMES[modality] for modality in result.maps)):
         table.add_column(heading)
     maps = result.maps.values()
     table.add_row("least accuracy", *(f"{np.nanmin(m.mean):.3f}" for m in maps))
     table.add_row("largest accuracy", *(f"{np.nanmax(m.mean):.3f}" for m in maps))
-    table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
-    table.add_row("its range over the plane", *(_range(m.offsets) for m in maps))
+    if result.plane.is_of_the_paper:
+        table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
+        table.add_row("its range over the plane", *(_range(m.offsets) for m in maps))
     Console(markup=False).print(table)
     if result.left_out:
         sys.stderr.write(f"mmcl: {result.left_out} diverged or failed runs are left out\n")

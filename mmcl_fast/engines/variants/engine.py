@@ -41,9 +41,15 @@ class VariantGramEngine:
         cfg, workspace = self._cfg, Workspace()
         self._layout = layout = Layout.of(cfg)
         views = held(spec, "augmented") if layout.has_views else None
-        self._modalities = [Modality(SpanVectors.of(spec, layout, ""), views, cfg.q)]
-        if cfg.is_multi:
-            self._modalities.append(Modality(SpanVectors.of(spec, layout, "_b"), None, cfg.q))
+        self._modalities = [
+            Modality(
+                SpanVectors.of(spec, layout, suffix),
+                views,
+                cfg.q,
+                picks_samples=cfg.optimizer == "sgd",
+            )
+            for suffix in (("", "_b") if cfg.is_multi else ("",))
+        ]
         like = self._modalities[0].z
         self._samples = TrainingSamples(spec, layout)
         self._features = FeatureMaker(

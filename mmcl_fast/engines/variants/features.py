@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcl_fast.engines.activation import activate
 from mmcl_fast.engines.paper_loss.full_scores import Workspace
-from mmcl_fast.engines.variants.activation import activate
 from mmcl_fast.engines.variants.layout import Layout
 
 MIN_NORM = 1e-12  # of features that a cosine divides by

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcl_fast.engines.activation import activate_backward
 from mmcl_fast.engines.protocol import Coefficients
-from mmcl_fast.engines.variants.activation import activate_backward
 from mmcl_fast.engines.variants.columns import SpanVectors
 
 
@@ -50,9 +50,12 @@ class Modality:
         vectors: The columns and w(0).
         views: Noise patches of the views, or None.
         q: Power of the activation.
+        picks_samples: Whether `of_samples` is called: a vector's products then lie side by side.
     """
 
-    def __init__(self, vectors: SpanVectors, views: list[Tensor] | None, q: int) -> None:
+    def __init__(
+        self, vectors: SpanVectors, views: list[Tensor] | None, q: int, *, picks_samples: bool
+    ) -> None:
         self.layout, self.vectors, self._q = vectors.layout, vectors, q
         width = self.layout.width
         parts = [vectors.products(vectors.noise, width), vectors.code_products(vectors.axes)]
@@ -60,6 +63,8 @@ class Modality:
             parts.append(vectors.products(views, width))
         self._gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, columns, Z's columns]
         self._initial = torch.cat([start for _, start in parts], dim=2)  # Z(0)
+        if picks_samples:
+            self._gram, self._initial = (x.mT.contiguous().mT for x in (self._gram, self._initial))
         shape = *self._initial.shape[:2], self.layout.columns
         self.padded_coefficients = self._initial.new_zeros(shape)  # A
         self.initial_scale = self._initial.new_ones(len(self._initial), 1, 1)  # a
@@ -97,14 +102,15 @@ class Modality:
             samples: Their indices, an even number, [R, b]; n stands for no sample.
             decayed: Whether w(0) shrinks.
         """
-        layout, count = self.layout, samples.shape[1]
+        layout, (runs, count) = self.layout, samples.shape
         codes = torch.arange(layout.width, layout.width + layout.codes, device=samples.device)
-        picked = [samples, codes.expand(len(samples), -1)]
+        picked = [samples, codes.expand(runs, -1)]
         if layout.has_views:
             picked.append(samples + layout.views_at.start)
-        index = torch.cat(picked, dim=1).unsqueeze(1)
+        of_run = torch.arange(runs, device=samples.device).mul_(layout.preactivations)
+        rows = torch.cat(picked, dim=1).add_(of_run.unsqueeze(1)).flatten()
         gram, initial = (
-            torch.gather(x, 2, index.expand(-1, x.shape[1], -1))
+            x.mT.flatten(0, 1).index_select(0, rows).view(runs, -1, x.shape[1]).mT
             for x in (self._gram, self._initial)
         )
         z = self.preactivations(gram, initial, decayed=decayed)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcl_fast.engines.activation import activate
 from mmcl_fast.engines.alignment import even
 from mmcl_fast.engines.protocol import EngineSpec, OodSet
-from mmcl_fast.engines.variants.activation import activate
 from mmcl_fast.engines.variants.columns import held, stacked_axes
 from mmcl_fast.engines.variants.modality import Modality
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,17 +78,29 @@ class TrainingSamples:
     def _picked(self, indices: Tensor) -> StepSamples:
         count = indices.shape[1]
         indices = pad(indices, (0, even(count) - count), value=self._cfg.n)
-        runs = torch.arange(len(indices), device=indices.device)[:, None, None]
         along = indices.unsqueeze(1).expand(-1, self._layout.codes, -1)
-        rows, columns = indices.unsqueeze(2), indices.unsqueeze(1)
         return StepSamples(
             count,
             indices,
             torch.gather(self._codes, 2, along),
             torch.gather(self._positive_codes, 2, along),
-            tuple(bias[runs, rows, columns] for bias in self._negatives),
+            self._picked_negatives(indices, count),
             None if self._targets is None else torch.gather(self._targets, 1, indices),
         )
+
+    def _picked_negatives(self, indices: Tensor, count: int) -> tuple[Tensor, ...]:
+        """N(i) cut down to a minibatch of `count` samples."""
+        cfg, size = self._cfg, indices.shape[1]
+        if cfg.objective == "logistic":
+            return ()
+        if cfg.negatives_per_sample is not None:
+            runs = torch.arange(len(indices), device=indices.device)[:, None, None]
+            rows, columns = indices.unsqueeze(2), indices.unsqueeze(1)
+            return tuple(bias[runs, rows, columns] for bias in self._negatives)
+        labels, positives = (
+            x.gather(1, indices[:, :count]) for x in (self._labels, self._positive_labels)
+        )
+        return self._by_labels(labels, positives, size - count)
 
     def _of_positives(self, name: str, own: Tensor) -> Tensor:
         """A field of the positives, [R, n]; the samples' own where data do not have it."""
@@ -119,22 +131,27 @@ class TrainingSamples:
         return pad(targets, (0, self._padding))
 
     def _draw_negatives(self, epoch: int) -> tuple[Tensor, ...]:
-        n, labels, positives = self._cfg.n, self._labels, self._positive_labels
-        own = labels if not self._cfg.is_multi else positives
+        if self._cfg.negatives_per_sample is None:
+            return self._by_labels(self._labels, self._positive_labels, self._padding)
+        return self._biases([self._pool.mask(epoch)], self._padding)
+
+    def _by_labels(self, labels: Tensor, positives: Tensor, padding: int) -> tuple[Tensor, ...]:
+        """N(i) of samples with labels [R, k] and positives of labels [R, k]."""
         if self._cfg.negatives == "all":
-            mask = torch.ones(1, n, n, dtype=torch.bool, device=labels.device)
-            masks = [mask]
-        elif self._cfg.negatives_per_sample is not None:
-            masks = [self._pool.mask(epoch)]
-        else:
-            masks = [labels.unsqueeze(2) != own.unsqueeze(1)]
-            if self._cfg.is_multi and self._cfg.pair_noise:
-                masks.append(masks[0].mT)
-        edge = 0, self._padding, 0, self._padding
-        biases = [
-            bias_of(pad(mask, edge), 0, labels.dtype).expand(len(labels), -1, -1) for mask in masks
-        ]
-        return tuple(biases) if len(biases) == 2 or not self._cfg.is_multi else (*biases, *biases)
+            mask = torch.ones(1, 1, 1, dtype=torch.bool, device=labels.device)
+            mask = mask.expand(1, labels.shape[1], labels.shape[1])
+            return tuple(x.expand(len(labels), -1, -1) for x in self._biases([mask], padding))
+        keys = positives if self._cfg.is_multi else labels
+        masks = [labels.unsqueeze(2) != keys.unsqueeze(1)]
+        if self._cfg.is_multi and self._cfg.pair_noise:
+            masks.append(masks[0].mT)
+        return self._biases(masks, padding)
+
+    def _biases(self, masks: Sequence[Tensor], padding: int) -> tuple[Tensor, ...]:
+        """Biases of each direction, from masks of one or two, with rows and columns of padding."""
+        edge = 0, padding, 0, padding
+        found = tuple(bias_of(pad(mask, edge), 0, self._labels.dtype) for mask in masks)
+        return found * 2 if self._cfg.is_multi and len(found) == 1 else found
 
 
 __all__ = ["StepSamples", "TrainingSamples"]

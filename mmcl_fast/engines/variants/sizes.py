@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmcl_fast.config import TrainConfig
+from mmcl_fast.engines.alignment import even
 from mmcl_fast.engines.variants.layout import Layout
 
 
@@ -39,8 +40,10 @@ def span_sizes(cfg: TrainConfig) -> tuple[int, int]:
 def cached_elements(cfg: TrainConfig) -> int:
     """Numbers that a step of a run reads or writes more than once, about."""
     layout, sides = Layout.of(cfg), 1 + cfg.is_multi
-    scores = 2 * layout.width**2 if cfg.objective == "contrastive" else 0
-    return sides * (layout.columns + 2 * layout.rows) * layout.preactivations + scores
+    count = even(cfg.batch_size or cfg.n)
+    scores = 2 * count**2 if cfg.objective == "contrastive" else 0
+    vectors = count * (1 + layout.has_views) + layout.codes
+    return sides * (layout.columns + 2 * layout.rows) * vectors + scores
 
 
 def variant_elements(cfg: TrainConfig) -> int:

@@ -1,4 +1,4 @@
-"""Planes of the phase diagrams, and the theory's predictions on them.
+"""Planes of the phase diagrams: their axes, what is fixed, and the settings of each cell.
 
 Between the cells of a plane the growth rate and the initial scale of the noise stay fixed
 (`experiments.scaling`), so neighbouring cells differ in the settings of the axes alone.
@@ -6,86 +6,81 @@ Between the cells of a plane the growth rate and the initial scale of the noise 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.experiments import borders
-from mmcl_fast.experiments.borders import TheoryPoint
-from mmcl_fast.experiments.phase.names import AXIS_NAMES, PlaneName
+from mmcl_fast.experiments.figure1 import MODALITIES
+from mmcl_fast.experiments.phase.axis import AXIS_NAMES, DETERMINES, Range
+from mmcl_fast.experiments.phase.names import NO_AXES, PlaneName
 from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
-from mmcl_fast.theory import Check
 
-Floats = npt.NDArray[np.float64]
-SIGMA_XI = 1.0
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
+CLEAR = replace(BASE, n_snr2=8.0)
+"""A signal that both modalities learn, for planes of what disturbs it."""
 ON_TRAINING = Probe()
-
-
-@dataclass(frozen=True)
-class Range:
-    """One axis, logarithmic.
-
-    Attributes:
-        name: Column of the store, one of `AXIS_NAMES`.
-        low: First value, > 0.
-        high: Last value, above it.
-
-    Raises: ConfigError: another name, or another order.
-    """
-
-    name: str
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if self.name not in AXIS_NAMES:
-            raise ConfigError(
-                f"{self.name}: expected an axis of a plane ({', '.join(AXIS_NAMES)}), got another"
-            )
-        if self.name in WHOLE and self.low < 1:
-            raise ConfigError(f"{self.name}: expected a range from 1 or more, got {self.low:g}")
-        if not 0 < self.low < self.high < math.inf:
-            raise ConfigError(
-                f"{self.name}: expected a range from a number > 0 to a larger one, got "
-                f"{self.low:g}, {self.high:g}"
-            )
-
-    def values(self, points: int) -> list[float]:
-        """At most `points` values from low to high; integers are not repeated."""
-        values: list[float] = np.geomspace(self.low, self.high, points).tolist()
-        if self.name in WHOLE:
-            return [float(v) for v in dict.fromkeys(round(v) for v in values)]
-        return values
+OF_SCALED = frozenset(f.name for f in fields(Scaled))
+PAPERS = frozenset(
+    {
+        *("n", "d", "m", "snr", "n_snr2", "c_mu", "noise_rate", "noise_start", "nu_share"),
+        *("mu_norm", "mu_b_norm", "nu_norm", "eta", "sigma_0", "tau", "sigma_eps", "modality"),
+        *("probe_on", "probe_samples", "probe_penalty", "engine", "dtype", "device"),
+    }
+)
+"""Settings and quantities whose every value is of the model that the theory is about."""
+REFUSED = ("data", *NO_AXES)
 
 
 @dataclass(frozen=True)
 class Plane:
     """Two axes, the fixed settings, and the head.
 
-    Raises: ConfigError: both axes set the same, or a corner has settings that no run can have.
+    Attributes:
+        x: The horizontal axis.
+        y: The vertical axis.
+        base: What is fixed of the theory's quantities and is no axis.
+        probe: The head.
+        fixed: Further settings by name; those that `base` determines take their place.
+
+    Raises: ConfigError: two of axes and fixed settings set the same, a name is none of a setting,
+        or a corner has settings that no run can have.
     """
 
     x: Range
     y: Range
     base: Scaled = BASE
     probe: Probe = ON_TRAINING
+    fixed: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        names = (self.x.name, self.y.name)
-        if names[0] == names[1] or set(names) == {"snr", "n_snr2"}:
-            raise ConfigError(f"y: expected an axis that sets another thing than {names[0]}")
-        for x in (self.x.low, self.x.high):
-            for y in (self.y.low, self.y.high):
-                self.cell(x, y)
+        for name, _ in self.fixed:
+            if name in REFUSED or name not in {*FIELD_NAMES, *AXIS_NAMES}:
+                raise ConfigError(f"{name}: expected a setting that a plane may fix, got another")
+        if self.x.determines == self.y.determines:
+            raise ConfigError(f"y: expected an axis that sets another thing than {self.x.name}")
+        taken = {self.x.determines: self.x.name, self.y.determines: self.y.name}
+        for name, _ in self.fixed:
+            target = DETERMINES.get(name, name)
+            if target in taken:
+                raise ConfigError(f"{name}: expected it once, got {taken[target]}, which sets it")
+            taken[target] = name
+        for modality in self.modalities:
+            for x in (self.x.low, self.x.high):
+                for y in (self.y.low, self.y.high):
+                    self.cell(x, y).replace(modality=modality)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities with a map; of a fixed one, and of objective logistic, one."""
+        fixed = dict(self.fixed)
+        if "modality" in fixed:
+            return (fixed["modality"],)
+        return MODALITIES[:1] if fixed.get("objective") == "logistic" else MODALITIES
 
     @property
     def name(self) -> str:
@@ -94,16 +89,49 @@ class Plane:
         known = (name for name, plane in PLANES.items() if plane == own)
         return next(known, f"{self.x.name}-{self.y.name}")
 
+    @property
+    def is_of_the_paper(self) -> bool:
+        """Whether every cell is of the paper's model, of which the theory predicts borders."""
+        default = TrainConfig().to_dict()
+        changed = {name for name, value in self.fixed if default.get(name) != value}
+        return {self.x.name, self.y.name, *changed} <= PAPERS
+
     def at(self, x: float, y: float) -> Scaled:
-        """Settings at a point of the plane; sizes need not be integers."""
-        given = {self.x.name: x, self.y.name: y}
-        point = replace(self.base, **{k: v for k, v in given.items() if k != "snr"})
-        return replace(point, n_snr2=point.n * given["snr"] ** 2) if "snr" in given else point
+        """The theory's quantities at a point of the plane; sizes need not be integers."""
+        given = {**dict(self.fixed), self.x.name: x, self.y.name: y}
+        point = replace(self.base, temperature=self._temperature(given))
+        point = replace(point, **{k: v for k, v in given.items() if k in OF_SCALED})
+        if "snr" in given:
+            point = replace(point, n_snr2=point.n * given["snr"] ** 2)
+        if "mu_norm" in given:
+            point = replace(point, n_snr2=point.n * given["mu_norm"] ** 2 / point.d)
+        if "mu_b_norm" in given:
+            point = replace(point, c_mu=given["mu_b_norm"] / point.mu_norm)
+        if "eta" in given:
+            point = replace(point, noise_rate=given["eta"] / point.eta * point.noise_rate)
+        if "sigma_0" in given:
+            point = replace(point, noise_start=given["sigma_0"] * point.d**0.5)
+        return point
 
     def cell(self, x: float, y: float) -> TrainConfig:
         """Settings of the runs of a cell, with sizes rounded to integers."""
-        sizes = {k: round(v) for k, v in ((self.x.name, x), (self.y.name, y)) if k in WHOLE}
-        return replace(self.at(x, y), **sizes).config(**self.probe.settings)
+        axes = {
+            axis.name: round(value) if axis.is_whole else value
+            for axis, value in ((self.x, x), (self.y, y))
+        }
+        sizes = {name: value for name, value in axes.items() if name in WHOLE}
+        point = replace(self.at(x, y), **sizes)
+        given: dict[str, Any] = {**dict(self.fixed), **axes}
+        settings = {k: v for k, v in given.items() if k in FIELD_NAMES and k not in OF_SCALED}
+        if "spurious_share" in given:
+            settings["spurious_norm"] = given["spurious_share"] * point.mu_norm
+        return point.config(**self.probe.settings, **settings)
+
+    def _temperature(self, given: Mapping[str, Any]) -> float | None:
+        """Where it is not 1 / m."""
+        names = ("tau", "similarity", "objective")
+        chosen = {name: given[name] for name in names if name in given}
+        return TrainConfig(**chosen).tau_value if chosen else None
 
 
 PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
@@ -112,54 +140,18 @@ PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
         "cmu-nsnr2": Plane(Range("c_mu", 0.25, 8), Range("n_snr2", 0.05, 20)),
         "d": Plane(Range("d", 200, 1e9), Range("n_snr2", 0.05, 20)),
         "m": Plane(Range("m", 2, 512), Range("n_snr2", 0.05, 20)),
+        "sigma-eps": Plane(
+            Range("sigma_eps", 0.03, 10),
+            Range("n_snr2", 0.05, 20),
+            fixed=(("modality", "single"),),
+        ),
+        "pair-noise": Plane(Range("pair_noise", 0, 1), Range("n_snr2", 0.05, 20)),
+        "spurious": Plane(
+            Range("spurious_correlation", 0, 1), Range("spurious_share", 0.25, 4), CLEAR
+        ),
+        "classes": Plane(Range("classes", 2, 32), Range("n", 16, 512), CLEAR),
     }
 )
 
 
-def log_t1_ratio(point: Scaled, modality: str) -> float:
-    """`borders.log_t1_ratio` at a point of a plane."""
-    return borders.log_t1_ratio(_theory(point), modality)
-
-
-def conditions(point: Scaled, modality: str) -> list[Check]:
-    """`borders.conditions` at a point of a plane."""
-    return borders.conditions(_theory(point), modality)
-
-
-def margin(point: Scaled, modality: str) -> float:
-    """`borders.margin` at a point of a plane."""
-    return borders.margin(_theory(point), modality)
-
-
-def window(point: Scaled, modality: str) -> list[Check]:
-    """`borders.window` at a point of a plane."""
-    return borders.window(_theory(point), modality)
-
-
-def _theory(point: Scaled) -> TheoryPoint:
-    return TheoryPoint(
-        n=point.n,
-        d=point.d,
-        m=point.m,
-        eta=point.eta,
-        tau=point.tau,
-        sigma_0=point.sigma_0,
-        sigma_xi=SIGMA_XI,
-        sigma_eps=TrainConfig().sigma_eps,
-        mu_norm=point.mu_norm,
-        mu_b_norm=point.c_mu * point.mu_norm,
-    )
-
-
-def overlay(
-    plane: Plane, xs: Sequence[float], ys: Sequence[float], modality: str
-) -> tuple[Floats, Floats, Floats]:
-    """Log T1 ratio, margins of Assumption 4.1 and of the lemma's window, [ys, xs]; 0 on borders."""
-    points = [[plane.at(x, y) for x in xs] for y in ys]
-    ratios = [[log_t1_ratio(point, modality) for point in row] for row in points]
-    margins = [[margin(point, modality) for point in row] for row in points]
-    windows = [[borders.window_margin(_theory(point), modality) for point in row] for row in points]
-    return np.array(ratios), np.array(margins), np.array(windows)
-
-
-__all__ = ["PLANES", "Plane", "Range", "conditions", "log_t1_ratio", "margin", "overlay", "window"]
+__all__ = ["PLANES", "Plane"]

@@ -138,7 +138,7 @@ def _one_way(contrast: Contrast, requested: Requested, weight: float) -> tuple[T
         row_losses = RowLosses(losses, row_losses.rows, column_losses.rows)
         sums = sums._replace(key=columns.query, key_max=columns.query_max)
     factor = _share(contrast, weight), None
-    return row_losses.losses, assembled(contrast, inputs, requested, sums, row_losses, factor)
+    return row_losses.losses, _assembled(contrast, inputs, requested, sums, row_losses, factor)
 
 
 def _row_losses(
@@ -180,6 +180,22 @@ def _gradients(
     if row_losses.columns is not None:
         column_terms = WeightTerms(row_losses.columns.max_score, row_losses.columns.scale)
     sums = _negatives(contrast, solver, requested, (row_terms, column_terms))
+    return _assembled(contrast, inputs, requested, sums, row_losses, factor)
+
+
+def _assembled(
+    contrast: Contrast,
+    inputs: KernelInputs,
+    requested: Requested,
+    sums: NegativeSums,
+    row_losses: RowLosses,
+    factor: Factor,
+) -> Gradients:
+    """`assembled`, in one launch where a typical batch allows it."""
+    number, on_device = factor
+    stored = current().small_batch and small_batch.stores_scores(inputs)  # so sums have one part
+    if stored and on_device is None and small_batch.is_pair(contrast, requested):
+        return small_batch.pair_gradients(inputs, requested, sums, row_losses, number)
     return assembled(contrast, inputs, requested, sums, row_losses, factor)
 
 
@@ -207,7 +223,7 @@ def algorithm_for(inputs: KernelInputs) -> Algorithm:
     """The algorithm for a contrast, by its sizes, dtype and device."""
     if not len(inputs.query) or not len(inputs.key):
         return Empty()
-    if current().small_batch and len(inputs.query) * len(inputs.key) <= small_batch.STORED_SCORES:
+    if current().small_batch and small_batch.stores_scores(inputs):
         return Chunked()
     arch = arch_of(KERNEL, inputs.query)
     if inputs.query.shape[1] <= fused_features(arch, inputs.query.element_size()):

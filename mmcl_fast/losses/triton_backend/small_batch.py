@@ -39,6 +39,11 @@ def why_not(contrast: Contrast) -> str | None:
     return None
 
 
+def stores_scores(inputs: KernelInputs) -> bool:
+    """Whether a batch is typical: all its scores are in memory, in one chunk."""
+    return 0 < len(inputs.query) * len(inputs.key) <= STORED_SCORES
+
+
 def losses_and_gradients(contrast: Contrast, requested: Requested, factor: float) -> Forward:
     """Row losses, and the requested gradients of `factor` times the terms of each direction.
 
@@ -67,10 +72,11 @@ def losses_and_gradients(contrast: Contrast, requested: Requested, factor: float
         same_rows=inputs.same_rows,
         dots=None if given is None else row_dots_fwd(query, dense(given)),
     )
-    if _is_pair(contrast, requested):
+    if is_pair(contrast, requested):
         sums = product(weights, key), product(weights.T, query)
+        of_columns = terms[9] if contrast.symmetric else None
         dots = contrast_pair_gradients_bwd(
-            sums, (query, key), terms, inputs.pairs.temperature, factor,
+            sums, (query, key), (terms[4], of_columns), inputs.pairs.temperature, factor,
             back=UNSHIFT.get(query.dtype, 1.0), dots=requested.temperature,
         )  # fmt: skip
         return Forward(losses, Gradients(*sums, temperature=dots), ())
@@ -81,11 +87,40 @@ def losses_and_gradients(contrast: Contrast, requested: Requested, factor: float
     return Forward(losses, known, ())
 
 
-def _is_pair(contrast: Contrast, requested: Requested) -> bool:
+def is_pair(contrast: Contrast, requested: Requested) -> bool:
     """Whether both sides have a gradient, and each pair of positives serves both."""
-    indexed = contrast.positive is not None or contrast.positive_key is not None
-    both = requested.query and requested.key and contrast.key is not None
-    return both and not indexed and not contrast.stopped
+    if contrast.positive is not None or contrast.positive_key is not None:
+        return False
+    both = requested.query and requested.key and not requested.bias and contrast.key is not None
+    return both and contrast.hard is None and not contrast.stopped
+
+
+def pair_gradients(
+    inputs: KernelInputs,
+    requested: Requested,
+    sums: NegativeSums,
+    row_losses: RowLosses,
+    factor: float,
+) -> Gradients:
+    """The gradients of a contrast that `is_pair`, in one launch; overwrites its sums.
+
+    Args:
+        inputs: The problem in the layout of the kernels.
+        requested: Inputs whose gradient is needed.
+        sums: Over negatives, of both sides and in one part.
+        row_losses: Terms of the rows and, in a symmetric loss, of the columns.
+        factor: Of terms and sums.
+    """
+    assert sums.query is not None
+    assert sums.key is not None
+    columns = row_losses.columns
+    of_columns = None if columns is None else columns.positive_weight
+    query, key = sums.query[0], sums.key[0]
+    dots = contrast_pair_gradients_bwd(
+        (query, key), (inputs.query, inputs.key), (row_losses.rows.positive_weight, of_columns),
+        inputs.pairs.temperature, factor, dots=requested.temperature,
+    )  # fmt: skip
+    return Gradients(query, key, temperature=dots)
 
 
 def _sums(
@@ -112,4 +147,5 @@ def _sums(
     return sums
 
 
-__all__ = ["MOST_SCORES", "STORED_SCORES", "losses_and_gradients", "why_not"]
+__all__ = ["MOST_SCORES", "STORED_SCORES", "is_pair", "losses_and_gradients", "pair_gradients"]
+__all__ += ["stores_scores", "why_not"]

@@ -26,7 +26,7 @@ from mmcl_fast.sweep.execute.ray_pool import require_ray
 from mmcl_fast.sweep.execute.reporting_pool import ReportingPool
 from mmcl_fast.sweep.execute.schedule import chosen_shards
 from mmcl_fast.sweep.execute.termination import orderly_termination
-from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version
+from mmcl_fast.sweep.execute.versions import check_cpu_target, check_version, versions_of
 from mmcl_fast.sweep.execute.worker_pool import Done, Event, Job, Pool, Tally
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.plan import Plan
@@ -39,7 +39,7 @@ from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 GIB = 2**30
 PROCESS_BYTES = 400 << 20  # a worker with torch loaded
 DRIVER_BYTES = 600 << 20
-FILE_BYTES = 18_000  # of a part beside its rows, and of a plan: footer and metadata
+PART_BYTES, PLAN_BYTES = 18_000, 9_500  # beside the rows: footer and metadata
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,9 @@ def _run(plan: Plan, out: str | Path, policy: Policy, notify: _Counting) -> Swee
     assigned = chosen_shards(plan, policy.part)
     present = [part_info(parts[k], plan) for k in sorted(assigned) if k in parts]
     if not policy.any_engine:
+        versions = versions_of(plan)
         for info in present:
-            check_version(info, plan, parts[info.shard].name)
+            check_version(info, versions, parts[info.shard].name)
     retried = {
         p.shard
         for p in present
@@ -300,7 +301,7 @@ def disk_bytes(plan: Plan, runs: int | None = None) -> int:
     """
     first = 0 if runs is None else len(plan) - runs
     chosen = plan.point_of[first:]
-    files = len(np.unique(plan.shard_of[first:])) + 1
+    parts = len(np.unique(plan.shard_of[first:]))
     of_metrics = 8 * len(plan.metrics)
 
     def of_run(cfg: TrainConfig) -> float:
@@ -309,7 +310,7 @@ def disk_bytes(plan: Plan, runs: int | None = None) -> int:
 
     each = plan.points.mapped(of_run, ("epochs", "dtype"))
     counts = np.bincount(each.codes[chosen], minlength=len(each.values))
-    return int(np.dot(each.values, counts)) + files * FILE_BYTES
+    return int(np.dot(each.values, counts)) + parts * PART_BYTES + PLAN_BYTES
 
 
 def _shown_bytes(count: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import numpy as np
 
 from mmcl_fast import _native
@@ -34,18 +36,22 @@ def check_cpu_target() -> None:
         raise ConfigError(str(error)) from error
 
 
-def check_version(info: PartInfo, plan: Plan, name: str) -> None:
+def versions_of(plan: Plan) -> set[str]:
+    """Versions of mmcl_fast whose arithmetic a plan has."""
+    return {how.partition(",")[0].removeprefix("mmcl_fast ") for how in set(plan.numerics)}
+
+
+def check_version(info: PartInfo, known: Set[str], name: str) -> None:
     """Raise OutputError for a part of a version that the plan does not have.
 
     Args:
         info: Metadata of the part.
-        plan: The plan of the store.
+        known: `versions_of` the plan of the store.
         name: File name of the part.
     """
     if info.provenance.get(MARKED):
         return
     made = info.provenance.get("environment", {}).get("mmcl_fast", "unknown")
-    known = {how.partition(",")[0].removeprefix("mmcl_fast ") for how in plan.numerics}
     if made not in known:
         raise OutputError(
             f"{name}: expected rows of mmcl_fast {', '.join(sorted(known))}, as in the plan, got "
@@ -54,4 +60,4 @@ def check_version(info: PartInfo, plan: Plan, name: str) -> None:
         )
 
 
-__all__ = ["MARKED", "check_cpu_target", "check_numerics", "check_version"]
+__all__ = ["MARKED", "check_cpu_target", "check_numerics", "check_version", "versions_of"]

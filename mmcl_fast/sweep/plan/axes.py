@@ -91,7 +91,7 @@ def parse_axis(text: str, also: Sequence[str] = ()) -> tuple[str, list[Value]]:
     if call := re.fullmatch(r"(\w+)\((.*)\)", values):
         arguments = [_number(name, part) for part in call[2].split(",")]
         return name, range_values(name, call[1], arguments)
-    return name, [_value(part) for part in values.split(",")]
+    return name, [_nothing_or(name, _value(part)) for part in values.split(",")]
 
 
 def axis_from_table(name: str, entry: object) -> list[Value]:
@@ -106,7 +106,7 @@ def axis_from_table(name: str, entry: object) -> list[Value]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ConfigError(f"{name}: expected numbers or words, got {value!r}")
-    return [None if v == "none" else v for v in values]
+    return [_nothing_or(name, v) for v in values]
 
 
 def range_values(name: str, kind: str, arguments: Sequence[float]) -> list[Value]:
@@ -187,12 +187,20 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"{name}: unknown setting; {hint}")
 
 
+def _nothing_or(name: str, value: Value) -> Value:
+    """None for the word none, unless it is one of the setting's own words."""
+    if value != "none":
+        return value
+    try:
+        return plain_value(name, value) if name in FIELD_NAMES else None
+    except ConfigError:
+        return None
+
+
 def _value(text: str) -> Value:
     text = text.strip()
     if not text:
         raise ConfigError("grid: expected a value between commas, got none")
-    if text == "none":
-        return None
     for kind in (int, float):
         try:
             return kind(text)

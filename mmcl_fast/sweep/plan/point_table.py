@@ -115,8 +115,7 @@ class Points(Sequence[TrainConfig]):
             numerics: Identity of each point's arithmetic, [points].
             rows: Points; default: all.
         """
-        fragments, before = self._fragments
-        later = self.mapped(_later, tuple(LATER_FIELDS))
+        (fragments, before), later = self._fragments, self._later_texts
         ends: dict[tuple[str, str], str] = {}
         count = len(self) if rows is None else len(rows)
         for start in range(0, count, BLOCK):
@@ -147,6 +146,11 @@ class Points(Sequence[TrainConfig]):
                 fragments.append((texts, column.codes))
                 before = ""
         return fragments, before
+
+    @cached_property
+    def _later_texts(self) -> Column:
+        """Text of the settings that earlier plans lacked."""
+        return self.mapped(_later, tuple(LATER_FIELDS))
 
 
 def _later(cfg: TrainConfig) -> str:

@@ -56,10 +56,12 @@ def _parsed(text: str) -> tuple[str, list[str]]:
 
 def _equal(column: pa.ChunkedArray, name: str, text: str) -> npt.NDArray[np.bool_]:
     """Which rows have a value, [rows]."""
-    if text == UNSET:
+    if text == UNSET and column.null_count:
         return np.asarray(column.is_null())
     if pa.types.is_string(column.type):
         return np.array([value == text for value in column.to_pylist()], bool)
+    if text == UNSET:
+        return np.zeros(len(column), bool)
     try:
         number = float(text)
     except ValueError:

@@ -81,7 +81,12 @@ class OpenParquet:
 
 @contextmanager
 def parquet_writer(
-    path: Path, schema: pa.Schema, metadata: Mapping[str, Any], **options: object
+    path: Path,
+    schema: pa.Schema,
+    metadata: Mapping[str, Any],
+    *,
+    store_schema: bool = True,
+    **options: object,
 ) -> Iterator[pq.ParquetWriter]:
     """A writer of tables of one schema, which closes the file with our metadata and a digest.
 
@@ -89,7 +94,9 @@ def parquet_writer(
         path: The file.
         schema: Schema of the tables.
         metadata: Plain values for JSON.
-        options: Options of `pq.ParquetWriter`.
+        store_schema: Keep the types of Arrow in the file; else dictionaries are read as plain
+            columns.
+        options: Further options of `pq.ParquetWriter`.
     """
     told = {KEY: json.dumps(dict(metadata) | {STATED: "sha256"})}
     # Opened here: pyarrow takes no names that are no UTF-8.
@@ -100,17 +107,17 @@ def parquet_writer(
             schema.with_metadata(told),
             compression="zstd",
             write_page_checksum=True,
+            store_schema=store_schema,
             **options,
         ) as writer,
     ):
         yield writer
-        writer.add_key_value_metadata({DIGEST_KEY: BLANK})
+        # Metadata of the schema go with it.
+        writer.add_key_value_metadata({DIGEST_KEY: BLANK} | ({} if store_schema else told))
     fill(path, parquet_footer)
 
 
-def write_parquet(
-    table: pa.Table, path: Path, metadata: Mapping[str, Any], **options: object
-) -> None:
+def write_parquet(table: pa.Table, path: Path, metadata: Mapping[str, Any], **options: Any) -> None:
     """Write one table as `parquet_writer` does."""
     with parquet_writer(path, table.schema, metadata, **options) as writer:
         writer.write_table(table)

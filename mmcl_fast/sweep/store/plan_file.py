@@ -125,7 +125,7 @@ def read_plan(store: Path) -> Plan:
     with open_parquet(path, REMEDY, whole=True) as file:
         metadata = _metadata(file)
         with file.rows() as rows:
-            plan = read_rows(rows, metadata)
+            plan = read_rows(rows, metadata, has_digest=file.has_digest)
         if plan.digest != metadata["digest"]:
             raise damaged(path, "other runs than its hash says", REMEDY)
     return plan

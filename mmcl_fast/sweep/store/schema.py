@@ -56,19 +56,29 @@ DERIVED_READS: Mapping[str, tuple[str, ...]] = {
 DERIVED_NAMES = tuple(DERIVED_READS)
 
 
-def setting_columns(plan: Plan, runs: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
-    """Columns run_id, settings and derived quantities of the given runs."""
+def setting_columns(
+    plan: Plan, runs: npt.NDArray[np.int64], *, encoded: bool = False
+) -> dict[str, pa.Array]:
+    """Columns run_id, settings and derived quantities of the given runs.
+
+    Args:
+        plan: The plan.
+        runs: Ids of the runs.
+        encoded: Settings and quantities as dictionaries, which hold each value once. Parquet files
+            have the same columns; they are written several times as fast.
+    """
     used, index = np.unique(plan.point_of[runs], return_inverse=True)
     points = plan.points.take(used)
+    taken = _encoded if encoded else _taken
     columns: dict[str, pa.Array] = {"run_id": pa.array(runs, pa.int64())}
     for name, kind in SETTING_TYPES.items():
         if name in SEED_FIELDS:
             columns[name] = pa.array(plan.seeds[runs, SEED_FIELDS.index(name)], kind)
         else:
-            columns[name] = _taken(points.column(name), index, kind)
+            columns[name] = taken(points.column(name), index, kind)
     for name, reads in DERIVED_READS.items():
         quantity = points.mapped(lambda cfg, name=name: derived(cfg)[name], reads)
-        columns[name] = _taken(quantity, index, pa.float64())
+        columns[name] = taken(quantity, index, pa.float64())
     return columns
 
 
@@ -76,6 +86,21 @@ def _taken(column: Column, index: npt.NDArray[np.int64], kind: pa.DataType) -> p
     if len(column.values) == 1:
         return pa.repeat(pa.scalar(column.values[0], kind), len(index))
     return pa.array(column.values, kind).take(pa.array(column.codes[index]))
+
+
+def _encoded(column: Column, index: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    if len(column.values) == 1 and column.values[0] is not None:
+        codes = pa.repeat(pa.scalar(0, pa.int32()), len(index))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(column.values, kind))
+    codes = column.codes[index]
+    is_null = np.array([value is None for value in column.values])[codes]
+    # Parquet has no nulls in dictionaries: rows are null instead, and their values are not used.
+    values = pa.array(column.values, kind).fill_null(_zero(kind))
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=is_null), values)
+
+
+def _zero(kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar("" if pa.types.is_string(kind) else 0, kind)
 
 
 def part_schema(dtype: str, metrics: Sequence[str] = ()) -> pa.Schema:

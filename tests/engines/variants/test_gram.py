@@ -209,6 +209,16 @@ def test_refusals_name_an_engine_that_can(settings: dict[str, Any], able: str) -
     assert ENGINES[able].why_not(cfg) is None
 
 
+def test_auto_takes_it_for_variants_alone() -> None:
+    # Minibatches of the paper's model stay with the engine of earlier stores.
+    minibatches = TrainConfig(optimizer="sgd", batch_size=10)
+    assert resolve_engine(minibatches) == "primal"
+    assert resolve_engine(minibatches.replace(negatives="all")) == "gram"
+    # Weights of variants are in no other engine, whatever it costs.
+    tall = TrainConfig(n=4000, d=50, negatives="all", dtype="float64")
+    assert resolve_engine(tall) == "gram"
+
+
 def test_features_shorter_than_the_least_length() -> None:
     """At q = 16 lengths are below 1e-12: there a cosine divides by a constant."""
     cfg = TrainConfig(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcl_fast import EngineRefusedError, TrainConfig
+from mmcl_fast import EngineRefusedError, TrainConfig, train, train_many
 from mmcl_fast.data import SignalNoiseData, sample
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, resolve_engine
 from mmcl_fast.engines.reference_variants import VariantReferenceEngine
@@ -202,6 +202,30 @@ def test_data_that_are_not_orthogonal_are_trained_as_they_are() -> None:
         torch.testing.assert_close(
             ours.train_epoch(epoch).double(), exact.train_epoch(epoch), rtol=1e-6, atol=0
         )
+
+
+def test_runs_of_the_library_alone_and_side_by_side() -> None:
+    cfg = TrainConfig(
+        **SMALL, epochs=12, evaluate_every=5, eta_tau=0.01, spurious_norm=3.0, probe_on="ood"
+    )
+    configs = [cfg.replace(seed=seed, engine="native") for seed in range(3)]
+    names = ("loss", "signal", "noise", "tau", "ood_accuracy", "gamma", "rho")
+    for one, together in zip(configs, train_many(configs), strict=True):
+        alone = train(one)
+        exact = train(one.replace(engine="gram", dtype="float64"))
+        for name in names:
+            x, y = getattr(alone, name), getattr(together, name)
+            assert torch.equal(x.nan_to_num(nan=-1), y.nan_to_num(nan=-1)), name
+        assert alone.tau is not None
+        assert exact.tau is not None
+        assert (alone.tau.diff() < 0).all(), "premise: the temperature falls"
+        # Data of the two are drawn in their dtypes, which differ by rounding alone.
+        torch.testing.assert_close(alone.tau.double(), exact.tau, rtol=1e-5, atol=0)
+        torch.testing.assert_close(alone.loss.double(), exact.loss, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            alone.ood_accuracy, exact.ood_accuracy, rtol=0, atol=1 / cfg.n_test, equal_nan=True,
+            check_dtype=False,
+        )  # fmt: skip
 
 
 REFUSED = [

@@ -15,21 +15,15 @@ from mmcl_fast import ConfigError, theory, train_many
 from mmcl_fast.cli.command_line import run as mmcl
 from mmcl_fast.experiments.crossing import first_crossing
 from mmcl_fast.experiments.phase import diagram as phase_module
+from mmcl_fast.experiments.phase.axis import Range
 from mmcl_fast.experiments.phase.diagram import Map, Phase, boundary, phase_plan, run_phase
-from mmcl_fast.experiments.phase.planes import (
-    PLANES,
-    Plane,
-    Range,
-    conditions,
-    margin,
-    overlay,
-    window,
-)
+from mmcl_fast.experiments.phase.overlay import conditions, margin, overlay, window
+from mmcl_fast.experiments.phase.planes import PLANES, Plane
 from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
 from mmcl_fast.plotting import curves, phase
 
-NAMES = list(PLANES)
+NAMES = ("n-snr", "cmu-nsnr2", "d", "m")
 MODALITIES = ("single", "multi")
 SMALL = Plane(Range("n", 8, 16), Range("snr", 0.02, 0.5), Scaled(d=10**4, m=4, noise_rate=0.2))
 
@@ -346,10 +340,20 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
     [
         (["--x", "mm=2,4"], "mm: expected an axis of a plane (n, d, m, snr, n_snr2,"),
         (["--x", "m=4"], "x: expected NAME=LOW,HIGH, such as m=2,512, got 'm=4'"),
-        (["--x", "m=4,2"], "m: expected a range from a number > 0 to a larger one, got 4, 2"),
+        (["--x", "m=4,2"], "m: expected a range from a number to a larger one, got 4, 2"),
         (["--x", "d=0.1,4"], "d: expected a range from 1 or more, got 0.1"),
         (["--y", "c_mu=1,4"], "y: expected an axis that sets another thing than c_mu"),
         (["--x", "snr=0.1,4"], "y: expected an axis that sets another thing than snr"),
+        (["--y", "n_snr2=0,4"], "n_snr2: expected a finite number > 0, got 0.0"),
+        (["--x", "optimizer=1,2"], "optimizer: expected an axis of a plane, which is a number"),
+        (["--x", "epochs=1,9"], "epochs: expected another axis of a plane: every run of a plane"),
+        (["--x", "mu_norm=1,9"], "y: expected an axis that sets another thing than mu_norm"),
+        (["--fix", "eta=1", "--fix", "noise_rate=1"], "noise_rate: expected it once, got eta"),
+        (["--fix", "snr=1"], "snr: expected it once, got n_snr2, which sets it"),
+        (["--fix", "modality=both"], "fix: expected one value, NAME=VALUE, got 'modality=both'"),
+        (["--fix", "data=explicit"], "data: expected a setting that a plane may fix"),
+        (["--fix", "mm=3"], "mm: unknown setting"),
+        (["--fix", "q=0"], "q: expected an integer in 1 .. 16, got 0"),
         (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
         (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),
         (["--epochs", "0"], "epochs: expected an integer >= 1, got 0"),

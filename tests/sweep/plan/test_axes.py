@@ -13,6 +13,7 @@ WRITTEN = [
     ("m=16,64, 256", ("m", [16, 64, 256])),
     ("eta = 1e-3,1", ("eta", [1e-3, 1])),
     ("tau=none,0.5", ("tau", [None, 0.5])),
+    ("stop_gradient=key,none", ("stop_gradient", ["key", "none"])),
     ("optimizer=gd,momentum", ("optimizer", ["gd", "momentum"])),
     ("snr=linspace(0.1, 0.3, 3)", ("snr", [0.1, 0.2, 0.3])),
     ("snr=linspace(2, 1, 1)", ("snr", [2.0])),

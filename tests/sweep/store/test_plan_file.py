@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmcl_fast import TrainConfig
@@ -15,8 +19,11 @@ from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.sweep import load, make_plan, read_status
 from mmcl_fast.sweep.execute import runner
 from mmcl_fast.sweep.store import plan_lock as lock_module
+from mmcl_fast.sweep.store import plan_rows
+from mmcl_fast.sweep.store.arrow_arrays import to_numpy
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE, read_outline, read_plan, write_plan
 from mmcl_fast.sweep.store.plan_lock import LOCK, STALE_SECONDS, plan_lock
+from mmcl_fast.sweep.store.schema import SETTING_TYPES
 from tests.sweep.disturbance import DEADLINE_S, finish, start
 
 BASE = TrainConfig(n=12, d=60, m=4, epochs=3, n_test=10, data="reduced", evaluate_every=3)
@@ -77,6 +84,41 @@ def test_of_two_different_extensions_at_once_none_is_lost(
     table = load(tmp_path, ["run_id", "m"])
     assert sorted(table["m"].to_pylist()) == [4, 5, 6, 7, 8]
     assert table["run_id"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_columns_of_a_plan_are_plain_whatever_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that only some have, one that is 0, one that each block has another value of,
+    seeds of 64 bits that are no sequence.
+    """
+    monkeypatch.setattr(plan_rows, "BLOCK_ROWS", 12)
+    seeds = [2**63, 0, 2**64 - 1]
+    grid = {"m": [4, 8], "negatives_per_sample": [None, 3], "init_seed": seeds}
+    plan = make_plan(BASE.replace(sigma_eps=-0.0), grid=grid, seeds=2)
+    write_plan(plan, tmp_path)
+    assert read_plan(tmp_path).digest == plan.digest
+    table = pq.read_table(tmp_path / PLAN_FILE)
+    runs = [plan.config(k) for k in range(len(plan))]
+    for name, kind in SETTING_TYPES.items():
+        assert table.schema.field(name).type == kind, name
+        assert table[name].to_pylist() == [getattr(cfg, name) for cfg in runs], name
+
+
+@pytest.mark.process
+def test_a_plan_is_read_without_pandas(tmp_path: Path) -> None:
+    """Where it is installed, pyarrow's conversions import it: a third of a second a command."""
+    pytest.importorskip("pandas")
+    write_plan(PLAN, tmp_path)
+    code = "import sys; from mmcl_fast.sweep.store.plan_file import read_plan, Path\n"
+    code += "read_plan(Path(sys.argv[1])); sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("values", [[1, None], ["a"], [True, False]])
+def test_what_is_no_column_of_numbers(values: list[object]) -> None:
+    with pytest.raises(ValueError, match="nulls among values of type"):
+        to_numpy(pa.array(values))
 
 
 def test_a_plan_is_read_while_it_is_replaced(tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ def test_the_estimate_of_the_disk_counts_files_as_well(tmp_path: Path, compute: 
     compute(plan, tmp_path)
     used = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     assert used <= disk_bytes(plan) < 1.3 * used
-    assert disk_bytes(plan, 1) > 2 * 17_000, "the last run's part, and the plan"
+    assert disk_bytes(plan, 1) > 17_000 + 9_000, "the last run's part, and the plan"
 
 
 BAD_POLICIES = [

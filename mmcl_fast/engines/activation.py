@@ -22,6 +22,18 @@ def activate_backward(gradient: Tensor, z: Tensor, q: int) -> Tensor:
     return raised(torch.relu(z), q - 1).mul_(gradient).mul_(q)
 
 
+def signal_gradient(gradient: Tensor, z: Tensor, q: int) -> Tensor:
+    """Gradient with respect to <w_r, mu> from those of its two features, [R, m, 2] to [R, m, 1].
+
+    Args:
+        gradient: With respect to act(<w_r, mu>) and act(-<w_r, mu>), [R, m, 2].
+        z: <w_r, mu> and -<w_r, mu>, [R, m, 2].
+        q: Power of the activation.
+    """
+    both = activate_backward(gradient, z, q)
+    return both[:, :, :1] - both[:, :, 1:]
+
+
 def raised(x: Tensor, power: int) -> Tensor:
     """`x^power` for power >= 1, in place; powers of two are squared, the others multiplied."""
     if power == 1:
@@ -32,4 +44,4 @@ def raised(x: Tensor, power: int) -> Tensor:
     return x if factor is None else x.mul_(factor)
 
 
-__all__ = ["activate", "activate_backward", "raised"]
+__all__ = ["activate", "activate_backward", "raised", "signal_gradient"]

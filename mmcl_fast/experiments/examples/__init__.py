@@ -1,0 +1,1 @@
+"""Published figures of neighbouring models, from their text (`docs/examples/index.md`)."""
