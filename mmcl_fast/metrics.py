@@ -69,9 +69,10 @@ def margin(state: RunState) -> float:
     of_keys = labels
     if cfg.is_multi and data.positive_labels is not None:
         of_keys = data.positive_labels.to(query.device)
-    none = labels[:, None] == of_keys
-    if cfg.negatives == "all":
-        none = torch.eye(cfg.n, dtype=torch.bool, device=query.device)
+    # A sample's positive is no negative of it, whatever the label of a mismatched one.
+    none = torch.eye(cfg.n, dtype=torch.bool, device=query.device)
+    if cfg.negatives == "other_label":
+        none |= labels[:, None] == of_keys
     scale = 1 if cosine else cfg.m
     similarity = (query @ key.T / scale).masked_fill(none, -torch.inf)
     to_positive = (query * positive).sum(1) / scale

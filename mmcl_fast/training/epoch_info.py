@@ -104,9 +104,9 @@ class EpochInfo:
     """The runs of a batch at one epoch, before its update: the argument of a callback `on_epoch`.
 
     All is computed when asked for, and inside of the callback only. A callback that reads nothing
-    but `epoch` costs a call of the engine for each epoch; `loss`, `signal` and `noise` cost a copy
-    of the state, the others what their lines say. In `mmcl_fast.distributed.train` methods are
-    collective: call them in every process, or in none.
+    but `epoch` costs a call of the engine for each epoch; `loss`, `signal`, `noise` and
+    `temperature` cost a copy of the state, the others what their lines say. In
+    `mmcl_fast.distributed.train` methods are collective: call them in every process, or in none.
 
     Attributes:
         epoch: Number of updates so far, 0 .. epochs.
@@ -141,6 +141,14 @@ class EpochInfo:
     def noise(self) -> Tensor:
         """`max_{r,i} <w_r, xi_i>` of modality A, [R]."""
         return self._step.measured().noise[:, -1]
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, [R]: where it is learned (`eta_tau`) that of this epoch."""
+        learned = self._step.measured().tau if self.configs[0].eta_tau else None
+        if learned is not None:
+            return learned[:, -1]
+        return self.loss.new_tensor([cfg.tau_value for cfg in self.configs])
 
     @cached_property
     def runs(self) -> list[RunState]:
@@ -265,6 +273,11 @@ class RunState:
         """`max_{r,i} <w_r, xi_i>` of modality A."""
         return self._info.noise[self._run].item()
 
+    @property
+    def temperature(self) -> float:
+        """tau; where it is learned (`eta_tau`) that of this epoch."""
+        return self._info.temperature[self._run].item()
+
     def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
         """Weights of an encoder, [m, d] (or [m, d_b]).
 
@@ -315,14 +328,17 @@ class RunState:
         return self.features_of(self.stored_weights(modality), samples)
 
     def features_of(self, weights: Tensor, samples: Samples = "a") -> Tensor:
-        """`features` of given weights in the coordinates of `data`; autograd sees them."""
+        """`features` of given weights in the coordinates of `data`, on the weights' device.
+
+        Autograd sees the weights.
+        """
         data, q = self.data, self.config.q
         own = data.signal_b if samples == "b" else data.signal
-        noise = self._patches(samples)
+        noise = self._patches(samples).to(weights.device)
         if own is None:
             signals = [patch.projected(weights) for patch in signal_patches(data, samples)]
         else:
-            signals = [own @ weights.T]
+            signals = [own.to(weights.device) @ weights.T]
         return torch.cat([power_relu(z, q) for z in (*signals, noise @ weights.T)], dim=1)
 
     def accuracy(self) -> float:

@@ -294,7 +294,8 @@ class Recorder:
 
     def gamma_and_rho(self, modality: int, c: Coefficients) -> tuple[Tensor, Tensor]:
         """Gamma [R, m] (of classes [R, m, K]) and rho [R, m, n] of the decomposition (11)."""
-        mu, noise = self._norms[modality]
+        # In training, coefficients are on the engine's device, and data drawn on the CPU are not.
+        mu, noise = (x.to(c.mu.device) for x in self._norms[modality])
         return c.mu * mu.unsqueeze(1), c.noise * noise[:, None, :]
 
 

@@ -22,12 +22,16 @@ KINDS = [
     TINY.replace(engine="primal", optimizer="adam", eta=1e-3, modality="multi"),
     TINY.replace(engine="reference", optimizer="momentum", coefficients_every=3),
     TINY.replace(engine="native", coefficients_every=2, evaluate_every=3, n=21, m=5),
+    TINY.replace(engine="native", eta_tau=0.1, spurious_norm=2.0, stop_gradient="none"),
+    TINY.replace(
+        engine="gram", optimizer="sgd", batch_size=7, eta_tau=0.1, similarity="cosine", eta=1e-3
+    ),
 ]
 STATE = ["gamma", "rho", "gamma_b", "rho_b", "gamma_curve", "rho_curve", "rho_b_curve"]
 
 
 def equal(a: Run, b: Run) -> None:
-    for name in ("loss", "ood_accuracy", "signal", "noise", *STATE):
+    for name in ("loss", "ood_accuracy", "signal", "noise", "tau", *STATE):
         x, y = getattr(a, name), getattr(b, name)
         assert (x is None) == (y is None), name
         if x is not None:
@@ -37,6 +41,12 @@ def equal(a: Run, b: Run) -> None:
     if a.config.data != "reduced":
         for modality in "ab"[: 1 + a.config.is_multi]:
             assert torch.equal(a.weights(modality), b.weights(modality))
+
+
+def last_temperature(run: Run) -> float:
+    if run.tau is None:
+        return torch.tensor(run.config.tau_value, dtype=run.loss.dtype).item()
+    return run.tau[-1].item()
 
 
 def name(cfg: TrainConfig) -> str:
@@ -55,6 +65,7 @@ def test_a_callback_sees_the_weights_of_its_epoch(cfg: TrainConfig) -> None:
         requests = [
             lambda: torch.equal(info.loss[0], run.loss[-1]),
             lambda: torch.equal(info.signal[0], run.signal[-1]),
+            lambda: info.runs[0].temperature == last_temperature(run),
             lambda: info.accuracy().item() == pytest.approx(run.ood_accuracy[-1].item(), abs=1e-7),
         ]
         if cfg.data != "reduced":

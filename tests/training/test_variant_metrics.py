@@ -150,10 +150,12 @@ def test_the_keys_of_other_labels_are_those_of_the_positives() -> None:
         min(score[i][i] - score[i][j], score[j][j] - score[i][j])
         for i in range(4)
         for j in range(4)
-        if y[i] != of_keys[j]
+        if i != j and y[i] != of_keys[j]  # a positive is no negative, whatever its label
     ]
     assert metrics.margin(found) == pytest.approx(min(gaps))
     assert metrics.margin(found) != pytest.approx(metrics.margin(state(cfg)))
+    found.features = lambda samples: torch.eye(4, 8, dtype=torch.float64)
+    assert metrics.margin(found) == 1 / 4
 
 
 def test_metrics_of_the_papers_model_refuse_others() -> None:

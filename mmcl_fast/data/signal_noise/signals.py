@@ -30,8 +30,9 @@ class SignalPatches:
         return self.signs @ self.vectors
 
     def projected(self, weights: Tensor) -> Tensor:
-        """Inner products with weights [m, d], [n, m]."""
-        return self.signs @ (self.vectors @ weights.T)
+        """Inner products with weights [m, d], [n, m], on the weights' device."""
+        signs, vectors = (x.to(weights.device) for x in (self.signs, self.vectors))
+        return signs @ (vectors @ weights.T)
 
 
 def signal_patches(data: SignalNoiseData, samples: SampleSet) -> list[SignalPatches]:
