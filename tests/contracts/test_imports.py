@@ -58,8 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "losses", "losses.class_sums", "losses.contrast", "losses.torch_backend",
     },
     "distributed.training": {
-        "config", "config_checks", "data.signal_noise", "data.stream", "distributed",
-        "distributed.sample_shards",
+        "config", "config_checks", "config_variants", "data.signal_noise", "data.stream",
+        "distributed", "distributed.sample_shards",
         "engines", "errors", "training",
     },
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
