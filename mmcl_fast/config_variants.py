@@ -44,7 +44,7 @@ class VariantSettings:
     classes: int | None = None
     """Classes with orthogonal signals. 2 to 1024; default: labels +1 and -1, signals +-mu."""
     prior_exponent: float = 0.0
-    """Class k = 1, 2, ... of `classes` has probability proportional to k^-prior_exponent. >= 0."""
+    """Class k = 1, 2, ... has probability proportional to k^-prior_exponent, with classes. >= 0."""
     spurious_norm: float = 0.0
     """Strength of a second signal in modality A, of a spurious attribute +-1. Finite, >= 0."""
     spurious_b_norm: float = 0.0

@@ -236,7 +236,7 @@ def test_info_keeps_words_whole(
     said = capsys.readouterr().out
     assert "…" not in said
     assert max(map(len, said.splitlines())) <= columns
-    for word in ("scikit-learn", "minibatches,", "coordinates"):
+    for word in ("scikit-learn", "optimizer", "coordinates"):
         assert word in said
 
 
