@@ -98,10 +98,10 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
                 f"{name}: expected {expected} in training by several processes, "
                 f"got {getattr(cfg, name)}"
             )
-    if name := variant_of(cfg):
+    if setting := variant_of(cfg):
         raise ConfigError(
-            f"{name}: expected {DEFAULTS[name]}, the paper's model, in training by several "
-            f"processes, got {getattr(cfg, name)}; take mmcl_fast.train"
+            f"{setting}: expected {DEFAULTS[setting]}, the paper's model, in training by several "
+            f"processes, got {getattr(cfg, setting)}; take mmcl_fast.train"
         )
     return resolve_settings(cfg.replace(engine="primal"))
 

@@ -73,7 +73,7 @@ ARROWS: dict[str, set[str]] = {
     "engines": {
         "_native", "config", "config_variants", "data.signal_noise", "data.stream",
         "engines.paper_loss", "environment", "errors", "kernels", "losses.torch_backend",
-        "losses.triton_backend", "model",
+        "losses.triton_backend",
     },
     "engines.reference_engine": {
         "config", "data.signal_noise", "engines", "engines.reference_variants", "reference",
