@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.config_checks import ROTATED
+from mmcl_fast.config_variants import DEFAULTS, variant_of
 from mmcl_fast.data.signal_noise.rows import AddedRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.sampling import sample
 from mmcl_fast.data.signal_noise.synthetic import TORCH_DTYPES, SignalNoiseData
@@ -51,8 +52,8 @@ def train(
     Equal to `mmcl_fast.train(cfg)` with engine primal up to the rounding of split sums.
 
     Args:
-        cfg: The same settings in every process; engine auto or primal, data explicit or streamed,
-            all negatives.
+        cfg: The same settings in every process; the paper's model, engine auto or primal, data
+            explicit or streamed, all negatives.
         group: The processes; default: all.
         samples: Number of samples on each rank, >= 1 and n in all; default: as equal as possible.
         on_epoch: As in `mmcl_fast.train`; called in this process.
@@ -97,6 +98,11 @@ def _resolve(cfg: TrainConfig) -> TrainConfig:
                 f"{name}: expected {expected} in training by several processes, "
                 f"got {getattr(cfg, name)}"
             )
+    if setting := variant_of(cfg):
+        raise ConfigError(
+            f"{setting}: expected {DEFAULTS[setting]}, the paper's model, in training by several "
+            f"processes, got {getattr(cfg, setting)}; take mmcl_fast.train"
+        )
     return resolve_settings(cfg.replace(engine="primal"))
 
 

@@ -104,8 +104,8 @@ def _others(
     if _different(chosen, index, rows):
         return []
     left = [name for name in varying if name not in chosen]
-    # Of columns that do as well, the theory's own; n SNR^2 before the SNR.
-    left.sort(key=lambda name: (name not in DERIVED_NAMES, name == "snr"))
+    # Of columns that do as well, the theory's own; n SNR^2 and n before the SNR.
+    left.sort(key=lambda name: (name not in (*DERIVED_NAMES, "n"), name == "snr", name == "n"))
     for counts in TOGETHER:
         sets = [
             names

@@ -58,8 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "losses", "losses.class_sums", "losses.contrast", "losses.torch_backend",
     },
     "distributed.training": {
-        "config", "config_checks", "data.signal_noise", "data.stream", "distributed",
-        "distributed.sample_shards",
+        "config", "config_checks", "config_variants", "data.signal_noise", "data.stream",
+        "distributed", "distributed.sample_shards",
         "engines", "errors", "training",
     },
     "distributed.sample_shards": {"distributed", "engines.paper_loss"},
@@ -73,7 +73,7 @@ ARROWS: dict[str, set[str]] = {
     "engines": {
         "_native", "config", "config_variants", "data.signal_noise", "data.stream",
         "engines.paper_loss", "environment", "errors", "kernels", "losses.torch_backend",
-        "losses.triton_backend", "model",
+        "losses.triton_backend",
     },
     "engines.reference_engine": {
         "config", "data.signal_noise", "engines", "engines.reference_variants", "reference",

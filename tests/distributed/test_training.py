@@ -144,6 +144,12 @@ def test_refusals_on_every_rank(name: str, found: Found) -> None:
         assert MESSAGES[name] in message
 
 
+def test_model_variants_are_refused() -> None:
+    message = "negatives: expected other_label, the paper's model, in training by several processes"
+    with pytest.raises(ConfigError, match=f"{message}, got all; take mmcl_fast.train"):
+        training._resolve(TrainConfig(**BASE | {"negatives": "all"}))
+
+
 def test_without_a_group_there_is_nothing_to_train_with() -> None:
     with pytest.raises(RuntimeError, match="group: expected torch"):
         training.train(TrainConfig(**BASE))
