@@ -14,6 +14,7 @@ from mmcl_fast.data.signal_noise.sampling import sample_many
 from mmcl_fast.engines import ENGINES, Engine, EngineSpec, resolve_engine
 from mmcl_fast.engines.protocol import LearnsTemperature
 from mmcl_fast.engines.trajectory_base import unsupported_setting
+from mmcl_fast.training.loop import compute_threads
 from mmcl_fast.training.span import weights_in_span
 from tests.engines.variants.cases import CHOICES, drawn
 
@@ -89,11 +90,12 @@ def test_a_learned_temperature_does_not_depend_on_the_batch() -> None:
 def _trained(configs: Sequence[TrainConfig]) -> list[Tensor]:
     """Losses, measurements, embeddings and coefficients of runs after a few epochs, [R, ...]."""
     spec = EngineSpec(configs, sample_many(configs), torch.device("cpu"))
-    engine = ENGINES["gram"].build(spec)
-    losses = torch.stack([engine.train_epoch(epoch) for epoch in range(8)], dim=1)
-    found = engine.coefficients()
+    with compute_threads(configs[0].replace(engine="gram", device="cpu")):  # as `train` does
+        engine = ENGINES["gram"].build(spec)
+        losses = torch.stack([engine.train_epoch(epoch) for epoch in range(8)], dim=1)
+        found = engine.coefficients()
+        tensors = [losses, *engine.signal_and_noise(), *engine.embeddings()]
     assert found
-    tensors = [losses, *engine.signal_and_noise(), *engine.embeddings()]
     tensors.append(engine.temperature() if isinstance(engine, LearnsTemperature) else None)
     tensors += [x for modality in found for x in vars(modality).values()]
     return [x for x in tensors if x is not None]
