@@ -152,7 +152,7 @@ ARROWS: dict[str, set[str]] = {
         "training",
     },
     "bench.gpu": {
-        "__init__", "bench", "bench.cpu", "bench.peers", "bench.timing", "config",
+        "bench", "bench.cpu", "bench.peers", "bench.timing", "config",
         "data.signal_noise", "engines", "kernels", "losses", "losses.triton_backend",
         "operating_system", "sweep", "training",
     },
