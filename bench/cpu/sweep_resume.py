@@ -7,7 +7,7 @@ those of the processor, of the command and its workers, imports included (torch 
 from __future__ import annotations
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_fast import TrainConfig, sweep
+from mmcl_fast.operating_system.memory import peak_resident_bytes
 from mmcl_fast.sweep.store.plan_file import write_plan
 from mmcl_fast.sweep.store.store import Store
 
@@ -45,10 +46,10 @@ def run_case(case: str, store: Path) -> dict[str, float]:
         plan = sweep.make_plan(BASE, grid=GRID, seeds=SEEDS)
         result = sweep.run_sweep(plan, store, policy=sweep.Policy(workers=1))
         assert result.computed == (plan.shard_size(500) if case == CASES[2] else 0)
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = os.times()
     return {
-        "seconds": sum(each.ru_utime + each.ru_stime for each in used),
-        "peak, GiB": used[0].ru_maxrss / 2**20,
+        "seconds": used.user + used.system + used.children_user + used.children_system,
+        "peak, GiB": peak_resident_bytes() / 2**30,
     }
 
 
