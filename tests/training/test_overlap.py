@@ -70,7 +70,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for owner, name, what in (
         (batches, "sample_many", "draw"),
         (NativeEngine, "train_epochs", "train"),
-        (recorder, "ood_accuracy", "heads"),
+        (recorder, "probe_accuracy", "heads"),
         (Recorder, "runs", "read"),
     ):
         monkeypatch.setattr(owner, name, _logged(log, what, getattr(owner, name)))

@@ -352,7 +352,7 @@ def test_predictions_are_refused_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(
-        DataError, match=r"disk: expected 6 runs to fit into 0.00 MiB, got about 0.05 MiB"
+        DataError, match=r"disk: expected 6 runs to fit into 0.00 MiB, got about 0.06 MiB"
     ):
         compute(PLAN, tmp_path / "store")
     assert not (tmp_path / "store" / PLAN_FILE).exists()
