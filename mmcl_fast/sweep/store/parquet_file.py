@@ -73,10 +73,14 @@ class OpenParquet:
         """The file's rows, whose pages are compared with their checksums as they are read."""
         return pq.ParquetFile(self.stream, metadata=self.footer, page_checksum_verification=True)
 
-    def read(self, columns: Sequence[str] | None = None, *, threads: bool = True) -> pa.Table:
-        """All rows."""
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows.
+
+        Without Arrow's threads: one that lets go of what it read from a Python file while the
+        interpreter ends aborts the process.
+        """
         with self.rows() as file:
-            return file.read(columns=columns, use_threads=threads)
+            return file.read(columns=columns, use_threads=False)
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def read_rows(file: pq.ParquetFile, metadata: Mapping[str, Any], *, has_digest: 
     """
     names = [*SEED_FIELDS, "shard", "point"]
     has_combinations = "combination" in file.schema_arrow.names
-    table = file.read([*names, "combination"] if has_combinations else names)
+    columns = [*names, "combination"] if has_combinations else names
+    table = file.read(columns, use_threads=False)  # as `OpenParquet.read`
     of_runs = {name: to_numpy(table[name]) for name in table.column_names}
     point_of = of_runs["point"]
     first = np.full(int(point_of.max(initial=-1)) + 1, -1, np.int64)
@@ -116,7 +117,7 @@ def _settings(
     for group, size in enumerate(_group_sizes(file)):
         rows = ascending[(ascending >= start) & (ascending < start + size)] - start
         if len(rows):
-            block = file.read_row_group(group, read).take(from_numpy(rows))
+            block = file.read_row_group(group, read, use_threads=False).take(from_numpy(rows))
             later = [name for name in SETTINGS if name not in known]
             tables.append(with_later_columns(block, later))
         start += size

@@ -75,7 +75,7 @@ def read_parts(
     def one(path: Path) -> pa.Table:
         with open_parquet(path, PART_REMEDY, whole=True) as file:
             info = checked_info(path, plan, file)
-            part = file.read(selected.names, threads=False)
+            part = file.read(selected.names)
             part = with_later_columns(part, selected.names).select(selected.names)
             check_types(part.schema, selected)
             check_rows(part, info.shard, info.counts, plan)

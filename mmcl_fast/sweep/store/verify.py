@@ -25,7 +25,7 @@ def verified_info(path: Path, outline: Outline, plan: Plan) -> PartInfo:
     """
     with open_parquet(path, PART_REMEDY, whole=True) as file:
         info = checked_info(path, outline, file)
-        table = with_later_columns(file.read(threads=False), tuple(SETTING_TYPES))
+        table = with_later_columns(file.read(), tuple(SETTING_TYPES))
         check_types(table.schema, part_schema(outline.dtype, outline.metric_names))
         check_rows(table, info.shard, info.counts, outline)
         check_settings(table, info.shard, plan)
