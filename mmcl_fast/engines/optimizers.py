@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,6 +56,33 @@ def torch_optimizer(cfg: TrainConfig, parameters: list[Tensor]) -> torch.optim.O
     )
 
 
+def torch_state(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Parameters of optimizers, and what these keep of each, by `name.index[.key]`."""
+    out: dict[str, Tensor] = {}
+    for name, optimizer in optimizers.items():
+        for k, p in enumerate(optimizer.param_groups[0]["params"]):
+            out[f"{name}.{k}"] = p.detach()
+            moments = optimizer.state.get(p, {})
+            out |= {f"{name}.{k}.{key}": v for key, v in moments.items() if v is not None}
+    return out
+
+
+def load_torch_state(
+    optimizers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Tensor]
+) -> None:
+    """Restore `torch_state` of optimizers of the same parameters."""
+    for name, optimizer in optimizers.items():
+        for k, p in enumerate(optimizer.param_groups[0]["params"]):
+            with torch.no_grad():
+                p.copy_(state[f"{name}.{k}"])
+            prefix = f"{name}.{k}."
+            for key in [key for key in state if key.startswith(prefix)]:
+                # Adam's step count is on the CPU, its moments are on the parameter's device.
+                moment = state[key].clone()
+                device = p.device if moment.dim() else moment.device
+                optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
+
+
 def nest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Prefix the names of a state, so that several fit into one dictionary."""
     return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
@@ -67,4 +94,11 @@ def unnest(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
-__all__ = ["LinearDescent", "nest", "torch_optimizer", "unnest"]
+__all__ = [
+    "LinearDescent",
+    "load_torch_state",
+    "nest",
+    "torch_optimizer",
+    "torch_state",
+    "unnest",
+]

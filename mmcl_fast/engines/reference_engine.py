@@ -16,7 +16,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.data.signal_noise.synthetic import draw_augmented, draw_minibatches
 from mmcl_fast.engines.alignment import aligned
 from mmcl_fast.engines.negatives import NegativePool
-from mmcl_fast.engines.optimizers import torch_optimizer
+from mmcl_fast.engines.optimizers import load_torch_state, torch_optimizer, torch_state
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, Engine, EngineSpec
 from mmcl_fast.engines.reference_variants import VariantReferenceEngine
 
@@ -117,26 +117,15 @@ class ReferenceEngine:
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
-        out: dict[str, Tensor] = {}
-        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
-            for k, p in enumerate(optimizer.param_groups[0]["params"]):
-                out[f"{name}.{k}"] = p.detach()
-                moments = optimizer.state.get(p, {})
-                out |= {f"{name}.{k}.{key}": v for key, v in moments.items() if v is not None}
-        return out
+        return torch_state(self._optimizers)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`."""
-        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
-            for k, p in enumerate(optimizer.param_groups[0]["params"]):
-                with torch.no_grad():
-                    p.copy_(state[f"{name}.{k}"])
-                prefix = f"{name}.{k}."
-                for key in [key for key in state if key.startswith(prefix)]:
-                    # Adam's step count is on the CPU, its moments are on the parameter's device.
-                    moment = state[key].clone()
-                    device = p.device if moment.dim() else moment.device
-                    optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
+        load_torch_state(self._optimizers, state)
+
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"weights": self._optimizer, "recursion": self._recursion}
 
     @property
     def _leaves_the_span(self) -> bool:

@@ -19,7 +19,7 @@ from mmcl_fast.data.signal_noise.synthetic import (
     draw_minibatches,
     draw_negatives,
 )
-from mmcl_fast.engines.optimizers import torch_optimizer
+from mmcl_fast.engines.optimizers import load_torch_state, torch_optimizer, torch_state
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
 from mmcl_fast.engines.variants.sizes import leaves_span
 
@@ -119,29 +119,20 @@ class VariantReferenceEngine:
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine.state`."""
-        out: dict[str, Tensor] = {}
-        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
-            for k, p in enumerate(optimizer.param_groups[0]["params"]):
-                out[f"{name}.{k}"] = p.detach()
-                moments = optimizer.state.get(p, {})
-                out |= {f"{name}.{k}.{key}": v for key, v in moments.items() if v is not None}
+        state = torch_state(self._optimizers)
         if self._cfg.eta_tau is not None:
-            out["log_inverse_tau"] = self._log_inverse_tau
-        return out
+            state["log_inverse_tau"] = self._log_inverse_tau
+        return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Engine.load_state`."""
-        for name, optimizer in (("weights", self._optimizer), ("recursion", self._recursion)):
-            for k, p in enumerate(optimizer.param_groups[0]["params"]):
-                with torch.no_grad():
-                    p.copy_(state[f"{name}.{k}"])
-                prefix = f"{name}.{k}."
-                for key in [key for key in state if key.startswith(prefix)]:
-                    moment = state[key].clone()
-                    device = p.device if moment.dim() else moment.device
-                    optimizer.state[p][key.removeprefix(prefix)] = moment.to(device)
+        load_torch_state(self._optimizers, state)
         if self._cfg.eta_tau is not None:
             self._log_inverse_tau = state["log_inverse_tau"].clone()
+
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"weights": self._optimizer, "recursion": self._recursion}
 
     def _modality(self, kind: SampleSet) -> _Modality:
         data = self._data

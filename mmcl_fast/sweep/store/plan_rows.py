@@ -74,8 +74,9 @@ def read_rows(file: pq.ParquetFile, metadata: Mapping[str, Any], *, has_digest: 
     """
     names = [*SEED_FIELDS, "shard", "point"]
     has_combinations = "combination" in file.schema_arrow.names
-    columns = [*names, "combination"] if has_combinations else names
-    table = file.read(columns, use_threads=False)  # as `OpenParquet.read`
+    if has_combinations:
+        names.append("combination")
+    table = file.read(names, use_threads=False)  # as `OpenParquet.read`
     of_runs = {name: to_numpy(table[name]) for name in table.column_names}
     point_of = of_runs["point"]
     first = np.full(int(point_of.max(initial=-1)) + 1, -1, np.int64)
