@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .tables import RESULTS, latest, source, table, wrap
 
 
@@ -28,4 +30,38 @@ def gram_variants_table() -> str:
     return "\n\n".join((wrap(text), table(head, lines), source(rows[0])))
 
 
-__all__ = ["gram_variants_table"]
+def variants_table() -> str:
+    """What native trains, against eager PyTorch and the paper's model in the same run."""
+    rows = latest(RESULTS / "cpu.jsonl", "variants")
+    options: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        options.setdefault(row["settings"]["option"], {})[row["variant"]] = row
+    lines = []
+    for option, of in options.items():
+        native, gram, textbook = of["native"], of["gram, 16 runs"], of["eager, textbook"]
+        eager = native["times_eager"]
+        lines.append(
+            [
+                option,
+                f"{native['cpu_ms_per_run']['p50']:.1f}",
+                f"{eager:.1f}",
+                f"{eager / textbook['times_eager']:.1f}",
+                f"{gram['times_eager']:.1f}",
+                f"{native['of_papers_time']:.2f}",
+                f"{native['of_papers_flop']:.2f}",
+            ]
+        )
+    heads = [
+        "",
+        "native, CPU ms a run",
+        "native × tuned eager",
+        "native × eager as the equations stand",
+        "gram × tuned eager",
+        "native's time / paper's model",
+        "products / paper's model",
+    ]
+    told = "Runs of Figure 1's size, float32, data given, medians; of gram 16 side by side."
+    return f"{wrap(told)}\n\n{table(heads, lines)}\n\n{source(rows[0])}"
+
+
+__all__ = ["gram_variants_table", "variants_table"]
