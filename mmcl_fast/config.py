@@ -331,7 +331,6 @@ MAX_POWER = 16
 DEFAULT_MOMENTUM = 0.9
 DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
 MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
-EXPLICIT_COORDINATES = 1  # of reduced data: the axis of mu and nu
 MAX_CLASSES = 1024
 
 RANGES: Mapping[str, _Rule] = MappingProxyType(
