@@ -106,9 +106,10 @@ class Run:
         power = (
             "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
         )
+        learned = f", or eta_tau = {cfg.eta_tau:g}" if cfg.eta_tau is not None else ""
         return (
             f"the loss is not finite at epoch {self.diverged_at}; likely a step that is too large: "
-            f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{power}"
+            f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
         )
 
     def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:

@@ -145,3 +145,10 @@ def test_a_run_in_a_line() -> None:
     assert page.count("<tr>") == 6
     assert "epoch 3" in page
     assert len(repr(sample(TINY))) < 200
+
+
+def test_a_step_of_the_temperature_is_a_cause_too() -> None:
+    cfg = TrainConfig(n=20, d=30, m=4, epochs=5, similarity="cosine", eta_tau=1e6, n_test=10)
+    run = train(cfg)
+    assert run.cause
+    assert "tau = 0.1, or eta_tau = 1e+06" in run.cause
