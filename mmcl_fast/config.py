@@ -18,6 +18,7 @@ from mmcl_fast.config_checks import ROTATED, check_combinations, check_magnitude
 from mmcl_fast.config_variants import (
     DEFAULT_COSINE_TAU,
     DEFAULTS,
+    SPURIOUS_NORMS,
     VARIANT_FIELDS,
     VariantSettings,
     variant_of,
@@ -28,6 +29,7 @@ from mmcl_fast.names import nearest
 from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
+ModalityName = Literal["a", "b", "c"]
 Augment = Literal["fixed", "per_epoch"]
 DataMode = Literal["explicit", "reduced", "orthogonal", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
@@ -221,7 +223,7 @@ class TrainConfig(VariantSettings):
     @property
     def has_spurious(self) -> bool:
         """Whether samples have a patch of a spurious attribute."""
-        return self.spurious_norm > 0 or self.spurious_b_norm > 0
+        return any(getattr(self, name) > 0 for name in SPURIOUS_NORMS)
 
     @property
     def axes(self) -> int:
@@ -244,6 +246,23 @@ class TrainConfig(VariantSettings):
         return self.d if self.d_b is None else self.d_b
 
     @property
+    def d_c_value(self) -> int:
+        """The dimension of modality C in use."""
+        return self.d if self.d_c is None else self.d_c
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """The modalities that are trained, a first."""
+        if self.modality == "single":
+            return ("a",)
+        return ("a", "b") if self.mu_c_norm is None else ("a", "b", "c")
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Dimension of a patch of each modality."""
+        return (self.d, self.d_b_value, self.d_c_value)[: len(self.modalities)]
+
+    @property
     def columns(self) -> int:
         """Coordinates that a patch of modality A is stored in: d, or fewer with reduced data."""
         return self._stored(self.d)
@@ -252,6 +271,16 @@ class TrainConfig(VariantSettings):
     def columns_b(self) -> int:
         """The same of modality B."""
         return self._stored(self.d_b_value)
+
+    @property
+    def columns_c(self) -> int:
+        """The same of modality C."""
+        return self._stored(self.d_c_value)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Coordinates that a patch of each modality is stored in."""
+        return tuple(self._stored(d) for d in self.dimensions)
 
     def _stored(self, d: int) -> int:
         if self.data not in ROTATED:
@@ -265,6 +294,11 @@ class TrainConfig(VariantSettings):
     def sigma_xi_b_value(self) -> float:
         """The noise level of modality B in use."""
         return self.sigma_xi if self.sigma_xi_b is None else self.sigma_xi_b
+
+    @property
+    def sigma_xi_c_value(self) -> float:
+        """The noise level of modality C in use."""
+        return self.sigma_xi if self.sigma_xi_c is None else self.sigma_xi_c
 
     @property
     def data_key(self) -> int:
@@ -373,6 +407,10 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
         "label_noise": _SHARE,
         "view_scale": _NOT_NEGATIVE,
         "view_mask": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
+        "mu_c_norm": _NOT_NEGATIVE,
+        "d_c": _integer(1, MAX_REDUCED_DIM),
+        "sigma_xi_c": _POSITIVE,
+        "spurious_c_norm": _NOT_NEGATIVE,
     }
 )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
@@ -23,6 +23,7 @@ from mmcl_fast.training.run import Run
 from mmcl_fast.training.stopping import StoppedRun, cut_stored_curves, stopped_run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
+SUFFIXES = "", "_b", "_c"  # of the names of results, by modality
 MEASURED = ("loss", "signal", "noise")  # on the device; accuracies are on the CPU
 # Linear probes fitted in one call: enough for any number of threads. More would leave the cache.
 PENDING_PROBES = 64
@@ -268,7 +269,7 @@ class Recorder:
             fields["status"] = "stopped"
         if stopped.coefficients is not None:
             final: dict[str, Tensor] = {}
-            for k, (suffix, c) in enumerate(zip(("", "_b"), stopped.coefficients, strict=False)):
+            for k, (suffix, c) in enumerate(zip(SUFFIXES, stopped.coefficients, strict=False)):
                 own = [x[run : run + 1].cpu() for x in self._norms[k]]
                 final[f"gamma{suffix}"] = (c.mu * own[0].unsqueeze(1))[0]
                 final[f"rho{suffix}"] = (c.noise * own[1][:, None, :])[0]
@@ -353,7 +354,7 @@ def _divergence_epochs(loss: Tensor) -> dict[int, int]:
 def _final_fields(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Sequence[Tensor]]:
     """Gamma and rho of each modality and run, by the names of `Run`'s fields."""
     fields: dict[str, Sequence[Tensor]] = {}
-    for suffix, (gamma, rho) in zip(("", "_b"), pairs, strict=False):
+    for suffix, (gamma, rho) in zip(SUFFIXES, pairs, strict=False):
         fields[f"gamma{suffix}"], fields[f"rho{suffix}"] = gamma.unbind(), rho.unbind()
     return fields
 
@@ -363,7 +364,7 @@ def _stored_curves(
 ) -> dict[str, Sequence[Tensor]]:
     """Stored gamma and rho of each modality and run, by the names of `Run`'s fields."""
     fields: dict[str, Sequence[Tensor]] = {}
-    for suffix, evaluations in zip(("", "_b"), zip(*stored, strict=True), strict=False):
+    for suffix, evaluations in zip(SUFFIXES, zip(*stored, strict=True), strict=False):
         gamma, rho = zip(*evaluations, strict=True)
         fields[f"gamma{suffix}_curve"] = torch.stack(gamma, dim=1).unbind()
         fields[f"rho{suffix}_curve"] = torch.stack(rho, dim=1).unbind()
@@ -382,9 +383,8 @@ def _due(epoch: int, every: int, last: int) -> bool:
 
 def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tuple[Tensor, Tensor]]:
     """|mu|^2 [R] (of each class [R, K]) and |xi_i|^2 [R, n] of each modality."""
-    kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
     norms = []
-    for suffix, kind in kinds[: 1 + configs[0].is_multi]:
+    for suffix, kind in zip(SUFFIXES, configs[0].modalities, strict=False):
         if device := drawing_device(configs[0]):
             from mmcl_fast.data.signal_noise.gpu import square_norms
 
@@ -401,10 +401,14 @@ def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tupl
     return norms
 
 
-def _squares(cfg: TrainConfig, noise: Tensor | None, kind: Literal["a", "b"]) -> Tensor:
+def _squares(cfg: TrainConfig, noise: Tensor | None, kind: ModalityName) -> Tensor:
     """|xi_i|^2 of the rows of a modality, [n]."""
     rows: SampleRows
-    rows = StreamedRows(cfg, kind, torch.device("cpu")) if noise is None else HeldRows(noise)
+    if noise is None:
+        assert kind != "c"  # variants are not streamed
+        rows = StreamedRows(cfg, kind, torch.device("cpu"))
+    else:
+        rows = HeldRows(noise)
     norms = [torch.linalg.vector_norm(x, dim=1) for _, x in rows.pieces(None)]
     return torch.cat(norms).square_()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
@@ -46,11 +46,15 @@ class Run:
         rho: Final noise memorisation rho_{r,i} of modality A, [m, n].
         gamma_b: gamma of modality B; None if single-modal.
         rho_b: rho of modality B; None if single-modal.
+        gamma_c: gamma of modality C; None without one.
+        rho_c: rho of modality C; None without one.
         coefficient_epochs: Epochs at which gamma and rho were stored.
         gamma_curve: gamma at those epochs, [k, m], with classes [k, m, K].
         rho_curve: rho at those epochs, [k, m, n].
         gamma_b_curve: gamma_curve of modality B; None if single-modal.
         rho_b_curve: rho_curve of modality B; None if single-modal.
+        gamma_c_curve: gamma_curve of modality C; None without one.
+        rho_c_curve: rho_curve of modality C; None without one.
         status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
             callback, after `stopped_at` updates: all but `config` is then as of a run of so many
             epochs.
@@ -69,11 +73,15 @@ class Run:
     rho: Tensor | None = None
     gamma_b: Tensor | None = None
     rho_b: Tensor | None = None
+    gamma_c: Tensor | None = None
+    rho_c: Tensor | None = None
     coefficient_epochs: list[int] = field(default_factory=list)
     gamma_curve: Tensor | None = None
     rho_curve: Tensor | None = None
     gamma_b_curve: Tensor | None = None
     rho_b_curve: Tensor | None = None
+    gamma_c_curve: Tensor | None = None
+    rho_c_curve: Tensor | None = None
     status: Status = "finished"
     diverged_at: int | None = None
     stopped_at: int | None = None
@@ -112,12 +120,12 @@ class Run:
             f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
         )
 
-    def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
-        """Final weights of an encoder, [m, d] (or [m, d_b]).
+    def weights(self, modality: ModalityName = "a") -> Tensor:
+        """Final weights of an encoder, [m, d] (or [m, d_b], [m, d_c]).
 
         Raises:
-            ConfigError: `modality` is another word; or the run has none (single-modal runs have no
-                modality B, reduced data no R^d).
+            ConfigError: `modality` is none of `modalities`; or the run has no weights in R^d
+                (reduced data).
         """
         k = modality_index(self.config, modality)
         require_coordinates(self.config)
@@ -128,9 +136,9 @@ class Run:
         return weights_in_span(self._span[k], as_data(self.config, self._data), k)
 
     @property
-    def modalities(self) -> tuple[Literal["a", "b"], ...]:
+    def modalities(self) -> tuple[ModalityName, ...]:
         """Modalities of the run."""
-        return ("a", "b") if self.config.is_multi else ("a",)
+        return self.config.modalities
 
     @property
     def has_weights(self) -> bool:
@@ -171,7 +179,7 @@ class Run:
         """
         return run_to_xarray(self)
 
-    def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
+    def encoder(self, modality: ModalityName = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""
         return TwoLayerEncoder(self.weights(modality), self.config.q)
 

@@ -45,7 +45,7 @@ def run_to_xarray(run: Run) -> xr.Dataset:
     of_gamma = ("neuron",) if run.config.classes is None else ("neuron", "label")
     dims: dict[str, tuple[str, ...]] = {"gamma": of_gamma, "rho": ("neuron", "sample")}
     for symbol, of_symbol in dims.items():
-        for suffix in ("", "_b"):
+        for suffix in ("", "_b", "_c"):
             name = f"{symbol}{suffix}"
             if (value := getattr(run, name)) is not None:
                 data[name] = (of_symbol, value.numpy(), _attributes(symbol))

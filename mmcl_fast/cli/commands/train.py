@@ -105,7 +105,7 @@ def _write(run: Run, out: Path) -> list[str]:
     }
     text = json.dumps(summary, indent=1)
     curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
-    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b")]
+    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b", "_c")]
     for name in [*names, *(f"{name}_curve" for name in names)]:
         if (value := getattr(run, name)) is not None:
             curves[name] = value.numpy()
@@ -120,9 +120,8 @@ def _write(run: Run, out: Path) -> list[str]:
     (out / WEIGHTS).unlink(missing_ok=True)
     if run.status == "finished" and run.config.data not in ROTATED:
         names.append(WEIGHTS)
-        weights = {"weights": run.weights("a")}
-        if run.config.is_multi:
-            weights["weights_b"] = run.weights("b")
+        named = zip(("weights", "weights_b", "weights_c"), run.modalities, strict=False)
+        weights = {name: run.weights(modality) for name, modality in named}
         write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
     write_atomically(out / SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
     return names

@@ -33,6 +33,9 @@ from mmcl_fast.engines.variants.native_products import (
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native core cannot train a model variant exactly, or None."""
+    if "c" in cfg.modalities:
+        engine = "reference" if cfg.optimizer == "adam" else "gram"
+        return f"mu_c_norm: the native core has two modalities at most; use {engine}"
     if cfg.optimizer != "gd":
         engine = "reference" if cfg.optimizer == "adam" else "gram"
         return f"optimizer {cfg.optimizer} is not in the native core, which does gd; use {engine}"
