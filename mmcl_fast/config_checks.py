@@ -107,9 +107,9 @@ PRODUCTS = (
             f"sigma_xi_{side}^2 d",
             f"sigma_xi_{side}",
             (f"sigma_xi_{side}_value", f"d_{side}_value"),
-            lambda s, d: math.prod((s, s, float(d))),
+            lambda s, d: 0.0 if d is None else math.prod((s, s, float(d))),
         )
-        for side in "bc"
+        for side in "bc"  # a plan has no sizes of a modality C that there is not
     ),
     *(
         Magnitude(f"{name}^2", name, (name,), lambda x: 0.0 if x is None else x * x)

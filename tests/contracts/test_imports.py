@@ -81,7 +81,7 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {
         "config", "data.signal_noise", "engines", "engines.reference_variants", "reference",
     },
-    "engines.reference_variants": {"data.signal_noise", "engines", "reference"},
+    "engines.reference_variants": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {
         "_native", "config", "config_checks", "config_variants", "content_digest",

@@ -58,8 +58,8 @@ SHORT: dict[str, Any] = {"epochs": 8, "n_test": 7, "dtype": "float64"}
 def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[TrainConfig]:
     """Settings that an engine trains, no two with equal seeds.
 
-    Options are set one after the other in random order, the objective first; what is refused with
-    those before it keeps its default.
+    Options are set one after the other in random order, the objective first, then the modality;
+    what is refused with those before it keeps its default.
 
     Args:
         count: Their number.
@@ -71,7 +71,7 @@ def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[Tra
     while len(found) < count:
         cfg = TrainConfig(**STRENGTHS | SHORT | fixed, seed=len(found))
         names = [name for name in CHOICES if name not in fixed]
-        for name in sorted(choose.sample(names, len(names)), key=lambda x: x != "objective"):
+        for name in sorted(choose.sample(names, len(names)), key=_rank):
             changes = choose.choice(CHOICES[name])
             try:
                 changed = cfg.replace(**changes if isinstance(changes, dict) else {name: changes})
@@ -82,6 +82,10 @@ def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[Tra
         if not undrawable([cfg]):
             found.append(cfg)
     return found
+
+
+def _rank(name: str) -> int:
+    return {"objective": 0, "modality": 1}.get(name, 2)
 
 
 __all__ = ["CHOICES", "SHORT", "drawn"]
