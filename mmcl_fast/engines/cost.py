@@ -34,7 +34,8 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the OOD data in evaluations. The loss costs all engines the same.
+    coefficients, and products of the OOD data in evaluations. Loss and linear probe cost all engines
+    the same.
     """
     at_start, of_epoch = _products(cfg, engine)
     operations = at_start + cfg.epochs * of_epoch
@@ -68,7 +69,8 @@ def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
 
 
 def _evaluations(cfg: TrainConfig) -> int:
-    return cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    """Evaluations of a run: each `evaluate_every` epochs, and after the last epoch."""
+    return -(-cfg.epochs // cfg.evaluate_every) + 1 if cfg.evaluate_every else 0
 
 
 # Seconds of one core for each amount of `work`, in its order. Those of native and gram are fitted
@@ -120,8 +122,6 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     """
     n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
     sides, evaluations = 1 + cfg.is_multi, float(_evaluations(cfg))
-    if evaluations and cfg.epochs % cfg.evaluate_every:
-        evaluations += 1  # after the last epoch
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
     rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
     drawn = float(cfg.columns * (rows + ood) + cfg.columns_b * rows * cfg.is_multi)
@@ -136,6 +136,7 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     launches = 1 + MINIBATCH_LAUNCHES * minibatches
     passes = 2 if engine == "gram" and minibatches else 1  # and the loss of all samples
     uncached = epochs * sides * max(0, n * m - CACHED_ACTIVATIONS)
+    heads = evaluations * (cfg.classes or 1)
     return (
         1.0,
         0.0 if is_reduced else drawn,
@@ -149,10 +150,10 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         epochs * sides * pairs,
         epochs * sides * pairs * of_pair,
         uncached * n,
-        float(evaluations),
+        evaluations,
         evaluations * (of_test + m * (n + ood)),
-        evaluations * n * min(n, m),
-        evaluations * n * m * min(n, m),
+        heads * n * min(n, m),
+        heads * n * m * min(n, m),
     )
 
 
