@@ -34,8 +34,8 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the OOD data in evaluations. Loss and linear probe cost all engines
-    the same.
+    coefficients, and products of the OOD data in evaluations. The loss and the linear probe cost
+    all engines the same.
     """
     at_start, of_epoch = _products(cfg, engine)
     operations = at_start + cfg.epochs * of_epoch
