@@ -34,7 +34,8 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the OOD data in evaluations. The loss costs all engines the same.
+    coefficients, and products of the OOD data in evaluations. The loss and the linear probe cost
+    all engines the same.
     """
     at_start, of_epoch = _products(cfg, engine)
     operations = at_start + cfg.epochs * of_epoch
@@ -66,7 +67,8 @@ def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
 
 
 def _evaluations(cfg: TrainConfig) -> int:
-    return cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    """Evaluations of a run: each `evaluate_every` epochs, and after the last epoch."""
+    return -(-cfg.epochs // cfg.evaluate_every) + 1 if cfg.evaluate_every else 0
 
 
 # Seconds of one core for each amount of `work`, in its order. Those of native and gram are fitted
@@ -119,8 +121,6 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
     sides, evaluations = len(cfg.modalities), float(_evaluations(cfg))
     directions = sides * (sides - 1) if cfg.is_multi else 1
-    if evaluations and cfg.epochs % cfg.evaluate_every:
-        evaluations += 1  # after the last epoch
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
     rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
     drawn = float(cfg.columns * ood + sum(cfg.widths) * rows)
@@ -135,6 +135,7 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     launches = 1 + MINIBATCH_LAUNCHES * minibatches
     passes = 2 if engine == "gram" and minibatches else 1  # and the loss of all samples
     uncached = epochs * sides * max(0, n * m - CACHED_ACTIVATIONS)
+    heads = evaluations * (cfg.classes or 1)
     return (
         1.0,
         0.0 if is_reduced else drawn,
@@ -148,10 +149,10 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         epochs * directions * pairs,
         epochs * directions * pairs * of_pair,
         uncached * n,
-        float(evaluations),
+        evaluations,
         evaluations * (of_test + m * (n + ood)),
-        evaluations * n * min(n, m),
-        evaluations * n * m * min(n, m),
+        heads * n * min(n, m),
+        heads * n * m * min(n, m),
     )
 
 

@@ -48,6 +48,10 @@ class VariantGramEngine:
                 views,
                 cfg.q,
                 picks_samples=cfg.optimizer == "sgd",
+                # Minibatches and fresh views read rows and columns of all products.
+                is_orthogonal=cfg.data == "orthogonal"
+                and cfg.optimizer != "sgd"
+                and cfg.augment == "fixed",
             )
             for suffix in ("", "_b", "_c")[: len(cfg.modalities)]
         ]

@@ -82,29 +82,42 @@ def codes_of(cfg: TrainConfig, batch: SignalNoiseBatch) -> Codes:
     return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), pairs.numpy())
 
 
-def signal_features(
-    cfg: TrainConfig,
-    signals: Tensor,
-    batch: SignalNoiseBatch,
-    samples: Literal["a", "test", "probe"],
-) -> Tensor:
+def patches_of(
+    cfg: TrainConfig, batch: SignalNoiseBatch, samples: Literal["a", "test", "probe"]
+) -> list[Tensor]:
+    """Which signed signal each patch of k samples is: rows of `signal_features`, [R k] a patch.
+
+    Args:
+        cfg: Settings that the runs share.
+        batch: Data of the runs.
+        samples: Training data, or a kind of OOD data.
+    """
+    prefix = "" if samples == "a" else f"{samples}_"
+    labels = _stacked(batch, f"{prefix}labels")
+    codes = [(labels.long() if cfg.classes else (labels < 0).long(), cfg.classes or 2)]
+    if cfg.has_spurious:
+        codes.append(((_stacked(batch, f"{prefix}attributes") < 0).long(), 2))
+    runs = torch.arange(len(labels)).unsqueeze(1)
+    return [(code + count * runs).flatten() for code, count in codes]
+
+
+def signal_features(cfg: TrainConfig, signals: Tensor, patches: Sequence[Tensor]) -> Tensor:
     """Sum of the activations of the signal patches, [R, k, m].
 
     Args:
         cfg: Settings that the runs share.
         signals: Inner products of the weights with the signals, [R, m, axes].
-        batch: Data of the runs.
-        samples: Training data, or a kind of OOD data.
+        patches: As `patches_of` says.
     """
-    prefix = "" if samples == "a" else f"{samples}_"
-    attributes = _stacked(batch, f"{prefix}attributes") if cfg.has_spurious else None
-    combination = _combination(cfg, _stacked(batch, f"{prefix}labels"), attributes)
-    total = signals.new_zeros(*combination.shape, signals.shape[1])
-    for axis, sign in _signals(cfg, combination):
-        index = axis.long().unsqueeze(1).expand(-1, signals.shape[1], -1)  # [R, m, k]
-        patch = signals.gather(2, index) * sign.unsqueeze(1)
-        total += positive_power(patch, cfg.q).mT
-    return total
+    runs, m, _ = signals.shape
+    own, spurious = signals.split([cfg.classes or 1, cfg.has_spurious], dim=2)
+    signed = [own if cfg.classes else torch.cat([own, -own], 2)]
+    if cfg.has_spurious:
+        signed.append(torch.cat([spurious, -spurious], 2))
+    # Activations of the few signals, then their rows: a sample's need no arithmetic of its own.
+    tables = [positive_power(x, cfg.q).mT.flatten(0, 1) for x in signed]
+    parts = [x.index_select(0, rows) for x, rows in zip(tables, patches, strict=True)]
+    return sum(parts[1:], start=parts[0]).view(runs, -1, m)
 
 
 def positive_power(z: Tensor, q: int) -> Tensor:
