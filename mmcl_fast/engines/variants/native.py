@@ -38,9 +38,6 @@ from mmcl_fast.engines.variants.native_products import (
 
 def why_not(cfg: TrainConfig) -> str | None:
     """Why the native core cannot train a model variant exactly, or None."""
-    if "c" in cfg.modalities:
-        engine = "reference" if cfg.optimizer == "adam" else "gram"
-        return f"mu_c_norm: the native core has two modalities at most; use {engine}"
     if cfg.optimizer != "gd":
         engine = "reference" if cfg.optimizer == "adam" else "gram"
         return f"optimizer {cfg.optimizer} is not in the native core, which does gd; use {engine}"
@@ -68,8 +65,8 @@ def state_elements(cfg: TrainConfig) -> int:
 
 def held_elements(cfg: TrainConfig) -> int:
     """Numbers that a run needs in a call of the core: its state, a copy of it, scores, features."""
-    n, m, sides = cfg.n, cfg.m, 1 + cfg.is_multi
-    codes = min(2 * n, (cfg.classes or 2) * (1 + cfg.has_spurious))
+    n, m, sides = cfg.n, cfg.m, len(cfg.modalities)
+    codes = min(max(2, sides) * n, (cfg.classes or 2) * (1 + cfg.has_spurious))
     matrices = (
         0 if cfg.objective == "logistic" else 1 + (cfg.trains_keys and cfg.similarity == "cosine")
     )

@@ -29,11 +29,12 @@ class Codes:
 
     Attributes:
         order: Samples in the order of the core, [R, n].
-        code: Codes of the samples of modality A, and of their positives, sorted, [R, 2, n].
+        code: Codes of the samples of modality A, and of each kind of their positives (the views, or
+            modality B and C), sorted, [R, kinds, n].
         counts: Codes of each run.
         axis: Signal of each patch of a code, [R, P, C].
         sign: Its sign, [R, P, C].
-        labels: Labels of the samples and of their positives, sorted, [R, 2, n].
+        labels: Labels likewise, [R, kinds, n].
     """
 
     order: Tensor
@@ -56,30 +57,31 @@ def codes_of(cfg: TrainConfig, batch: SignalNoiseBatch) -> Codes:
         cfg: Settings that the runs share.
         batch: Their data.
     """
-    labels = _stacked(batch, "labels")
-    partners = _stacked(batch, "positive_labels", labels)
-    attributes = of_partners = None
-    if cfg.has_spurious:
-        attributes = _stacked(batch, "attributes")
-        of_partners = _stacked(batch, "positive_attributes", attributes)
-    own = _combination(cfg, labels, attributes)
-    order = torch.argsort(own, dim=1, stable=True)
-    both = torch.stack([own, _combination(cfg, partners, of_partners)], 1)
-    both = both.gather(2, order.unsqueeze(1).expand(-1, 2, -1))
-    present = [torch.unique(run) for run in both]
+    labels = [_stacked(batch, "labels")]
+    attributes = _stacked(batch, "attributes") if cfg.has_spurious else None
+    combinations = [_combination(cfg, labels[0], attributes)]
+    for suffix in ("", "_c")[: max(1, len(cfg.modalities) - 1)]:
+        labels.append(_stacked(batch, f"positive_labels{suffix}", labels[0]))
+        partners = attributes
+        if partners is not None:
+            partners = _stacked(batch, f"positive_attributes{suffix}", partners)
+        combinations.append(_combination(cfg, labels[-1], partners))
+    order = torch.argsort(combinations[0], dim=1, stable=True)
+    along = order.unsqueeze(1).expand(-1, len(labels), -1)
+    of_kinds = torch.stack(combinations, 1).gather(2, along)
+    present = [torch.unique(run) for run in of_kinds]
     most, patches = max(map(len, present)), 1 + cfg.has_spurious
-    code = torch.empty(both.shape, dtype=torch.int32)
-    axis = torch.zeros(len(labels), patches, most, dtype=torch.int32)
-    sign = torch.ones(len(labels), patches, most)
-    for r, combinations in enumerate(present):
-        code[r] = torch.searchsorted(combinations, both[r])
-        for p, (of_patch, signs) in enumerate(_signals(cfg, combinations)):
-            axis[r, p, : len(combinations)] = of_patch
-            sign[r, p, : len(combinations)] = signs
-    pairs = torch.stack([labels, partners], 1).float()
-    pairs = pairs.gather(2, order.unsqueeze(1).expand(-1, 2, -1)).contiguous()
-    counts = [len(combinations) for combinations in present]
-    return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), pairs.numpy())
+    code = torch.empty(of_kinds.shape, dtype=torch.int32)
+    axis = torch.zeros(len(order), patches, most, dtype=torch.int32)
+    sign = torch.ones(len(order), patches, most)
+    for r, found in enumerate(present):
+        code[r] = torch.searchsorted(found, of_kinds[r])
+        for p, (of_patch, signs) in enumerate(_signals(cfg, found)):
+            axis[r, p, : len(found)] = of_patch
+            sign[r, p, : len(found)] = signs
+    sorted_labels = torch.stack(labels, 1).float().gather(2, along).contiguous()
+    counts = [len(found) for found in present]
+    return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), sorted_labels.numpy())
 
 
 def patches_of(
