@@ -19,7 +19,6 @@ from mmcl_fast.experiments.phase.overlay import overlay
 from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
 from mmcl_fast.plotting.heat import (
-    ACCURACY,
     LINES,
     Floats,
     border_handles,
@@ -28,7 +27,14 @@ from mmcl_fast.plotting.heat import (
     heat_panel,
 )
 from mmcl_fast.plotting.legend import label
-from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
+from mmcl_fast.plotting.style import (
+    CAPTION,
+    COLOURS,
+    NAMES,
+    STYLE,
+    accuracy_limits,
+    settings_caption,
+)
 from mmcl_fast.theory import MAX_N_SNR2_SINGLE, MIN_C_MU_N_SNR2_MULTI, MIN_N_SNR2_MULTI
 
 FINE = 120  # points along an axis for the theory's curves
@@ -132,7 +138,7 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
 def _limits(result: Phase) -> tuple[float, float]:
     """Ends of the colour scale: chance, or 0 where accuracy can be below it, to 1."""
     cell = result.plane.cell(result.xs[-1], result.ys[-1])
-    return (0.0, 1.0) if cell.has_spurious or cell.classes else ACCURACY
+    return accuracy_limits(below_half=cell.has_spurious or (cell.classes or 2) > 2)
 
 
 def _half_way(result: Phase) -> str:
