@@ -33,6 +33,7 @@ from mmcl_fast.plotting.style import (
     NAMES,
     STYLE,
     accuracy_limits,
+    number,
     settings_caption,
 )
 from mmcl_fast.theory import MAX_N_SNR2_SINGLE, MIN_C_MU_N_SNR2_MULTI, MIN_N_SNR2_MULTI
@@ -114,7 +115,10 @@ def _fixed(result: Phase) -> str:
     if "multi" not in plane.modalities:
         left.pop("c_mu", None)
     cell = plane.cell(result.xs[0], result.ys[0])
-    tau = r"$\tau = 1/m$" if plane.base.temperature is None else ""
+    temperature = plane.at(result.xs[0], result.ys[0]).temperature
+    tau = r"$\tau = 1/m$" if temperature is None else rf"$\tau$ = {number(temperature)}"
+    if "tau" in {*drawn, *fixed}:
+        tau = ""
     others = {k: v for k, v in fixed.items() if k not in {*names, "modality"}}
     parts = [settings_caption(left, names), tau, settings_caption(others, others)]
     between = "; " if len(plane.modalities) > 1 else "\n"
@@ -172,7 +176,7 @@ def _handles(result: Phase) -> list[Line2D]:
         ms=3.5,
         mfc="white",
         mec="black",
-        label=f"measured: mean over {count} seeds passes {_half_way(result)}",
+        label=f"measured: mean over {count} seed{'s' * (count > 1)} passes {_half_way(result)}",
     )
     if not result.plane.is_of_the_paper:
         return [dots, *_left_out(result)]
