@@ -58,7 +58,7 @@ class Run:
         status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
             callback, after `stopped_at` updates: all but `config` is then as of a run of so many
             epochs.
-        diverged_at: First epoch whose loss is not finite, or None.
+        diverged_at: First epoch whose loss or learned temperature is not finite, or None.
         stopped_at: Last epoch of a stopped run, or None.
         metrics: Curves of own metrics by name, float64, [epochs + 1].
         tau: Temperature where it is learned (`eta_tau`), [epochs + 1]; else None.
@@ -114,10 +114,12 @@ class Run:
         power = (
             "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
         )
-        learned = f", or eta_tau = {cfg.eta_tau:g}" if cfg.eta_tau is not None else ""
+        learned, what = "", "loss"
+        if cfg.eta_tau is not None:
+            learned, what = f", or eta_tau = {cfg.eta_tau:g}", "loss or the learned temperature"
         return (
-            f"the loss is not finite at epoch {self.diverged_at}; likely a step that is too large: "
-            f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
+            f"the {what} is not finite at epoch {self.diverged_at}; likely a step that is too "
+            f"large: eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
         )
 
     def weights(self, modality: ModalityName = "a") -> Tensor:

@@ -122,10 +122,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "errors", "experiments", "experiments.examples",
-        "experiments.examples.names", "experiments.phase", "experiments.table1",
-        "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
-        "theory", "training",
+        "config", "config_variants", "data.mnist", "errors", "experiments",
+        "experiments.examples", "experiments.examples.names", "experiments.phase",
+        "experiments.table1", "experiments.table1.protocol", "experiments.theory_checks", "files",
+        "sweep.store", "theory", "training",
     },
     "report": {
         "config", "errors", "experiments", "files", "plotting", "sweep.plan", "sweep.store",

@@ -59,7 +59,12 @@ class Plane:
 
     def __post_init__(self) -> None:
         for name, _ in self.fixed:
-            if name in REFUSED or name not in {*FIELD_NAMES, *AXIS_NAMES}:
+            if name in REFUSED:
+                raise ConfigError(
+                    f"{name}: expected a setting that a plane may fix, got one of "
+                    f"{', '.join(REFUSED)}, which it sets itself"
+                )
+            if name not in {*FIELD_NAMES, *AXIS_NAMES}:
                 raise ConfigError(f"{name}: expected a setting that a plane may fix, got another")
         if self.x.determines == self.y.determines:
             raise ConfigError(f"y: expected an axis that sets another thing than {self.x.name}")

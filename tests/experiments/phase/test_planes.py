@@ -136,6 +136,27 @@ def test_a_plane_of_one_modality_has_one_map_with_borders() -> None:
     assert "C_" not in title
 
 
+@pytest.mark.parametrize(
+    ("fixed", "told"),
+    [
+        ([], r"$\tau = 1/m$"),
+        (["similarity=cosine"], r"$\tau$ = 0.1"),
+        (["objective=logistic"], r"$\tau$ = 1,"),
+        (["tau=0.5"], r"$\tau$ = 0.5"),
+    ],
+)
+def test_the_caption_has_the_temperature_of_the_cells(fixed: list[str], told: str) -> None:
+    figure = phase.phase(drawn(chosen_plane("d", None, None, {}, fixed)))
+    title = figure.legends[0].get_title().get_text()
+    assert told in title
+    assert title.count(r"\tau") == 1
+
+
+def test_the_caption_has_no_temperature_where_it_is_an_axis() -> None:
+    figure = phase.phase(drawn(chosen_plane("d", "tau=0.1,1", None, {})))
+    assert r"\tau" not in figure.legends[0].get_title().get_text()
+
+
 def test_the_plan_varies_what_the_axes_set() -> None:
     plane = replace(PLANES["spurious"], fixed=(("engine", "reference"), ("n", 10)))
     plan = phase_plan(plane, 3, range(2), 4)
