@@ -7,14 +7,13 @@ fits the printed panels (`docs/claims.md` says what the paper states and what is
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from mmcl_fast.config_checks import ROTATED, check_combinations, check_magnitudes, magnitudes
+from mmcl_fast.config_values import RANGES, check_range, kind_of
 from mmcl_fast.config_variants import (
     DEFAULT_COSINE_TAU,
     DEFAULTS,
@@ -25,7 +24,7 @@ from mmcl_fast.config_variants import (
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.names import nearest
-from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
+from mmcl_fast.stream_tags import MAX_SEED
 
 Modality = Literal["single", "multi"]
 Augment = Literal["fixed", "per_epoch"]
@@ -36,6 +35,9 @@ Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 ProbeOn = Literal["train", "ood"]
+
+DEFAULT_MOMENTUM = 0.9
+DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class TrainConfig(VariantSettings):
             # Numbers of NumPy and the like become plain: configs are compared, hashed, written.
             object.__setattr__(self, name, plain_value(name, value))
         for name in RANGES:
-            _check_range(name, getattr(self, name))
+            check_range(name, getattr(self, name))
         check_combinations(self)
         check_magnitudes(self, MAGNITUDES)
 
@@ -309,74 +311,6 @@ LATER_FIELDS: Mapping[str, str | float | None] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _integer(low: int, high: int | None = None) -> _Rule:
-    if high is None:
-        return _Rule(f"an integer >= {low}", lambda v: v >= low)
-    return _Rule(f"an integer in {low} .. {high}", lambda v: low <= v <= high)
-
-
-_POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
-_NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
-_SHARE = _Rule("a number in 0 .. 1", lambda v: 0 <= v <= 1)
-_CORRELATION = _Rule("a number in -1 .. 1", lambda v: -1 <= v <= 1)
-_SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
-MAX_INTEGER = 2**63 - 1  # what files of results hold
-MAX_POWER = 16
-DEFAULT_MOMENTUM = 0.9
-DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
-MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
-MAX_CLASSES = 1024
-
-RANGES: Mapping[str, _Rule] = MappingProxyType(
-    {
-        "n": _integer(2),
-        "d": _integer(1, MAX_REDUCED_DIM),
-        "d_b": _integer(1, MAX_REDUCED_DIM),
-        "m": _integer(1),
-        "q": _integer(1, MAX_POWER),
-        "mu_norm": _NOT_NEGATIVE,
-        "mu_b_norm": _NOT_NEGATIVE,
-        "nu_norm": _NOT_NEGATIVE,
-        "sigma_xi": _POSITIVE,
-        "sigma_xi_b": _POSITIVE,
-        "sigma_eps": _NOT_NEGATIVE,
-        "sigma_0": _POSITIVE,
-        "tau": _POSITIVE,
-        "eta": _POSITIVE,
-        "epochs": _integer(0, MAX_EPOCH),
-        "n_test": _integer(1),
-        "probe_samples": _integer(2),
-        "probe_penalty": _POSITIVE,
-        "negatives_per_sample": _integer(1),
-        "momentum": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
-        "batch_size": _integer(2),
-        "weight_decay": _NOT_NEGATIVE,
-        "seed": _SEED,
-        "data_seed": _SEED,
-        "init_seed": _SEED,
-        "evaluate_every": _integer(0),
-        "coefficients_every": _integer(0),
-        "pair_noise": _SHARE,
-        "eta_tau": _POSITIVE,
-        "classes": _integer(2, MAX_CLASSES),
-        "prior_exponent": _NOT_NEGATIVE,
-        "spurious_norm": _NOT_NEGATIVE,
-        "spurious_b_norm": _NOT_NEGATIVE,
-        "spurious_correlation": _CORRELATION,
-        "spurious_correlation_test": _CORRELATION,
-        "label_noise": _SHARE,
-        "view_scale": _NOT_NEGATIVE,
-        "view_mask": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
-    }
-)
-
-
 def unknown_setting(name: str) -> str:
     """The message for a setting that does not exist, with the nearest one that does."""
     near = nearest(name, FIELD_NAMES)
@@ -384,23 +318,7 @@ def unknown_setting(name: str) -> str:
     return f"{name}: unknown setting{hint}"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a field holds, read from its annotation once: a plan makes 10^5 configs."""
-
-    exact: type
-    words: tuple[str, ...]
-    optional: bool
-
-
-def _kind(hint: Any) -> _Kind:
-    if get_origin(hint) is Literal:
-        return _Kind(str, get_args(hint), optional=False)
-    kinds = get_args(hint) or (hint,)
-    return _Kind(float if float in kinds else int, (), optional=type(None) in kinds)
-
-
-_KINDS = {name: _kind(hint) for name, hint in get_type_hints(TrainConfig).items()}
+_KINDS = {name: kind_of(hint) for name, hint in get_type_hints(TrainConfig).items()}
 MAGNITUDES = magnitudes([name for name, kind in _KINDS.items() if kind.exact is float])
 """Numbers that have to be finite in the dtype of a run."""
 
@@ -410,31 +328,7 @@ def plain_value(name: str, value: object) -> str | int | float | None:
 
     Raises: ConfigError: it is none of them.
     """
-    kind = _KINDS[name]
-    if kind.words:
-        if not isinstance(value, str) or value not in kind.words:
-            raise ConfigError(f"{name}: expected one of {', '.join(kind.words)}, got {value!r}")
-        return str(value)
-    if value is None and kind.optional:
-        return None
-    if kind.exact is float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise ConfigError(f"{name}: expected a number, got {value!r}")
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{name}: expected a finite number, got a larger integer") from None
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name}: expected an integer, got {value!r}")
-    return int(value)
-
-
-def _check_range(name: str, value: Any) -> None:
-    rule = RANGES[name]
-    if value is not None and not rule.holds(value):
-        raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
-    if isinstance(value, int) and value > MAX_INTEGER and name not in SEEDS:
-        raise ConfigError(f"{name}: expected an integer below 2^63, got {value!r}")
+    return _KINDS[name].plain(name, value)
 
 
 def checked_value(name: str, value: object) -> str | int | float | None:
@@ -444,37 +338,14 @@ def checked_value(name: str, value: object) -> str | int | float | None:
     """
     found = plain_value(name, value)
     if name in RANGES:
-        _check_range(name, found)
+        check_range(name, found)
     return found
 
 
-# Named settings, tested against what the paper states.
-PRESETS = MappingProxyType(
-    {
-        "figure1": TrainConfig(),
-        "figure1-multi": TrainConfig(modality="multi"),
-    }
-)
-
-# Not stated in the paper; chosen as the reading whose four panels fit the printed axes and claims.
-INFERRED = MappingProxyType(
-    {
-        "sigma_0": "not stated; 0.001 fits the printed signal and noise panels",
-        "tau": "not stated; 1/m, the un-normalised similarity at temperature 1",
-        "negatives_per_sample": "M is not stated; all samples of the other label",
-        "augment": "not stated; one fixed draw of eps",
-        "head": "not stated; logistic regression fitted on the training embeddings, "
-        "mean logistic loss + |w|^2 / (2 n), unpenalised intercept, no standardisation",
-    }
-)
-
 __all__ = [
     "FIELD_NAMES",
-    "INFERRED",
     "LATER_FIELDS",
     "MAGNITUDES",
-    "PRESETS",
-    "RANGES",
     "SEEDS",
     "TrainConfig",
     "checked_value",
