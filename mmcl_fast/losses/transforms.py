@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mmcl_fast.losses.autograd import (
-    eager_loss,
-    needs_custom_op,
-    refuse_third,
-    small_loss,
-)
+from mmcl_fast.losses.autograd import eager_loss, needs_custom_op, small_loss
 from mmcl_fast.losses.contrast import Contrast, Requested
 from mmcl_fast.losses.custom_op import (
     INPUTS,
@@ -27,6 +22,7 @@ from mmcl_fast.losses.custom_op import (
     contrast_backward,
     contrast_forward,
 )
+from mmcl_fast.losses.double_backward import refuse_third
 from mmcl_fast.losses.evaluation import Reduction, Task, stores_scores
 from mmcl_fast.losses.rounding import FIRST_SCALAR, scaled
 
