@@ -137,6 +137,7 @@ def frees_graph() -> bool:
     """Whether the running backward pass frees what autograd saved.
 
     What a node keeps beside would live as long as the loss, which may be a sum over many steps.
+    Torch has no public name for it: `tests/contracts/test_private_torch.py` says when it changes.
     """
     if torch.compiler.is_compiling():  # compiled autograd
         return False
