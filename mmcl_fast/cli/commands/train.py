@@ -22,6 +22,7 @@ from mmcl_fast.plotting import curves as plotting
 from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.plan.metric_paths import import_metrics, metric_paths, parse_metrics
 from mmcl_fast.training import train
+from mmcl_fast.training.decomposition import FIELDS
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
@@ -105,8 +106,7 @@ def _write(run: Run, out: Path) -> list[str]:
     }
     text = json.dumps(summary, indent=1)
     curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
-    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b")]
-    for name in [*names, *(f"{name}_curve" for name in names)]:
+    for name in [*FIELDS, *(f"{name}_curve" for name in FIELDS)]:
         if (value := getattr(run, name)) is not None:
             curves[name] = value.numpy()
     if run.coefficient_epochs:
