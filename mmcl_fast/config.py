@@ -120,7 +120,7 @@ class TrainConfig(VariantSettings):
     evaluate_every: int = 1
     """Epochs between evaluations of OOD accuracy (the last epoch always counts). 0: never."""
     coefficients_every: int = 0
-    """Epochs between stored gamma and rho. 0: only the final ones."""
+    """Epochs between stored coefficients (gamma, rho). 0: only the final ones."""
 
     def __new__(cls, *positional: object, **settings: object) -> TrainConfig:
         """An instance, whose fields `__init__` fills; refuses what is no setting by its name."""
