@@ -19,7 +19,6 @@ from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves as plotting
-from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.plan.metric_paths import import_metrics, metric_paths, parse_metrics
 from mmcl_fast.training import train
 from mmcl_fast.training.decomposition import FIELDS
@@ -39,8 +38,6 @@ def train_command(
 ) -> int:
     """Train; write run.json, curves.npz, curves.png and weights.safetensors to `out`.
 
-    SIGTERM and SIGHUP end it as an interrupt does, by SystemExit with status 128 + the signal.
-
     Args:
         cfg: Settings of the run.
         out: Directory of the results, created if absent.
@@ -58,17 +55,16 @@ def train_command(
         _check_other_run(resolved, out)
     prepare_directory(out)
     checkpoint = None if checkpoint_every == 0 else out / CHECKPOINT
-    with orderly_termination():
-        run = train(
-            cfg,
-            metrics=chosen_metrics,
-            progress=True,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every or None,
-        )
-        _report(run, _write(run, out), out)
-        if checkpoint:
-            checkpoint.unlink(missing_ok=True)
+    run = train(
+        cfg,
+        metrics=chosen_metrics,
+        progress=True,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every or None,
+    )
+    _report(run, _write(run, out), out)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return 0 if run.status == "finished" else 1
 
 
