@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from mmcl_fast.config_variants import (
 )
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.names import nearest
+from mmcl_fast.names import suggestion
 from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
 
 Modality = Literal["single", "multi"]
@@ -377,11 +377,17 @@ RANGES: Mapping[str, _Rule] = MappingProxyType(
 )
 
 
-def unknown_setting(name: str) -> str:
-    """The message for a setting that does not exist, with the nearest one that does."""
-    near = nearest(name, FIELD_NAMES)
-    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
-    return f"{name}: unknown setting{hint}"
+def unknown_setting(name: str, others: Sequence[str] = ()) -> str:
+    """The message for a setting that does not exist, with the nearest ones that do.
+
+    Args:
+        name: The name.
+        others: Names that are accepted beside the settings.
+    """
+    listed = "mmcl train --help lists all"
+    if others:
+        listed += f", beside {', '.join(others)}"
+    return f"{name}: unknown setting; {suggestion(name, [*FIELD_NAMES, *others], listed)}"
 
 
 @dataclass(frozen=True)
