@@ -354,6 +354,7 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
         (["--fix", "data=explicit"], "data: expected a setting that a plane may fix"),
         (["--fix", "mm=3"], "mm: unknown setting"),
         (["--fix", "loss=1"], "loss: unknown setting; nearest: classes, noise_start, label_noise;"),
+        (["--x", "view_mask=0,0.5"], "view_mask: expected an axis of both modalities, got one of"),
         (["--fix", "q=0"], "q: expected an integer in 1 .. 16, got 0"),
         (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
         (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),
