@@ -7,7 +7,7 @@ fits the printed panels (`docs/claims.md` says what the paper states and what is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
@@ -24,7 +24,7 @@ from mmcl_fast.config_variants import (
 )
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.names import nearest
+from mmcl_fast.names import suggestion
 from mmcl_fast.stream_tags import MAX_SEED
 
 Modality = Literal["single", "multi"]
@@ -124,7 +124,7 @@ class TrainConfig(VariantSettings):
     evaluate_every: int = 1
     """Epochs between evaluations of OOD accuracy (the last epoch always counts). 0: never."""
     coefficients_every: int = 0
-    """Epochs between stored gamma and rho. 0: only the final ones."""
+    """Epochs between stored coefficients (gamma, rho). 0: only the final ones."""
 
     def __new__(cls, *positional: object, **settings: object) -> TrainConfig:
         """An instance, whose fields `__init__` fills; refuses what is no setting by its name."""
@@ -345,11 +345,17 @@ LATER_FIELDS: Mapping[str, str | float | None] = MappingProxyType(
 )
 
 
-def unknown_setting(name: str) -> str:
-    """The message for a setting that does not exist, with the nearest one that does."""
-    near = nearest(name, FIELD_NAMES)
-    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(FIELD_NAMES)}"
-    return f"{name}: unknown setting{hint}"
+def unknown_setting(name: str, others: Sequence[str] = ()) -> str:
+    """The message for a setting that does not exist, with the nearest ones that do.
+
+    Args:
+        name: The name.
+        others: Names that are accepted beside the settings.
+    """
+    listed = "mmcl train --help lists all"
+    if others:
+        listed += f", beside {', '.join(others)}"
+    return f"{name}: unknown setting; {suggestion(name, [*FIELD_NAMES, *others], listed)}"
 
 
 _KINDS = {name: kind_of(hint) for name, hint in get_type_hints(TrainConfig).items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 _SIMILAR = 0.6  # of difflib: 1 is the same word
+_RESEMBLING = 0.4  # worth showing among others
 # What other programs call a setting.
 _OTHER_NAMES = MappingProxyType(
     {
@@ -48,4 +49,19 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-__all__ = ["nearest"]
+def suggestion(name: str, known: Iterable[str], listed: str) -> str:
+    """What the error about an unknown name says of the known ones, of which there may be many.
+
+    Args:
+        name: The unknown name.
+        known: The names that exist.
+        listed: Where all of them are listed.
+    """
+    names = list(known)
+    if near := nearest(name, names):
+        return f"did you mean {near}?"
+    resembling = difflib.get_close_matches(name, names, n=3, cutoff=_RESEMBLING)
+    return f"nearest: {', '.join(resembling)}; {listed}" if resembling else listed
+
+
+__all__ = ["nearest", "suggestion"]

@@ -49,6 +49,14 @@ def test_unknown_setting_names_the_nearest() -> None:
         TrainConfig().replace(sigma0=1.0)
 
 
+def test_an_unknown_setting_is_no_list_of_all() -> None:
+    shown = "nearest: classes, label_noise, epochs; mmcl train --help lists all"
+    with pytest.raises(ConfigError, match=f"^loss: unknown setting; {shown}$"):
+        TrainConfig(loss=1)
+    with pytest.raises(ConfigError, match=r"^zzz: unknown setting; mmcl train --help lists all$"):
+        TrainConfig().replace(zzz=1)
+
+
 def test_numpy_numbers_become_plain_ones() -> None:
     cfg = TrainConfig(n=np.int64(30), eta=np.float32(0.5), seed=np.uint64(2**63), mu_norm=3)
     assert (cfg.n, cfg.eta, cfg.seed, cfg.mu_norm) == (30, 0.5, 2**63, 3.0)

@@ -19,7 +19,7 @@ from mmcl_fast.cli.options import COMMANDS, RENAMED, Command
 from mmcl_fast.cli.parser import build, hint, parse
 from mmcl_fast.errors import ConfigError, MmclError
 from mmcl_fast.operating_system.processes import is_closed_pipe
-from mmcl_fast.sweep.execute.termination import Terminated
+from mmcl_fast.sweep.execute.termination import Terminated, orderly_termination
 from mmcl_fast.terminal import printable
 
 USER_ERROR = 2
@@ -60,14 +60,18 @@ def _spelled_out(error: UnicodeError) -> tuple[str, int]:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit status."""
+    """Run a command line and return its exit status.
+
+    SIGTERM and SIGHUP end it as an interrupt does, by SystemExit with status 128 + the signal.
+    """
     if list(arguments) == ["--version"]:
         sys.stdout.write(f"mmcl-fast {__version__}\n")
         return 0
     command = None
     try:
-        command = _parse(arguments)
-        return command.run()
+        with orderly_termination():  # a batch system ends a job by SIGTERM
+            command = _parse(arguments)
+            return command.run()
     except MmclError as error:
         sys.stderr.write(f"mmcl: error: {_line(error)}\n")
         return USER_ERROR

@@ -14,6 +14,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.execute.policy import Policy
 from mmcl_fast.sweep.plan.axes import make_axes
+from mmcl_fast.sweep.plan.modalities import modality_of
 from mmcl_fast.sweep.plan.spec_file import Spec, read_spec
 from mmcl_fast.sweep.store.place import PLAN_FILE, require_plan
 
@@ -79,16 +80,18 @@ class Sweep:
             for name in given:
                 if name in known | {"spec", "grid", "zip", "metric", "seeds", "first_seed"}:
                     raise ConfigError(f"{name}: expected none with --add, which takes the plan's")
-        kinds = ("grid", "zip")
-        axes = [name for kind in kinds for name in parse_axes(kind, given.get(kind, ()))]
+        grid, zipped = (parse_axes(kind, given.get(kind, ())) for kind in ("grid", "zip"))
+        axes = [*grid, *zipped]
         if spec is None:
             check_axes_against_flags(axes, given)
-            return TrainConfig()
+            modality = modality_of(given, grid)
+            return TrainConfig(modality=modality) if modality else TrainConfig()
         if spec.suffix != SPEC_SUFFIX:
             raise ConfigError(f"spec: expected a file named *{SPEC_SUFFIX}, got {str(spec)!r}")
         of_file = read_spec(spec)
         check_axes_against_flags([*axes, *of_file.grid, *of_file.zipped], given)
-        return of_file.base
+        modality = modality_of(given, of_file.grid | grid)
+        return of_file.base.replace(modality=modality) if modality else of_file.base
 
     def can_resume(self) -> bool:
         """Whether the same command goes on where an interrupted one ended."""

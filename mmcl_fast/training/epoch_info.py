@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mmcl_fast.training.recorder import Recorder
 
 Samples = Literal["a", "b", "c", "view"]
+_NEEDS = {
+    "gamma_spurious": "a spurious signal (spurious_norm)",
+    "rho_views": "views that carry gradients (modality single, stop_gradient none)",
+}
 
 
 def advance(engine: Engine, epoch: int, count: int, last: int) -> Measured:
@@ -174,11 +178,19 @@ class EpochInfo:
         Raises: ConfigError: the weights leave the span of the data (optimizer adam, or fresh views
             that carry gradients), or modality B of single-modal runs.
         """
-        return self._lemma(modality)[0]
+        return self._term("gamma", modality)
 
     def rho(self, modality: ModalityName = "a") -> Tensor:
         """Noise memorisation rho_{r,i}, [R, m, n]; errors and cost as `gamma`."""
-        return self._lemma(modality)[1]
+        return self._term("rho", modality)
+
+    def gamma_spurious(self, modality: Literal["a", "b"] = "a") -> Tensor:
+        """Learning of the spurious signal, [R, m]; errors as `gamma`, and where there is none."""
+        return self._term("gamma_spurious", modality)
+
+    def rho_views(self) -> Tensor:
+        """Memorisation of the views' noise, [R, m, n]; errors as `gamma`, and where it is none."""
+        return self._term("rho_views", "a")
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """`hbar` (3) of modality A: training data [R, n, m], OOD test data [R, n_test, m].
@@ -230,14 +242,17 @@ class EpochInfo:
         )
         return probe_accuracy(self.configs[0], fitted, labels, test, test_labels)
 
-    def _lemma(self, modality: str) -> tuple[Tensor, Tensor]:
+    def _term(self, symbol: str, modality: str) -> Tensor:
         k = modality_index(self.configs[0], modality)
         if self._coefficients is None:
             raise ConfigError(
-                "gamma, rho: expected weights in the span of mu and the noise patches, got "
+                f"{symbol}: expected weights in the span of the data's vectors, got "
                 + f"{_outside(self.configs[0], self.data[0])}; take weights()"
             )
-        return self._recorder.gamma_and_rho(k, self._coefficients[k])
+        found = self._recorder.terms(k, self._coefficients[k])
+        if symbol not in found:
+            raise ConfigError(f"{symbol}: expected {_NEEDS[symbol]}, got none")
+        return found[symbol]
 
 
 class RunState:
@@ -307,6 +322,14 @@ class RunState:
     def rho(self, modality: ModalityName = "a") -> Tensor:
         """Noise memorisation rho_{r,i}, [m, n]; see `EpochInfo.gamma`."""
         return self._info.rho(modality)[self._run]
+
+    def gamma_spurious(self, modality: Literal["a", "b"] = "a") -> Tensor:
+        """Learning of the spurious signal, [m]; see `EpochInfo.gamma_spurious`."""
+        return self._info.gamma_spurious(modality)[self._run]
+
+    def rho_views(self) -> Tensor:
+        """Memorisation of the views' noise, [m, n]; see `EpochInfo.rho_views`."""
+        return self._info.rho_views()[self._run]
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """`hbar` (3) of modality A: training data [n, m] and OOD test data [n_test, m]."""

@@ -10,20 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import ModalityName, TrainConfig
+from mmcl_fast.config import TrainConfig
 from mmcl_fast.config_checks import ROTATED
-from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
-from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.engines.protocol import Coefficients, Engine, Measured
+from mmcl_fast.training import decomposition
 from mmcl_fast.training.class_probe import probe_accuracy
+from mmcl_fast.training.decomposition import Terms
 from mmcl_fast.training.run import Run
 from mmcl_fast.training.stopping import StoppedRun, cut_stored_curves, stopped_run
 
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
-SUFFIXES = "", "_b", "_c"  # of the names of results, by modality
 MEASURED = ("loss", "signal", "noise")  # on the device; accuracies are on the CPU
 # Linear probes fitted in one call: enough for any number of threads. More would leave the cache.
 PENDING_PROBES = 64
@@ -76,7 +75,7 @@ class Recorder:
         self._stored: list[tuple[int, tuple[Coefficients, ...]]] = []
         self._last: tuple[Coefficients, ...] | None = None
         self._weights: tuple[Tensor, ...] | None = None
-        self._norms = _norms(configs, batch)
+        self._norms = decomposition.square_norms(configs, batch)
         self._checked_period = -1
         self._copied: _CopyEvent | None = None
         self._engine: Engine | None = None
@@ -178,7 +177,9 @@ class Recorder:
                 (epoch, _copies_on_host(modalities)) for epoch, modalities in self._stored
             ]
             self.curves |= {name: _copy_to_host(self.curves[name]) for name in self._measured}
-            self._norms = [(_copy_to_host(mu), _copy_to_host(noise)) for mu, noise in self._norms]
+            self._norms = [
+                {name: _copy_to_host(x) for name, x in norms.items()} for norms in self._norms
+            ]
             # The engine's memory may be reused only after the copies.
             self._copied, self._engine = _CopyEvent(), engine
 
@@ -232,7 +233,7 @@ class Recorder:
                 curve[r, epoch:] = torch.nan
         runs, epochs = range(len(data)), [epoch for epoch, _ in self._stored]
         stored = [
-            [self.gamma_and_rho(k, c) for k, c in enumerate(_on_cpu(modalities))]
+            [self.terms(k, c) for k, c in enumerate(_on_cpu(modalities))]
             for _, modalities in self._stored
         ]
         # Each field of all runs at once: unbinding a tensor is faster than indexing.
@@ -240,14 +241,15 @@ class Recorder:
             "config": self._configs,
             **{name: curve.unbind() for name, curve in curves.items()},
             "coefficient_epochs": [list(epochs) for _ in runs],
-            **_stored_curves(stored),
+            **decomposition.stored_curves(stored),
             "status": ["diverged" if r in diverged_at else "finished" for r in runs],
             "diverged_at": [diverged_at.get(r) for r in runs],
             "metrics": [{name: x[r] for name, x in self.metrics.items()} for r in runs],
             "_data": data,
         }
         if self._last is not None:
-            fields |= _final_fields([self.gamma_and_rho(k, c) for k, c in enumerate(self._last)])
+            last = [self.terms(k, c) for k, c in enumerate(self._last)]
+            fields |= decomposition.final_fields(last)
             if self._cfg.data not in ROTATED:  # others have no weights in R^d
                 fields["_span"] = list(zip(*map(self._of_each, self._last), strict=True))
         if self._weights is not None:
@@ -270,11 +272,10 @@ class Recorder:
         if fields["diverged_at"] is None:
             fields["status"] = "stopped"
         if stopped.coefficients is not None:
-            final: dict[str, Tensor] = {}
-            for k, (suffix, c) in enumerate(zip(SUFFIXES, stopped.coefficients, strict=False)):
-                own = [x[run : run + 1].cpu() for x in self._norms[k]]
-                final[f"gamma{suffix}"] = (c.mu * own[0].unsqueeze(1))[0]
-                final[f"rho{suffix}"] = (c.noise * own[1][:, None, :])[0]
+            own = slice(run, run + 1)
+            norms = [{name: x[own].cpu() for name, x in of.items()} for of in self._norms]
+            last = [*map(decomposition.terms, stopped.coefficients, norms)]
+            final = {name: x[0] for name, x in decomposition.final_fields(last).items()}
             fields.update(final)
             cut_stored_curves(fields, stopped.epoch, final)
             if self._cfg.data not in ROTATED:
@@ -295,11 +296,9 @@ class Recorder:
             for of_run in zip(*parts, strict=True)
         ]
 
-    def gamma_and_rho(self, modality: int, c: Coefficients) -> tuple[Tensor, Tensor]:
-        """Gamma [R, m] (of classes [R, m, K]) and rho [R, m, n] of the decomposition (11)."""
-        # In training, coefficients are on the engine's device, and data drawn on the CPU are not.
-        mu, noise = (x.to(c.mu.device) for x in self._norms[modality])
-        return c.mu * mu.unsqueeze(1), c.noise * noise[:, None, :]
+    def terms(self, modality: int, c: Coefficients) -> Terms:
+        """Coefficients of the decomposition (11) of a modality, by symbol."""
+        return decomposition.terms(c, self._norms[modality])
 
 
 @dataclass(frozen=True)
@@ -353,26 +352,6 @@ def _divergence_epochs(loss: Tensor) -> dict[int, int]:
     return {r: first[r] for r in not_finite.any(1).nonzero().flatten().tolist()}
 
 
-def _final_fields(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Sequence[Tensor]]:
-    """Gamma and rho of each modality and run, by the names of `Run`'s fields."""
-    fields: dict[str, Sequence[Tensor]] = {}
-    for suffix, (gamma, rho) in zip(SUFFIXES, pairs, strict=False):
-        fields[f"gamma{suffix}"], fields[f"rho{suffix}"] = gamma.unbind(), rho.unbind()
-    return fields
-
-
-def _stored_curves(
-    stored: Sequence[Sequence[tuple[Tensor, Tensor]]],
-) -> dict[str, Sequence[Tensor]]:
-    """Stored gamma and rho of each modality and run, by the names of `Run`'s fields."""
-    fields: dict[str, Sequence[Tensor]] = {}
-    for suffix, evaluations in zip(SUFFIXES, zip(*stored, strict=True), strict=False):
-        gamma, rho = zip(*evaluations, strict=True)
-        fields[f"gamma{suffix}_curve"] = torch.stack(gamma, dim=1).unbind()
-        fields[f"rho{suffix}_curve"] = torch.stack(rho, dim=1).unbind()
-    return fields
-
-
 def _copy_common(curve: Tensor, stored: Tensor) -> None:
     """Copy the epochs that both have; a checkpoint may be of a run of fewer or more epochs."""
     stop = min(curve.shape[1], stored.shape[1])
@@ -381,38 +360,6 @@ def _copy_common(curve: Tensor, stored: Tensor) -> None:
 
 def _due(epoch: int, every: int, last: int) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
-
-
-def _norms(configs: Sequence[TrainConfig], batch: SignalNoiseBatch) -> list[tuple[Tensor, Tensor]]:
-    """|mu|^2 [R] (of each class [R, K]) and |xi_i|^2 [R, n] of each modality."""
-    norms = []
-    for suffix, kind in zip(SUFFIXES, configs[0].modalities, strict=False):
-        if device := drawing_device(configs[0]):
-            from mmcl_fast.data.signal_noise.gpu import square_norms
-
-            fields = (
-                [getattr(x, f"{name}{suffix}") for x in batch.blocks] for name in ("mu", "noise")
-            )
-            of_mu, of_noise = (square_norms(field, device) for field in fields)
-        else:
-            of_mu = torch.stack([getattr(x, f"mu{suffix}").square().sum(-1) for x in batch])
-            noise = [getattr(x, f"noise{suffix}") for x in batch]
-            squares = [_squares(cfg, x, kind) for cfg, x in zip(configs, noise, strict=True)]
-            of_noise = torch.stack(squares)
-        norms.append((of_mu, of_noise))
-    return norms
-
-
-def _squares(cfg: TrainConfig, noise: Tensor | None, kind: ModalityName) -> Tensor:
-    """|xi_i|^2 of the rows of a modality, [n]."""
-    rows: SampleRows
-    if noise is None:
-        assert kind != "c"  # variants are not streamed
-        rows = StreamedRows(cfg, kind, torch.device("cpu"))
-    else:
-        rows = HeldRows(noise)
-    norms = [torch.linalg.vector_norm(x, dim=1) for _, x in rows.pieces(None)]
-    return torch.cat(norms).square_()
 
 
 __all__ = ["CURVES", "Recorder"]

@@ -46,15 +46,24 @@ class Run:
         rho: Final noise memorisation rho_{r,i} of modality A, [m, n].
         gamma_b: gamma of modality B; None if single-modal.
         rho_b: rho of modality B; None if single-modal.
-        gamma_c: gamma of modality C; None without one.
-        rho_c: rho of modality C; None without one.
-        coefficient_epochs: Epochs at which gamma and rho were stored.
+        gamma_spurious: Final learning of the spurious signal s of modality A, coefficient of
+            s / |s|^2, [m]; None without a spurious attribute.
+        gamma_spurious_b: gamma_spurious of modality B; None if single-modal.
+        rho_views: Final memorisation of the views' noise patches x'_i, coefficients of
+            x'_i / |x'_i|^2, [m, n]; None unless single-modal keys carry gradients
+            (`stop_gradient="none"`).
+        gamma_c: gamma of modality C; None without one, as rho_c and gamma_spurious_c.
+        rho_c: rho of modality C.
+        gamma_spurious_c: gamma_spurious of modality C.
+        coefficient_epochs: Epochs at which the coefficients above were stored.
         gamma_curve: gamma at those epochs, [k, m], with classes [k, m, K].
         rho_curve: rho at those epochs, [k, m, n].
         gamma_b_curve: gamma_curve of modality B; None if single-modal.
         rho_b_curve: rho_curve of modality B; None if single-modal.
-        gamma_c_curve: gamma_curve of modality C; None without one.
-        rho_c_curve: rho_curve of modality C; None without one.
+        gamma_spurious_curve: gamma_spurious at those epochs, [k, m]; `gamma_spurious_b_curve` of
+            modality B.
+        rho_views_curve: rho_views at those epochs, [k, m, n].
+        gamma_c_curve: gamma_curve of modality C, as rho_c_curve and gamma_spurious_c_curve.
         status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
             callback, after `stopped_at` updates: all but `config` is then as of a run of so many
             epochs.
@@ -73,20 +82,28 @@ class Run:
     rho: Tensor | None = None
     gamma_b: Tensor | None = None
     rho_b: Tensor | None = None
-    gamma_c: Tensor | None = None
-    rho_c: Tensor | None = None
     coefficient_epochs: list[int] = field(default_factory=list)
     gamma_curve: Tensor | None = None
     rho_curve: Tensor | None = None
     gamma_b_curve: Tensor | None = None
     rho_b_curve: Tensor | None = None
-    gamma_c_curve: Tensor | None = None
-    rho_c_curve: Tensor | None = None
     status: Status = "finished"
     diverged_at: int | None = None
     stopped_at: int | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
     tau: Tensor | None = None
+    gamma_spurious: Tensor | None = None
+    gamma_spurious_b: Tensor | None = None
+    rho_views: Tensor | None = None
+    gamma_spurious_curve: Tensor | None = None
+    gamma_spurious_b_curve: Tensor | None = None
+    rho_views_curve: Tensor | None = None
+    gamma_c: Tensor | None = None
+    rho_c: Tensor | None = None
+    gamma_spurious_c: Tensor | None = None
+    gamma_c_curve: Tensor | None = None
+    rho_c_curve: Tensor | None = None
+    gamma_spurious_c_curve: Tensor | None = None
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import BackendUnavailableError
+from mmcl_fast.training.decomposition import FIELDS
 from mmcl_fast.training.run_file import made_with
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ LONG_NAMES = {
     "tau": "learned temperature",
     "gamma": "signal learning gamma_r",
     "rho": "noise memorisation rho_{r,i}",
+    "gamma_spurious": "learning of the spurious signal",
+    "rho_views": "memorisation of the views' noise patches",
 }
 
 
@@ -43,15 +46,18 @@ def run_to_xarray(run: Run) -> xr.Dataset:
         name: ("epoch", curve.numpy(), _attributes(name)) for name, curve in run.curves().items()
     }
     of_gamma = ("neuron",) if run.config.classes is None else ("neuron", "label")
-    dims: dict[str, tuple[str, ...]] = {"gamma": of_gamma, "rho": ("neuron", "sample")}
-    for symbol, of_symbol in dims.items():
-        for suffix in ("", "_b", "_c"):
-            name = f"{symbol}{suffix}"
-            if (value := getattr(run, name)) is not None:
-                data[name] = (of_symbol, value.numpy(), _attributes(symbol))
-            if (value := getattr(run, f"{name}_curve")) is not None:
-                stored = ("coefficient_epoch", *of_symbol)
-                data[f"{name}_curve"] = (stored, value.numpy(), _attributes(symbol))
+    dims: dict[str, tuple[str, ...]] = {
+        "gamma": of_gamma,
+        "rho": ("neuron", "sample"),
+        "gamma_spurious": ("neuron",),
+        "rho_views": ("neuron", "sample"),
+    }
+    for name, symbol in FIELDS.items():
+        if (value := getattr(run, name)) is not None:
+            data[name] = (dims[symbol], value.numpy(), _attributes(symbol))
+        if (value := getattr(run, f"{name}_curve")) is not None:
+            stored = ("coefficient_epoch", *dims[symbol])
+            data[f"{name}_curve"] = (stored, value.numpy(), _attributes(symbol))
     coords: dict[str, Any] = {"epoch": list(run.epochs)}
     if run.coefficient_epochs:
         coords["coefficient_epoch"] = run.coefficient_epochs

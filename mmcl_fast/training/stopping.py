@@ -47,7 +47,7 @@ def cut_stored_curves(fields: dict[str, Any], epoch: int, final: dict[str, Tenso
     Args:
         fields: Fields of `Run` by name.
         epoch: The last epoch.
-        final: gamma and rho of the last epoch by the names of `Run`'s fields.
+        final: Coefficients of the last epoch by the names of `Run`'s fields.
     """
     epochs = fields["coefficient_epochs"]
     if not epochs:

@@ -17,7 +17,10 @@ import pytest
 from mmcl_fast import TrainConfig, cli, train
 from mmcl_fast.cli.checks import CHECKPOINT
 from mmcl_fast.cli.command_line import run
+from mmcl_fast.cli.commands.table1 import PARTIAL
 from mmcl_fast.training import tensor_file
+from tests.cli.test_table1_command import SMALL
+from tests.support.digits import write_digits
 from tests.sweep.disturbance import PAPER, start
 
 DEADLINE_S = 120.0
@@ -80,6 +83,40 @@ def test_a_terminated_run_continues(
     assert run(command) == 0
     with np.load(tmp_path / "curves.npz") as file:
         assert file["loss"].tolist() == train(TrainConfig(n=20, d=30, m=4, epochs=6)).loss.tolist()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize("name", ["figure1", "table1"])
+def test_an_experiment_ends_as_by_an_interrupt(
+    name: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Slurm sends SIGTERM: the command says so, keeps what is finished, leaves no partial file."""
+    digits, out = write_digits(tmp_path / "digits", 600, 200), tmp_path / "out"
+    flags = {
+        "figure1": ["--epochs", "100000", "--engine", "gram"],
+        "table1": ["--data", str(digits), "--seeds", "500", "--arms", "supervised", *SMALL],
+    }[name]
+    started = {"figure1": out, "table1": out / PARTIAL}[name]
+    command = [sys.executable, "-m", "mmcl_fast.cli", name, *flags, "--out", str(out)]
+    before = signal.signal(number, signal.SIG_DFL)  # as above: nohup's is inherited
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(number, before)
+    end = time.monotonic() + DEADLINE_S
+    while not started.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=DEADLINE_S)
+    said = error.decode()
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said
+    resumes = "; resume with: mmcl table1 --data" if name == "table1" else "\n"
+    assert f"mmcl: ended by {number.name}{resumes}" in said
+    assert [path.name for path in out.iterdir()] == ([PARTIAL] if name == "table1" else [])
 
 
 @pytest.mark.process

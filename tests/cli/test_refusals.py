@@ -47,6 +47,8 @@ AT_ONCE = {
     "sweep --grid m=1 --m 2 --out x": "m: expected one value or an axis of m, got --m too",
     "sweep --shard 3/2 --out x": "shard: expected i/N with 1 <= i <= N, got 3/2",
     "sweep --workers 0 --out x": "workers: expected an integer >= 1, got 0",
+    "sweep --grid loss=1 --out x": "loss: unknown setting; nearest: classes, noise_start, "
+    "label_noise; mmcl train --help lists all, beside snr, n_snr2, c_mu, noise_rate, noise_start",
     "sweep --add m=3 --out x": "store: expected a directory with plan.parquet, got 'x'",
     "sweep --add m=3 --n 4 --out x": "n: expected none with --add, which takes the plan's",
 }

@@ -91,11 +91,11 @@ ARROWS: dict[str, set[str]] = {
     "sweep": set(),
     "sweep.plan": {
         "__init__", "config", "config_checks", "config_presets", "config_variants", "derived",
-        "engines", "errors", "names", "operating_system", "training",
+        "engines", "errors", "operating_system", "training",
     },
     "sweep.store": {
         "_native", "config", "content_digest", "derived", "environment", "errors", "files",
-        "sweep.plan", "training",
+        "names", "sweep.plan", "training",
     },
     "sweep.execute": {
         "__init__", "_native", "config", "data.signal_noise", "data.stream", "engines", "errors",

@@ -181,7 +181,7 @@ MISTAKES = [
     (["--grid", "snr=1", "--zip", "mu_norm=1"], "mu_norm: expected one axis that sets mu_norm"),
     (["--zip", "m=1,2", "--zip", "q=3"], "zip: expected lists of one length, got m of 2, q of 1"),
     (
-        ["--grid", "modality=both", "--augment", "per_epoch"],
+        ["--grid", "modality=both", "--grid", "augment=fixed,per_epoch"],
         "augment: expected fixed with modality multi (it has no augmentation) (at modality = multi",
     ),
     (["--grid", "seed=1"], "seed: expected seeds and first_seed instead of an axis"),

@@ -165,7 +165,7 @@ def test_refusals_name_what_can() -> None:
     assert refusals == [
         "weights: expected explicit data, got reduced (weights in R^d do not exist)",
         "samples: expected a or b of a multi-modal run, got view",
-        "gamma, rho: expected weights in the span of mu and the noise patches, got optimizer adam, "
+        "gamma: expected weights in the span of the data's vectors, got optimizer adam, "
         "which leaves it; take weights()",
         "features: expected held data, got streamed (no noise patches are held); take data "
         "explicit",

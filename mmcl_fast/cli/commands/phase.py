@@ -27,6 +27,7 @@ from mmcl_fast.progress import Progress, progress
 from mmcl_fast.sweep.execute.runner import Start, SweepResult
 from mmcl_fast.sweep.execute.worker_pool import Done, Event
 from mmcl_fast.sweep.plan.axes import parse_axis
+from mmcl_fast.sweep.plan.modalities import ONLY
 
 MIN_POINTS, MAX_POINTS = 3, 512  # an axis of two values would be plotted linearly
 INCOMPLETE = 1
@@ -176,6 +177,8 @@ def _report(result: Phase, swept: SweepResult) -> None:
         table.add_row("half-way, over T1's boundary: median", *(_median(m.offsets) for m in maps))
         table.add_row("its range over the plane", *(_range(m.offsets) for m in maps))
     Console(markup=False).print(table)
+    for name, value in result.plane.of_one_modality.items():
+        sys.stdout.write(f"{name} {value} in {ONLY[name]}-modal runs alone\n")
     if result.left_out:
         sys.stderr.write(f"mmcl: {result.left_out} diverged or failed runs are left out\n")
 

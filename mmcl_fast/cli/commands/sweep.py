@@ -29,6 +29,7 @@ from mmcl_fast.sweep.execute.worker_pool import Done, Event, Quarantined, Tally
 from mmcl_fast.sweep.plan.additions import with_additions
 from mmcl_fast.sweep.plan.axes import Value, Values
 from mmcl_fast.sweep.plan.metric_paths import parse_metrics
+from mmcl_fast.sweep.plan.modalities import notes
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 from mmcl_fast.sweep.plan.shards import seconds_of
 from mmcl_fast.sweep.plan.spec_file import Spec
@@ -121,7 +122,7 @@ def _described(plan: Plan) -> str:
     return (
         f"plan {plan.digest[:12]}: {len(plan)} runs ({len(plan.points)} settings), "
         f"{plan.shards} shards, engine {engines}; about {hours:.2g} core-hours and "
-        f"{disk_bytes(plan) / 2**20:.0f} MiB"
+        f"{disk_bytes(plan) / 2**20:.0f} MiB" + "".join(f"\n{note}" for note in notes(plan.axes))
     )
 
 

@@ -19,9 +19,9 @@ from mmcl_fast.environment import environment
 from mmcl_fast.errors import ConfigError, OutputError
 from mmcl_fast.files import prepare_directory, write_atomically
 from mmcl_fast.plotting import curves as plotting
-from mmcl_fast.sweep.execute.termination import orderly_termination
 from mmcl_fast.sweep.plan.metric_paths import import_metrics, metric_paths, parse_metrics
 from mmcl_fast.training import train
+from mmcl_fast.training.decomposition import FIELDS
 from mmcl_fast.training.resolve import resolve
 from mmcl_fast.training.run import Run
 
@@ -37,8 +37,6 @@ def train_command(
     overwrite: bool = False,
 ) -> int:
     """Train; write run.json, curves.npz, curves.png and weights.safetensors to `out`.
-
-    SIGTERM and SIGHUP end it as an interrupt does, by SystemExit with status 128 + the signal.
 
     Args:
         cfg: Settings of the run.
@@ -57,17 +55,16 @@ def train_command(
         _check_other_run(resolved, out)
     prepare_directory(out)
     checkpoint = None if checkpoint_every == 0 else out / CHECKPOINT
-    with orderly_termination():
-        run = train(
-            cfg,
-            metrics=chosen_metrics,
-            progress=True,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every or None,
-        )
-        _report(run, _write(run, out), out)
-        if checkpoint:
-            checkpoint.unlink(missing_ok=True)
+    run = train(
+        cfg,
+        metrics=chosen_metrics,
+        progress=True,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every or None,
+    )
+    _report(run, _write(run, out), out)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return 0 if run.status == "finished" else 1
 
 
@@ -105,8 +102,7 @@ def _write(run: Run, out: Path) -> list[str]:
     }
     text = json.dumps(summary, indent=1)
     curves: dict[str, Any] = {name: curve.numpy() for name, curve in run.curves().items()}
-    names = [f"{symbol}{side}" for symbol in ("gamma", "rho") for side in ("", "_b", "_c")]
-    for name in [*names, *(f"{name}_curve" for name in names)]:
+    for name in [*FIELDS, *(f"{name}_curve" for name in FIELDS)]:
         if (value := getattr(run, name)) is not None:
             curves[name] = value.numpy()
     if run.coefficient_epochs:

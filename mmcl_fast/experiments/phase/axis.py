@@ -13,7 +13,7 @@ from mmcl_fast.config import FIELD_NAMES, TrainConfig
 from mmcl_fast.derived import DERIVED
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.phase.names import NO_AXES, QUANTITIES
-from mmcl_fast.names import nearest
+from mmcl_fast.names import suggestion
 from mmcl_fast.sweep.plan.axes import INTEGERS
 
 AXIS_NAMES = (
@@ -101,9 +101,8 @@ def _known(name: str) -> str:
         return "another axis of a plane: every run of a plane has it the same, or its own seed"
     if name in FIELD_NAMES:
         return "an axis of a plane, which is a number, got a setting of words"
-    near = nearest(name, AXIS_NAMES)
-    hint = f"; did you mean {near}?" if near else ""
-    return f"an axis of a plane ({', '.join(AXIS_NAMES)}), got another{hint}"
+    listed = f"a number among the settings (mmcl train --help), or {', '.join(QUANTITIES)}"
+    return f"an axis of a plane, got another; {suggestion(name, AXIS_NAMES, listed)}"
 
 
 __all__ = ["AXIS_NAMES", "DETERMINES", "LINEAR", "Range"]

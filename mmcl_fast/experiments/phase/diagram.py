@@ -132,7 +132,7 @@ def phase_plan(plane: Plane, points: int, seeds: range, epochs: int) -> Plan:
     zipped = {name: given[name] for name in FIELD_NAMES if name in SWEPT or name in varied}
     return make_plan(
         base,
-        grid={"modality": list(plane.modalities)},
+        grid={"modality": list(plane.modalities)} | plane.of_one_modality,
         zipped=zipped,
         seeds=len(seeds),
         first_seed=seeds[0],

@@ -18,6 +18,7 @@ from mmcl_fast.experiments.phase.axis import AXIS_NAMES, DETERMINES, Range
 from mmcl_fast.experiments.phase.names import NO_AXES, PlaneName
 from mmcl_fast.experiments.probe import Probe
 from mmcl_fast.experiments.scaling import Scaled
+from mmcl_fast.sweep.plan.modalities import ONLY
 
 WHOLE = ("n", "d", "m")
 BASE = Scaled(d=10**7, noise_rate=0.1)
@@ -74,10 +75,16 @@ class Plane:
             if target in taken:
                 raise ConfigError(f"{name}: expected it once, got {taken[target]}, which sets it")
             taken[target] = name
+        for axis in (self.x, self.y):
+            if axis.name in ONLY and len(self.modalities) > 1:
+                raise ConfigError(
+                    f"{axis.name}: expected an axis of both modalities, got one of modality "
+                    f"{ONLY[axis.name]} alone; --fix modality={ONLY[axis.name]}"
+                )
         for modality in self.modalities:
             for x in (self.x.low, self.x.high):
                 for y in (self.y.low, self.y.high):
-                    self.cell(x, y).replace(modality=modality)
+                    self.cell(x, y, modality)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -118,8 +125,21 @@ class Plane:
             point = replace(point, noise_start=given["sigma_0"] * point.d**0.5)
         return point
 
-    def cell(self, x: float, y: float) -> TrainConfig:
-        """Settings of the runs of a cell, with sizes rounded to integers."""
+    @property
+    def of_one_modality(self) -> dict[str, Any]:
+        """Fixed settings that one of the plane's two modalities alone has."""
+        both = len(self.modalities) > 1
+        return {name: value for name, value in self.fixed if both and name in ONLY}
+
+    def cell(self, x: float, y: float, modality: str | None = None) -> TrainConfig:
+        """Settings of the runs of a cell, with sizes rounded to integers.
+
+        Args:
+            x: Place on the horizontal axis.
+            y: Place on the vertical axis.
+            modality: Of the runs; default: the first of the plane's.
+        """
+        modality = modality or self.modalities[0]
         axes = {
             axis.name: round(value) if axis.is_whole else value
             for axis, value in ((self.x, x), (self.y, y))
@@ -130,7 +150,10 @@ class Plane:
         settings = {k: v for k, v in given.items() if k in FIELD_NAMES and k not in OF_SCALED}
         if "spurious_share" in given:
             settings["spurious_norm"] = given["spurious_share"] * point.mu_norm
-        return point.config(**self.probe.settings, **settings)
+        for name in self.of_one_modality:
+            if ONLY[name] != modality:
+                del settings[name]
+        return point.config(**self.probe.settings, **settings | {"modality": modality})
 
     def _temperature(self, given: Mapping[str, Any]) -> float | None:
         """Where it is not 1 / m."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmcl_fast.config import FIELD_NAMES
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import BOTH, Value
+from mmcl_fast.sweep.plan.modalities import separated
 from mmcl_fast.sweep.plan.plan import Plan, make_plan
 
 SEEDS = "seeds"
@@ -35,6 +36,9 @@ def with_additions(stored: Plan, additions: Mapping[str, Sequence[Value]]) -> Pl
     grid: dict[str, list[Value]] = {}
     zipped: dict[str, list[Value]] = {}
     for axis in stored.axes:
+        if (entries := separated(axis)) is not None:
+            grid |= entries
+            continue
         into = grid if len(axis.names) == 1 else zipped
         into |= {name: [row[k] for row in axis.rows] for k, name in enumerate(axis.names)}
     for name, values in additions.items():

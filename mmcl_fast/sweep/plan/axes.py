@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import get_args, get_type_hints
 
-from mmcl_fast.config import FIELD_NAMES, TrainConfig, plain_value
+from mmcl_fast.config import FIELD_NAMES, TrainConfig, plain_value, unknown_setting
 from mmcl_fast.derived import DERIVED
 from mmcl_fast.errors import ConfigError
-from mmcl_fast.names import nearest
 
 Value = int | float | str | None
 Values = Sequence[Value] | Value
@@ -180,11 +179,8 @@ def _plain(name: str, value: Value) -> Value:
 
 
 def _check_name(name: str) -> None:
-    known = [*FIELD_NAMES, *DERIVED]
-    if name not in known:
-        near = nearest(name, known)
-        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"
-        raise ConfigError(f"{name}: unknown setting; {hint}")
+    if name not in FIELD_NAMES and name not in DERIVED:
+        raise ConfigError(unknown_setting(name, tuple(DERIVED)))
 
 
 def _nothing_or(name: str, value: Value) -> Value:

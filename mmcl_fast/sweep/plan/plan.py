@@ -17,6 +17,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Axis, Values, make_axes
 from mmcl_fast.sweep.plan.metric_paths import Paths, metric_paths
+from mmcl_fast.sweep.plan.modalities import joined
 from mmcl_fast.sweep.plan.numerics import numerics_of
 from mmcl_fast.sweep.plan.point_table import FIRST_FIELDS, Points
 from mmcl_fast.sweep.plan.points import axis_codes, resolve_points
@@ -201,7 +202,8 @@ def make_plan(
         grid: Values by setting; every combination is run. Names: fields of `TrainConfig`; snr and
             n_snr2 = n SNR^2 (set mu_norm), c_mu = |mu~| / |mu| (sets mu_b_norm),
             noise_rate = eta sigma_xi^2 d / (n m tau) (sets eta), noise_start = sigma_0 sigma_xi
-            sqrt(d) (sets sigma_0). `modality="both"` is both modalities.
+            sqrt(d) (sets sigma_0). `modality="both"` is both modalities; a setting that one of them
+            alone has, such as spurious_b_norm, then keeps its default in runs of the other.
         zipped: Values by setting, varied jointly: lists of one length.
         seeds: Number of seeds, >= 1; every combination is run with the same seeds.
         first_seed: The first seed; default: base.seed.
@@ -214,7 +216,7 @@ def make_plan(
     """
     paths = metric_paths(metrics)
     chosen = _chosen(seeds, base.seed if first_seed is None else first_seed)
-    axes = make_axes(grid or {}, zipped or {})
+    axes = joined(base, make_axes(grid or {}, zipped or {}))
     if any("seed" in axis.names for axis in axes):
         raise ConfigError("seed: expected seeds and first_seed instead of an axis, got one")
     for axis in axes:

@@ -21,6 +21,7 @@ from mmcl_fast.engines import resolve_engine
 from mmcl_fast.errors import ConfigError, EngineRefusedError
 from mmcl_fast.sweep.plan.axes import Axis, Value
 from mmcl_fast.sweep.plan.columns import Codes, Column, combined, distinct_rows
+from mmcl_fast.sweep.plan.modalities import advice
 from mmcl_fast.sweep.plan.point_table import Points
 from mmcl_fast.training.resolve import usable_device
 
@@ -106,7 +107,8 @@ def resolve_points(base: TrainConfig, axes: Sequence[Axis]) -> tuple[Points, Cod
     try:
         _resolve(columns, asked)
     except _RefusedRowError as refused:
-        raise _at(refused.error, combination(axes, refused.row)) from refused.error
+        hint = advice(str(refused.error).partition(":")[0], axes)
+        raise _at(refused.error, combination(axes, refused.row), hint) from refused.error
     first, point_of = distinct_rows(list(columns.values()))
     points = Points(columns)
     return (points if len(first) == count else points.take(first)), point_of
@@ -216,9 +218,9 @@ def _accepted(column: Column) -> Column:
     return column
 
 
-def _at(error: Refused, point: Mapping[str, Value]) -> Refused:
+def _at(error: Refused, point: Mapping[str, Value], hint: str = "") -> Refused:
     where = ", ".join(f"{k} = {v}" for k, v in point.items())
-    return type(error)(f"{error} (at {where})" if where else str(error))
+    return type(error)(f"{error} (at {where}){hint}" if where else str(error))
 
 
 __all__ = [

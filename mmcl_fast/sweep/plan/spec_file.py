@@ -23,6 +23,7 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.config_presets import PRESETS
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Value, axis_from_table
+from mmcl_fast.sweep.plan.modalities import modality_of
 
 TABLES = ("base", "grid", "zip", "metrics", "seeds", "first_seed", "preset")
 
@@ -57,9 +58,13 @@ def read_spec(path: Path) -> Spec:
     preset = entries.get("preset", "figure1")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    settings = _table(entries, "base")
+    grid = {k: axis_from_table(k, v) for k, v in _table(entries, "grid").items()}
+    if modality := modality_of(settings, grid):
+        settings = {"modality": modality, **settings}
     return Spec(
-        base=PRESETS[preset].replace(**_table(entries, "base")),
-        grid={k: axis_from_table(k, v) for k, v in _table(entries, "grid").items()},
+        base=PRESETS[preset].replace(**settings),
+        grid=grid,
         zipped={k: axis_from_table(k, v) for k, v in _table(entries, "zip").items()},
         seeds=_count(entries, "seeds", 1),
         first_seed=_count(entries, "first_seed", None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmcl_fast.errors import ConfigError
+from mmcl_fast.names import suggestion
 from mmcl_fast.sweep.store.parquet_file import open_parquet
 from mmcl_fast.sweep.store.part_checks import check_rows, check_types
 from mmcl_fast.sweep.store.plan_file import read_outline
@@ -97,10 +97,9 @@ def _in_order(one: Callable[[Path], pa.Table], paths: Sequence[Path]) -> Iterato
 
 
 def check_column(name: str, known: Sequence[str]) -> None:
-    """Raise ConfigError for an unknown column, naming the nearest one."""
+    """Raise ConfigError for an unknown column, naming the nearest ones."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        hint = suggestion(name, known, "help(mmcl_fast.sweep.load) lists all")
         raise ConfigError(f"{name}: unknown column; {hint}")
 
 

@@ -37,6 +37,6 @@ def test_all_of_an_engine_is_on_its_device(kind: type[Engine], settings: dict[st
     coefficients, found = engine.coefficients(), engine.embeddings()
     assert coefficients
     assert found.probe is not None
-    of_lemma = Recorder([cfg], [data]).gamma_and_rho(0, coefficients[0])
+    terms = Recorder([cfg], [data]).terms(0, coefficients[0])
     results = (engine.loss(2), *engine.signal_and_noise(), found.train, found.test, found.probe)
-    assert {x.device for x in (*results, *of_lemma)} == {META}
+    assert {x.device for x in (*results, *terms.values())} == {META}

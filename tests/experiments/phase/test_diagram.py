@@ -338,7 +338,7 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--x", "mm=2,4"], "mm: expected an axis of a plane (n, d, m, snr, n_snr2,"),
+        (["--x", "mm=2,4"], "mm: expected an axis of a plane, got another; did you mean m?"),
         (["--x", "m=4"], "x: expected NAME=LOW,HIGH, such as m=2,512, got 'm=4'"),
         (["--x", "m=4,2"], "m: expected a range from a number to a larger one, got 4, 2"),
         (["--x", "d=0.1,4"], "d: expected a range from 1 or more, got 0.1"),
@@ -354,6 +354,8 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
         (["--fix", "data=explicit"], "data: expected a setting that a plane may fix, got one of"),
         (["--fix", "negatives"], "fix: expected NAME=VALUE, got 'negatives'"),
         (["--fix", "mm=3"], "mm: unknown setting"),
+        (["--fix", "loss=1"], "loss: unknown setting; nearest: classes, noise_start, label_noise;"),
+        (["--x", "view_mask=0,0.5"], "view_mask: expected an axis of both modalities, got one of"),
         (["--fix", "q=0"], "q: expected an integer in 1 .. 16, got 0"),
         (["--seeds", "0"], "seeds: expected an integer >= 1, got 0"),
         (["--points", "2"], "points: expected an integer in 3 .. 512, got 2"),

@@ -20,6 +20,21 @@ from mmcl_fast.plotting import phase
 BASE = Scaled(n=20, d=10**4, m=4)
 
 
+def test_a_fixed_setting_of_one_modality_is_in_its_runs_alone() -> None:
+    fixed = ["spurious_b_norm=2", "view_scale=0.5"]
+    plane = chosen_plane("spurious", None, None, {}, fixed)
+    assert plane.of_one_modality == {"spurious_b_norm": 2, "view_scale": 0.5}
+    plan = phase_plan(plane, 3, range(1), 4)
+    assert len(plan) == 2 * 9
+    found = {(cfg.modality, cfg.spurious_b_norm, cfg.view_scale) for cfg in plan.points}
+    assert found == {("single", 0.0, 0.5), ("multi", 2.0, 1.0)}
+    assert [cfg.modality for cfg in plan.points] == ["single"] * 9 + ["multi"] * 9
+    plain = phase_plan(PLANES["spurious"], 3, range(1), 4)
+    changes = {"spurious_b_norm": 0.0, "view_scale": 1.0}
+    for k, cfg in enumerate(plan.points):
+        assert cfg.replace(**changes) == plain.points[k], "neighbours differ in nothing else"
+
+
 @pytest.mark.parametrize("name", ["mu_norm", "mu_b_norm", "nu_norm", "eta", "sigma_0", "tau"])
 def test_an_axis_of_a_setting_is_that_setting_and_its_quantity_agrees(name: str) -> None:
     other = Range("m", 2, 8)

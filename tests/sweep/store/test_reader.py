@@ -151,6 +151,8 @@ def test_columns_in_the_order_asked_for(tmp_path: Path, compute: Callable) -> No
     assert table["seed"].to_pylist() == [0, 1]
     assert set(table["computed_on"].to_pylist()) == {f"mmcl_fast {mmcl_fast.__version__}, native"}
     assert load(tmp_path, []).num_rows == 2
+    with pytest.raises(ConfigError, match=r"^zz: unknown column; help\(mmcl_fast.sweep.load\) l"):
+        load(tmp_path, ["zz"])
     with pytest.raises(ConfigError, match=r"final_los: unknown column; did you mean final_loss\?"):
         load(tmp_path, ["final_los"])
 
