@@ -60,7 +60,7 @@ def test_pairs_of_each_modality_are_mismatched_on_their_own() -> None:
 
 
 def test_a_run_has_the_results_of_all_modalities(tmp_path: Path) -> None:
-    run = train(BASE.replace(coefficients_every=4, spurious_c_norm=2.0))
+    run = train(BASE.replace(coefficients_every=4, spurious_norm=1.0, spurious_c_norm=2.0))
     again = Run.load(run.save(tmp_path / "run"))
     for name in ("gamma_c", "rho_c", "gamma_spurious_c", "gamma_c_curve", "rho_c_curve"):
         value = getattr(run, name)
