@@ -64,6 +64,13 @@ def test_shares_and_correlations_are_linear_and_so_is_what_begins_at_zero() -> N
     assert found.tolist() == [2.0]
 
 
+def test_a_third_share_is_of_the_signal_of_a() -> None:
+    cfg = PLANES["third"].cell(2.0, 3.0).replace(modality="multi")
+    assert cfg.modalities == ("a", "b", "c")
+    assert cfg.mu_b_norm == pytest.approx(2.0 * cfg.mu_norm)
+    assert cfg.mu_c_norm == pytest.approx(3.0 * cfg.mu_norm)
+
+
 def test_a_spurious_share_is_of_the_signal() -> None:
     plane = PLANES["spurious"]
     cfg = plane.cell(0.6, 2.0)
