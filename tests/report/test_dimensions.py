@@ -44,7 +44,7 @@ def test_zipped_settings_of_a_phase_diagram_are_its_plane(name: str) -> None:
     axes = axes_of(plan)
     plane = PLANES[name]
     # A share of |mu| is no column; at one |mu| the norm is as good.
-    names = {"spurious_share": "spurious_norm"}
+    names = {"spurious_share": "spurious_norm", "third_share": "mu_c_norm"}
     expected = {names.get(axis.name, axis.name) for axis in (plane.x, plane.y)}
     both = "modality" not in dict(plane.fixed)
     assert {axis.name for axis in axes} == expected | ({"modality"} if both else set())
