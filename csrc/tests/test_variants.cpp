@@ -70,7 +70,7 @@ void check_refusals(const mmcl::VariantSettings& settings) {
     }
     expect(false, std::string("not refused: ") + what);
   };
-  refuses("modalities: expected 1 .. 3", [](Problem& p) { p.s.modalities = 4; });
+  refuses("modalities: expected 1 .. 3", [](Problem& p) { p.s.modalities = 0; });
   refuses("patches: expected 1 or 2", [](Problem& p) { p.s.patches = 3; });
   refuses("class_axes: expected 1 .. axes", [](Problem& p) { p.s.class_axes = 9; });
   refuses("logistic: expected without", [](Problem& p) { p.s.logistic = p.s.cosine = true; });
