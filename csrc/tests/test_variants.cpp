@@ -73,7 +73,7 @@ void check_refusals(const mmcl::VariantSettings& settings) {
   refuses("modalities: expected 1 .. 3", [](Problem& p) { p.s.modalities = 0; });
   refuses("patches: expected 1 or 2", [](Problem& p) { p.s.patches = 3; });
   refuses("class_axes: expected 1 .. axes", [](Problem& p) { p.s.class_axes = 9; });
-  refuses("logistic: expected without", [](Problem& p) { p.s.logistic = p.s.cosine = true; });
+  refuses("logistic: expected one modality", [](Problem& p) { p.s.logistic = p.s.cosine = true; });
   refuses("axis: expected 0 .. axes - 1", [](Problem& p) { p.axis[0] = 9; });
   refuses("code: expected 0 .. codes - 1", [](Problem& p) { p.code[1][0] = -1; });
   refuses("partner: expected a permutation", [](Problem& p) { p.partner[0] = p.partner[1]; });
