@@ -34,13 +34,15 @@ CASES: list[dict[str, Any]] = [
 for _case in CASES:
     if _case["modality"] == "multi" and "spurious_norm" in _case:
         _case["spurious_b_norm"] = 3.0
+CASES.append({"classes": 3, "spurious_norm": 2.0, "stop_gradient": "none", "weight_decay": 0.5})
 TINY = BASE.replace(epochs=6, spurious_norm=2.0, stop_gradient="none", coefficients_every=2)
 
 
 def _rebuilt(run: Run, suffix: str) -> Tensor:
     """Weights by the public fields of a run and the data that its settings say, [m, d]."""
     data = sample(run.config)
-    weights = getattr(data, f"weights{suffix}").clone()
+    decay = (1 - run.config.eta * run.config.weight_decay) ** run.config.epochs
+    weights = decay * getattr(data, f"weights{suffix}")
     terms = {"gamma": "mu", "rho": "noise", "gamma_spurious": "spurious"}
     terms |= {} if suffix else {"rho_views": "augmented"}
     for symbol, name in terms.items():
