@@ -7,17 +7,17 @@ fits the printed panels (`docs/claims.md` says what the paper states and what is
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from mmcl_fast.config_checks import ROTATED, check_combinations, check_magnitudes, magnitudes
+from mmcl_fast.config_values import RANGES, check_range, kind_of
 from mmcl_fast.config_variants import (
     DEFAULT_COSINE_TAU,
     DEFAULTS,
+    SPURIOUS_NORMS,
     VARIANT_FIELDS,
     VariantSettings,
     variant_of,
@@ -25,9 +25,10 @@ from mmcl_fast.config_variants import (
 from mmcl_fast.derived import DERIVED, check_derived, derived, settings_of
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.names import suggestion
-from mmcl_fast.stream_tags import MAX_EPOCH, MAX_SEED
+from mmcl_fast.stream_tags import MAX_SEED
 
 Modality = Literal["single", "multi"]
+ModalityName = Literal["a", "b", "c"]
 Augment = Literal["fixed", "per_epoch"]
 DataMode = Literal["explicit", "reduced", "orthogonal", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
@@ -36,6 +37,9 @@ Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "float64"]
 Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 ProbeOn = Literal["train", "ood"]
+
+DEFAULT_MOMENTUM = 0.9
+DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,7 @@ class TrainConfig(VariantSettings):
             # Numbers of NumPy and the like become plain: configs are compared, hashed, written.
             object.__setattr__(self, name, plain_value(name, value))
         for name in RANGES:
-            _check_range(name, getattr(self, name))
+            check_range(name, getattr(self, name))
         check_combinations(self)
         check_magnitudes(self, MAGNITUDES)
 
@@ -221,7 +225,7 @@ class TrainConfig(VariantSettings):
     @property
     def has_spurious(self) -> bool:
         """Whether samples have a patch of a spurious attribute."""
-        return self.spurious_norm > 0 or self.spurious_b_norm > 0
+        return any(getattr(self, name) > 0 for name in SPURIOUS_NORMS)
 
     @property
     def axes(self) -> int:
@@ -244,6 +248,23 @@ class TrainConfig(VariantSettings):
         return self.d if self.d_b is None else self.d_b
 
     @property
+    def d_c_value(self) -> int:
+        """The dimension of modality C in use."""
+        return self.d if self.d_c is None else self.d_c
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """The modalities that are trained, a first."""
+        if self.modality == "single":
+            return ("a",)
+        return ("a", "b") if self.mu_c_norm is None else ("a", "b", "c")
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Dimension of a patch of each modality."""
+        return (self.d, self.d_b_value, self.d_c_value)[: len(self.modalities)]
+
+    @property
     def columns(self) -> int:
         """Coordinates that a patch of modality A is stored in: d, or fewer with reduced data."""
         return self._stored(self.d)
@@ -252,6 +273,16 @@ class TrainConfig(VariantSettings):
     def columns_b(self) -> int:
         """The same of modality B."""
         return self._stored(self.d_b_value)
+
+    @property
+    def columns_c(self) -> int:
+        """The same of modality C."""
+        return self._stored(self.d_c_value)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Coordinates that a patch of each modality is stored in."""
+        return tuple(self._stored(d) for d in self.dimensions)
 
     def _stored(self, d: int) -> int:
         if self.data not in ROTATED:
@@ -265,6 +296,11 @@ class TrainConfig(VariantSettings):
     def sigma_xi_b_value(self) -> float:
         """The noise level of modality B in use."""
         return self.sigma_xi if self.sigma_xi_b is None else self.sigma_xi_b
+
+    @property
+    def sigma_xi_c_value(self) -> float:
+        """The noise level of modality C in use."""
+        return self.sigma_xi if self.sigma_xi_c is None else self.sigma_xi_c
 
     @property
     def data_key(self) -> int:
@@ -309,74 +345,6 @@ LATER_FIELDS: Mapping[str, str | float | None] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _integer(low: int, high: int | None = None) -> _Rule:
-    if high is None:
-        return _Rule(f"an integer >= {low}", lambda v: v >= low)
-    return _Rule(f"an integer in {low} .. {high}", lambda v: low <= v <= high)
-
-
-_POSITIVE = _Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
-_NOT_NEGATIVE = _Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
-_SHARE = _Rule("a number in 0 .. 1", lambda v: 0 <= v <= 1)
-_CORRELATION = _Rule("a number in -1 .. 1", lambda v: -1 <= v <= 1)
-_SEED = _Rule("an integer in 0 .. 2^64 - 1", lambda v: 0 <= v <= MAX_SEED)
-MAX_INTEGER = 2**63 - 1  # what files of results hold
-MAX_POWER = 16
-DEFAULT_MOMENTUM = 0.9
-DEFAULT_PROBE_SAMPLES = 100  # as many as Figure 1 has training samples
-MAX_REDUCED_DIM = 2**53  # degrees of freedom stay exact in float64
-MAX_CLASSES = 1024
-
-RANGES: Mapping[str, _Rule] = MappingProxyType(
-    {
-        "n": _integer(2),
-        "d": _integer(1, MAX_REDUCED_DIM),
-        "d_b": _integer(1, MAX_REDUCED_DIM),
-        "m": _integer(1),
-        "q": _integer(1, MAX_POWER),
-        "mu_norm": _NOT_NEGATIVE,
-        "mu_b_norm": _NOT_NEGATIVE,
-        "nu_norm": _NOT_NEGATIVE,
-        "sigma_xi": _POSITIVE,
-        "sigma_xi_b": _POSITIVE,
-        "sigma_eps": _NOT_NEGATIVE,
-        "sigma_0": _POSITIVE,
-        "tau": _POSITIVE,
-        "eta": _POSITIVE,
-        "epochs": _integer(0, MAX_EPOCH),
-        "n_test": _integer(1),
-        "probe_samples": _integer(2),
-        "probe_penalty": _POSITIVE,
-        "negatives_per_sample": _integer(1),
-        "momentum": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
-        "batch_size": _integer(2),
-        "weight_decay": _NOT_NEGATIVE,
-        "seed": _SEED,
-        "data_seed": _SEED,
-        "init_seed": _SEED,
-        "evaluate_every": _integer(0),
-        "coefficients_every": _integer(0),
-        "pair_noise": _SHARE,
-        "eta_tau": _POSITIVE,
-        "classes": _integer(2, MAX_CLASSES),
-        "prior_exponent": _NOT_NEGATIVE,
-        "spurious_norm": _NOT_NEGATIVE,
-        "spurious_b_norm": _NOT_NEGATIVE,
-        "spurious_correlation": _CORRELATION,
-        "spurious_correlation_test": _CORRELATION,
-        "label_noise": _SHARE,
-        "view_scale": _NOT_NEGATIVE,
-        "view_mask": _Rule("a number in [0, 1)", lambda v: 0 <= v < 1),
-    }
-)
-
-
 def unknown_setting(name: str, others: Sequence[str] = ()) -> str:
     """The message for a setting that does not exist, with the nearest ones that do.
 
@@ -390,23 +358,7 @@ def unknown_setting(name: str, others: Sequence[str] = ()) -> str:
     return f"{name}: unknown setting; {suggestion(name, [*FIELD_NAMES, *others], listed)}"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a field holds, read from its annotation once: a plan makes 10^5 configs."""
-
-    exact: type
-    words: tuple[str, ...]
-    optional: bool
-
-
-def _kind(hint: Any) -> _Kind:
-    if get_origin(hint) is Literal:
-        return _Kind(str, get_args(hint), optional=False)
-    kinds = get_args(hint) or (hint,)
-    return _Kind(float if float in kinds else int, (), optional=type(None) in kinds)
-
-
-_KINDS = {name: _kind(hint) for name, hint in get_type_hints(TrainConfig).items()}
+_KINDS = {name: kind_of(hint) for name, hint in get_type_hints(TrainConfig).items()}
 MAGNITUDES = magnitudes([name for name, kind in _KINDS.items() if kind.exact is float])
 """Numbers that have to be finite in the dtype of a run."""
 
@@ -416,31 +368,7 @@ def plain_value(name: str, value: object) -> str | int | float | None:
 
     Raises: ConfigError: it is none of them.
     """
-    kind = _KINDS[name]
-    if kind.words:
-        if not isinstance(value, str) or value not in kind.words:
-            raise ConfigError(f"{name}: expected one of {', '.join(kind.words)}, got {value!r}")
-        return str(value)
-    if value is None and kind.optional:
-        return None
-    if kind.exact is float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise ConfigError(f"{name}: expected a number, got {value!r}")
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{name}: expected a finite number, got a larger integer") from None
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name}: expected an integer, got {value!r}")
-    return int(value)
-
-
-def _check_range(name: str, value: Any) -> None:
-    rule = RANGES[name]
-    if value is not None and not rule.holds(value):
-        raise ConfigError(f"{name}: expected {rule.text}, got {value!r}")
-    if isinstance(value, int) and value > MAX_INTEGER and name not in SEEDS:
-        raise ConfigError(f"{name}: expected an integer below 2^63, got {value!r}")
+    return _KINDS[name].plain(name, value)
 
 
 def checked_value(name: str, value: object) -> str | int | float | None:
@@ -450,37 +378,14 @@ def checked_value(name: str, value: object) -> str | int | float | None:
     """
     found = plain_value(name, value)
     if name in RANGES:
-        _check_range(name, found)
+        check_range(name, found)
     return found
 
 
-# Named settings, tested against what the paper states.
-PRESETS = MappingProxyType(
-    {
-        "figure1": TrainConfig(),
-        "figure1-multi": TrainConfig(modality="multi"),
-    }
-)
-
-# Not stated in the paper; chosen as the reading whose four panels fit the printed axes and claims.
-INFERRED = MappingProxyType(
-    {
-        "sigma_0": "not stated; 0.001 fits the printed signal and noise panels",
-        "tau": "not stated; 1/m, the un-normalised similarity at temperature 1",
-        "negatives_per_sample": "M is not stated; all samples of the other label",
-        "augment": "not stated; one fixed draw of eps",
-        "head": "not stated; logistic regression fitted on the training embeddings, "
-        "mean logistic loss + |w|^2 / (2 n), unpenalised intercept, no standardisation",
-    }
-)
-
 __all__ = [
     "FIELD_NAMES",
-    "INFERRED",
     "LATER_FIELDS",
     "MAGNITUDES",
-    "PRESETS",
-    "RANGES",
     "SEEDS",
     "TrainConfig",
     "checked_value",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmcl_fast.config_variants import VARIANT_FIELDS, check_variants
+from mmcl_fast.config_variants import SPURIOUS_NORMS, VARIANT_FIELDS, check_variants
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.stream_tags import MAX_DIM
 
@@ -65,7 +65,7 @@ def check_combinations(cfg: TrainConfig) -> None:
             f"of the data would change the run), got {cfg.data!r}"
         )
     check_variants(cfg)
-    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value)):
+    for name, d in (("d", cfg.d), ("d_b", cfg.d_b_value), ("d_c", cfg.d_c_value)):
         if cfg.data not in ROTATED and d > MAX_DIM + 1:
             raise ConfigError(f"{name}: expected at most 2^34 with data {cfg.data}, got {d}")
 
@@ -102,15 +102,18 @@ PRODUCTS = (
     Magnitude(
         "sigma_xi^2 d", "sigma_xi", ("sigma_xi", "d"), lambda s, d: math.prod((s, s, float(d)))
     ),
-    Magnitude(
-        "sigma_xi_b^2 d",
-        "sigma_xi_b",
-        ("sigma_xi_b_value", "d_b_value"),
-        lambda s, d: math.prod((s, s, float(d))),
+    *(
+        Magnitude(
+            f"sigma_xi_{side}^2 d",
+            f"sigma_xi_{side}",
+            (f"sigma_xi_{side}_value", f"d_{side}_value"),
+            lambda s, d: 0.0 if d is None else math.prod((s, s, float(d))),
+        )
+        for side in "bc"  # a plan has no sizes of a modality C that there is not
     ),
     *(
-        Magnitude(f"{name}^2", name, (name,), lambda x: x * x)
-        for name in ("mu_norm", "mu_b_norm", "nu_norm", "spurious_norm", "spurious_b_norm")
+        Magnitude(f"{name}^2", name, (name,), lambda x: 0.0 if x is None else x * x)
+        for name in ("mu_norm", "mu_b_norm", "mu_c_norm", "nu_norm", *SPURIOUS_NORMS)
     ),
     Magnitude(
         "1 / (m tau)",

@@ -20,9 +20,9 @@ Similarity = Literal["inner", "cosine"]
 Draw = Literal["fixed", "per_epoch"]
 
 DEFAULT_COSINE_TAU = 0.1
-SPURIOUS = (
-    "spurious_norm", "spurious_b_norm", "spurious_correlation", "spurious_correlation_test",
-)  # fmt: skip
+SPURIOUS_NORMS = "spurious_norm", "spurious_b_norm", "spurious_c_norm"
+SPURIOUS = (*SPURIOUS_NORMS, "spurious_correlation", "spurious_correlation_test")
+THIRD = "d_c", "sigma_xi_c", "spurious_c_norm"  # settings of modality C, besides its signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,14 @@ class VariantSettings:
     """Factor of xi in the view's noise patch, view_scale xi + eps. Finite, >= 0."""
     view_mask: float = 0.0
     """Probability that a coordinate of the view's noise patch is set to 0. [0, 1)."""
+    mu_c_norm: float | None = None
+    """Signal strength of a third modality C, >= 0: the loss is summed over pairs. Default: none."""
+    d_c: int | None = None
+    """Dimension of a patch of modality C. As d; default: d."""
+    sigma_xi_c: float | None = None
+    """Standard deviation of the noise patch of modality C. > 0; default: sigma_xi."""
+    spurious_c_norm: float = 0.0
+    """As spurious_b_norm, of modality C."""
 
 
 def variant_of(cfg: TrainConfig) -> str | None:
@@ -113,11 +121,12 @@ def check_variants(cfg: TrainConfig) -> None:
                 f"{name}: expected {DEFAULTS[name]} with modality multi (it has no view), got "
                 f"{getattr(cfg, name)}"
             )
-    if cfg.spurious_b_norm and not cfg.is_multi:
-        raise ConfigError(
-            f"spurious_b_norm: expected 0 with modality single, got {cfg.spurious_b_norm}"
-        )
-    for name, d in (("d", cfg.d), *([("d_b", cfg.d_b_value)] if cfg.is_multi else [])):
+    for name in ("spurious_b_norm", "mu_c_norm"):
+        if not cfg.is_multi and (value := getattr(cfg, name)) != DEFAULTS[name]:
+            raise ConfigError(
+                f"{name}: expected {DEFAULTS[name]} with modality single, got {value}"
+            )
+    for name, d in zip(("d", "d_b", "d_c"), cfg.dimensions, strict=False):
         if cfg.axes > 1 and d <= cfg.axes:
             raise ConfigError(f"{name}: expected more than {cfg.axes}, the signals, got {d}")
     if cfg.data == "streamed" and (setting := variant_of(cfg)):
@@ -134,8 +143,15 @@ def _check_unused(cfg: TrainConfig) -> None:
             f"prior_exponent: expected 0 without classes, got {cfg.prior_exponent}; take "
             "classes = 2 or more"
         )
+    if cfg.mu_c_norm is None:
+        for name in THIRD:
+            if (value := getattr(cfg, name)) != DEFAULTS[name]:
+                raise ConfigError(
+                    f"{name}: expected {DEFAULTS[name]} without modality C, got {value}; give its "
+                    "signal strength mu_c_norm"
+                )
     if not cfg.has_spurious:
-        for name in SPURIOUS[2:]:
+        for name in SPURIOUS[len(SPURIOUS_NORMS) :]:
             if getattr(cfg, name) != DEFAULTS[name]:
                 raise ConfigError(
                     f"{name}: expected {DEFAULTS[name]} without spurious_norm, got "
@@ -187,6 +203,7 @@ __all__ = [
     "DEFAULTS",
     "DEFAULT_COSINE_TAU",
     "SPURIOUS",
+    "SPURIOUS_NORMS",
     "VARIANT_FIELDS",
     "VariantSettings",
     "check_variants",

@@ -27,6 +27,10 @@ STREAM_TAGS = MappingProxyType(
         "pair_noise": 19,
         "label_noise": 20,
         "view_mask": 21,
+        "noise_c": 22,
+        "init_c": 23,
+        "chi_c": 24,
+        "pair_noise_c": 25,
     }
 )
 # Dimension, within its tile, of the four words of a tile's first block.

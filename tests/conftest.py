@@ -6,6 +6,7 @@ A lane is a marker: `pytest` runs the tests without one, `pytest -m aot` those o
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -16,9 +17,13 @@ SEED = 20_241_103
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Triton reads the flag when a kernel file is imported, which is later than this; processes of
-    # pytest-xdist inherit it.
-    if config.getoption("markexpr") == INTERPRETER:
+    # Triton reads the flag when it is imported, and processes of pytest-xdist inherit it.
+    if config.getoption("markexpr") == INTERPRETER and os.environ.get("TRITON_INTERPRET") != "1":
+        if "triton" in sys.modules:
+            raise pytest.UsageError(
+                "-m interpreter: expected TRITON_INTERPRET=1, as Triton was imported before the "
+                "options were read, got none"
+            )
         os.environ["TRITON_INTERPRET"] = "1"
     # pytest-randomly shuffles the tests; each draws the same numbers whatever the order's seed is.
     config.option.randomly_reset_seed = False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcl_fast import ConfigError, TrainConfig
-from mmcl_fast.config import PRESETS
+from mmcl_fast.config_presets import PRESETS
 
 WRONG = [
     ({"n": 1}, "n: expected an integer >= 2, got 1"),

@@ -50,6 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "eta_tau": {"eta_tau": 0.001},
     "classes 10": {"classes": 10},
     "spurious": {"spurious_norm": 3.0},
+    "third modality": {"modality": "multi", "mu_c_norm": 10.0},
     "logistic": {"objective": "logistic", "label_noise": 0.1},
     "orthogonal, negatives all": {"negatives": "all", "data": "orthogonal"},
 }
@@ -63,7 +64,8 @@ def epoch_flop(cfg: TrainConfig) -> float:
     for inactive samples; scores of the pairs that the loss has, and their products with features.
     """
     n, m = cfg.n, cfg.m
-    sides, samples = 1 + cfg.is_multi, n + cfg.axes
+    sides, samples = len(cfg.modalities), n + cfg.axes
+    directions = sides * (sides - 1) if cfg.is_multi else 1
     views = 0 if cfg.is_multi or cfg.objective == "logistic" else n
     columns = samples + (views if cfg.trains_keys else 0)
     update = ACTIVE * sides * columns * (samples + views)
@@ -72,7 +74,8 @@ def epoch_flop(cfg: TrainConfig) -> float:
     pairs = 0.0 if cfg.objective == "logistic" else float(n * n)
     if cfg.negatives == "other_label":
         pairs *= 1 - 1 / (cfg.classes or 2)
-    return 2.0 * m * (update + (1 + ACTIVE * sides) * pairs)
+    products = max(1, directions / 2) + ACTIVE * directions
+    return 2.0 * m * (update + products * pairs)
 
 
 def calls(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,8 @@ def eager_variant_losses(cfg: TrainConfig, data: SignalNoiseData) -> Tensor:
 
 
 def _descend(cfg: TrainConfig, data: SignalNoiseData, loss_of: LossOf) -> Tensor:
-    weights = [w.clone().requires_grad_() for w in (data.weights, data.weights_b) if w is not None]
+    given = (data.weights, data.weights_b, data.weights_c)
+    weights = [w.clone().requires_grad_() for w in given if w is not None]
     log_inverse_tau = torch.tensor(1.0 / cfg.tau_value, dtype=data.weights.dtype).log()
     parameters, rates = list(weights), [cfg.eta] * len(weights)
     if cfg.eta_tau is not None:
@@ -77,17 +79,17 @@ def _textbook_loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
     """The loss as a function of the weights and log(1 / tau)."""
     kinds: dict[SampleSet, Tensor | None] = {"a": data.noise}
     if cfg.objective == "contrastive":
-        kinds |= {"b": data.noise_b} if cfg.is_multi else {"view": data.augmented}
+        kinds |= _others(cfg, data)
     rows = [
         [*(patch.rows() for patch in signal_patches(data, kind)), noise]
         for kind, noise in kinds.items()
         if noise is not None
     ]
-    partners = data.labels if data.positive_labels is None else data.positive_labels
-    keys = partners if cfg.is_multi else data.labels
     every_label = cfg.negatives == "all"
-    masks = [reference.negative_pairs(data.labels, keys, every_label=every_label)]
-    masks.append(reference.negative_pairs(keys, data.labels, every_label=every_label))
+    masks = [
+        reference.negative_pairs(of_query, of_key, every_label=every_label)
+        for of_query, of_key in _labels_of_directions(cfg, data)
+    ]
 
     def patches(of: list[Tensor], w: Tensor) -> list[Tensor]:
         return [reference.activation(x @ w.T, cfg.q) for x in of]
@@ -97,10 +99,13 @@ def _textbook_loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
             targets = data.labels if data.targets is None else data.targets
             embedding = torch.stack(patches(rows[0], weights[0])).sum(0)
             return reference.logistic_loss(embedding, targets, cfg.tau_value)
-        h = torch.cat(patches(rows[0], weights[0]), dim=1)
-        g = torch.cat(patches(rows[1], weights[-1]), dim=1)
+        # The view has the weights of modality A.
+        of_rows = weights if cfg.is_multi else [weights[0], weights[0]]
+        sides = [torch.cat(patches(of, w), dim=1) for of, w in zip(rows, of_rows, strict=True)]
         scale = log_inverse_tau.exp() if cfg.eta_tau is not None else 1.0 / cfg.tau_value
-        directions = [(h, g, g), (g, h, h)] if cfg.is_multi else [(h, h, g)]
+        directions = [(sides[0], sides[0], sides[1])]
+        if cfg.is_multi:
+            directions = [(h, g, g) for h, g in permutations(sides, 2)]
         losses = [
             reference.direction_loss(
                 *direction,
@@ -109,7 +114,7 @@ def _textbook_loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
                 cosine=cfg.similarity == "cosine",
                 stops_keys=cfg.stop_gradient == "key",
             )
-            for direction, mask in zip(directions, masks, strict=False)
+            for direction, mask in zip(directions, masks, strict=True)
         ]
         return torch.stack(losses).sum()
 
@@ -129,15 +134,8 @@ def _loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
             return F.softplus(-factor * output).mean()
 
         return logistic
-    partners = data.labels if data.positive_labels is None else data.positive_labels
-    other = (
-        _samples(data, "b", data.noise_b)
-        if cfg.is_multi
-        else _samples(data, "view", data.augmented)
-    )
-    masks = [_bias(cfg, data.labels, partners if cfg.is_multi else data.labels)]
-    if cfg.is_multi:
-        masks.append(_bias(cfg, partners, data.labels))
+    others = [_samples(data, kind, noise) for kind, noise in _others(cfg, data).items()]
+    masks = [_bias(cfg, *labels) for labels in _labels_of_directions(cfg, data)]
 
     def contrastive(weights: list[Tensor], log_inverse_tau: Tensor) -> Tensor:
         learned = cfg.eta_tau is not None
@@ -146,15 +144,33 @@ def _loss(cfg: TrainConfig, data: SignalNoiseData) -> LossOf:
         # Of one modality the view is a constant where keys are.
         stopped = not cfg.is_multi and cfg.stop_gradient == "key"
         with torch.no_grad() if stopped else nullcontext():
-            g = _features(cfg, other, weights[-1])
+            # The view has the weights of modality A.
+            of_others = weights[1:] if cfg.is_multi else weights
+            further = [_features(cfg, x, w) for x, w in zip(others, of_others, strict=True)]
         scale = scale if cfg.similarity == "cosine" else scale / cfg.m
         if not cfg.is_multi:
-            return _direction(cfg, (h, h, g), masks[0], scale)
-        directions = zip(((h, g, g), (g, h, h)), masks, strict=True)
-        first, second = (_direction(cfg, *direction, scale) for direction in directions)
-        return first + second
+            return _direction(cfg, (h, h, further[0]), masks[0], scale)
+        directions = zip(permutations([h, *further], 2), masks, strict=True)
+        losses = [_direction(cfg, (x, y, y), mask, scale) for (x, y), mask in directions]
+        return sum(losses[1:], start=losses[0])
 
     return contrastive
+
+
+def _others(cfg: TrainConfig, data: SignalNoiseData) -> dict[SampleSet, Tensor | None]:
+    """Noise patches of the further modalities, or of the views."""
+    if not cfg.is_multi:
+        return {"view": data.augmented}
+    return {"b": data.noise_b} if data.noise_c is None else {"b": data.noise_b, "c": data.noise_c}
+
+
+def _labels_of_directions(cfg: TrainConfig, data: SignalNoiseData) -> list[tuple[Tensor, ...]]:
+    """Labels of the queries and of the keys of each direction of the loss."""
+    if not cfg.is_multi:
+        return [(data.labels, data.labels)]
+    partners = data.positive_labels, data.positive_labels_c
+    labels = [data.labels, *(data.labels if x is None else x for x in partners)]
+    return list(permutations(labels[: len(cfg.modalities)], 2))
 
 
 def _direction(

@@ -49,11 +49,11 @@ FORMULAS = {
     ),
     r"\|<w_r(0), xi_i>\| <= 2 sqrt(log(12 m n / delta)) sigma_0 sigma_xi sqrt(d)": (
         r"\lvert\langle w_r(0), \xi_i\rangle\rvert \le "
-        r"2\sqrt{\log(12mn/\delta)}\,\sigma_0\sigma_\xi\sqrt d"
+        r"2\sqrt{\log(12mn/\delta)}\thinspace \sigma_0\sigma_\xi\sqrt d"
     ),
     r"\|<w_r(0), mu>\| <= sqrt(2 log(12 m / delta)) sigma_0 \|mu\|": (
         r"\lvert\langle w_r(0), \mu\rangle\rvert \le "
-        r"\sqrt{2\log(12m/\delta)}\,\sigma_0\lVert\mu\rVert"
+        r"\sqrt{2\log(12m/\delta)}\thinspace \sigma_0\lVert\mu\rVert"
     ),
     r"\|<xi_i, xi_j>\| <= 2 sigma_xi^2 sqrt(d log(6 n^2 / delta))": (
         r"\lvert\langle\xi_i, \xi_j\rangle\rvert \le 2\sigma_\xi^2\sqrt{d\log(6n^2/\delta)}"
@@ -69,13 +69,13 @@ FORMULAS = {
         r"\max_r \langle w_r(0), \mu\rangle \ge \sigma_0\lVert\mu\rVert/2"
     ),
     r"<w_r(0), xi_i> >= 101 B_r(0) / (M + 1)": (
-        r"\langle w_r(0), \xi_i\rangle \ge 101\,B_r(0)/(M + 1)"
+        r"\langle w_r(0), \xi_i\rangle \ge 101\thinspace B_r(0)/(M + 1)"
     ),
     r"\|grad L\|^2 <= O(max(\|mu\|^2, sigma_xi^2 d)) L": (
-        r"\lVert\nabla L\rVert^2 \le O(\max(\lVert\mu\rVert^2, \sigma_\xi^2 d))\,L"
+        r"\lVert\nabla L\rVert^2 \le O(\max(\lVert\mu\rVert^2, \sigma_\xi^2 d))\thinspace L"
     ),
     r"\|grad L\|^2 / (max(\|mu\|^2, sigma_xi^2 d) L)": (
-        r"\lVert\nabla L\rVert^2/(\max(\lVert\mu\rVert^2, \sigma_\xi^2 d)\,L)"
+        r"\lVert\nabla L\rVert^2/(\max(\lVert\mu\rVert^2, \sigma_\xi^2 d)\thinspace L)"
     ),
     r"max_{r,i} \|rho_{r,i}\| <= sigma_0 sigma_xi sqrt(d)": (
         r"\max_{r,i} \lvert\rho_{r,i}\rvert \le \sigma_0\sigma_\xi\sqrt d"
@@ -88,10 +88,10 @@ FORMULAS = {
     r"<w~_r, mu~> > 0": r"\langle \tilde w_r, \tilde\mu\rangle > 0",
     r"sqrt(n log(4 / delta) / 2)": r"\sqrt{n\log(4/\delta)/2}",
     r"sqrt(m log(2 n / delta) / 2)": r"\sqrt{m\log(2n/\delta)/2}",
-    r"n >= 1,280,000 log(4 / delta)": r"n \ge 1{,}280{,}000\,\log(4/\delta)",
+    r"n >= 1,280,000 log(4 / delta)": r"n \ge 1{,}280{,}000\thinspace \log(4/\delta)",
     r"d >= n / (sigma_0 sigma_xi)": r"d \ge n/(\sigma_0\sigma_\xi)",
-    r"n sigma_0 sigma_xi sqrt(d)": r"n\,\sigma_0\sigma_\xi\sqrt d",
-    r"sqrt(n) sigma_0 sigma_xi sqrt(d)": r"\sqrt n\,\sigma_0\sigma_\xi\sqrt d",
+    r"n sigma_0 sigma_xi sqrt(d)": r"n\thinspace \sigma_0\sigma_\xi\sqrt d",
+    r"sqrt(n) sigma_0 sigma_xi sqrt(d)": r"\sqrt n\thinspace \sigma_0\sigma_\xi\sqrt d",
     r"sigma_0 sigma_xi sqrt(d)": r"\sigma_0\sigma_\xi\sqrt d",
     r"sigma_0^(1 - k)": r"\sigma_0^{1-k}",
     r"B_r(0) / (M + 1)": r"B_r(0)/(M + 1)",
@@ -106,12 +106,12 @@ FORMULAS = {
     r"max_{r,i} \|rho_{r,i}\|": r"\max_{r,i} \lvert\rho_{r,i}\rvert",
     r"max_r \|gamma_r\|": r"\max_r \lvert\gamma_r\rvert",
     r"max_r rho_{r,i}": r"\max_r \rho_{r,i}",
-    r"\|nu\| = 0.4 \|mu\|": r"\lVert\nu\rVert = 0.4\,\lVert\mu\rVert",
+    r"\|nu\| = 0.4 \|mu\|": r"\lVert\nu\rVert = 0.4\thinspace \lVert\mu\rVert",
     r"O~(1 / sqrt(n))": r"\tilde O(1/\sqrt n)",
     r"eta |mu|^2 / (m tau)": r"\eta\lVert\mu\rVert^2/(m\tau)",
-    r"C_mu x n SNR^2": r"C_\mu\, n\,\mathrm{SNR}^2",
-    r"C_mu n SNR^2": r"C_\mu\, n\,\mathrm{SNR}^2",
-    r"n SNR^2": r"n\,\mathrm{SNR}^2",
+    r"C_mu x n SNR^2": r"C_\mu\thinspace n\thinspace \mathrm{SNR}^2",
+    r"C_mu n SNR^2": r"C_\mu\thinspace n\thinspace \mathrm{SNR}^2",
+    r"n SNR^2": r"n\thinspace \mathrm{SNR}^2",
     r"n^2 / d": r"n^2/d",
     r"Omega(1)": r"\Omega(1)",
     r"Theta(1)": r"\Theta(1)",
@@ -137,7 +137,7 @@ FORMULAS = {
     r"eta": r"\eta",
     r"rho": r"\rho",
     r"T1": r"T_1",
-    r"T*": r"T^*",
+    r"T*": r"T^{\ast}",
 }
 _FORMULA = re.compile("|".join(rf"(?<!\w){re.escape(plain)}(?!\w)" for plain in FORMULAS))
 _POWER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]\d+)")

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from mmcl_fast.config import PRESETS, TrainConfig
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_presets import PRESETS
 from mmcl_fast.experiments.figure1 import MODALITIES
 from mmcl_fast.training import train_many
 

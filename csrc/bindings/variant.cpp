@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <deque>
 #include <string>
 #include <tuple>
@@ -62,9 +63,11 @@ void check_modalities(const std::vector<Modality>& given) {
       throw py::value_error("products: expected K, or squares, with_view and partner");
     }
   }
-  if (given.empty() || given.size() > 2 ||
-      std::get<0>(given[0]).size() != std::get<0>(given.back()).size()) {
-    throw py::value_error("modalities: expected one or two of the same form");
+  const auto is_other = [&](const Modality& modality) {
+    return std::get<0>(modality).size() != std::get<0>(given[0]).size();
+  };
+  if (given.empty() || given.size() > 3 || std::any_of(given.begin(), given.end(), is_other)) {
+    throw py::value_error("modalities: expected one to three of the same form");
   }
 }
 
@@ -101,14 +104,12 @@ void fill_codes(RunArrays& arrays, const mmcl::VariantSettings& s, const py::buf
   const std::size_t room = info.ndim == 3 ? static_cast<std::size_t>(info.shape[2]) : 0;
   const auto* const axes = arrays.indices(axis, {s.patches, room}, "axis");
   const auto* const signs = arrays.of<float>(sign, {s.patches, room}, "sign", false);
-  const auto* const codes = arrays.indices(code, {2, s.n}, "code");
+  const std::size_t kinds = mmcl::kinds_of_samples(s);
+  const auto* const codes = arrays.indices(code, {kinds, s.n}, "code");
   for (std::size_t r = 0; r < runs.size(); ++r) {
-    runs[r].codes = {counts[r],
-                     room,
-                     axes + r * s.patches * room,
-                     signs + r * s.patches * room,
-                     codes + 2 * r * s.n,
-                     codes + (2 * r + 1) * s.n};
+    runs[r].codes = {
+        counts[r], room, axes + r * s.patches * room, signs + r * s.patches * room, {}};
+    for (std::size_t k = 0; k < kinds; ++k) runs[r].codes.of[k] = codes + (kinds * r + k) * s.n;
   }
 }
 
@@ -132,7 +133,7 @@ void train(const std::vector<Modality>& given,
     if (list->size() != count)
       throw py::value_error("tau, eta, eta_tau: expected one for each run");
   }
-  s.multi = given.size() == 2;
+  s.modalities = given.size();
   std::vector<mmcl::VariantRun> runs(count);
   HeldArrays held;
   const py::buffer_info& info = held.hold(curves, /*writable=*/true);
@@ -142,13 +143,13 @@ void train(const std::vector<Modality>& given,
   RunArrays arrays(count);
   fill_codes(arrays, s, std::get<0>(codes), std::get<1>(codes), std::get<2>(codes), code_counts,
              runs);
-  const auto* const label = arrays.of<float>(labels, {2, s.n}, "labels", false);
+  const std::size_t kinds = mmcl::kinds_of_samples(s);
+  const auto* const label = arrays.of<float>(labels, {kinds, s.n}, "labels", false);
   const auto* const told = arrays.of<float>(targets, {s.n}, "targets", false);
   auto* const log_tau = arrays.of<double>(log_inverse_tau, {}, "log_inverse_tau", true);
   for (std::size_t r = 0; r < count; ++r) {
     mmcl::VariantRun& run = runs[r];
-    run.labels = label + 2 * r * s.n;
-    run.paired_labels = run.labels + s.n;
+    for (std::size_t k = 0; k < kinds; ++k) run.labels[k] = label + (kinds * r + k) * s.n;
     run.targets = told + r * s.n;
     run.tau = scalars.tau[r];
     run.eta = scalars.eta[r];
@@ -186,8 +187,8 @@ void bind_variants(py::module_& m) {
          std::size_t class_axes, std::size_t patches, bool update, int threads,
          const std::string& target) {
         const mmcl::VariantSettings settings{
-            n,      neurons,     q,    /*multi=*/false, logistic, all_negatives, key_gradients,
-            cosine, learned_tau, axes, class_axes,      patches,  /*epochs=*/0,  update};
+            n,      neurons,     q,    /*modalities=*/1, logistic, all_negatives, key_gradients,
+            cosine, learned_tau, axes, class_axes,       patches,  /*epochs=*/0,  update};
         train(modalities, codes, code_counts, labels, targets, {tau, eta, eta_tau}, log_inverse_tau,
               curves, settings, threads, target);
       },

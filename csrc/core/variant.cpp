@@ -31,9 +31,12 @@ void check_settings(const VariantSettings& s, int threads) {
   if (s.class_axes < 1 || s.class_axes > s.axes) {
     throw std::invalid_argument("class_axes: expected 1 .. axes");
   }
-  if (s.logistic && (s.multi || s.key_gradients || s.cosine || s.learned_tau)) {
+  if (s.modalities < 1 || s.modalities > 3) {
+    throw std::invalid_argument("modalities: expected 1 .. 3");
+  }
+  if (s.logistic && (s.multi() || s.key_gradients || s.cosine || s.learned_tau)) {
     throw std::invalid_argument(
-        "logistic: expected without multi, key_gradients, cosine, learned tau");
+        "logistic: expected one modality, without key_gradients, cosine, learned tau");
   }
   if (!s.update && s.epochs != 1) throw std::invalid_argument("epochs: expected 1 without updates");
 }
@@ -53,9 +56,11 @@ void check_run(const VariantSettings& s, const VariantRun& run) {
       }
     }
   }
-  for (std::size_t i = 0; i < s.n; ++i) {
-    if (!inside(codes.own[i], codes.count) || !inside(codes.paired[i], codes.count)) {
-      throw std::invalid_argument("code: expected 0 .. codes - 1");
+  for (std::size_t k = 0; k < kinds_of_samples(s); ++k) {
+    for (std::size_t i = 0; i < s.n; ++i) {
+      if (!inside(codes.of[k][i], codes.count)) {
+        throw std::invalid_argument("code: expected 0 .. codes - 1");
+      }
     }
   }
   if (run.modalities[0].products.partner == nullptr) return;

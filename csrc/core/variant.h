@@ -26,7 +26,7 @@ struct Target;
 struct VariantSettings {
   std::size_t n, m;        // samples, neurons
   int q;                   // power of the activation
-  bool multi;              // two modalities, or one with augmented views
+  std::size_t modalities;  // 1, with augmented views unless logistic, or 2 or 3
   bool logistic;           // logistic loss of one modality, without views
   bool all_negatives;      // or those whose label differs
   bool key_gradients;      // keys and positives carry gradients
@@ -37,6 +37,8 @@ struct VariantSettings {
   std::size_t patches;     // signal patches of a sample, 1 or 2
   std::size_t epochs;      // updates; curves are measured before each
   bool update;             // false: measure once and change nothing (epochs must be 1)
+
+  bool multi() const { return modalities > 1; }
 };
 
 // Columns that span the weights of a modality, and vectors that have pre-activations.
@@ -46,9 +48,14 @@ struct VariantSizes {
 };
 
 static inline VariantSizes sizes_of(const VariantSettings& s) {
-  const bool views = !s.multi && !s.logistic;
+  const bool views = !s.multi() && !s.logistic;
   const std::size_t samples = s.n + s.axes;
   return {views, samples + (views && s.key_gradients ? s.n : 0), samples + (views ? s.n : 0)};
+}
+
+// Modality A's samples, and their views or samples of the other modalities.
+static inline std::size_t kinds_of_samples(const VariantSettings& s) {
+  return s.multi() ? s.modalities : 2;
 }
 
 // Inner products of one modality: all, or those that are not 0 where noise patches are orthogonal.
@@ -70,17 +77,17 @@ struct VariantCodes {
   std::size_t count, stride;   // codes, and entries from patch to patch
   const std::int32_t* axis;    // [patches, stride]
   const float* sign;           // +1 or -1, [patches, stride]
-  const std::int32_t* own;     // code of each sample of modality A, [n]
-  const std::int32_t* paired;  // of its positive: its view, or its sample of modality B, [n]
+  const std::int32_t* of[3];   // code of each sample of modality A, of its view or its sample of
+                               // modality B, and of that of modality C, [n] each
 };
 
 struct VariantRun {
   VariantCodes codes;
-  const float *labels, *paired_labels;  // of the samples and their positives, [n]
-  const float* targets;                 // +1 or -1, of the logistic loss, [n]
+  const float* labels[3];  // likewise, [n] each
+  const float* targets;    // +1 or -1, of the logistic loss, [n]
   float tau, eta, eta_tau;
   double* log_inverse_tau;        // of a learned temperature, instead of tau
-  VariantModality modalities[2];  // the second only if multi
+  VariantModality modalities[3];  // as many as there are
   float *loss, *signal, *noise;   // [epochs] each
   float* temperature;             // of a learned one, [epochs]
 };

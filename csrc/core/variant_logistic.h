@@ -22,7 +22,7 @@ static float logistic_loss(const VariantSettings& s, const VariantWorkspace& w,
     float sum = 0.0f;
     for (std::size_t p = 0; p < s.patches; ++p) {
       const float* const row = modality.code_features +
-                               (p * w.codes + static_cast<std::size_t>(codes.own[i])) * w.neurons;
+                               (p * w.codes + static_cast<std::size_t>(codes.of[0][i])) * w.neurons;
       for (std::size_t r = 0; r < s.m; ++r) sum += output_sign(s, r) * row[r];
     }
     w.gathered[i] = sum;
@@ -66,7 +66,7 @@ static void change_logistic(const VariantSettings& s, const VariantWorkspace& w,
   for (std::size_t c = 0; c < w.codes; ++c) {
     float sum = 0.0f;
     for (std::size_t i = 0; i < s.n; ++i) {
-      if (static_cast<std::size_t>(codes.own[i]) == c) sum += modality.key_weight[i];
+      if (static_cast<std::size_t>(codes.of[0][i]) == c) sum += modality.key_weight[i];
     }
     for (std::size_t p = 0; p < s.patches; ++p) {
       float* const to = modality.code_gradient + (p * w.codes + c) * w.neurons;

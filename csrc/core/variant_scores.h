@@ -239,7 +239,7 @@ static void add_key_radial(const VariantSettings& s, const VariantWorkspace& w,
     auto of_keys = L::load(w.gathered + j);
     const auto of_positives =
         L::mul(L::load(d.query.share + j), L::load(d.query.positive_score + j));
-    if (s.multi) {
+    if (s.multi()) {
       of_keys = L::subtract(of_keys, of_positives);
     } else {
       const auto square = L::load(d.query.view_inverse_square + j);

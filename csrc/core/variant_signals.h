@@ -91,11 +91,12 @@ static void sum_weights_by_code(const VariantSettings& s, const VariantWorkspace
   }
 }
 
-// Fills code_gradient: minus eta times the gradient with respect to the modality's signal features.
+// Fills code_gradient: minus eta times the gradient with respect to the modality's signal features;
+// if `add`, adds that of a further pair of modalities.
 template <class L>
 static void signal_gradient(const VariantSettings& s, const VariantWorkspace& w,
                             const VariantModalityWorkspace& own,
-                            const VariantModalityWorkspace& other) {
+                            const VariantModalityWorkspace& other, bool add) {
   for (std::size_t p = 0; p < s.patches; ++p) {
     for (std::size_t c = 0; c < w.codes; ++c) {
       const std::size_t at = (p * w.codes + c) * w.neurons;
@@ -108,6 +109,7 @@ static void signal_gradient(const VariantSettings& s, const VariantWorkspace& w,
           if (weight[k] == 0.0f) continue;  // classes that no negative connects
           sum = L::fma(L::broadcast(weight[k]), L::load(from), sum);
         }
+        if (add) sum = L::add(sum, L::load(own.code_gradient + at + r));
         L::store(own.code_gradient + at + r, sum);
       }
     }

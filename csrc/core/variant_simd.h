@@ -1,6 +1,8 @@
 // A run of a model variant from its first to its last epoch, over a wrapper `L`.
 #pragma once
 
+#include <array>
+
 #include "variant_logistic.h"
 
 namespace mmcl {
@@ -29,7 +31,7 @@ class VariantTrajectory {
         w_.present[codes.axis[p * codes.stride + c]] = 1;
       }
     }
-    for (int k = 0; k < modalities(); ++k) {
+    for (std::size_t k = 0; k < s_.modalities; ++k) {
       const VariantModalityWorkspace& modality = w_.modalities[k];
       if (modality.blocks != nullptr) store_blocks(run.modalities[k].products.all, modality.blocks);
       copy_z(k, /*back=*/false);
@@ -46,31 +48,46 @@ class VariantTrajectory {
       if (s_.learned_tau) run_.temperature[t] = __builtin_nanf("");
     }
     if (!s_.update) return;
-    for (int k = 0; k < modalities(); ++k) copy_z(k, /*back=*/true);
+    for (std::size_t k = 0; k < s_.modalities; ++k) copy_z(k, /*back=*/true);
   }
 
  private:
   static bool is_finite(float x) { return x - x == 0.0f; }
-  int modalities() const { return s_.multi ? 2 : 1; }
-  const VariantModalityWorkspace& own(int k) const { return w_.modalities[k]; }
-  const VariantModalityWorkspace& key(int k) const { return w_.modalities[s_.multi ? 1 - k : 0]; }
-  // Codes of the samples of modality k, and of their keys and positives.
-  const std::int32_t* code(int k) const { return k == 0 ? run_.codes.own : run_.codes.paired; }
-  const std::int32_t* key_code(int k) const { return code(s_.multi ? 1 - k : 0); }
-  const std::int32_t* positive_code(int k) const { return code(1 - k); }
+  // Two modalities whose directions of the loss are computed together; of one modality its samples,
+  // both times.
+  struct Pair {
+    std::size_t modality[2];
+  };
+  std::size_t pairs() const { return s_.modalities == 3 ? 3 : 1; }
+  Pair pair(std::size_t k) const {
+    if (!s_.multi()) return {{0, 0}};
+    return {{k / 2, (k + 3) / 2}};  // 01, 02, 12
+  }
+  std::size_t directions() const { return s_.multi() ? 2 : 1; }
 
-  VariantDirection direction(int k) const {
-    const VariantModalityWorkspace &query = own(k), &of_key = key(k);
-    const float* const labels[2] = {run_.labels, run_.paired_labels};
+  // Of direction k of a pair: its queries and keys.
+  const VariantModalityWorkspace& own(Pair p, std::size_t k) const {
+    return w_.modalities[p.modality[k]];
+  }
+  const VariantModalityWorkspace& key(Pair p, std::size_t k) const { return own(p, 1 - k); }
+  // Codes of its queries, of their keys and of their positives.
+  const std::int32_t* code(Pair p, std::size_t k) const { return run_.codes.of[p.modality[k]]; }
+  const std::int32_t* key_code(Pair p, std::size_t k) const { return code(p, 1 - k); }
+  const std::int32_t* positive_code(Pair p, std::size_t k) const {
+    return s_.multi() ? code(p, 1 - k) : run_.codes.of[1];
+  }
+
+  VariantDirection direction(Pair p, std::size_t k) const {
+    const VariantModalityWorkspace &query = own(p, k), &of_key = key(p, k);
     return {query,
             of_key,
-            labels[k],
-            labels[s_.multi ? 1 - k : 0],
-            code(k),
-            key_code(k),
-            positive_code(k),
-            s_.multi ? of_key.features : query.view_features,
-            s_.multi ? of_key.inverse_norm : query.view_inverse_norm};
+            run_.labels[p.modality[k]],
+            run_.labels[p.modality[1 - k]],
+            code(p, k),
+            key_code(p, k),
+            positive_code(p, k),
+            s_.multi() ? of_key.features : query.view_features,
+            s_.multi() ? of_key.inverse_norm : query.view_inverse_norm};
   }
 
   // K, [columns, vectors], as blocks of columns that fit the first-level cache.
@@ -84,22 +101,23 @@ class VariantTrajectory {
     }
   }
 
-  void copy_z(int k, bool back) const {
+  void copy_z(std::size_t k, bool back) const {
     const std::size_t vectors = w_.sizes.vectors;
     for (std::size_t r = 0; r < s_.m; ++r) {
-      float* const inside = own(k).z + r * w_.width;
+      float* const inside = w_.modalities[k].z + r * w_.width;
       float* const outside = run_.modalities[k].z + r * vectors;
       __builtin_memcpy(back ? outside : inside, back ? inside : outside, vectors * sizeof(float));
     }
   }
 
   float epoch(std::size_t t) {
-    for (int k = 0; k < modalities(); ++k) {
-      activate_signals<L>(s_, w_, run_.codes, own(k));
-      const auto noise = activate_samples<L>(s_, w_, own(k));
+    for (std::size_t k = 0; k < s_.modalities; ++k) {
+      const VariantModalityWorkspace& modality = w_.modalities[k];
+      activate_signals<L>(s_, w_, run_.codes, modality);
+      const auto noise = activate_samples<L>(s_, w_, modality);
       if (k > 0) continue;
       run_.noise[t] = largest<L>(noise);
-      run_.signal[t] = largest_signal<L>(s_, w_, own(k));
+      run_.signal[t] = largest_signal<L>(s_, w_, modality);
     }
     return run_.loss[t] = s_.logistic ? logistic_epoch() : contrastive_epoch(t);
   }
@@ -120,84 +138,96 @@ class VariantTrajectory {
     if (s_.learned_tau) run_.temperature[t] = 1.0f / inverse_tau;
     const float inner = s_.learned_tau ? inverse_tau / static_cast<float>(s_.m)
                                        : 1.0f / (static_cast<float>(s_.m) * run_.tau);
-    score(s_.cosine ? 1.0f : inner, inverse_tau);
+    if (s_.cosine) invert_all_norms();
     const auto zero = L::broadcast(0.0f);
     DirectionSums<L> sums{zero, zero};
-    for (int k = 0; k < modalities(); ++k) softmax<L>(s_, w_, direction(k), inverse_tau, sums);
     const auto n = static_cast<float>(s_.n);
+    const float scaled = run_.eta * ((s_.cosine ? inverse_tau : inner) / n);
+    for (std::size_t k = 0; k < pairs(); ++k) {
+      const Pair p = pair(k);
+      score(p, s_.cosine ? 1.0f : inner, inverse_tau);
+      for (std::size_t way = 0; way < directions(); ++way) {
+        softmax<L>(s_, w_, direction(p, way), inverse_tau, sums);
+      }
+      // 01 is the first pair of both, 02 that of 2 alone.
+      if (s_.update) step(p, {run_.eta / n, scaled}, {k > 0, k > 1});
+    }
     const float loss = sum<L>(sums.loss) / n;
     if (!s_.update) return loss;
-    const float scaled = run_.eta * ((s_.cosine ? inverse_tau : inner) / n);
-    step({run_.eta / n, scaled});
+    for (std::size_t k = 0; k < s_.modalities; ++k) move(k);
     if (s_.learned_tau) {
       *run_.log_inverse_tau -= static_cast<double>(run_.eta_tau) * (sum<L>(sums.gap) / n);
     }
     return loss;
   }
 
-  // Scores of all pairs; of two modalities one product serves both directions.
-  void score(float scale, float inverse_tau) {
-    const std::size_t units = padded(s_.n) / kUnit;
-    for (int k = 0; s_.cosine && k < modalities(); ++k) {
-      const VariantModalityWorkspace& m = own(k);
-      invert_norms<L>(s_, w_, m, m.features, code(k), m.inverse_norm, m.inverse_square);
-      if (s_.multi) continue;
-      invert_norms<L>(s_, w_, m, m.view_features, code(1), m.view_inverse_norm,
+  void invert_all_norms() {
+    for (std::size_t k = 0; k < s_.modalities; ++k) {
+      const VariantModalityWorkspace& m = w_.modalities[k];
+      invert_norms<L>(s_, w_, m, m.features, run_.codes.of[k], m.inverse_norm, m.inverse_square);
+      if (s_.multi()) continue;
+      invert_norms<L>(s_, w_, m, m.view_features, run_.codes.of[1], m.view_inverse_norm,
                       m.view_inverse_square);
-    }
-    const VariantModalityWorkspace& first = own(0);
-    // Of one modality the scores are symmetric: tiles above the diagonal are copies.
-    transposed_product<L>(key(0).features, first.features, w_.samples, s_.m, scale, s_.n, units,
-                          first.scores, w_.samples, /*lower=*/!s_.multi);
-    for (std::size_t i = 0; i < s_.n; i += kUnit) {
-      for (std::size_t j = 0; j < (s_.multi ? s_.n : i); j += kUnit) {
-        L::transpose(first.scores + i * w_.samples + j, w_.samples,
-                     own(modalities() - 1).scores + j * w_.samples + i, w_.samples);
-      }
-    }
-    for (int k = 0; k < modalities(); ++k) {
-      score_signals<L>(s_, w_, own(k), key(k), code(k), scale);
-      score_positives<L>(s_, w_, direction(k), scale, inverse_tau);
     }
   }
 
-  void step(StepWeights weights) {
+  // Scores of all pairs of samples; of two modalities one product serves both directions.
+  void score(Pair p, float scale, float inverse_tau) {
+    const std::size_t units = padded(s_.n) / kUnit;
+    const VariantModalityWorkspace& first = own(p, 0);
+    // Of one modality the scores are symmetric: tiles above the diagonal are copies.
+    transposed_product<L>(key(p, 0).features, first.features, w_.samples, s_.m, scale, s_.n, units,
+                          first.scores, w_.samples, /*lower=*/!s_.multi());
+    for (std::size_t i = 0; i < s_.n; i += kUnit) {
+      for (std::size_t j = 0; j < (s_.multi() ? s_.n : i); j += kUnit) {
+        L::transpose(first.scores + i * w_.samples + j, w_.samples,
+                     own(p, 1).scores + j * w_.samples + i, w_.samples);
+      }
+    }
+    for (std::size_t k = 0; k < directions(); ++k) {
+      score_signals<L>(s_, w_, own(p, k), key(p, k), code(p, k), scale);
+      score_positives<L>(s_, w_, direction(p, k), scale, inverse_tau);
+    }
+  }
+
+  // Writes C of both modalities of a pair, or adds to what earlier pairs wrote.
+  void step(Pair p, StepWeights weights, std::array<bool, 2> adds) {
+    const std::size_t ways = directions();
     const bool weigh = !s_.cosine && !s_.key_gradients;  // later, in sums over keys
-    for (int k = 0; k < modalities(); ++k) weigh_queries<L>(s_, direction(k), weights);
+    for (std::size_t k = 0; k < ways; ++k) weigh_queries<L>(s_, direction(p, k), weights);
     if (s_.cosine && s_.key_gradients) {
-      for (int k = 0; k < modalities(); ++k) add_key_radial<L>(s_, w_, direction(k), weights);
+      for (std::size_t k = 0; k < ways; ++k) add_key_radial<L>(s_, w_, direction(p, k), weights);
     }
-    for (int k = 0; !weigh && k < modalities(); ++k) weigh_pairs<L>(s_, w_, direction(k));
+    for (std::size_t k = 0; !weigh && k < ways; ++k) weigh_pairs<L>(s_, w_, direction(p, k));
     if (s_.key_gradients) {
-      symmetrise<L>(s_, w_, own(0).exps, own(modalities() - 1).exps);
-      if (s_.multi) join_positive_weights();
+      symmetrise<L>(s_, w_, own(p, 0).exps, own(p, 1).exps);
+      if (s_.multi()) join_positive_weights(p);
     }
-    for (int k = 0; k < modalities(); ++k) weigh_codes(k, weigh);
-    for (int k = 0; k < modalities(); ++k) {
-      signal_gradient<L>(s_, w_, own(k), key(k));
-      change_samples<L>(s_, w_, own(k), key(k), direction(k).positive, weigh);
-      if (w_.sizes.columns > s_.n + s_.axes) change_views<L>(s_, w_, own(k));
+    for (std::size_t k = 0; k < ways; ++k) weigh_codes(p, k, weigh);
+    for (std::size_t k = 0; k < ways; ++k) {
+      signal_gradient<L>(s_, w_, own(p, k), key(p, k), adds[k]);
+      change_samples<L>(s_, w_, own(p, k), key(p, k), direction(p, k).positive, weigh, adds[k]);
+      if (w_.sizes.columns > s_.n + s_.axes) change_views<L>(s_, w_, own(p, k));
     }
-    for (int k = 0; k < modalities(); ++k) move(k);
   }
 
   // A sample is its partner's positive in both directions.
-  void join_positive_weights() {
+  void join_positive_weights(Pair p) {
     for (std::size_t i = 0; i < s_.n; i += kUnit) {
       const auto both =
-          L::add(L::load(own(0).positive_weight + i), L::load(own(1).positive_weight + i));
-      for (int k = 0; k < 2; ++k) L::store(own(k).positive_weight + i, both);
+          L::add(L::load(own(p, 0).positive_weight + i), L::load(own(p, 1).positive_weight + i));
+      for (std::size_t k = 0; k < 2; ++k) L::store(own(p, k).positive_weight + i, both);
     }
   }
 
   // Fills code_weight and code_radial.
-  void weigh_codes(int k, bool weigh) {
-    const VariantModalityWorkspace& modality = own(k);
-    const std::int32_t *const mine = code(k), *const positive = positive_code(k);
+  void weigh_codes(Pair p, std::size_t k, bool weigh) {
+    const VariantModalityWorkspace& modality = own(p, k);
+    const std::int32_t *const mine = code(p, k), *const positive = positive_code(p, k);
     __builtin_memset(modality.code_weight, 0, w_.codes * w_.code_stride * sizeof(float));
     __builtin_memset(modality.code_radial, 0, w_.codes * sizeof(float));
     sum_weights_by_code<L>(s_, w_, modality.exps, weigh ? modality.key_weight : nullptr, mine,
-                           key_code(k), modality.code_weight);
+                           key_code(p, k), modality.code_weight);
     const bool view_gradients = w_.sizes.columns > s_.n + s_.axes;
     for (std::size_t i = 0; i < s_.n; ++i) {
       const auto from = static_cast<std::size_t>(mine[i]);
@@ -212,14 +242,15 @@ class VariantTrajectory {
     }
   }
 
-  void move(int k) {
+  void move(std::size_t k) {
     const VariantModality& to = run_.modalities[k];
-    change_signals<L>(s_, w_, run_.codes, own(k), to.coefficients);
-    add_change<L>(s_, w_, own(k), to.coefficients);
+    const VariantModalityWorkspace& modality = w_.modalities[k];
+    change_signals<L>(s_, w_, run_.codes, modality, to.coefficients);
+    add_change<L>(s_, w_, modality, to.coefficients);
     if (to.products.all != nullptr) {
-      update_z<L>(s_, w_, own(k));
+      update_z<L>(s_, w_, modality);
     } else {
-      update_orthogonal_z<L>(s_, w_, to.products, own(k));
+      update_orthogonal_z<L>(s_, w_, to.products, modality);
     }
   }
 

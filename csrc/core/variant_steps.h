@@ -93,14 +93,14 @@ static void invert_norms(const VariantSettings& s, const VariantWorkspace& w,
   }
 }
 
-// C's columns of the samples: minus eta times the gradient. Weights of pairs are in exps; they are
-// multiplied by key_weight if `weigh`. Those of a strip of samples serve all neurons while they are
-// in the cache.
+// C's columns of the samples: minus eta times the gradient, written or, if `add`, added to those of
+// another pair of modalities. Weights of pairs are in exps; they are multiplied by key_weight if
+// `weigh`. Those of a strip of samples serve all neurons while they are in the cache.
 template <class L>
 static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
                            const VariantModalityWorkspace& own,
-                           const VariantModalityWorkspace& other, const float* positive,
-                           bool weigh) {
+                           const VariantModalityWorkspace& other, const float* positive, bool weigh,
+                           bool add) {
   const bool cosine = s.cosine;
   Units<L::change_units>::cover(0, padded(s.n) / kUnit, [&](auto units, std::size_t first) {
     for (std::size_t r = 0; r < s.m; ++r) {
@@ -120,7 +120,9 @@ static void change_samples(const VariantSettings& s, const VariantWorkspace& w,
         if (cosine) {
           g = L::fma(L::load(own.radial + i), L::load(own.features + at + i), g);
         }
-        L::store_first(to + i, times_slope<L>(g, L::load(z + i), s.q), s.n - i);
+        g = times_slope<L>(g, L::load(z + i), s.q);
+        if (add) g = L::add(g, L::load_first(to + i, s.n - i));
+        L::store_first(to + i, g, s.n - i);
       }
     }
   });

@@ -45,7 +45,7 @@ struct VariantWorkspace {
         code_stride(padded(code_count) + kUnit) {
     present = arena.integers(s.axes);
     gathered = arena.floats(samples);
-    for (int k = 0; k < (s.multi ? 2 : 1); ++k) {
+    for (std::size_t k = 0; k < s.modalities; ++k) {
       allocate(s, orthogonal, arena, modalities[k]);
       if (!s.logistic) allocate_scores(s, arena, modalities[k]);
     }
@@ -56,7 +56,7 @@ struct VariantWorkspace {
   std::size_t samples, neurons, change_stride, width, code_stride;  // entries from row to row
   std::int32_t* present;  // whether a code has the signal, [axes]
   float* gathered;        // a row in another order, [samples]
-  VariantModalityWorkspace modalities[2];
+  VariantModalityWorkspace modalities[3];
 
  private:
   void allocate(const VariantSettings& s, bool orthogonal, Arena& arena,

@@ -302,22 +302,25 @@ void training(Golden& golden, const Target& target) {
 void variants(Golden& golden, const Target& target) {
   struct Case {
     const char* name;
-    bool multi, logistic, all_negatives, key_gradients, cosine, learned_tau, orthogonal;
+    std::size_t modalities;
+    bool logistic, all_negatives, key_gradients, cosine, learned_tau, orthogonal;
     int q;
   };
   constexpr Case kCases[] = {
-      {"inner, q = 1", false, false, false, false, false, false, false, 1},
-      {"multi, keys, tau, q = 2", true, false, true, true, false, true, false, 2},
-      {"cosine, keys, orthogonal", false, false, true, true, true, true, true, 1},
-      {"multi, cosine", true, false, false, false, true, false, false, 3},
-      {"logistic", false, true, false, false, false, false, false, 2},
+      {"inner, q = 1", 1, false, false, false, false, false, false, 1},
+      {"multi, keys, tau, q = 2", 2, false, true, true, false, true, false, 2},
+      {"cosine, keys, orthogonal", 1, false, true, true, true, true, true, 1},
+      {"multi, cosine", 2, false, false, false, true, false, false, 3},
+      {"three modalities", 3, false, false, false, false, false, false, 1},
+      {"three modalities, cosine, keys, tau", 3, false, false, true, true, true, false, 2},
+      {"logistic", 1, true, false, false, false, false, false, 2},
   };
   for (const Case& c : kCases) {
     mmcl::VariantSettings s{};
     s.n = 37;
     s.m = 11;
     s.q = c.q;
-    s.multi = c.multi;
+    s.modalities = c.modalities;
     s.logistic = c.logistic;
     s.all_negatives = c.all_negatives;
     s.key_gradients = c.key_gradients;
@@ -330,7 +333,7 @@ void variants(Golden& golden, const Target& target) {
     run.train(target, 12, [] { return true; });
     Hash hash;
     hash.add(run.loss).add(run.signal).add(run.noise).add(run.tau);
-    for (int k = 0; k < 2; ++k) hash.add(run.z[k]).add(run.coefficients[k]);
+    for (int k = 0; k < 3; ++k) hash.add(run.z[k]).add(run.coefficients[k]);
     golden.check(std::string("train_variants: ") + c.name, target.name,
                  hash.add(&run.log_inverse_tau, 1));
   }

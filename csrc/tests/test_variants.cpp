@@ -41,7 +41,7 @@ void check(const std::string& name, const mmcl::VariantSettings& settings, std::
   for (const Problem& p : trained) {
     bool equal = same(p.loss, first.loss) && same(p.signal, first.signal) &&
                  same(p.noise, first.noise) && same(p.tau, first.tau);
-    for (int k = 0; k < 2; ++k) {
+    for (int k = 0; k < 3; ++k) {
       equal = equal && same(p.z[k], first.z[k]) && same(p.coefficients[k], first.coefficients[k]);
     }
     expect(equal && p.log_inverse_tau == first.log_inverse_tau,
@@ -70,11 +70,12 @@ void check_refusals(const mmcl::VariantSettings& settings) {
     }
     expect(false, std::string("not refused: ") + what);
   };
+  refuses("modalities: expected 1 .. 3", [](Problem& p) { p.s.modalities = 4; });
   refuses("patches: expected 1 or 2", [](Problem& p) { p.s.patches = 3; });
   refuses("class_axes: expected 1 .. axes", [](Problem& p) { p.s.class_axes = 9; });
   refuses("logistic: expected without", [](Problem& p) { p.s.logistic = p.s.cosine = true; });
   refuses("axis: expected 0 .. axes - 1", [](Problem& p) { p.axis[0] = 9; });
-  refuses("code: expected 0 .. codes - 1", [](Problem& p) { p.paired[0] = -1; });
+  refuses("code: expected 0 .. codes - 1", [](Problem& p) { p.code[1][0] = -1; });
   refuses("partner: expected a permutation", [](Problem& p) { p.partner[0] = p.partner[1]; });
 }
 
@@ -87,23 +88,24 @@ int main() {
   s.update = true;
   s.q = 1;
   for (const std::size_t n : {1u, 7u, 16u, 33u, 50u}) {
-    for (int option = 0; option < 64; ++option) {
+    for (int option = 0; option < 96; ++option) {
       if (option % 5 != static_cast<int>(n % 5)) continue;  // a fifth of them for each n
       s.n = n;
       s.m = 1 + n % 19;
-      s.multi = (option & 1) != 0;
-      s.key_gradients = (option & 2) != 0;
-      s.cosine = (option & 4) != 0;
-      s.learned_tau = (option & 8) != 0;
-      s.all_negatives = (option & 16) != 0;
+      s.modalities = 1 + static_cast<std::size_t>(option / 32);
+      s.key_gradients = (option & 1) != 0;
+      s.cosine = (option & 2) != 0;
+      s.learned_tau = (option & 4) != 0;
+      s.all_negatives = (option & 8) != 0;
       const std::size_t codes = n < 4 ? 1 : 4;
       s.patches = n < 4 ? 1 : 2;
       s.axes = n < 4 ? 1 : 3;
       check("n " + std::to_string(n) + " option " + std::to_string(option), s, codes,
-            (option & 32) != 0);
+            (option & 16) != 0);
     }
   }
-  s.multi = s.key_gradients = s.cosine = s.learned_tau = false;
+  s.modalities = 1;
+  s.key_gradients = s.cosine = s.learned_tau = false;
   check_end(s);
   check_refusals(s);
   s.logistic = true;

@@ -23,15 +23,15 @@ struct VariantProblem {
   VariantSettings s;
   std::size_t codes;
   bool orthogonal;
-  std::vector<float> products[2], squares[2], with_view[2], z[2], coefficients[2];
-  std::vector<std::int32_t> partner, axis, own, paired;
+  std::vector<float> products[3], squares[3], with_view[3], z[3], coefficients[3];
+  std::vector<std::int32_t> partner, axis, code[3];
   std::vector<float> sign, labels, targets, loss, signal, noise, tau;
   double log_inverse_tau = 1.0;
 
   VariantProblem(const VariantSettings& settings, std::size_t code_count, bool is_orthogonal)
       : s(settings), codes(code_count), orthogonal(is_orthogonal) {
     const VariantSizes sizes = sizes_of(s);
-    for (unsigned k = 0; k < (s.multi ? 2u : 1u); ++k) {
+    for (unsigned k = 0; k < s.modalities; ++k) {
       products[k] = spread_values(sizes.columns * sizes.vectors, 0.3f, 3 + k);
       squares[k] = spread_values(sizes.vectors, 1.0f, 5 + k);
       with_view[k] = spread_values(s.n, 1.0f, 7 + k);
@@ -44,9 +44,10 @@ struct VariantProblem {
     }
     for (std::size_t i = 0; i < s.n; ++i) {
       partner.push_back(static_cast<std::int32_t>((i + 1) % s.n));
-      own.push_back(static_cast<std::int32_t>(i * codes / s.n));
-      paired.push_back(static_cast<std::int32_t>((i + 1) % codes));
-      labels.push_back(static_cast<float>(own.back()));
+      code[0].push_back(static_cast<std::int32_t>(i * codes / s.n));
+      code[1].push_back(static_cast<std::int32_t>((i + 1) % codes));
+      code[2].push_back(static_cast<std::int32_t>((2 * i + 1) % codes));
+      labels.push_back(static_cast<float>(code[0].back()));
       targets.push_back(i % 2 == 0 ? 1.0f : -1.0f);
     }
   }
@@ -58,13 +59,16 @@ struct VariantProblem {
     tau.assign(s.learned_tau ? epochs : 0, 77.0f);
     std::vector<VariantRun> runs(1);
     VariantRun& run = runs[0];
-    run.codes = {codes, codes, axis.data(), sign.data(), own.data(), paired.data()};
-    run.labels = run.paired_labels = labels.data();
+    run.codes = {codes, codes, axis.data(), sign.data(), {}};
+    for (std::size_t k = 0; k < kinds_of_samples(s); ++k) {
+      run.codes.of[k] = code[k].data();
+      run.labels[k] = labels.data();
+    }
     run.targets = s.logistic ? targets.data() : nullptr;
     run.tau = run.eta = 0.1f;
     run.eta_tau = 0.01f;
     run.log_inverse_tau = s.learned_tau ? &log_inverse_tau : nullptr;
-    for (int k = 0; k < (s.multi ? 2 : 1); ++k) {
+    for (std::size_t k = 0; k < s.modalities; ++k) {
       VariantProducts given{};
       if (orthogonal) {
         given = {nullptr, squares[k].data(), with_view[k].data(), partner.data()};

@@ -37,7 +37,7 @@ class Example:
             return 0
         if self.name is None:
             raise ConfigError(
-                f"name: expected one of {', '.join(ABOUT)}, got none; mmcl example --list"
+                f"NAME: expected one of {', '.join(ABOUT)}, got none; mmcl example --list"
             )
         from mmcl_fast.cli.commands.example import example_command
 

@@ -13,7 +13,8 @@ from mmcl_fast.cli.example_options import Example
 from mmcl_fast.cli.parser import POSITIONAL, REPEATABLE
 from mmcl_fast.cli.picture_options import Phase, Plot, Report
 from mmcl_fast.cli.sweep_options import Sweep
-from mmcl_fast.config import PRESETS, Device, DType, EngineName, ProbeOn, TrainConfig
+from mmcl_fast.config import Device, DType, EngineName, ProbeOn, TrainConfig
+from mmcl_fast.config_presets import PRESETS
 from mmcl_fast.derived import DERIVED, check_derived
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.experiments.table1.protocol import ARMS, ArmName, Table1Config, quick

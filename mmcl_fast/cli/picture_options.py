@@ -93,10 +93,11 @@ class Phase:
 
     plane: PlaneName = "cmu-nsnr2"
     """Axes: n and SNR; C_mu, d, m, sigma_eps or pair_noise and n SNR^2; spurious_correlation and
-    |spurious| / |mu|; classes and n."""
+    |spurious| / |mu|; classes and n; C_mu and |mu_c| / |mu| of a third modality."""
     x: str | None = None
     """Another horizontal axis, NAME=LOW,HIGH: a number among the settings, snr, n_snr2, c_mu,
-    noise_rate, noise_start, nu_share = |nu| / |mu|, spurious_share = |spurious| / |mu|."""
+    noise_rate, noise_start, nu_share = |nu| / |mu|, spurious_share = |spurious| / |mu|,
+    third_share = |mu_c| / |mu|."""
     y: str | None = None
     """Another vertical axis: as --x."""
     fix: tuple[str, ...] = field(default=(), metadata=REPEATABLE)

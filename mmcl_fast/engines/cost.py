@@ -34,7 +34,8 @@ def flop(cfg: TrainConfig, engine: str) -> float:
     """Floating-point operations of a run in an engine.
 
     Counted: products of the data with weights (primal) or with each other (gram), products with the
-    coefficients, and products of the OOD data in evaluations. The loss costs all engines the same.
+    coefficients, and products of the OOD data in evaluations. The loss and the linear probe cost
+    all engines the same.
     """
     at_start, of_epoch = _products(cfg, engine)
     operations = at_start + cfg.epochs * of_epoch
@@ -49,9 +50,7 @@ def flop(cfg: TrainConfig, engine: str) -> float:
 def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
     """Operations in products with the data: before the epochs, and of an epoch."""
     n, m = cfg.n, cfg.m
-    modalities = (
-        ((cfg.columns, 1.0), (cfg.columns_b, 1.0)) if cfg.is_multi else ((cfg.columns, 2.0),)
-    )
+    modalities = [(width, 1.0 if cfg.is_multi else 2.0) for width in cfg.widths]
     view_draws = cfg.epochs if cfg.augment == "per_epoch" else 1
     at_start = of_epoch = 0.0
     for d, views in modalities:
@@ -68,7 +67,8 @@ def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
 
 
 def _evaluations(cfg: TrainConfig) -> int:
-    return cfg.epochs // cfg.evaluate_every + 1 if cfg.evaluate_every else 0
+    """Evaluations of a run: each `evaluate_every` epochs, and after the last epoch."""
+    return -(-cfg.epochs // cfg.evaluate_every) + 1 if cfg.evaluate_every else 0
 
 
 # Seconds of one core for each amount of `work`, in its order. Those of native and gram are fitted
@@ -119,12 +119,11 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         no cache holds; evaluations, their operations, embeddings of the heads, operations of these.
     """
     n, m, epochs = cfg.n, cfg.m, float(cfg.epochs)
-    sides, evaluations = 1 + cfg.is_multi, float(_evaluations(cfg))
-    if evaluations and cfg.epochs % cfg.evaluate_every:
-        evaluations += 1  # after the last epoch
+    sides, evaluations = len(cfg.modalities), float(_evaluations(cfg))
+    directions = sides * (sides - 1) if cfg.is_multi else 1
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
     rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
-    drawn = float(cfg.columns * (rows + ood) + cfg.columns_b * rows * cfg.is_multi)
+    drawn = float(cfg.columns * ood + sum(cfg.widths) * rows)
     at_start, of_epoch = _products(cfg, engine)
     if in_span and evaluations:
         at_start += 2.0 * ood * (span_sizes(cfg)[0] + m) * cfg.columns
@@ -136,6 +135,7 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     launches = 1 + MINIBATCH_LAUNCHES * minibatches
     passes = 2 if engine == "gram" and minibatches else 1  # and the loss of all samples
     uncached = epochs * sides * max(0, n * m - CACHED_ACTIVATIONS)
+    heads = evaluations * (cfg.classes or 1)
     return (
         1.0,
         0.0 if is_reduced else drawn,
@@ -146,13 +146,13 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
         epochs * of_epoch,
         epochs * sides * n * m * passes,
         uncached,
-        epochs * sides * pairs,
-        epochs * sides * pairs * of_pair,
+        epochs * directions * pairs,
+        epochs * directions * pairs * of_pair,
         uncached * n,
-        float(evaluations),
+        evaluations,
         evaluations * (of_test + m * (n + ood)),
-        evaluations * n * min(n, m),
-        evaluations * n * m * min(n, m),
+        heads * n * min(n, m),
+        heads * n * m * min(n, m),
     )
 
 
@@ -163,7 +163,7 @@ def memory_bytes(cfg: TrainConfig, engine: str) -> int:
     elements += (cfg.n_test + cfg.probe_samples_value) * (columns + 3 * cfg.m)
     if cfg.coefficients_every:
         stored = cfg.epochs // cfg.coefficients_every + 1
-        elements += stored * (1 + cfg.is_multi) * cfg.m * columns
+        elements += stored * len(cfg.modalities) * cfg.m * columns
     itemsize = TORCH_DTYPES[cfg.dtype].itemsize
     # Drawing M negatives sorts an n x n table: words, 64-bit keys and their order, two masks.
     drawing = 0 if cfg.negatives_per_sample is None else cfg.n**2 * (4 + 8 + 8 + 2 + itemsize)
@@ -225,9 +225,10 @@ def _primal(cfg: TrainConfig) -> int:
 
 
 def _reference(cfg: TrainConfig) -> int:
-    coordinates = cfg.columns + cfg.columns_b * cfg.is_multi
     # Autograd stores several n x n tables per direction, and the signal patches are n x d arrays.
-    return 4 * (cfg.m + cfg.n) * coordinates + 20 * cfg.n * cfg.m + 12 * cfg.n**2
+    pairs = 3 if "c" in cfg.modalities else 1
+    of_loss = pairs * (20 * cfg.n * cfg.m + 12 * cfg.n**2)
+    return 4 * (cfg.m + cfg.n) * sum(cfg.widths) + of_loss
 
 
 _ELEMENTS = {

@@ -7,11 +7,13 @@ that span it, by the chain rule: autograd gives both.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from mmcl_fast import reference
+from mmcl_fast.config import ModalityName
 from mmcl_fast.data.signal_noise.discrete import draw_targets
 from mmcl_fast.data.signal_noise.signals import SampleSet, signal_patches
 from mmcl_fast.data.signal_noise.synthetic import (
@@ -55,12 +57,12 @@ class VariantReferenceEngine:
         self._data = data = spec.data[0]
         cfg = self._cfg
         self._labels = data.labels.to(self._device)
-        partner = data.labels if data.positive_labels is None else data.positive_labels
-        self._positive_labels = partner.to(self._device)
-        self._modalities = [self._modality("a")]
-        if cfg.is_multi:
-            self._modalities.append(self._modality("b"))
-        elif data.augmented is not None:
+        partners = data.positive_labels, data.positive_labels_c
+        self._labels_of = [  # of the samples in each modality
+            self._labels if x is None else x.to(self._device) for x in (data.labels, *partners)
+        ]
+        self._modalities = [self._modality(kind) for kind in cfg.modalities]
+        if not cfg.is_multi and data.augmented is not None:
             a = self._modalities[0]
             a.views = data.augmented.to(self._device)
             a.view_signs, _ = self._signals("view")
@@ -134,11 +136,13 @@ class VariantReferenceEngine:
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"weights": self._optimizer, "recursion": self._recursion}
 
-    def _modality(self, kind: SampleSet) -> _Modality:
+    def _modality(self, kind: ModalityName) -> _Modality:
         data = self._data
-        weights, noise = (
-            (data.weights_b, data.noise_b) if kind == "b" else (data.weights, data.noise)
-        )
+        weights, noise = {
+            "a": (data.weights, data.noise),
+            "b": (data.weights_b, data.noise_b),
+            "c": (data.weights_c, data.noise_c),
+        }[kind]
         assert weights is not None
         assert noise is not None
         signs, axes = self._signals(kind)
@@ -203,17 +207,22 @@ class VariantReferenceEngine:
             patches = self._patches(0, projections, "noise", pick)
             embedding = torch.stack(patches).sum(0)
             return reference.logistic_loss(embedding, self._targets(epoch)[pick], cfg.tau_value)
-        a = torch.cat(self._patches(0, projections, "noise", pick), dim=1)
+        sides = [
+            torch.cat(self._patches(k, projections, "noise", pick), dim=1)
+            for k in range(len(self._modalities))
+        ]
         learned = cfg.eta_tau is not None
         scale: Tensor | float = log_inverse_tau.exp() if learned else 1.0 / cfg.tau_value
         scale = scale if cfg.similarity == "cosine" else scale / cfg.m
-        own, partner = self._labels[pick], self._positive_labels[pick]
+        labels = [x[pick] for x in self._labels_of]
         if cfg.is_multi:
-            b = torch.cat(self._patches(1, projections, "noise", pick), dim=1)
-            directions = [(a, b, b, own, partner), (b, a, a, partner, own)]
+            directions = [
+                (sides[i], sides[j], sides[j], labels[i], labels[j])
+                for i, j in permutations(range(len(sides)), 2)
+            ]
         else:
             view = torch.cat(self._patches(0, projections, "views", pick), dim=1)
-            directions = [(a, a, view, own, own)]
+            directions = [(sides[0], sides[0], view, labels[0], labels[0])]
         losses = [
             reference.direction_loss(
                 query,

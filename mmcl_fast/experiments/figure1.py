@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import INFERRED, PRESETS, TrainConfig
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_presets import INFERRED, PRESETS
 from mmcl_fast.environment import environment
 from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.theory import t1_multi, t1_single

@@ -4,31 +4,25 @@ A custom operation (`custom_op.py`) costs the host as much as several launches: 
 dispatcher parses and checks its arguments, and results may not share memory. Without tracer,
 transform or dispatch mode, the implementation is called directly.
 
-Every loss can be differentiated twice, at first in reverse mode. A third derivative is refused.
+Derivatives of the gradients are in `double_backward.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from mmcl_fast.losses.batched_upstream import refuse_graph
 from mmcl_fast.losses.contrast import Contrast, Gradients, Requested
-from mmcl_fast.losses.evaluation import (
-    Reduction,
-    Task,
-    evaluated,
-    weighted_gradients,
-    without_autocast,
-)
+from mmcl_fast.losses.double_backward import deferred_gradients, differentiable
+from mmcl_fast.losses.evaluation import Reduction, Task, evaluated, without_autocast
 from mmcl_fast.losses.rounding import is_batched, rounded
-from mmcl_fast.losses.second_derivatives import Tangents, directional_derivatives
 from mmcl_fast.losses.torch_backend.dense import DenseContrast
 
 _NOTHING = Requested()
@@ -121,13 +115,16 @@ class _DenseLoss(torch.autograd.Function):
         if upstream is None:
             return (None,) * (2 + count)
         inputs, second = saved[:count], saved[count]
-        if not torch.is_grad_enabled():
+        batched = task.deferred and is_batched(upstream)  # which native code cannot read
+        if not torch.is_grad_enabled() and not batched:
             gradients = _stored_gradients(task, stored, upstream)
-        elif task.contrast.is_plain:
+        elif not task.contrast.is_plain:
+            return None, *_recomputed(task, upstream, saved[: count + 1])
+        elif torch.is_grad_enabled():
             first = partial(_stored_gradients, task, stored)
             gradients = differentiable(task, first, upstream, inputs)
         else:
-            return None, *_recomputed(task, upstream, saved[: count + 1])
+            gradients = deferred_gradients(task, (), upstream, inputs)
         if second is None:
             return None, *gradients, None
         query, *others = gradients
@@ -140,6 +137,7 @@ def frees_graph() -> bool:
     """Whether the running backward pass frees what autograd saved.
 
     What a node keeps beside would live as long as the loss, which may be a sum over many steps.
+    Torch has no public name for it: `tests/contracts/test_private_torch.py` says when it changes.
     """
     if torch.compiler.is_compiling():  # compiled autograd
         return False
@@ -168,19 +166,35 @@ def _stored_gradients(
 def _recomputed(
     task: Task, upstream: Tensor, saved: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated, of the plain contrast of the saved inputs."""
-    # Views: one tensor may be two inputs, each with a gradient of its own.
-    inputs = tuple(None if x is None else x.view_as(x) for x in saved)
-    query, key, positive_key, hard, temperature, bias, second = inputs
-    assert query is not None
-    assert temperature is not None
-    contrast = replace(
-        task.contrast, query=query, key=key, positive_key=positive_key, hard=hard,
-        temperature=temperature, bias=bias, second=second,
-    ).plain()  # fmt: skip
-    plain = small_loss(contrast, task.reduction)
+    """Gradients by the plain contrast of the saved inputs.
+
+    They can be differentiated where autograd records the backward pass.
+    """
+    recorded = torch.is_grad_enabled()
+    if recorded and is_batched(upstream):
+        refuse_graph()
+    with torch.enable_grad():
+        # Views: one tensor may be two inputs, each with a gradient of its own.
+        inputs = tuple(None if x is None else x.view_as(x) for x in saved)
+        query, key, positive_key, hard, temperature, bias, second = inputs
+        assert query is not None
+        assert temperature is not None
+        contrast = replace(
+            task.contrast, query=query, key=key, positive_key=positive_key, hard=hard,
+            temperature=temperature, bias=bias, second=second,
+        ).plain()  # fmt: skip
+    if recorded:
+        outputs, vectors = [small_loss(contrast, task.reduction)], [upstream]
+    else:  # no node of autograd: a batched tensor of `torch.vmap` takes none
+        plain = task._replace(contrast=contrast)
+        gradients = deferred_gradients(plain, (), upstream, plain.inputs)
+        pairs = zip(plain.inputs, gradients, strict=True)
+        known = [(x, g) for x, g in pairs if x is not None and g is not None]
+        outputs, vectors = [x for x, _ in known], [g for _, g in known]
     wanted = [x for x in inputs if x is not None and x.requires_grad]
-    found = iter(torch.autograd.grad(plain, wanted, upstream, create_graph=True, allow_unused=True))
+    found = iter(
+        torch.autograd.grad(outputs, wanted, vectors, create_graph=recorded, allow_unused=True)
+    )
     return tuple(None if x is None or not x.requires_grad else next(found) for x in inputs)
 
 
@@ -206,7 +220,7 @@ class _Loss(torch.autograd.Function):
         if upstream is None:
             return (None,) * (1 + count)
         if ctx.deferred:
-            first = partial(_deferred_gradients, task, kept, inputs=inputs)
+            first = partial(deferred_gradients, task, kept, inputs=inputs)
         else:
             first = partial(rounded, Gradients(*kept), inputs=inputs)
         if not torch.is_grad_enabled():
@@ -214,151 +228,4 @@ class _Loss(torch.autograd.Function):
         return None, *differentiable(task, first, upstream, inputs)
 
 
-def _deferred_gradients(
-    task: Task,
-    statistics: tuple[Tensor, ...],
-    upstream: Tensor,
-    inputs: tuple[Tensor | None, ...],
-) -> tuple[Tensor | None, ...]:
-    result = weighted_gradients(
-        task.contrast, task.requested, statistics, upstream.detach(), task.backend
-    )
-    return rounded(result, None, inputs)
-
-
-First = Callable[[Tensor], tuple[Tensor | None, ...]]
-
-
-def differentiable(
-    task: Task, gradients: First, upstream: Tensor, inputs: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the inputs that can be differentiated.
-
-    Args:
-        task: The loss.
-        gradients: From the upstream gradient to the gradients of the inputs.
-        upstream: Of the loss.
-        inputs: Those of the task.
-    """
-    results: tuple[Tensor | None, ...] = _Gradients.apply(task, gradients, upstream, *inputs)  # type: ignore[no-untyped-call]
-    return results
-
-
-class _Gradients(torch.autograd.Function):
-    """The gradients as a function of the upstream gradient and the inputs."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, task: Task, gradients: First, upstream: Tensor, *inputs: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        ctx.set_materialize_grads(False)
-        ctx.task = task
-        ctx.save_for_backward(upstream, *inputs, *task.constants)
-        return gradients(upstream)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        upstream, *inputs = ctx.saved_tensors[: 1 + len(Requested._fields)]
-        if not torch.is_grad_enabled():
-            return None, None, *_along(ctx.task, upstream, cotangents, tuple(inputs))
-        fixed = (None if x is None else _fixed(x) for x in (upstream, *inputs))
-        return None, None, *_second_derivatives(ctx.task, *cotangents, *fixed)
-
-
-class _SecondDerivatives(torch.autograd.Function):
-    """The Hessian's product with cotangents, linear in them; it has no other derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, task: Task, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.set_materialize_grads(False)
-        count = len(Requested._fields)
-        cotangents, (upstream, *inputs) = tensors[:count], tensors[count:]
-        assert upstream is not None
-        ctx.task = task
-        ctx.save_for_backward(upstream, *inputs)
-        return tuple(_along(task, upstream, cotangents, tuple(inputs)))
-
-    @staticmethod
-    def backward(
-        ctx: Any, of_upstream: Tensor | None, *of_inputs: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        upstream, *inputs = ctx.saved_tensors
-        task: Task = ctx.task
-        # The product is symmetric: its adjoint is itself.
-        _, *results = _along(task, upstream, of_inputs, tuple(inputs))
-        if of_upstream is not None:
-            further = _of_rows(task, _row_weights(task, of_upstream), tuple(inputs))
-            pairs = zip(results, further, strict=True)
-            results = [y if x is None else x if y is None else x + y for x, y in pairs]
-        third = (None if x is None else torch.zeros_like(x) for x in (upstream, *inputs))
-        return None, *results, *third
-
-
-class _Fixed(torch.autograd.Function):
-    """The identity on an input in which a second derivative cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> NoReturn:
-        refuse_third()
-
-
-# Torch's `apply` has no types.
-_fixed: Any = _Fixed.apply
-_second_derivatives: Any = _SecondDerivatives.apply
-
-
-def _along(
-    task: Task,
-    upstream: Tensor,
-    cotangents: tuple[Tensor | None, ...],
-    inputs: tuple[Tensor | None, ...],
-) -> list[Tensor | None]:
-    """Derivatives of the gradients' products with cotangents, in the upstream and the inputs."""
-    with torch.no_grad(), without_autocast(upstream.device):
-        rows = _row_weights(task, upstream)
-        # The Hessian is symmetric: its products with cotangents are those with tangents.
-        losses, gradients = directional_derivatives(task.contrast, rows, Tangents(*cotangents))
-        pairs = zip(gradients, task.requested, strict=True)
-        kept = Gradients(*(x if needed else None for x, needed in pairs))
-        return [task.reduced(losses).to(upstream.dtype), *rounded(kept, None, inputs)]
-
-
-def _of_rows(
-    task: Task, weights: Tensor, inputs: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of sum_i weights_i loss_i."""
-    task = task._replace(reduction="none")
-    with torch.no_grad():
-        result = evaluated(task)
-        if result.gradients is None:
-            return _deferred_gradients(task, result.statistics, weights, inputs)
-        return rounded(result.gradients, weights, inputs)
-
-
-def _row_weights(task: Task, upstream: Tensor) -> Tensor:
-    """The weight of each row's loss, [N], by the gradient of the reduced loss."""
-    rows = upstream.detach() * task.weight
-    return rows if rows.dim() else rows.expand(task.contrast.query.shape[0])
-
-
-def refuse_third() -> NoReturn:
-    """Raises RuntimeError: third derivatives, and two forward modes, are not implemented."""
-    raise RuntimeError(
-        "mmcl_fast losses: expected at most two differentiations, the inner one in reverse mode "
-        "(as torch.func.hessian has it), got another; the functions of mmcl_fast.reference can be "
-        "differentiated in any way"
-    )
-
-
-__all__ = [
-    "differentiable",
-    "eager_loss",
-    "frees_graph",
-    "needs_custom_op",
-    "refuse_third",
-    "small_loss",
-]
+__all__ = ["eager_loss", "frees_graph", "needs_custom_op", "small_loss"]

@@ -111,7 +111,7 @@ class Contrast:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of scores, sums and gradients."""
-        return torch.float64 if self.query.dtype == torch.float64 else torch.float32
+        return compute_dtype(self.query)
 
     def hard_padding(self, rows: slice = slice(None)) -> Tensor | None:
         """Which hard negatives of some rows are padding, [n, K]; None: there is no padding."""
@@ -153,6 +153,11 @@ class Gradients(NamedTuple):
         return Gradients(*(y if x is None else x if y is None else x.add_(y) for x, y in pairs))
 
 
+def compute_dtype(features: Tensor) -> torch.dtype:
+    """The dtype of scores, sums and gradients of features: float32, or float64 for float64."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
 def padding_after(counts: Tensor, width: int) -> Tensor:
     """Which of `width` places are beyond each of the counts [N], [N, width]."""
     return torch.arange(width, device=counts.device) >= counts[:, None]
@@ -166,4 +171,12 @@ class Forward(NamedTuple):
     statistics: tuple[Tensor, ...]
 
 
-__all__ = ["Contrast", "Form", "Forward", "Gradients", "Requested", "padding_after"]
+__all__ = [
+    "Contrast",
+    "Form",
+    "Forward",
+    "Gradients",
+    "Requested",
+    "compute_dtype",
+    "padding_after",
+]

@@ -107,9 +107,9 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
             from row numbers of queries [r] and of keys [c], int64 on the device of `query`, to bool
             [r, c]: only blocks of its values are stored. It is called without a gradient, more than
             once for a pair, and must answer the same.
-        targets: floating [N, M], >= 0: the shares p_ij of the keys in each query's target, without
-            gradient. They need not sum to 1: a row's loss is p_ij log-probabilities, summed. Or a
-            function of blocks as above, to floating [r, c].
+        targets: floating [N, M], finite, >= 0: the shares p_ij of the keys in each query's target,
+            without gradient. They need not sum to 1: a row's loss is p_ij log-probabilities,
+            summed. Or a function of blocks as above, to floating [r, c].
         positive_key: [N, D], same dtype and device; row i is the positive of query i.
         exclude_mask: bool [N, M], or a function of blocks as above: pairs that take no part, as
             suspected false negatives. A positive takes part whatever the mask says of it, and so do
@@ -129,8 +129,9 @@ def info_nce(  # noqa: PLR0913 - users expect these arguments here
         label_smoothing: In 0 .. 1: this share of the target is spread evenly over the positive and
             the negatives, as in `torch.nn.functional.cross_entropy`. Not with several positives,
             whose `targets` can say the same, nor with `exclude_mask`.
-        weight: [N], floating, >= 0: what each query's loss counts. A tensor that requires a
-            gradient receives one.
+        weight: [N], floating, finite, >= 0: what each query's loss counts. A tensor that requires a
+            gradient receives one. Looked at on a CPU only: elsewhere an infinite one, or a sum of 0
+            or infinity that divides, gives NaN.
         reduction: "mean" over the N queries (N >= 1: the mean of nothing is refused), or with
             `weight` the weighted mean, sum w_i loss_i / sum w_i, as torch's `cross_entropy` takes
             it; "sum"; or "none" for [N] (if `symmetric`, entry i is the mean of the two directions'

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.losses.backends import name_for
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, compute_dtype
 from mmcl_fast.losses.evaluation import Reduction
 from mmcl_fast.losses.transforms import contrast_loss
 
@@ -30,7 +30,7 @@ def scalar(x: float | Tensor, like: Tensor) -> Tensor:
     """A temperature or bias as a 0-d tensor, a scalar in the compute dtype of `like`."""
     if isinstance(x, Tensor):
         return x.reshape(()) if x.dim() else x
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(like)
     if like.is_cpu and may_keep_constants():
         return _constant(float(x), dtype)
     return torch.full((), float(x), dtype=dtype, device=like.device)

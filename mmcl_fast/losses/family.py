@@ -167,17 +167,32 @@ def siglip(
 
     See: Zhai et al. 2023, algorithm 1; mmcl_fast.reference.siglip (meaning).
     """
+    check_options(reduction=reduction)
+    return pairs_by_sigmoid(query, key, temperature, bias, reduction, backend)
+
+
+def pairs_by_sigmoid(
+    query: Tensor,
+    key: Tensor,
+    temperature: float | Tensor,
+    bias: float | Tensor,
+    reduction: Reduction,
+    backend: str,
+    *,
+    inverse: bool = False,
+) -> Tensor:
+    """`siglip` of the temperature, or of its inverse, whose value is not checked."""
     check_not_traced()
     if torch._C._is_any_autocast_enabled():
         query, key = in_one_dtype(query, key)
-    check_options(reduction=reduction)
     check_tensors(query, key, reduction=reduction)
     if key.shape[0] < query.shape[0]:
         raise ValueError(
             f"key: expected at least the {query.shape[0]} rows of query, whose positives they are, "
             f"got {key.shape[0]} rows"
         )
-    check_temperature(temperature, query.device)
+    if not inverse:
+        check_temperature(temperature, query.device)
     check_bias(bias, query.device)
     contrast = Contrast(
         query=query,
@@ -185,6 +200,7 @@ def siglip(
         temperature=scalar(temperature, query),
         bias=scalar(bias, query),
         form="sigmoid",
+        inverse=inverse,
     )
     return run(contrast, reduction, backend)
 
@@ -239,4 +255,4 @@ def _constant_partners(pairs: int) -> Tensor:
         return torch.arange(2 * pairs, device="cpu").roll(pairs)
 
 
-__all__ = ["dcl", "nt_xent", "siglip", "sup_con", "two_views"]
+__all__ = ["dcl", "nt_xent", "pairs_by_sigmoid", "siglip", "sup_con", "two_views"]

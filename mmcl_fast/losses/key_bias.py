@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mmcl_fast.losses.contrast import compute_dtype
+
 Others = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -34,7 +36,7 @@ def with_key_bias(
     Returns: Queries and keys in the compute dtype, as the biases are not to be rounded to half
         precision, and the others likewise.
     """
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(query)
     # One tensor in both places is widened once, so that its gradient is rounded once.
     wide_query = query.to(dtype)
     wide_key = wide_query if key is query else key.to(dtype)

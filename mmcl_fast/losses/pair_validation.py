@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from mmcl_fast.losses.pairwise import BlockFunction, PairFunction, Pairwise
+from mmcl_fast.losses.contrast import compute_dtype
+from mmcl_fast.losses.pairwise import BlockFunction, PairFunction, Pairwise, check_shares
 from mmcl_fast.losses.validation import is_readable
 
 Pairs = Tensor | PairFunction
@@ -92,7 +95,7 @@ def _check_both_directions(name: str, query: Tensor, key: Tensor, *, exclude_sel
 
 
 def check_weight(weight: object, query: Tensor, *, reduction: str) -> None:
-    """A number >= 0 for each query [N, D], whose sum is positive if it divides.
+    """A finite number >= 0 for each query [N, D], whose sum is finite and > 0 if it divides.
 
     Raises:
         TypeError: Not a tensor, or its dtype.
@@ -101,10 +104,18 @@ def check_weight(weight: object, query: Tensor, *, reduction: str) -> None:
     weight = _check_numbers("weight", weight, query, "query")
     if not is_readable(weight) or not weight.shape[0]:
         return
-    if not bool((weight >= 0).all()):
-        raise ValueError(f"weight: expected numbers >= 0, got {weight.detach().min().item()}")
-    if reduction == "mean" and not bool((weight > 0).any()):
-        raise ValueError('weight: expected a positive sum with reduction="mean", got 0.0')
+    counted = weight.detach().to(compute_dtype(query))
+    valid = (counted >= 0) & counted.isfinite()
+    if not bool(valid.all()):
+        bad = weight.detach()[~valid][0].item()
+        raise ValueError(
+            f"weight: expected finite numbers >= 0 in {_name(counted.dtype)}, got {bad}"
+        )
+    if reduction == "mean" and not 0.0 < (total := counted.sum().item()) < math.inf:
+        raise ValueError(
+            f'weight: expected a finite sum > 0 in {_name(counted.dtype)} with reduction="mean", '
+            f"got {total}"
+        )
 
 
 def check_key_bias(key_bias: object, key: Tensor, *, symmetric: bool) -> None:
@@ -123,7 +134,7 @@ def check_key_bias(key_bias: object, key: Tensor, *, symmetric: bool) -> None:
     if not is_readable(numbers):
         return
     numbers = numbers.detach()
-    finite = (numbers if key.dtype == torch.float64 else numbers.float()).isfinite()
+    finite = numbers.to(compute_dtype(key)).isfinite()
     if not bool(finite.all()):
         bad = numbers[~finite][0].item()
         raise ValueError(
@@ -187,8 +198,8 @@ def _shares(pairs: object, query: Tensor, key: Tensor) -> Pairs:
             "targets: expected no gradient, as it would take all scores (detach them), "
             "got a tensor that requires one"
         )
-    if pairs.numel() and is_readable(pairs) and not bool((pairs >= 0).all()):
-        raise ValueError(f"targets: expected shares >= 0, got {pairs.min().item()}")
+    if is_readable(pairs):
+        check_shares("targets", pairs)
     return pairs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class BlockFunction:
     Attributes:
         name: Of the argument, for messages.
         function: From row numbers [r] and column numbers [c], int64, to values [r, c].
-        floating: Values are floating and not negative; else bool.
+        floating: Values are floating, finite and not negative; else bool.
     """
 
     name: str
@@ -30,7 +31,8 @@ class BlockFunction:
 
         Raises:
             TypeError: The function returned no tensor, or another dtype.
-            ValueError: Another shape or device, or (read on a CPU only) a number that is not >= 0.
+            ValueError: Another shape or device, or (read on a CPU only) a number that is not finite
+                and >= 0.
         """
         block = self.function(rows, columns)
         shape, kind = [len(rows), len(columns)], "floating" if self.floating else "bool"
@@ -43,9 +45,26 @@ class BlockFunction:
             raise ValueError(f"{expected}, got shape {list(block.shape)}")
         if block.device != rows.device:
             raise ValueError(f"{expected} on {rows.device}, got {block.device}")
-        if self.floating and block.is_cpu and not bool((block >= 0).all()):
-            raise ValueError(f"{self.name}: expected shares >= 0, got {block.min().item()}")
+        if self.floating and block.is_cpu:
+            check_shares(self.name, block)
         return block.detach()
+
+
+def check_shares(name: str, shares: Tensor) -> None:
+    """Refuse shares of which one is negative or not finite.
+
+    Args:
+        name: Of the argument.
+        shares: On a CPU, as they are read.
+
+    Raises:
+        ValueError: One is.
+    """
+    if not shares.numel():
+        return
+    low, high = (x.item() for x in shares.detach().aminmax())
+    if not 0.0 <= low <= high < math.inf:  # both are NaN where a share is
+        raise ValueError(f"{name}: expected finite shares >= 0, got {high if low >= 0 else low}")
 
 
 @dataclass(frozen=True)
@@ -143,4 +162,4 @@ def _mirrored(pairs: Tensor | PairFunction | None) -> Tensor | PairFunction | No
     return pairs.function if isinstance(pairs, Mirrored) else Mirrored(pairs)
 
 
-__all__ = ["BlockFunction", "Mirrored", "PairFunction", "Pairwise"]
+__all__ = ["BlockFunction", "Mirrored", "PairFunction", "Pairwise", "check_shares"]

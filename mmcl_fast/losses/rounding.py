@@ -52,10 +52,9 @@ def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype, *, add: bool)
 
 def is_batched(upstream: Tensor) -> bool:
     """Whether it stands for several, as with `is_grads_batched` of `torch.autograd.grad`."""
-    functorch = torch._C._functorch
-    return functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(
-        upstream
-    )
+    if torch._C._functorch.is_legacy_batchedtensor(upstream):
+        return True
+    return torch._C._functorch.is_functorch_wrapped_tensor(upstream)
 
 
 __all__ = ["FIRST_SCALAR", "is_batched", "rounded", "scaled"]

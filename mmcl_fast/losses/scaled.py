@@ -1,4 +1,4 @@
-"""Losses whose scores are multiplied by a scale, the inverse temperature.
+"""InfoNCE whose scores are multiplied by a scale, the inverse temperature.
 
 Small batches take the scale as it is: its reciprocal and the derivative of that would be two more
 operations of torch, which cost as much as a small product.
@@ -12,7 +12,7 @@ from torch import Tensor
 from mmcl_fast.losses.contrast import Contrast
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.mixed_precision import in_one_dtype
-from mmcl_fast.losses.validation import check_bias, check_not_traced, check_tensors
+from mmcl_fast.losses.validation import check_not_traced, check_tensors
 
 
 def scaled_info_nce(query: Tensor, key: Tensor, scale: float | Tensor, backend: str) -> Tensor:
@@ -34,32 +34,4 @@ def scaled_info_nce(query: Tensor, key: Tensor, scale: float | Tensor, backend: 
     return run(contrast, "mean", backend)
 
 
-def scaled_siglip(
-    query: Tensor, key: Tensor, scale: float | Tensor, bias: float | Tensor, backend: str
-) -> Tensor:
-    """`siglip(query, key, temperature=1 / scale, bias=bias)` of pairs and a valid scale.
-
-    Args:
-        query: [N, D].
-        key: [N, D].
-        scale: A number, or a 0-d tensor, > 0.
-        bias: A number, or a tensor of one element.
-        backend: "auto" or a name.
-    """
-    check_not_traced()
-    if torch._C._is_any_autocast_enabled():
-        query, key = in_one_dtype(query, key)
-    check_tensors(query, key, reduction="mean")
-    check_bias(bias, query.device)
-    contrast = Contrast(
-        query=query,
-        key=key,
-        temperature=scalar(scale, query),
-        bias=scalar(bias, query),
-        form="sigmoid",
-        inverse=True,
-    )
-    return run(contrast, "mean", backend)
-
-
-__all__ = ["scaled_info_nce", "scaled_siglip"]
+__all__ = ["scaled_info_nce"]

@@ -12,13 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mmcl_fast.losses.autograd import (
-    eager_loss,
-    needs_custom_op,
-    refuse_third,
-    small_loss,
-)
-from mmcl_fast.losses.contrast import Contrast, Requested
+from mmcl_fast.losses.autograd import eager_loss, needs_custom_op, small_loss
+from mmcl_fast.losses.contrast import Contrast, Requested, compute_dtype
 from mmcl_fast.losses.custom_op import (
     INPUTS,
     TENSORS,
@@ -27,6 +22,7 @@ from mmcl_fast.losses.custom_op import (
     contrast_backward,
     contrast_forward,
 )
+from mmcl_fast.losses.double_backward import refuse_third
 from mmcl_fast.losses.evaluation import Reduction, Task, stores_scores
 from mmcl_fast.losses.rounding import FIRST_SCALAR, scaled
 
@@ -256,8 +252,7 @@ def _of_requested(ctx: Any, gradients: Any) -> list[Tensor | None]:
 
 def _row_weights(ctx: Any, query: Tensor) -> Tensor:
     """The weight of each row's loss, [N]."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    return torch.full(query.shape[:1], ctx.weight, dtype=dtype, device=query.device)
+    return torch.full(query.shape[:1], ctx.weight, dtype=compute_dtype(query), device=query.device)
 
 
 def _without_gradient() -> tuple[None, ...]:

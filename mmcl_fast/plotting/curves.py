@@ -100,22 +100,29 @@ def figure1(result: Figure1) -> Figure:
             room = 0.03 * (high - low)
             axis.set(title=title, xlabel="epoch", ylim=(low - room, high + room))
             axis.set_xlim(0, max(1, result.config.epochs))
-        mark_chance(axes[1])
+        mark_chance(axes[1], result.config.classes)
         axes[0].legend(loc="upper right", fontsize=8)
         if marks := axes[2].get_lines()[len(MODALITIES) :]:
             axes[2].legend(handles=marks, loc=(0.36, 0.3), fontsize=7)
         bands = f"{seeds_text(len(result.seeds))}; $T_1$: end of the first stage by Lemmas 5.2, 5.4"
         head = f"; {head_text(result.config)}" if result.config.probe_on == "ood" else ""
-        caption(figure, f"{bands}; dotted: chance{head}", _settings(result.config))
+        caption(
+            figure,
+            f"{bands}; dotted: chance{head}",
+            _settings(result.config.replace(modality="multi")),
+        )
     return figure
 
 
 def run_curves(run: Run) -> Figure:
-    """The four curves of one run."""
+    """The four curves of one run, and the temperature where it is learned."""
+    titles = {name: title for name, (title, _) in PANELS.items()}
+    if run.tau is not None:
+        titles["tau"] = r"Temperature $\tau$"
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.75), layout="constrained")
-        axes = figure.subplots(1, len(PANELS))
-        for axis, (name, (title, _)) in zip(axes, PANELS.items(), strict=True):
+        figure = Figure(figsize=(2.25 * len(titles), 2.75), layout="constrained")
+        axes = figure.subplots(1, len(titles))
+        for axis, (name, title) in zip(axes, titles.items(), strict=True):
             curve = getattr(run, name).double().numpy()
             seen = np.flatnonzero(np.isfinite(curve))
             draw_curve(axis, seen, curve[seen], look(run.config.modality))
@@ -124,7 +131,7 @@ def run_curves(run: Run) -> Figure:
             if not len(seen):
                 axis.text(0.5, 0.5, "not evaluated", ha="center", transform=axis.transAxes)
         if axes[1].get_lines()[0].get_xdata().size:
-            mark_chance(axes[1])
+            mark_chance(axes[1], run.config.classes)
         about = f"{NAMES[run.config.modality]}, seed {run.config.seed}; dotted: chance"
         caption(figure, about, _settings(run.config))
     return figure
@@ -132,7 +139,10 @@ def run_curves(run: Run) -> Figure:
 
 def _settings(cfg: TrainConfig) -> str:
     """What was held fixed, as captions say it."""
-    return settings_caption(cfg.to_dict() | {"tau": cfg.tau_value})
+    settings = cfg.to_dict() | {"tau": cfg.tau_value}
+    if not cfg.is_multi:
+        del settings["mu_b_norm"]
+    return settings_caption(settings)
 
 
 def _band(axis: Axes, curves: np.ndarray, modality: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.experiments.examples.names import SOURCES
 from mmcl_fast.experiments.examples.result import ExampleResult, HeatPanel, LinePanel, Panel
-from mmcl_fast.plotting.heat import ACCURACY, heat_panel
+from mmcl_fast.plotting.heat import heat_panel
 from mmcl_fast.plotting.style import (
     CAPTION,
     MORE_DASHES,
     MORE_MARKERS,
     PALETTE,
     STYLE,
+    accuracy_limits,
     caption,
     number,
     seeds_text,
@@ -46,9 +47,10 @@ def example(result: ExampleResult) -> Figure:
 def _draw(figure: Figure, axis: Axes, panel: Panel) -> None:
     axis.set(title=panel.title, xlabel=panel.xlabel)
     if isinstance(panel, HeatPanel):
-        mesh = heat_panel(axis, panel.x, panel.y, panel.mean, ACCURACY)
+        limits = accuracy_limits(below_half=False)
+        mesh = heat_panel(axis, panel.x, panel.y, panel.mean, limits)
         axis.set_ylabel(panel.ylabel)
-        figure.colorbar(mesh, ax=axis)
+        figure.colorbar(mesh, ax=axis, label="test accuracy")
     else:
         _lines(axis, panel)
 

@@ -11,11 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator
 
-from mmcl_fast.plotting.style import MAP, is_logarithmic, scale_axis
+from mmcl_fast.plotting.style import (
+    MANY_TICKS,
+    MAP,
+    accuracy_limits,
+    is_logarithmic,
+    scale_axis,
+)
 
 Floats = npt.NDArray[np.float64]
-ACCURACY = (0.5, 1.0)
 BETWEEN = 8  # steps between cells: contours are straight in the axis, not in its logarithm
 LINES = (
     SimpleNamespace(colour="black", halo="white", width=1.8, dashes="-"),
@@ -34,12 +40,16 @@ def heat_panel(
 ) -> QuadMesh:
     """Draw one map, `grid` [ys, xs]; cells without a value stay hatched.
 
-    An axis is logarithmic where its values ask for it, unless it is said to be linear.
+    An axis is logarithmic where its values ask for it, unless it is said to be linear. A linear
+    axis of few values has its ticks there: others would be at places without a run.
     """
     if not linear[0]:
         scale_axis(axis, "x", xs)
     if not linear[1]:
         scale_axis(axis, "y", ys)
+    for ticks, values in ((axis.xaxis, xs), (axis.yaxis, ys)):
+        if ticks.get_scale() == "linear" and len(values) <= MANY_TICKS:
+            ticks.set_major_locator(FixedLocator([float(v) for v in values]))
     axis.set_facecolor("0.9")
     axis.patch.set_hatch("////")
     axis.patch.set_edgecolor("0.7")
@@ -70,10 +80,10 @@ def edges(centres: Sequence[float], *, linear: bool = False) -> Floats:
     return np.exp(found) if logarithmic else found
 
 
-def colour_limits(value: str, means: Floats) -> tuple[float, float]:
-    """Ends of the colour scale: chance to 1 for accuracy, else those of the values."""
+def colour_limits(value: str, means: Floats, *, below_half: bool) -> tuple[float, float]:
+    """Ends of the colour scale: those of `accuracy_limits` for accuracy, else of the values."""
     if "accuracy" in value:
-        return ACCURACY
+        return accuracy_limits(below_half=below_half)
     finite = means[np.isfinite(means)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
@@ -134,7 +144,6 @@ def border_handles() -> list[Line2D]:
 
 
 __all__ = [
-    "ACCURACY",
     "LINES",
     "Floats",
     "border_handles",

@@ -67,7 +67,8 @@ def label(name: str) -> str:
 def told(cells: Cells, band: Band, *, chance: bool) -> str:
     """What a line and its band are, of how many seeds, and what the dotted line is."""
     dotted = "; dotted: chance" if chance else ""
-    return f"{BANDS[band]} over {seeds(cells)}{left_out(cells)}{dotted}"
+    of_seeds = f"{BANDS[band]} over " if int(cells.count.max()) > 1 else ""  # one has no band
+    return f"{of_seeds}{seeds(cells)}{left_out(cells)}{dotted}"
 
 
 def seeds(cells: Cells) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -104,7 +105,11 @@ def heat_panels(figure: Figure, panels: Sequence[Panel], picture: Picture) -> No
     assert picture.y is not None
     cells = panels[0].cells
     xs, ys = (sorted({float(v) for v in cells.keys[name]}) for name in (picture.x, picture.y))
-    limits = colour_limits(panels[0].value, cells.mean)
+    table = panels[0].table
+    below_half = any((k or 2) > 2 for k in pc.unique(table["classes"]).to_pylist()) or any(
+        pc.any(pc.greater(table[name], 0)).as_py() for name in ("spurious_norm", "spurious_b_norm")
+    )
+    limits = colour_limits(panels[0].value, cells.mean, below_half=below_half)
     for panel in panels:
         found = panel.where()
         column = [xs.index(float(cells.keys[picture.x][k])) for k in found]
@@ -178,10 +183,14 @@ def _finish(panel: Panel, picture: Picture) -> bool:
     """
     if picture.log in ("y", "xy"):
         panel.axis.set_yscale("log")
-    accuracy = panel.value.endswith("ood_accuracy")
-    if accuracy:
-        mark_chance(panel.axis)
-    return accuracy
+    if not panel.value.endswith("ood_accuracy"):
+        return False
+    column = panel.table["classes"]
+    classes = {column[int(row)].as_py() for row in panel.numbers("first")}
+    if len({k or 2 for k in classes}) > 1:
+        return False  # lines of different chance
+    mark_chance(panel.axis, classes.pop())
+    return True
 
 
 def _scale(

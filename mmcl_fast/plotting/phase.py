@@ -19,7 +19,6 @@ from mmcl_fast.experiments.phase.overlay import overlay
 from mmcl_fast.experiments.probe import head_text
 from mmcl_fast.experiments.scaling import FIGURE_1_START
 from mmcl_fast.plotting.heat import (
-    ACCURACY,
     LINES,
     Floats,
     border_handles,
@@ -28,7 +27,15 @@ from mmcl_fast.plotting.heat import (
     heat_panel,
 )
 from mmcl_fast.plotting.legend import label
-from mmcl_fast.plotting.style import CAPTION, COLOURS, NAMES, STYLE, settings_caption
+from mmcl_fast.plotting.style import (
+    CAPTION,
+    COLOURS,
+    NAMES,
+    STYLE,
+    accuracy_limits,
+    number,
+    settings_caption,
+)
 from mmcl_fast.theory import MAX_N_SNR2_SINGLE, MIN_C_MU_N_SNR2_MULTI, MIN_N_SNR2_MULTI
 
 FINE = 120  # points along an axis for the theory's curves
@@ -108,7 +115,10 @@ def _fixed(result: Phase) -> str:
     if "multi" not in plane.modalities:
         left.pop("c_mu", None)
     cell = plane.cell(result.xs[0], result.ys[0])
-    tau = r"$\tau = 1/m$" if plane.base.temperature is None else ""
+    temperature = plane.at(result.xs[0], result.ys[0]).temperature
+    tau = r"$\tau = 1/m$" if temperature is None else rf"$\tau$ = {number(temperature)}"
+    if "tau" in {*drawn, *fixed}:
+        tau = ""
     others = {k: v for k, v in fixed.items() if k not in {*names, "modality"}}
     parts = [settings_caption(left, names), tau, settings_caption(others, others)]
     between = "; " if len(plane.modalities) > 1 else "\n"
@@ -132,7 +142,7 @@ def _theory(axis: Axes, result: Phase, modality: str) -> None:
 def _limits(result: Phase) -> tuple[float, float]:
     """Ends of the colour scale: chance, or 0 where accuracy can be below it, to 1."""
     cell = result.plane.cell(result.xs[-1], result.ys[-1])
-    return (0.0, 1.0) if cell.has_spurious or cell.classes else ACCURACY
+    return accuracy_limits(below_half=cell.has_spurious or (cell.classes or 2) > 2)
 
 
 def _half_way(result: Phase) -> str:
@@ -166,7 +176,7 @@ def _handles(result: Phase) -> list[Line2D]:
         ms=3.5,
         mfc="white",
         mec="black",
-        label=f"measured: mean over {count} seeds passes {_half_way(result)}",
+        label=f"measured: mean over {count} seed{'s' * (count > 1)} passes {_half_way(result)}",
     )
     if not result.plane.is_of_the_paper:
         return [dots, *_left_out(result)]

@@ -4,7 +4,8 @@
   single-modal blue, solid, circles; multi-modal orange, dashed, squares. Filled markers are the
   first quantity of a panel, open ones a second. Black is the theory.
 - A mean has a band or bars of one sample standard deviation over seeds, and the caption says so.
-- Accuracy has a dotted line at chance.
+- Accuracy has a dotted line at chance, 1/2 or 1/K.
+- Settings of model variants are in the caption where they are not the paper's.
 - Values in a geometric sequence have a logarithmic axis, with ticks where values are if few.
 """
 
@@ -32,6 +33,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from mmcl_fast.config_variants import DEFAULTS
 from mmcl_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MORE_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MORE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MAP = "cividis"  # even in lightness, and the same to colour-blind eyes
-CHANCE = 0.5
 STYLE: dict[RcKeyType, Any] = {
     "pdf.fonttype": 42,
     "mathtext.fontset": "dejavusans",
@@ -86,11 +87,18 @@ SYMBOLS = {
     "spurious_share": r"spurious signal, $\|s\|/\|\mu\|$",
     "spurious_norm": r"$\|s\|$",
     "spurious_b_norm": r"$\|\tilde{s}\|$",
+    "mu_c_norm": r"$\|\hat{\mu}\|$",
+    "third_share": r"signal of the third modality, $\|\hat{\mu}\|/\|\mu\|$",
+    "d_c": r"$\hat{d}$",
+    "sigma_xi_c": r"$\sigma_{\hat{\xi}}$",
+    "spurious_c_norm": r"$\|\hat{s}\|$",
     "spurious_correlation": "spurious correlation in training",
     "spurious_correlation_test": "spurious correlation in the test",
     "pair_noise": "share of mismatched pairs",
     "label_noise": "share of flipped labels",
     "classes": "$K$",
+    "prior_exponent": "exponent of the prior",
+    "eta_tau": r"$\eta_\tau$",
     "noise_rate": r"growth rate of noise, $\eta\sigma_\xi^2 d/(nm\tau)$ per epoch",
     "noise_start": r"initial noise activation, $\sigma_0\sigma_\xi\sqrt{d}$",
 }
@@ -98,6 +106,7 @@ SYMBOLS = {
 CAPTIONED = (
     *("n", "d", "m", "q", "n_snr2", "c_mu", "mu_norm", "mu_b_norm", "sigma_0", "tau", "eta"),
     "epochs",
+    *DEFAULTS,
 )
 SHORT = {"noise_rate": "noise rate", "noise_start": "noise start"}
 MANY_TICKS = 7
@@ -169,12 +178,17 @@ def number(value: Any) -> str:
 
 
 def settings_caption(settings: Mapping[str, Any], names: Iterable[str] = CAPTIONED) -> str:
-    """What was held fixed, as `n = 100, d = 2000`; what is not set is left out."""
-    derived = {"n_snr2", "c_mu"} <= settings.keys()  # the theory's own say what the norms are
+    """What was held fixed, as `n = 100, d = 2000`.
+
+    What is not set is left out, and what is as in the paper of the power q and of model variants.
+    """
+    usual = {"q": 1, **DEFAULTS}
+    if {"n_snr2", "c_mu"} <= settings.keys():  # they say what the norms are
+        names = [name for name in names if name not in ("mu_norm", "mu_b_norm")]
     parts = []
     for name in names:
         value = settings.get(name)
-        if value is None or (name == "q" and value == 1) or (derived and "_norm" in name):
+        if value is None or (name in usual and value == usual[name]):
             continue
         parts.append(f"{SHORT.get(name, symbol(name))} = {number(value)}")
     return ", ".join(parts)
@@ -204,9 +218,19 @@ def seeds_text(count: int) -> str:
     return f"mean ± 1 s.d. over {count} seeds" if count > 1 else "1 seed"
 
 
-def mark_chance(axis: Axes) -> None:
-    """A dotted line at the accuracy of guessing, which is that of its classes."""
-    axis.axhline(CHANCE, color="0.4", lw=0.9, ls=":", zorder=1)
+def mark_chance(axis: Axes, classes: int | None = None) -> None:
+    """A dotted line at the accuracy of guessing among K classes, or two labels."""
+    axis.axhline(1 / (classes or 2), color="0.4", lw=0.9, ls=":", zorder=1)
+
+
+def accuracy_limits(*, below_half: bool) -> tuple[float, float]:
+    """Ends of a scale of accuracies.
+
+    Args:
+        below_half: Whether runs may be below 1/2: of more than two classes, or with a spurious
+            attribute, whose correlation the test reverses.
+    """
+    return (0.0 if below_half else 0.5, 1.0)
 
 
 def look(modality: str, *, second: bool = False) -> dict[str, Any]:
@@ -283,10 +307,10 @@ def log_ticks(axis: Axes, which: Literal["x", "y"], values: Sequence[float]) -> 
 
 __all__ = [
     "CAPTION",
-    "CHANCE",
     "COLOURS",
     "DASHES",
     "HATCHES",
+    "MANY_TICKS",
     "MAP",
     "MARKERS",
     "MODALITIES",
@@ -295,6 +319,7 @@ __all__ = [
     "NAMES",
     "PALETTE",
     "STYLE",
+    "accuracy_limits",
     "caption",
     "check_text",
     "draw_curve",

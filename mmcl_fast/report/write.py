@@ -12,7 +12,7 @@ import pyarrow as pa
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.files import prepare_directory, write_atomically
-from mmcl_fast.plotting.style import MODALITIES
+from mmcl_fast.plotting.style import MODALITIES, accuracy_limits
 from mmcl_fast.report.budget import budget
 from mmcl_fast.report.dimensions import CONSTANT, Dimension, dimensions, settings_table
 from mmcl_fast.report.facts import facts
@@ -106,10 +106,12 @@ def _content(
     constant = Dimension(CONSTANT, [""], [0.0], "words", np.zeros(len(points), np.int64))
     drawn = [*axes, *[constant] * (2 - len(axes))]
     modality_of = [cfg.modality for cfg in points]
+    below_half = any(cfg.has_spurious or (cfg.classes or 2) > 2 for cfg in points)
     return Content(
         axes=drawn,
         modalities=[m for m in MODALITIES if m in modality_of],
         epochs=epochs,
+        accuracies=accuracy_limits(below_half=below_half),
         settings=settings_csv(points, drawn, modality_of, found),
         runs=runs_csv(found.runs),
     )

@@ -8,13 +8,16 @@ scikit-learn's `OneVsRestClassifier`). For two labels +-1 it is the single head 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.errors import DataError
-from mmcl_fast.training.linear_probe import LogisticHead, fit_logistic, ood_accuracy
+from mmcl_fast.training.linear_probe import fit_logistic, ood_accuracy
+
+CHUNK_ELEMENTS = 1 << 16  # products of features and weights at a time: what a core's cache holds
 
 
 def class_accuracy(
@@ -69,29 +72,20 @@ def predicted_classes(
         did not converge.
     Raises: DataError: a label is no class, or a problem has one class only. ValueError, TypeError
         as `fit_logistic`.
-    Cost: K heads a problem; memory of one problem in float64 and [B, n_test] decision values.
+    Cost: K heads a problem; memory of [B, K, p] weights in float64, and of one problem's products.
     """
     _check_classes("fitted_labels", fitted_labels, classes)
     for problem in (fitted_labels == fitted_labels[:, :1]).all(1).nonzero()[:1, 0].tolist():
         got = f"class {fitted_labels[problem, 0].item():g} alone in problem {problem}"
         raise DataError(f"fitted_labels: expected two classes or more, got {got}")
-    batch, count, _ = test_features.shape
-    best = torch.full((batch, count), -math.inf, dtype=torch.float64, device=test_features.device)
-    chosen = torch.full_like(best, -1.0)
-    valid = torch.ones(batch, dtype=torch.bool, device=test_features.device)
-    for k in range(classes):
-        own = fitted_labels == k
-        present = own.any(1).nonzero()[:, 0].to(fitted_features.device)
-        if not len(present):
-            continue
-        signs = torch.where(own, 1.0, -1.0).to(fitted_features.device)[present]
-        head = fit_logistic(fitted_features[present], signs, l2=l2)
-        decision = _decision_values(head, test_features[present])
-        wins = decision > best[present]
-        best[present] = torch.where(wins, decision, best[present])
-        chosen[present] = torch.where(wins, float(k), chosen[present])
-        valid[present] &= head.converged & decision.isfinite().all(1)
-    return torch.where(valid[:, None], chosen, math.nan)
+    heads = _fit_heads(fitted_features, fitted_labels, classes, l2)
+    chosen, valid = [], []
+    for own, weight, bias in zip(test_features, heads.weight, heads.bias, strict=True):
+        values = _decision_values(own, weight, bias)
+        chosen.append(values.argmax(0))  # the first of equal values
+        valid.append((values.isfinite().all(1) | (bias == -math.inf)).all())
+    is_valid = heads.converged & torch.stack(valid)
+    return torch.where(is_valid[:, None], torch.stack(chosen).double(), math.nan)
 
 
 def probe_accuracy(
@@ -127,13 +121,44 @@ def _check_classes(name: str, labels: Tensor, classes: int) -> None:
         raise DataError(f"{name}: expected classes 0 .. {classes - 1}, got {value!r}")
 
 
-def _decision_values(head: LogisticHead, features: Tensor) -> Tensor:
-    """`<w, f> + b` of each sample, [B, n_test], float64, in an order that no batch changes."""
-    values = [
-        (own.double() * weight).sum(1) + bias
-        for own, weight, bias in zip(features, head.weight, head.bias, strict=True)
-    ]
-    return torch.stack(values)
+@dataclass(frozen=True)
+class _ClassHeads:
+    """Heads of B problems, one a class; of a class without samples the bias is -infinity."""
+
+    weight: Tensor  # [B, K, p], float64
+    bias: Tensor  # [B, K], float64
+    converged: Tensor  # [B], bool: all that there are
+
+
+def _fit_heads(features: Tensor, labels: Tensor, classes: int, l2: float | None) -> _ClassHeads:
+    """The head of each class against all others."""
+    (batch, _, p), device = features.shape, features.device
+    weight = torch.zeros(batch, classes, p, dtype=torch.float64, device=device)
+    bias = torch.full((batch, classes), -math.inf, dtype=torch.float64, device=device)
+    converged = torch.ones(batch, dtype=torch.bool, device=device)
+    for k in range(classes):
+        own = labels == k
+        has_samples = own.any(1)
+        if not has_samples.any():
+            continue
+        # All problems as a rule: a slice then copies no features.
+        at = slice(None) if has_samples.all() else has_samples.nonzero()[:, 0].to(device)
+        signs = torch.where(own[has_samples], 1.0, -1.0).to(device)
+        head = fit_logistic(features[at], signs, l2=l2)
+        weight[at, k], bias[at, k] = head.weight, head.bias
+        converged[at] &= head.converged
+    return _ClassHeads(weight, bias, converged)
+
+
+def _decision_values(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`<w_k, f> + b_k` of one problem [n_test, p], [K, n_test], float64.
+
+    Each is a sum over a row of its own: neither the batch nor the number of classes changes it.
+    """
+    wide = features.double()
+    at_once = max(1, CHUNK_ELEMENTS // wide.numel())
+    values = [(wide * w.unsqueeze(1)).sum(2) for w in weight.split(at_once)]
+    return torch.cat(values).add_(bias.unsqueeze(1))
 
 
 __all__ = ["class_accuracy", "predicted_classes", "probe_accuracy"]

@@ -10,18 +10,17 @@ unless there is weight decay. `Run` has the coefficients, engines those of the v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients
 
-SUFFIXES = ("", "_b")  # of the modalities, in names of fields
+SUFFIXES = ("", "_b", "_c")  # of the modalities, in names of fields
 # The symbol of each term: the field of `Coefficients`, and the vectors in the data.
 _TERMS = {
     "gamma": ("mu", "mu"),
@@ -29,7 +28,7 @@ _TERMS = {
     "gamma_spurious": ("spurious", "spurious"),
     "rho_views": ("views", "augmented"),
 }
-# Runs of two modalities have no views.
+# Runs of several modalities have no views.
 FIELDS = {
     f"{symbol}{suffix}": symbol
     for symbol in _TERMS
@@ -83,9 +82,8 @@ def square_norms(
 
     [R] of mu (of each class [R, K]) and s, [R, n] of noise patches.
     """
-    kinds: list[tuple[str, Literal["a", "b"]]] = [("", "a"), ("_b", "b")]
     cfg, norms = configs[0], []
-    for suffix, kind in kinds[: 1 + cfg.is_multi]:
+    for suffix, kind in zip(SUFFIXES, cfg.modalities, strict=False):
         if device := drawing_device(cfg):
             from mmcl_fast.data.signal_noise import gpu
 
@@ -112,10 +110,14 @@ def _squares(batch: SignalNoiseBatch, name: str) -> Tensor:
     return torch.stack([getattr(x, name).square().sum(-1) for x in batch])
 
 
-def _of_rows(cfg: TrainConfig, noise: Tensor | None, kind: Literal["a", "b"]) -> Tensor:
+def _of_rows(cfg: TrainConfig, noise: Tensor | None, kind: ModalityName) -> Tensor:
     """|xi_i|^2 of the rows of a modality, [n]."""
     rows: SampleRows
-    rows = StreamedRows(cfg, kind, torch.device("cpu")) if noise is None else HeldRows(noise)
+    if noise is None:
+        assert kind != "c"  # variants are not streamed
+        rows = StreamedRows(cfg, kind, torch.device("cpu"))
+    else:
+        rows = HeldRows(noise)
     norms = [torch.linalg.vector_norm(x, dim=1) for _, x in rows.pieces(None)]
     return torch.cat(norms).square_()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.data.signal_noise.signals import signal_patches
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData, draw_augmented
 from mmcl_fast.engines import Engine, Measured, MultiEpochEngine
@@ -29,7 +29,7 @@ from mmcl_fast.training.span import modality_index, require_coordinates, weights
 if TYPE_CHECKING:
     from mmcl_fast.training.recorder import Recorder
 
-Samples = Literal["a", "b", "view"]
+Samples = Literal["a", "b", "c", "view"]
 _NEEDS = {
     "gamma_spurious": "a spurious signal (spurious_norm)",
     "rho_views": "views that carry gradients (modality single, stop_gradient none)",
@@ -159,7 +159,7 @@ class EpochInfo:
         """Each run by itself."""
         return [RunState(self, r) for r in range(len(self.configs))]
 
-    def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def weights(self, modality: ModalityName = "a") -> Tensor:
         """Weights of an encoder, [R, m, d]; n m d multiplications a run where the engine has none.
 
         Raises:
@@ -172,7 +172,7 @@ class EpochInfo:
             )
         return torch.stack([run.weights(modality) for run in self.runs])
 
-    def gamma(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def gamma(self, modality: ModalityName = "a") -> Tensor:
         """Signal learning gamma_r, [R, m]; the cost of a copy.
 
         Raises: ConfigError: the weights leave the span of the data (optimizer adam, or fresh views
@@ -180,7 +180,7 @@ class EpochInfo:
         """
         return self._term("gamma", modality)
 
-    def rho(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def rho(self, modality: ModalityName = "a") -> Tensor:
         """Noise memorisation rho_{r,i}, [R, m, n]; errors and cost as `gamma`."""
         return self._term("rho", modality)
 
@@ -293,15 +293,15 @@ class RunState:
         """tau; where it is learned (`eta_tau`) that of this epoch."""
         return self._info.temperature[self._run].item()
 
-    def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
-        """Weights of an encoder, [m, d] (or [m, d_b]).
+    def weights(self, modality: ModalityName = "a") -> Tensor:
+        """Weights of an encoder, [m, d] (or [m, d_b], [m, d_c]).
 
         Raises: ConfigError: reduced data, or modality B of a single-modal run.
         """
         require_coordinates(self.config)
         return self.stored_weights(modality)
 
-    def stored_weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def stored_weights(self, modality: ModalityName = "a") -> Tensor:
         """Weights in the coordinates of `data`; of reduced data not R^d, [m, columns].
 
         Norms and inner products with `data` are those in R^d.
@@ -315,11 +315,11 @@ class RunState:
         own = coefficients[k].mapped(itemgetter(self._run))
         return weights_in_span(own, self.data, k)
 
-    def gamma(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def gamma(self, modality: ModalityName = "a") -> Tensor:
         """Signal learning gamma_r, [m]; see `EpochInfo.gamma`."""
         return self._info.gamma(modality)[self._run]
 
-    def rho(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def rho(self, modality: ModalityName = "a") -> Tensor:
         """Noise memorisation rho_{r,i}, [m, n]; see `EpochInfo.gamma`."""
         return self._info.rho(modality)[self._run]
 
@@ -347,7 +347,7 @@ class RunState:
 
         Raises: ConfigError: `samples` is none of the run's kind, or data are streamed.
         """
-        modality: Literal["a", "b"] = "b" if samples == "b" else "a"
+        modality: ModalityName = "a" if samples == "view" else samples
         return self.features_of(self.stored_weights(modality), samples)
 
     def features_of(self, weights: Tensor, samples: Samples = "a") -> Tensor:
@@ -371,13 +371,15 @@ class RunState:
     def _patches(self, samples: Samples) -> Tensor:
         """Noise patches of training samples, [n, d]."""
         cfg, data = self.config, self.data
-        known = ("a", "b") if cfg.is_multi else ("a", "view")
+        known = cfg.modalities if cfg.is_multi else ("a", "view")
         if samples not in known:
             raise ConfigError(
                 f"samples: expected {' or '.join(known)} of a {cfg.modality}-modal run, "
                 f"got {samples}"
             )
-        noise = {"a": data.noise, "b": data.noise_b, "view": data.augmented}[samples]
+        noise = {
+            "a": data.noise, "b": data.noise_b, "c": data.noise_c, "view": data.augmented,
+        }[samples]  # fmt: skip
         if noise is None:
             raise ConfigError(
                 f"features: expected held data, got {cfg.data} (no noise patches are held); take "

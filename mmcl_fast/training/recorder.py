@@ -221,6 +221,8 @@ class Recorder:
             self._copied = self._engine = None
         curves = {name: self._pageable(curve) for name, curve in self.curves.items()}
         loss = curves["loss"]
+        if "tau" in curves:  # of an infinite temperature the loss is finite, and its gradient 0
+            loss = loss.where(curves["tau"].isfinite(), torch.nan)
         if self._stopped:
             loss = loss.clone()
             for r, stopped in self._stopped.items():

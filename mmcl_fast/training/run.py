@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.own_arrays import as_data
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
@@ -52,6 +52,9 @@ class Run:
         rho_views: Final memorisation of the views' noise patches x'_i, coefficients of
             x'_i / |x'_i|^2, [m, n]; None unless single-modal keys carry gradients
             (`stop_gradient="none"`).
+        gamma_c: gamma of modality C; None without one, as rho_c and gamma_spurious_c.
+        rho_c: rho of modality C.
+        gamma_spurious_c: gamma_spurious of modality C.
         coefficient_epochs: Epochs at which the coefficients above were stored.
         gamma_curve: gamma at those epochs, [k, m], with classes [k, m, K].
         rho_curve: rho at those epochs, [k, m, n].
@@ -60,10 +63,11 @@ class Run:
         gamma_spurious_curve: gamma_spurious at those epochs, [k, m]; `gamma_spurious_b_curve` of
             modality B.
         rho_views_curve: rho_views at those epochs, [k, m, n].
+        gamma_c_curve: gamma_curve of modality C, as rho_c_curve and gamma_spurious_c_curve.
         status: "finished"; "diverged": curves are NaN from `diverged_at` on; or "stopped" by a
             callback, after `stopped_at` updates: all but `config` is then as of a run of so many
             epochs.
-        diverged_at: First epoch whose loss is not finite, or None.
+        diverged_at: First epoch whose loss or learned temperature is not finite, or None.
         stopped_at: Last epoch of a stopped run, or None.
         metrics: Curves of own metrics by name, float64, [epochs + 1].
         tau: Temperature where it is learned (`eta_tau`), [epochs + 1]; else None.
@@ -94,6 +98,12 @@ class Run:
     gamma_spurious_curve: Tensor | None = None
     gamma_spurious_b_curve: Tensor | None = None
     rho_views_curve: Tensor | None = None
+    gamma_c: Tensor | None = None
+    rho_c: Tensor | None = None
+    gamma_spurious_c: Tensor | None = None
+    gamma_c_curve: Tensor | None = None
+    rho_c_curve: Tensor | None = None
+    gamma_spurious_c_curve: Tensor | None = None
     _span: tuple[Coefficients, ...] | None = field(default=None, repr=False)
     _weights: tuple[Tensor, ...] | None = field(default=None, repr=False)
     _data: SignalNoiseData | None = field(default=None, repr=False)
@@ -121,18 +131,20 @@ class Run:
         power = (
             "" if cfg.q == 1 else f" (with q = {cfg.q} the gradient grows like |w|^{2 * cfg.q - 1})"
         )
-        learned = f", or eta_tau = {cfg.eta_tau:g}" if cfg.eta_tau is not None else ""
+        learned, what = "", "loss"
+        if cfg.eta_tau is not None:
+            learned, what = f", or eta_tau = {cfg.eta_tau:g}", "loss or the learned temperature"
         return (
-            f"the loss is not finite at epoch {self.diverged_at}; likely a step that is too large: "
-            f"eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
+            f"the {what} is not finite at epoch {self.diverged_at}; likely a step that is too "
+            f"large: eta = {cfg.eta:g} at tau = {cfg.tau_value:g}{learned}{power}"
         )
 
-    def weights(self, modality: Literal["a", "b"] = "a") -> Tensor:
-        """Final weights of an encoder, [m, d] (or [m, d_b]).
+    def weights(self, modality: ModalityName = "a") -> Tensor:
+        """Final weights of an encoder, [m, d] (or [m, d_b], [m, d_c]).
 
         Raises:
-            ConfigError: `modality` is another word; or the run has none (single-modal runs have no
-                modality B, reduced data no R^d).
+            ConfigError: `modality` is none of `modalities`; or the run has no weights in R^d
+                (reduced data).
         """
         k = modality_index(self.config, modality)
         require_coordinates(self.config)
@@ -143,9 +155,9 @@ class Run:
         return weights_in_span(self._span[k], as_data(self.config, self._data), k)
 
     @property
-    def modalities(self) -> tuple[Literal["a", "b"], ...]:
+    def modalities(self) -> tuple[ModalityName, ...]:
         """Modalities of the run."""
-        return ("a", "b") if self.config.is_multi else ("a",)
+        return self.config.modalities
 
     @property
     def has_weights(self) -> bool:
@@ -186,7 +198,7 @@ class Run:
         """
         return run_to_xarray(self)
 
-    def encoder(self, modality: Literal["a", "b"] = "a") -> TwoLayerEncoder:
+    def encoder(self, modality: ModalityName = "a") -> TwoLayerEncoder:
         """The trained encoder as a PyTorch module."""
         return TwoLayerEncoder(self.weights(modality), self.config.q)
 

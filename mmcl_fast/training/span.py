@@ -14,14 +14,15 @@ from mmcl_fast.errors import ConfigError
 
 
 def modality_index(cfg: TrainConfig, modality: str) -> int:
-    """0 for modality a, 1 for b.
+    """0 for modality a, 1 for b, 2 for c.
 
-    Raises: ConfigError: another word, or modality b of a single-modal run.
+    Raises: ConfigError: another word, or a modality that the run does not have.
     """
-    expected = "a or b" if cfg.is_multi else "a for a single-modal run"
-    if modality not in (("a", "b") if cfg.is_multi else ("a",)):
+    known = cfg.modalities
+    if modality not in known:
+        expected = " or ".join(known) if cfg.is_multi else "a for a single-modal run"
         raise ConfigError(f"modality: expected {expected}, got {modality}")
-    return "ab".index(modality)
+    return "abc".index(modality)
 
 
 def require_coordinates(cfg: TrainConfig) -> None:
@@ -43,9 +44,9 @@ def weights_in_span(span: Coefficients, data: SignalNoiseData, modality: int) ->
         span: Coefficients of one run: initial 0-d, mu [m] or [m, K], noise [m, n], spurious [m],
             views [m, n].
         data: The run's data.
-        modality: 0 for a, 1 for b.
+        modality: 0 for a, 1 for b, 2 for c.
     """
-    suffix = "_b" if modality else ""
+    suffix = ("", "_b", "_c")[modality]
     initial, mu, noise, spurious = (
         getattr(data, f"{name}{suffix}") for name in ("weights", "mu", "noise", "spurious")
     )

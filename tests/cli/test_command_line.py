@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mmcl_fast.cli.command_line import run
 from mmcl_fast.cli.options import COMMANDS, Sweep, Table1, Train
 from mmcl_fast.cli.parser import build, parse
-from mmcl_fast.config import PRESETS
+from mmcl_fast.config_presets import PRESETS
 
 QUICK = ["--epochs", "6"]
 

@@ -27,9 +27,12 @@ ARROWS: dict[str, set[str]] = {
     "kernels": set(),
     "stream_tags": set(),
     "config": {
-        "config_checks", "config_variants", "derived", "errors", "names", "stream_tags",
+        "config_checks", "config_values", "config_variants", "derived", "errors", "names",
+        "stream_tags",
     },
     "config_checks": {"config_variants", "errors", "stream_tags"},
+    "config_presets": {"config"},
+    "config_values": {"errors", "stream_tags"},
     "config_variants": {"errors"},
     "derived": {"errors"},
     "names": set(),
@@ -78,7 +81,7 @@ ARROWS: dict[str, set[str]] = {
     "engines.reference_engine": {
         "config", "data.signal_noise", "engines", "engines.reference_variants", "reference",
     },
-    "engines.reference_variants": {"data.signal_noise", "engines", "reference"},
+    "engines.reference_variants": {"config", "data.signal_noise", "engines", "reference"},
     "engines.paper_loss": {"kernels", "losses.torch_backend", "losses.triton_backend"},
     "training": {
         "_native", "config", "config_checks", "config_variants", "content_digest",
@@ -87,8 +90,8 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"config_variants", "errors", "losses", "model", "training"},
     "sweep": set(),
     "sweep.plan": {
-        "__init__", "config", "config_checks", "config_variants", "derived", "engines", "errors",
-        "operating_system", "training",
+        "__init__", "config", "config_checks", "config_presets", "config_variants", "derived",
+        "engines", "errors", "operating_system", "training",
     },
     "sweep.store": {
         "_native", "config", "content_digest", "derived", "environment", "errors", "files",
@@ -98,7 +101,7 @@ ARROWS: dict[str, set[str]] = {
         "__init__", "_native", "config", "data.signal_noise", "data.stream", "engines", "errors",
         "files", "operating_system", "progress", "sweep.plan", "sweep.store", "training",
     },
-    "experiments": {"config", "environment", "errors", "theory", "training"},
+    "experiments": {"config", "config_presets", "environment", "errors", "theory", "training"},
     "experiments.table1": {
         "data.mnist", "data.stream", "environment", "errors", "experiments.table1.protocol",
         "files", "losses",
@@ -119,17 +122,17 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.theory_checks.names": set(),
     "plotting": {
-        "config", "data.mnist", "errors", "experiments", "experiments.examples",
-        "experiments.examples.names", "experiments.phase", "experiments.table1",
-        "experiments.table1.protocol", "experiments.theory_checks", "files", "sweep.store",
-        "theory", "training",
+        "config", "config_variants", "data.mnist", "errors", "experiments",
+        "experiments.examples", "experiments.examples.names", "experiments.phase",
+        "experiments.table1", "experiments.table1.protocol", "experiments.theory_checks", "files",
+        "sweep.store", "theory", "training",
     },
     "report": {
         "config", "errors", "experiments", "files", "plotting", "sweep.plan", "sweep.store",
     },
     "cli": {
-        "__init__", "cli.checks", "cli.commands", "config", "derived", "errors", "names",
-        "experiments.examples.names", "experiments.phase.names",
+        "__init__", "cli.checks", "cli.commands", "config", "config_presets", "derived", "errors",
+        "names", "experiments.examples.names", "experiments.phase.names",
         "experiments.table1.protocol", "experiments.theory_checks.names", "operating_system",
         "sweep.execute", "sweep.plan", "sweep.store", "terminal",
     },
@@ -162,7 +165,7 @@ ARROWS: dict[str, set[str]] = {
         "experiments.table1.protocol", "experiments.theory_checks", "plotting",
     },
     "bench.science": {
-        "bench", "config", "data.mnist", "experiments", "experiments.phase",
+        "bench", "config", "config_presets", "data.mnist", "experiments", "experiments.phase",
         "experiments.phase.names", "experiments.table1", "experiments.table1.protocol", "training",
     },
     "bench.timing": {"bench", "losses.torch_backend", "operating_system"},

@@ -9,6 +9,7 @@ import pytest
 from mmcl_fast import TrainConfig
 from mmcl_fast.bench.cpu.run_cost import CHECKED, OP, Case
 from mmcl_fast.engines import core_seconds
+from mmcl_fast.engines.cost import flop
 
 REDUCED: dict[str, Any] = {"data": "reduced", "engine": "native"}
 MEASURED = [  # milliseconds of a run in a batch
@@ -53,8 +54,18 @@ def test_estimates_of_the_committed_sizes() -> None:
 
 def test_an_evaluation_after_the_last_epoch_counts() -> None:
     cfg = TrainConfig(engine="native", m=1024, epochs=19, evaluate_every=20)
-    seconds = [core_seconds(cfg.replace(epochs=k), cfg.engine) for k in (19, 20, 21)]
-    assert seconds[1] - seconds[0] < seconds[2] - seconds[1], "epochs 0 and 20, then 21, too"
+    for cost in (core_seconds, flop):
+        of_epochs = [cost(cfg.replace(epochs=k), cfg.engine) for k in (19, 20, 21)]
+        assert of_epochs[1] - of_epochs[0] < of_epochs[2] - of_epochs[1], "epochs 0, 20, then 21"
+
+
+def test_every_class_has_a_head() -> None:
+    def of_evaluations(classes: int) -> float:
+        cfg = TrainConfig(engine="native", classes=classes)
+        every, never = (core_seconds(cfg.replace(evaluate_every=k), "native") for k in (1, 0))
+        return every - never
+
+    assert of_evaluations(12) > 3 * of_evaluations(2), "embeddings alone do not grow"
 
 
 def test_every_amount_of_work_counts() -> None:

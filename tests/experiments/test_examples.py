@@ -142,7 +142,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "name: expected one of false-pairs, modality-gap,"),
+        ([], "NAME: expected one of false-pairs, modality-gap,"),
         (["minorty"], "NAME: expected one of false-pairs, modality-gap,"),
         (["minority", "--list"], "list: expected no example and no --full beside it"),
         (["minority", "--threads", "0"], "threads: expected an integer in 1 .. 4096, got 0"),

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from .exact_interpreter import exact_interpreter
-
 
 @pytest.fixture(
     params=[
@@ -22,6 +20,9 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     In the interpreter the arithmetic is made that of the hardware, so both demand the same bits.
     """
     if request.param == "cpu":
+        # Not above: this file may be read before the lane is known, and Triton asks when imported.
+        from .exact_interpreter import exact_interpreter
+
         with exact_interpreter():
             yield torch.device("cpu")
     else:

@@ -24,7 +24,7 @@ def no_numbers(rows: Tensor, columns: Tensor) -> Tensor:
 
 def test_shares_of_a_function_that_are_no_numbers_are_refused() -> None:
     query, key, _ = make(torch.float32)
-    with pytest.raises(ValueError, match="targets: expected shares >= 0, got nan"):
+    with pytest.raises(ValueError, match="targets: expected finite shares >= 0, got nan"):
         info_nce(query, key, targets=no_numbers)
 
 

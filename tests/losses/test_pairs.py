@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -333,6 +334,7 @@ def test_the_module_passes_them_on() -> None:
 
 
 MASK = "expected shape [12, 12], a value for each query and key, got [12, 11]"
+LAST = (torch.arange(12) == 11).float()
 WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (TypeError, {"positive_mask": SAME.int()}, "positive_mask: expected dtype bool, got int32"),
     (TypeError, {"exclude_mask": 3}, "exclude_mask: expected a tensor or a function of blocks, got "
@@ -342,7 +344,10 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"targets": SAME[:, :11].float()}, f"targets: {MASK}"),
     (ValueError, {"exclude_mask": SAME.to("meta")}, "exclude_mask: expected a tensor on cpu, got "
      "meta"),
-    (ValueError, {"targets": -SAME.float()}, "targets: expected shares >= 0, got -1.0"),
+    (ValueError, {"targets": -SAME.float()}, "targets: expected finite shares >= 0, got -1.0"),
+    (ValueError, {"targets": SAME.float() / 0}, "targets: expected finite shares >= 0, got nan"),
+    (ValueError, {"targets": torch.full((12, 12), torch.inf).bfloat16()}, "targets: expected "
+     "finite shares >= 0, got inf"),
     (ValueError, {"targets": torch.ones(12, 12, requires_grad=True)}, "targets: expected no "
      "gradient, as it would take all scores (detach them), got a tensor that requires one"),
     (ValueError, {"positive_mask": SAME, "targets": SAME.float()}, "targets: expected None beside "
@@ -377,8 +382,13 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (TypeError, {"weight": CLASSES}, "weight: expected a floating tensor, got int64"),
     (ValueError, {"weight": torch.ones(11)}, "weight: expected shape [12], one number a query, got "
      "[11]"),
-    (ValueError, {"weight": -torch.ones(12)}, "weight: expected numbers >= 0, got -1.0"),
-    (ValueError, {"weight": torch.zeros(12)}, "weight: expected a positive sum with "
+    (ValueError, {"weight": -torch.ones(12)}, "weight: expected finite numbers >= 0 in "
+     "float64, got -1.0"),
+    (ValueError, {"weight": LAST * torch.inf, "reduction": "sum"}, "weight: expected finite "
+     "numbers >= 0 in float64, got nan"),
+    (ValueError, {"weight": (1 - LAST).log().neg(), "reduction": "none"}, "weight: expected finite "
+     "numbers >= 0 in float64, got inf"),
+    (ValueError, {"weight": torch.zeros(12)}, "weight: expected a finite sum > 0 in float64 with "
      "reduction=\"mean\", got 0.0"),
     (ValueError, {"key_bias": torch.ones(11)}, "key_bias: expected shape [12], one number a key, "
      "got [11]"),
@@ -396,8 +406,8 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
      "[12, 12] of its function, got shape [12]"),
     (ValueError, {"exclude_mask": lambda r, c: SAME.to("meta")}, "exclude_mask: expected a bool "
      "tensor [12, 12] of its function on cpu, got meta"),
-    (ValueError, {"targets": lambda r, c: -SAME.float()}, "targets: expected shares >= 0, got "
-     "-1.0"),
+    (ValueError, {"targets": lambda r, c: -SAME.float()}, "targets: expected finite shares >= 0, "
+     "got -1.0"),
 ]  # fmt: skip
 
 
@@ -406,3 +416,18 @@ def test_wrong_arguments(kind: type[Exception], change: dict[str, Any], message:
     with pytest.raises(kind) as caught:
         info_nce(**({"query": X, "key": Y} | change))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (LAST.double() * 1e300, "finite numbers >= 0 in float32, got 1e+300"),
+        (torch.full((12,), 1e-60, dtype=torch.float64), 'with reduction="mean", got 0.0'),
+        (torch.full((12,), 3e38), 'a finite sum > 0 in float32 with reduction="mean", got inf'),
+    ],
+)
+def test_weights_are_checked_in_the_dtype_of_the_loss(weight: Tensor, message: str) -> None:
+    x, y = X.float(), Y.float()
+    with pytest.raises(ValueError, match=f"{re.escape(message)}$"):
+        info_nce(x, y, weight=weight)
+    assert info_nce(X, Y, weight=weight).isfinite()

@@ -49,8 +49,8 @@ def test_product_is_that_of_the_dense_formula(name: str) -> None:
 def test_gradgradcheck(name: str) -> None:
     x = inputs()
     if name not in ("stopped", "paper_6"):  # a stopped gradient is no derivative
-        assert gradcheck(LOSSES[name].ours, x)
-        assert gradgradcheck(LOSSES[name].ours, x)
+        assert gradcheck(LOSSES[name].ours, x, check_batched_grad=True)
+        assert gradgradcheck(LOSSES[name].ours, x, check_batched_grad=True)
 
 
 HESSIANS: dict[str, Callable[..., Tensor]] = {

@@ -194,6 +194,27 @@ def test_captions_say_what_was_fixed_and_accuracy_has_chance() -> None:
     assert [set(x.get_ydata()) for x in chance] == [{0.5}]
 
 
+def test_a_run_of_a_variant_says_so() -> None:
+    cfg = CFG.replace(
+        modality="multi", negatives="all", similarity="cosine", eta_tau=0.01, classes=10
+    )
+    run = Run(cfg, *(torch.rand(EPOCHS + 1) for _ in PAPER), tau=torch.rand(EPOCHS + 1))
+    figure = plotting.run_curves(run)
+    told = figure.get_supxlabel()
+    for part in ("negatives = all", "similarity = cosine", r"$\eta_\tau$ = 0.01", "$K$ = 10"):
+        assert part in told
+    (chance,) = [x for x in figure.axes[1].get_lines() if x.get_linestyle() == ":"]
+    assert set(chance.get_ydata()) == {0.1}
+    assert figure.axes[4].get_title() == r"Temperature $\tau$"
+    np.testing.assert_array_equal(figure.axes[4].get_lines()[0].get_ydata(), run.tau.numpy())
+
+
+def test_a_single_modal_run_has_no_other_modality_in_its_caption() -> None:
+    runs = made_up({"single": None, "multi": None}).runs
+    assert r"\tilde{\mu}" not in plotting.run_curves(runs["single"][0]).get_supxlabel()
+    assert r"\tilde{\mu}" in plotting.run_curves(runs["multi"][0]).get_supxlabel()
+
+
 def test_curves_of_a_run_without_an_evaluation(tmp_path: Path) -> None:
     run = made_up({"single": None, "multi": None}).runs["single"][0]
     run.ood_accuracy[:] = torch.nan

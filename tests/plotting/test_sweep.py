@@ -194,6 +194,26 @@ def test_the_theory_says_nothing_of_other_models(tmp_path: Path) -> None:
         draw(tmp_path / "s", Picture(kind="heatmap", x="m", y="snr", theory=True))
 
 
+def test_a_sweep_of_a_variant_says_so_and_has_its_own_chance(tmp_path: Path) -> None:
+    base = TrainConfig(n=12, d=40, n_test=20, m=2, epochs=1, data="reduced", negatives="all")
+    plan = sweep.make_plan(base, grid={"classes": [2, 5], "spurious_norm": [0.0, 3.0]})
+    out = tmp_path / "s"
+    sweep.run_sweep(plan, out, policy=sweep.Policy(workers=1))
+    columns = draw(out, Picture(kind="lines", x="spurious_norm", col="classes")).figure
+    assert "negatives = all" in columns.get_supxlabel()
+    assert columns.get_supxlabel().startswith("1 seed; dotted: chance")
+    for axis, chance in zip(columns.axes, (1 / 2, 1 / 5), strict=True):
+        (line,) = [x for x in axis.get_lines() if x.get_linestyle() == ":"]
+        assert set(line.get_ydata()) == {chance}
+    over_classes = draw(out, Picture(kind="lines", x="classes", where=("spurious_norm=0",))).figure
+    assert "dotted" not in over_classes.get_supxlabel()
+    for where, low in ((["classes=5"], 0.0), (["classes=2", "spurious_norm=0"], 0.5)):
+        picture = Picture(kind="heatmap", x="spurious_norm", y="m", where=where)
+        axis = draw(out, picture).figure.axes[0]
+        assert axis.collections[0].get_clim() == (low, 1.0), where
+        np.testing.assert_array_equal(axis.get_yticks(), [2])
+
+
 def test_an_error_names_the_axis_that_was_swept(tmp_path: Path) -> None:
     base = TrainConfig(n=10, d=30, n_test=20, epochs=1, data="reduced")
     # |mu|, which the SNR sets, takes four values.

@@ -67,6 +67,15 @@ def test_numbers_are_those_of_the_store(page: str, store: Path) -> None:
             np.testing.assert_allclose(shown, curves, rtol=1e-3)
 
 
+def test_the_map_shows_accuracies_of_more_classes(page: str, tmp_path: Path) -> None:
+    assert "of_accuracy ? [0.5, 1.0] :" in page
+    base = TrainConfig(n=12, d=40, n_test=20, m=2, epochs=1, data="reduced")
+    plan = sweep.make_plan(base, grid={"classes": [2, 5]})
+    sweep.run_sweep(plan, tmp_path / "s", policy=sweep.Policy(workers=1))
+    text = write_report(tmp_path / "s", tmp_path / "x.html").path.read_text()
+    assert "of_accuracy ? [0.0, 1.0] :" in text
+
+
 def test_single_runs_are_there(page: str, store: Path) -> None:
     rows = {row["run_id"]: row for row in sweep.load(store).to_pylist()}
     found = rows_of(page, "runs")

@@ -152,3 +152,14 @@ def test_a_step_of_the_temperature_is_a_cause_too() -> None:
     run = train(cfg)
     assert run.cause
     assert "tau = 0.1, or eta_tau = 1e+06" in run.cause
+
+
+@pytest.mark.parametrize("engine", ["native", "gram", "reference"])
+def test_a_run_of_an_infinite_temperature_diverged(engine: str) -> None:
+    # The first step of log(1 / tau) is downward, to exp(-inf); scores are then 0 for ever.
+    cfg = TINY.replace(modality="multi", negatives="all", similarity="cosine", eta_tau=1e10)
+    run = train(cfg.replace(engine=engine))
+    assert (run.status, run.diverged_at) == ("diverged", 1)
+    assert run.loss[1:].isnan().all()
+    assert run.tau is not None
+    assert run.tau[1:].isnan().all()

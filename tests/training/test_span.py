@@ -22,6 +22,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"stop_gradient": "none", "view_scale": 0.5, "view_mask": 0.2},
     {"classes": 3, "spurious_norm": 2.0, "stop_gradient": "none", "weight_decay": 0.1},
     {"classes": 3, "spurious_b_norm": 2.0, "modality": "multi", "d_b": 31, "stop_gradient": "none"},
+    {"mu_c_norm": 2.0, "d_c": 23, "spurious_c_norm": 1.0, "modality": "multi", "pair_noise": 0.3},
     {"objective": "logistic", "label_noise": 0.2, "label_noise_draw": "per_epoch"},
 ]
 
@@ -32,7 +33,8 @@ def test_weights_in_the_span(settings: dict[str, Any]) -> None:
     assert run._span is not None
     for k, modality in enumerate(run.modalities):
         data = sample(run.config)
-        found, start = weights_in_span(run._span[k], data, k), (data.weights, data.weights_b)[k]
+        found = weights_in_span(run._span[k], data, k)
+        start = (data.weights, data.weights_b, data.weights_c)[k]
         # Measured 3e-16; weights are of size 0.1 to 1.
         torch.testing.assert_close(found, run.weights(modality), rtol=0, atol=1e-14)
         assert start is not None

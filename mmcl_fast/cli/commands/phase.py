@@ -124,6 +124,8 @@ def _merged(
     found = dict(known)
     seen: set[str] = set()
     for text in given:
+        if "=" not in text:
+            raise ConfigError(f"fix: expected NAME=VALUE, got {text!r}")
         name, values = parse_axis(text, also=AXIS_NAMES)
         if name in seen:
             raise ConfigError(f"fix: expected {name} once, got it twice")

@@ -116,9 +116,8 @@ def _write(run: Run, out: Path) -> list[str]:
     (out / WEIGHTS).unlink(missing_ok=True)
     if run.status == "finished" and run.config.data not in ROTATED:
         names.append(WEIGHTS)
-        weights = {"weights": run.weights("a")}
-        if run.config.is_multi:
-            weights["weights_b"] = run.weights("b")
+        named = zip(("weights", "weights_b", "weights_c"), run.modalities, strict=False)
+        weights = {name: run.weights(modality) for name, modality in named}
         write_atomically(out / WEIGHTS, lambda path: save_file(weights, path))
     write_atomically(out / SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
     return names

@@ -87,17 +87,21 @@ def draw_attributes(cfg: TrainConfig, stream: str, labels: Tensor) -> Tensor:
     return torch.where(agrees, signs, -signs)
 
 
-def positives(cfg: TrainConfig) -> Tensor | None:
+def positives(cfg: TrainConfig, stream: str = "pair_noise") -> Tensor | None:
     """Index of the sample whose view, or modality B, is the positive of each, [n]; None: its own.
 
     Of round(pair_noise n) samples (a half to the even number), at least 2, those of the smallest
     words, each has the positive of the one before it in the order of the words, the first that of
     the last.
+
+    Args:
+        cfg: Settings.
+        stream: "pair_noise"; "pair_noise_c": index of the sample whose modality C it is.
     """
     if not cfg.pair_noise:
         return None
     count = max(2, round(cfg.pair_noise * cfg.n))
-    word = words(cfg.data_key, "pair_noise", (1, 1, cfg.n))[0, 0]
+    word = words(cfg.data_key, stream, (1, 1, cfg.n))[0, 0]
     chosen = np.argsort(word, kind="stable")[:count]
     found = np.arange(cfg.n)
     found[chosen] = np.roll(chosen, 1)
@@ -133,11 +137,13 @@ def assigned(cfg: TrainConfig, fields: Mapping[str, Tensor | None]) -> dict[str,
             name, labels = f"{sample_set}attributes", found.get(f"{sample_set}labels")
             if labels is not None and name not in found:
                 found[name] = draw_attributes(cfg, name, labels)
-    order = positives(cfg)
-    if order is not None:
-        found.setdefault("positive_labels", found["labels"][order])
+    for suffix in ("", "_c") if "c" in cfg.modalities else ("",):
+        order = positives(cfg, f"pair_noise{suffix}")
+        if order is None:
+            continue
+        found.setdefault(f"positive_labels{suffix}", found["labels"][order])
         if cfg.has_spurious:
-            found.setdefault("positive_attributes", found["attributes"][order])
+            found.setdefault(f"positive_attributes{suffix}", found["attributes"][order])
     if cfg.objective == "logistic" and "targets" not in found:
         found["targets"] = draw_targets(cfg, found["labels"], 0)
     return found

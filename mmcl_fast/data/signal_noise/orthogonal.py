@@ -19,24 +19,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.data.stream.generate import NormalRuns
 
 
 def orthogonal_rows(
-    configs: Sequence[TrainConfig], modality: str, normals: NormalRuns
+    configs: Sequence[TrainConfig], modality: ModalityName, normals: NormalRuns
 ) -> tuple[Tensor, Tensor]:
     """Unscaled noise rows [R, n, columns] and weight rows [R, m, columns] of a modality, float64.
 
     Args:
         configs: Sizes, equal but for d, and keys.
-        modality: "a" or "b".
+        modality: "a", "b" or "c".
         normals: Draws normals, on the device of the rows.
     """
-    cfg, is_a = configs[0], modality == "a"
-    before = (cfg.columns if is_a else cfg.columns_b) - cfg.m
+    cfg, k = configs[0], "abc".index(modality)
+    before, stream = cfg.widths[k] - cfg.m, ("init", "init_b", "init_c")[k]
     keys, ones = [c.init_key for c in configs], [1.0] * len(configs)
-    z = normals("init" if is_a else "init_b", keys, (cfg.m, before), ones, torch.float64)
+    z = normals(stream, keys, (cfg.m, before), ones, torch.float64)
     weights = torch.nn.functional.pad(z, (0, cfg.m))
     roots = _roots(configs, modality).to(z.device)
     weights[:, :, before:].diagonal(dim1=1, dim2=2).copy_(roots.expand(-1, cfg.m))
@@ -53,19 +53,19 @@ def in_last_coordinates(cfg: TrainConfig, rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (cfg.columns - cfg.m, 0))
 
 
-def _axes(configs: Sequence[TrainConfig], modality: str, first: int) -> Tensor:
+def _axes(configs: Sequence[TrainConfig], modality: ModalityName, first: int) -> Tensor:
     """Rows sqrt(d) e_first, sqrt(d) e_(first + 1), ..., [R, n, columns]."""
     cfg = configs[0]
-    columns = cfg.columns if modality == "a" else cfg.columns_b
+    columns = cfg.widths["abc".index(modality)]
     rows = torch.zeros(len(configs), cfg.n, columns, dtype=torch.float64)
     part = rows[:, :, first : first + cfg.n]
     part.diagonal(dim1=1, dim2=2).copy_(_roots(configs, modality).expand(-1, cfg.n))
     return rows
 
 
-def _roots(configs: Sequence[TrainConfig], modality: str) -> Tensor:
+def _roots(configs: Sequence[TrainConfig], modality: ModalityName) -> Tensor:
     """sqrt(d) of each run, [R, 1]."""
-    d = [c.d if modality == "a" else c.d_b_value for c in configs]
+    d = [c.dimensions["abc".index(modality)] for c in configs]
     return torch.tensor(d, dtype=torch.float64).sqrt()[:, None]
 
 

@@ -31,14 +31,15 @@ from mmcl_fast.names import nearest
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SignalNoiseData))
 NORMS = {
-    "mu_norm": "mu", "mu_b_norm": "mu_b", "nu_norm": "nu", "spurious_norm": "spurious",
-    "spurious_b_norm": "spurious_b",
+    "mu_norm": "mu", "mu_b_norm": "mu_b", "mu_c_norm": "mu_c", "nu_norm": "nu",
+    "spurious_norm": "spurious", "spurious_b_norm": "spurious_b", "spurious_c_norm": "spurious_c",
 }  # fmt: skip
 # Drawn from the labels and the words of a stream, or from one another.
 ASSIGNED = (
     "attributes", "test_attributes", "probe_attributes", "positive_labels", "positive_attributes",
-    "targets",
+    "positive_labels_c", "positive_attributes_c", "targets",
 )  # fmt: skip
+SPURIOUS_OF = {"mu": "spurious", "nu": "spurious", "mu_b": "spurious_b", "mu_c": "spurious_c"}
 # What training without them would change in silence.
 NEVER_DROPPED = ("spurious", "attributes", "positive_labels", "positive_attributes")
 SAME = 1e-6  # relative; norms that agree so far differ by rounding
@@ -54,8 +55,8 @@ def from_arrays(cfg: TrainConfig, **arrays: Any) -> SignalNoiseData:
     augment "per_epoch" the given or drawn views are those of epoch 0, and every later epoch draws
     augmentation noise anew; so it is with targets and label_noise_draw "per_epoch". Attributes,
     labels of positives and targets that are not given follow from the labels given; with pair
-    noise, given `augmented` and `noise_b` are those of the positive of each sample, as drawn ones
-    are.
+    noise, given `augmented`, `noise_b` and `noise_c` are those of the positive of each sample, as
+    drawn ones are.
 
     Args:
         cfg: Settings; its sizes are those of the arrays, and its modality says which are needed.
@@ -111,8 +112,10 @@ def as_data(cfg: TrainConfig, data: SignalNoiseData | Mapping[str, Any] | None) 
     if data is None:
         return sample(cfg)
     if isinstance(data, SignalNoiseData):
-        # Data of both modalities also serve single-modal training.
+        # Data of more modalities also serve training of fewer.
         used = {*_expected_shapes(cfg), *NEVER_DROPPED}
+        if "c" in cfg.modalities:
+            used |= {"positive_labels_c", "positive_attributes_c"}
         return from_arrays(cfg, **{k: v for k, v in vars(data).items() if k in used})
     if not isinstance(data, Mapping):
         raise DataError(
@@ -157,6 +160,8 @@ def _without(cfg: TrainConfig, name: str) -> str:
         return "without spurious_norm"
     if name.startswith("probe"):
         return "with probe_on train"
+    if name.endswith("_c") and cfg.is_multi:
+        return "without mu_c_norm"
     return f"in a {cfg.modality}-modal run"
 
 
@@ -228,10 +233,10 @@ def _check_labels(name: str, labels: Tensor, classes: int | None) -> None:
 
 def _check_signals(cfg: TrainConfig, data: SignalNoiseData, given: Container[str]) -> None:
     """Refuse given signals of different norms, or not orthogonal, or no spurious one at all."""
-    both = [x for x in (data.spurious, data.spurious_b) if x is not None]
-    if cfg.has_spurious and not any(x.any() for x in both):
+    all_spurious = [data.spurious, data.spurious_b, data.spurious_c]
+    if cfg.has_spurious and not any(x.any() for x in all_spurious if x is not None):
         raise DataError("data.spurious: expected a signal other than 0 with spurious_norm, got 0")
-    for name, spurious in (("mu", "spurious"), ("nu", "spurious"), ("mu_b", "spurious_b")):
+    for name, spurious in SPURIOUS_OF.items():
         culprit = name if name in given else spurious
         if culprit not in given:
             continue
@@ -281,7 +286,7 @@ def _completed(cfg: TrainConfig, given: dict[str, Tensor]) -> SignalNoiseData:
 
 def _drawn(cfg: TrainConfig, given: Mapping[str, Tensor]) -> SignalNoiseData:
     """Data with the labels given, or drawn ones."""
-    holds_noise = {"noise", "noise_b"} & set(shapes(cfg)) <= set(given)
+    holds_noise = {"noise", "noise_b", "noise_c"} & set(shapes(cfg)) <= set(given)
     # Noise patches are the most of the data; they are not drawn to be thrown away.
     is_streamed = holds_noise and cfg.data == "explicit" and not cfg.is_variant
     drawing = cfg.replace(data="streamed") if is_streamed else cfg

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import _native
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.data.stream.generate import NormalRuns, thread_count
 from mmcl_fast.stream_tags import STREAM_TAGS
 
@@ -38,16 +38,16 @@ class _Part(NamedTuple):
 
 
 def reduced_rows(
-    configs: Sequence[TrainConfig], modality: str, normals: NormalRuns
+    configs: Sequence[TrainConfig], modality: ModalityName, normals: NormalRuns
 ) -> tuple[Tensor, Tensor]:
     """Unscaled noise rows [R, n, columns] and weight rows [R, m, columns] of a modality, float64.
 
     Args:
         configs: Sizes, equal but for d, which may be up to 2^53, and keys.
-        modality: "a" or "b".
+        modality: "a", "b" or "c".
         normals: Draws normals, on the device of the rows.
     """
-    cfg, suffix = configs[0], "" if modality == "a" else "_b"
+    cfg, suffix = configs[0], "" if modality == "a" else f"_{modality}"
     noise = _Part(f"noise{suffix}", 0, cfg.n, [c.data_key for c in configs])
     weights = _Part(f"init{suffix}", cfg.n, cfg.m, [c.init_key for c in configs])
     return _rows(configs, modality, noise, normals), _rows(configs, modality, weights, normals)
@@ -61,15 +61,15 @@ def reduced_epsilon(configs: Sequence[TrainConfig], normals: NormalRuns) -> Tens
 
 
 def _rows(
-    configs: Sequence[TrainConfig], modality: str, part: _Part, normals: NormalRuns
+    configs: Sequence[TrainConfig], modality: ModalityName, part: _Part, normals: NormalRuns
 ) -> Tensor:
-    cfg, is_a = configs[0], modality == "a"
-    columns, first = (cfg.columns if is_a else cfg.columns_b), part.first
-    freedom = np.array([c.d if is_a else c.d_b_value for c in configs]) - cfg.axes
+    cfg, k = configs[0], "abc".index(modality)
+    columns, first = cfg.widths[k], part.first
+    freedom = np.array([c.dimensions[k] for c in configs]) - cfg.axes
     rows = _off_diagonal(part, cfg.axes, columns, normals)
     place = np.arange(max(0, min(part.size, columns - cfg.axes - first)))
     degrees = (freedom[:, None] - first - place).astype(float)
-    diagonal = torch.from_numpy(chi(degrees, first, part.keys, "chi" if is_a else "chi_b"))
+    diagonal = torch.from_numpy(chi(degrees, first, part.keys, f"chi{('', '_b', '_c')[k]}"))
     at = torch.from_numpy(place)
     rows[:, at, cfg.axes + first + at] = diagonal.to(rows.device)
     return rows
@@ -94,7 +94,7 @@ def chi(degrees: Floats, first_row: int, keys: Sequence[int], stream: str) -> Fl
         degrees: Degrees of freedom, >= 1, [R, k].
         first_row: The sample coordinate of the first draw's substream; the others follow.
         keys: Seed of the stream of each run.
-        stream: "chi" or "chi_b".
+        stream: "chi", "chi_b" or "chi_c".
 
     See: mmcl_fast.data.stream.chi_numpy.chi (meaning).
     """

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import ModalityName, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.discrete import assigned, drawn_labels, positives
 from mmcl_fast.data.signal_noise.orthogonal import in_last_coordinates, orthogonal_rows
@@ -151,31 +151,32 @@ class _Draw:
             fields["probe_noise"] = self._ood_noise("probe_noise", k)
         if cfg.has_spurious:
             fields["spurious"] = self._along("spurious_norm", cfg.classes or 1, weights)
-        if cfg.is_multi:
-            fields |= self._modality_b()
-        elif noise is not None:
+        for modality in cfg.modalities[1:]:
+            fields |= self._further_modality(modality)
+        if not cfg.is_multi and noise is not None:
             fields["augmented"] = drawn_views(configs, noise, self._normals)
         return SignalNoiseData(**fields, **self._assigned(fields))
 
-    def _modality_b(self) -> dict[str, Tensor | None]:
-        cfg = self._cfg
-        noise, weights = self._patches("b")
+    def _further_modality(self, modality: ModalityName) -> dict[str, Tensor | None]:
+        """Fields of modality B or C."""
+        cfg, stream = self._cfg, "pair_noise" if modality == "b" else f"pair_noise_{modality}"
+        noise, weights = self._patches(modality)
         if noise is not None:
             for r, c in enumerate(self._configs):
-                if (order := positives(c)) is not None:
+                if (order := positives(c, stream)) is not None:
                     noise[r] = noise[r][order]
-        # The paper's mu~ is along the second axis; data in other coordinates have axes of the
-        # signals alone.
+        # The paper's mu~ is along the second axis, and mu of C too; data in other coordinates have
+        # axes of the signals alone.
         is_second = cfg.data not in ROTATED and cfg.classes is None
-        first = min(1, cfg.columns_b - 1) if is_second else 0
+        first = min(1, weights.shape[-1] - 1) if is_second else 0
         fields = {
-            "mu_b": self._signals("mu_b_norm", first, weights),
-            "noise_b": noise,
-            "weights_b": weights,
+            f"mu_{modality}": self._signals(f"mu_{modality}_norm", first, weights),
+            f"noise_{modality}": noise,
+            f"weights_{modality}": weights,
         }
         if cfg.has_spurious:
-            fields["spurious_b"] = self._along(
-                "spurious_b_norm", first + (cfg.classes or 1), weights
+            fields[f"spurious_{modality}"] = self._along(
+                f"spurious_{modality}_norm", first + (cfg.classes or 1), weights
             )
         return fields
 
@@ -201,17 +202,18 @@ class _Draw:
     def _along(self, norm: str, axis: int, like: Tensor) -> Tensor:
         return axis_vectors(like.shape[-1], axis, [getattr(c, norm) for c in self._configs], like)
 
-    def _patches(self, modality: str) -> tuple[Tensor | None, Tensor]:
+    def _patches(self, modality: ModalityName) -> tuple[Tensor | None, Tensor]:
         """Noise patches [R, n, columns], unless streamed, and initial weights [R, m, columns]."""
-        cfg, is_a = self._cfg, modality == "a"
-        sigma = [c.sigma_xi if is_a else c.sigma_xi_b_value for c in self._configs]
+        cfg, k = self._cfg, "abc".index(modality)
+        noise_level = ("sigma_xi", "sigma_xi_b_value", "sigma_xi_c_value")[k]
+        sigma = [getattr(c, noise_level) for c in self._configs]
         sigma_0 = [c.sigma_0 for c in self._configs]
         if cfg.data in ROTATED:
             rows = reduced_rows if cfg.data == "reduced" else orthogonal_rows
             noise, weights = rows(self._configs, modality, self._normals)
             dtype = TORCH_DTYPES[cfg.dtype]
             return scaled(noise, sigma, dtype), scaled(weights, sigma_0, dtype)
-        suffix, d = ("", cfg.columns) if is_a else ("_b", cfg.columns_b)
+        suffix, d = ("", "_b", "_c")[k], cfg.widths[k]
         first = self._draw(f"init{suffix}", (cfg.m, d), sigma_0, self._init_keys)
         if cfg.data == "streamed":
             return None, first

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 
-SampleSet = Literal["a", "b", "view", "test", "probe"]
+SampleSet = Literal["a", "b", "c", "view", "test", "probe"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ def signal_patches(data: SignalNoiseData, samples: SampleSet) -> list[SignalPatc
 
     Args:
         data: Data of one run, without a signal patch for each sample.
-        samples: Training data of modality a or b, the augmented view of a, or OOD data.
+        samples: Training data of modality a, b or c, the augmented view of a, or OOD data.
     """
     labels, attributes = _of(data, samples)
-    mu = {"b": data.mu_b, "test": data.nu, "probe": data.nu}.get(samples, data.mu)
+    signals = {"b": data.mu_b, "c": data.mu_c, "test": data.nu, "probe": data.nu}
+    mu = signals.get(samples, data.mu)
     assert mu is not None
     patches = [SignalPatches(_rows(mu), _signs(labels.to(mu.device), mu))]
-    spurious = data.spurious_b if samples == "b" else data.spurious
+    spurious = {"b": data.spurious_b, "c": data.spurious_c}.get(samples, data.spurious)
     if spurious is not None and attributes is not None:
         signs = attributes.to(spurious.device).unsqueeze(1)
         patches.append(SignalPatches(_rows(spurious), signs))
@@ -61,12 +62,16 @@ def _of(data: SignalNoiseData, samples: SampleSet) -> tuple[Tensor, Tensor | Non
         assert data.probe_labels is not None
         return data.probe_labels, data.probe_attributes
     labels, attributes = data.labels, data.attributes
-    if samples != "a":
-        if data.positive_labels is not None:
-            labels = data.positive_labels
-        if data.positive_attributes is not None:
-            attributes = data.positive_attributes
-    return labels, attributes
+    if samples == "a":
+        return labels, attributes
+    of_positives = data.positive_labels, data.positive_attributes
+    if samples == "c":
+        of_positives = data.positive_labels_c, data.positive_attributes_c
+    given_labels, given_attributes = of_positives
+    return (
+        labels if given_labels is None else given_labels,
+        attributes if given_attributes is None else given_attributes,
+    )
 
 
 def _rows(vectors: Tensor) -> Tensor:

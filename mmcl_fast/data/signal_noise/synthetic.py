@@ -46,12 +46,18 @@ class SignalNoiseData:
         signal_b: First patch of each sample in modality B, [n, d_b]; None likewise.
         positive_labels: Label of each sample's positive, [n]; None: its own. Row i of `augmented`
             and `noise_b` is of the positive of sample i.
+        mu_c: Signal of modality C, [d_c]; None without one, as the next three.
+        noise_c: Noise patches of modality C, [n, d_c]; row i is of the sample's positive in C.
+        weights_c: Weights of modality C's encoder at the start, [m, d_c].
+        positive_labels_c: Label of that positive, [n]; None: the sample's own.
         spurious: Signal of the spurious attribute in modality A, [d]; None without one, as the
-            next six.
+            next eight.
         spurious_b: The same of modality B, [d_b]; None if single-modal.
+        spurious_c: The same of modality C, [d_c]; None without one.
         attributes: Attribute of each sample, +1 or -1: its second patch is this times `spurious`,
             [n].
         positive_attributes: That of its positive, [n]; None: its own.
+        positive_attributes_c: That of its positive in modality C, likewise.
         test_attributes: Of the test data, [n_test].
         probe_attributes: Of the samples that the linear probe is fitted on; None with probe_on
             train.
@@ -74,10 +80,16 @@ class SignalNoiseData:
     signal: Tensor | None = None
     signal_b: Tensor | None = None
     positive_labels: Tensor | None = None
+    mu_c: Tensor | None = None
+    noise_c: Tensor | None = None
+    weights_c: Tensor | None = None
+    positive_labels_c: Tensor | None = None
     spurious: Tensor | None = None
     spurious_b: Tensor | None = None
+    spurious_c: Tensor | None = None
     attributes: Tensor | None = None
     positive_attributes: Tensor | None = None
+    positive_attributes_c: Tensor | None = None
     test_attributes: Tensor | None = None
     probe_attributes: Tensor | None = None
     targets: Tensor | None = None
@@ -193,7 +205,7 @@ def check_negatives(cfg: TrainConfig, labels: Tensor, subject: str) -> None:
 
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of a run that are not None."""
-    n, d, b = cfg.n, cfg.columns, cfg.columns_b
+    n, d, others = cfg.n, cfg.columns, dict(zip(("_b", "_c"), cfg.widths[1:], strict=False))
     signals = () if cfg.classes is None else (cfg.classes,)
     sizes: dict[str, tuple[int, ...]] = {
         "labels": (n,),
@@ -205,14 +217,16 @@ def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     }
     if k := cfg.probe_samples_value:
         sizes |= {"probe_labels": (k,), "probe_noise": (k, d)}
-    if cfg.is_multi:
-        sizes |= {"mu_b": (*signals, b), "weights_b": (cfg.m, b)}
+    for suffix, width in others.items():
+        sizes |= {f"mu{suffix}": (*signals, width), f"weights{suffix}": (cfg.m, width)}
     if cfg.is_variant:
         sizes |= _variant_shapes(cfg)
     if cfg.data == "streamed":
         return sizes
     sizes["noise"] = n, d
-    return sizes | ({"noise_b": (n, b)} if cfg.is_multi else {"augmented": (n, d)})
+    if not others:
+        return sizes | {"augmented": (n, d)}
+    return sizes | {f"noise{suffix}": (n, width) for suffix, width in others.items()}
 
 
 def _variant_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
@@ -223,12 +237,13 @@ def _variant_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
         sizes["test_attributes"] = (cfg.n_test,)
         if k := cfg.probe_samples_value:
             sizes["probe_attributes"] = (k,)
-        if cfg.is_multi:
-            sizes["spurious_b"] = (cfg.columns_b,)
+        for suffix, width in zip(("_b", "_c"), cfg.widths[1:], strict=False):
+            sizes[f"spurious{suffix}"] = (width,)
     if cfg.pair_noise:
-        sizes["positive_labels"] = (cfg.n,)
-        if cfg.has_spurious:
-            sizes["positive_attributes"] = (cfg.n,)
+        for suffix in ("", "_c") if "c" in cfg.modalities else ("",):
+            sizes[f"positive_labels{suffix}"] = (cfg.n,)
+            if cfg.has_spurious:
+                sizes[f"positive_attributes{suffix}"] = (cfg.n,)
     if cfg.objective == "logistic":
         sizes["targets"] = (cfg.n,)
     return sizes

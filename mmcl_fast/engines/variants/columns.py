@@ -33,7 +33,7 @@ class SpanVectors:
 
     @classmethod
     def of(cls, spec: EngineSpec, layout: Layout, suffix: str) -> SpanVectors:
-        """Those of modality A (suffix "") or B ("_b")."""
+        """Those of modality A (suffix ""), B ("_b") or C ("_c")."""
         noise, mu, weights = (held(spec, f"{name}{suffix}") for name in ("noise", "mu", "weights"))
         spurious = held(spec, f"spurious{suffix}") if layout.has_spurious else None
         views = held(spec, "augmented") if layout.trains_views else None

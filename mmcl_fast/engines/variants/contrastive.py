@@ -15,8 +15,9 @@ Cost per run: 4 n^2 (m + codes) flop a direction; memory O(n^2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -25,24 +26,9 @@ from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines.paper_loss.full_scores import Workspace, minus_log
 from mmcl_fast.engines.variants.features import CodeProducts, SampleFeatures
 from mmcl_fast.engines.variants.layout import Layout
-from mmcl_fast.engines.variants.modality import ModalityGradient
+from mmcl_fast.engines.variants.loss_gradient import GradientSum, LossGradient
 from mmcl_fast.engines.variants.samples import StepSamples
 from mmcl_fast.engines.variants.similarity import cosine_backward, inner_products
-
-
-@dataclass(frozen=True)
-class LossGradient:
-    """Gradient of the mean loss, divided by `weight`.
-
-    Attributes:
-        modalities: With respect to the features of each modality.
-        weight: A number, or of each run, [R, 1, 1].
-        log_inverse_tau: dL/dt, not divided, [R]; None where tau is fixed.
-    """
-
-    modalities: tuple[ModalityGradient, ...]
-    weight: float | Tensor
-    log_inverse_tau: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,31 +71,45 @@ class ContrastiveLoss:
         """Mean loss of each run, [R], and its gradient.
 
         Args:
-            sides: Features of the samples and of their positives: the views, or modality B.
+            sides: Features of the samples and of their positives: the views, or the further
+                modalities, whose pairs each have a loss.
             samples: Their codes and negatives.
             inverse_tau: 1 / tau, a number or [R, 1, 1].
             want_gradient: False computes the loss alone.
         """
-        scale = inverse_tau / self._divisor
-        a, b = sides
-        cross = self._products.of(a.table, b.table)
-        if self._cfg.is_multi:
-            passes = [
-                self._softmax("ab", self._scores(a, b, cross, samples.negatives[0], scale), None),
-                self._softmax(
-                    "ba", self._scores(b, a, cross.mT, samples.negatives[1], scale), None
-                ),
-            ]
-        else:
-            positive = self._paired_scores(a, b, cross, scale)
-            scores = self._scores(a, a, cross, samples.negatives[0], scale)
-            passes = [self._softmax("ab", scores, positive)]
-        losses = [x.losses[:, : samples.count].mean(1) for x in passes]
+        scale, losses = inverse_tau / self._divisor, []
+        total = GradientSum(self._cfg, len(sides))
+        for pair, (i, j) in enumerate(combinations(range(len(sides)), 2)):
+            a, b = sides[i], sides[j]
+            cross = self._products.of(a.table, b.table)
+            negatives = samples.negatives[2 * pair : 2 * pair + 2]
+            passes = self._passes(a, b, cross, negatives, scale)
+            losses += [x.losses[:, : samples.count].mean(1) for x in passes]
+            if not want_gradient:
+                continue
+            names = [total.buffer_of(k) for k in (i, j)]
+            rows = (self._multi if self._cfg.is_multi else self._single)(a, b, passes, names)
+            for k, x in zip((i, j), self._of_pair((a, b), rows, cross), strict=False):
+                total.add(k, *x)
         loss = sum(losses[1:], start=losses[0])
-        if not want_gradient:
-            return loss, None
-        gradients = (self._multi if self._cfg.is_multi else self._single)(a, b, passes)
-        return loss, self._gradient(sides, gradients, cross, scale, samples.count)
+        return loss, total.gradient(scale, samples.count) if want_gradient else None
+
+    def _passes(
+        self,
+        a: SampleFeatures,
+        b: SampleFeatures,
+        cross: Tensor,
+        negatives: Sequence[Tensor],
+        scale: float | Tensor,
+    ) -> list[_Softmax]:
+        """The softmax of each direction between two modalities, or of samples and views."""
+        if not self._cfg.is_multi:
+            positive = self._paired_scores(a, b, cross, scale)
+            scores = self._scores(a, a, cross, negatives[0], scale)
+            return [self._softmax("ab", scores, positive)]
+        to_b = self._softmax("ab", self._scores(a, b, cross, negatives[0], scale), None)
+        to_a = self._softmax("ba", self._scores(b, a, cross.mT, negatives[1], scale), None)
+        return [to_b, to_a]
 
     def _scores(
         self,
@@ -160,70 +160,58 @@ class ContrastiveLoss:
         return _Softmax(losses, weights, one_minus_p)
 
     def _multi(
-        self, a: SampleFeatures, b: SampleFeatures, passes: Sequence[_Softmax]
+        self, a: SampleFeatures, b: SampleFeatures, passes: Sequence[_Softmax], names: Sequence[str]
     ) -> list[Tensor]:
-        """Gradients with respect to the rows of both modalities."""
+        """Gradients with respect to the rows of both modalities, in memory of given names."""
         ab, ba = (x.weights for x in passes)
         if self._cfg.trains_keys:
             ab = ab.add_(ba.mT)
             ba = ab.mT
-        return [self._weighted("a", b.rows, ab.mT), self._weighted("b", a.rows, ba.mT)]
+        return [self._weighted(names[0], b.rows, ab.mT), self._weighted(names[1], a.rows, ba.mT)]
 
     def _single(
-        self, x: SampleFeatures, view: SampleFeatures, passes: Sequence[_Softmax]
+        self,
+        x: SampleFeatures,
+        view: SampleFeatures,
+        passes: Sequence[_Softmax],
+        names: Sequence[str],
     ) -> list[Tensor]:
         """Gradients with respect to the rows of the samples, and of the views if they carry one."""
         (found,) = passes
         weights, share = found.weights, found.one_minus_p.unsqueeze(1)
         if not self._cfg.trains_keys:
-            rows = self._weighted("a", x.rows, weights.mT)
+            rows = self._weighted(names[0], x.rows, weights.mT)
             return [rows.addcmul_(view.rows, share, value=-1)]
         out = self._workspace.empty("symmetric", tuple(weights.shape), weights)
-        rows = self._weighted("a", x.rows, torch.add(weights, weights.mT, out=out))
-        of_view = self._workspace.empty("gradient_view", tuple(rows.shape), rows)
+        rows = self._weighted(names[0], x.rows, torch.add(weights, weights.mT, out=out))
+        of_view = self._workspace.empty(names[1], tuple(rows.shape), rows)
         torch.mul(x.rows, share, out=of_view).neg_()
         return [rows.addcmul_(view.rows, share, value=-1), of_view]
 
     def _weighted(self, name: str, rows: Tensor, weights: Tensor) -> Tensor:
-        out = self._workspace.empty(f"gradient_{name}", tuple(rows.shape), rows)
+        out = self._workspace.empty(name, tuple(rows.shape), rows)
         return torch.bmm(rows, weights, out=out)
 
-    def _gradient(
-        self,
-        sides: Sequence[SampleFeatures],
-        rows: Sequence[Tensor],
-        cross: Tensor,
-        scale: float | Tensor,
-        count: int,
-    ) -> LossGradient:
-        """The gradient with respect to features and tau from those with respect to rows."""
+    def _of_pair(
+        self, sides: Sequence[SampleFeatures], rows: Sequence[Tensor], cross: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Of each side the gradient with respect to its features, from that to its rows.
+
+        Yields: Those of the noise patches and of the codes, and <u, dL/du>, [R, b], or None.
+        """
         cfg = self._cfg
         needs_products = cfg.similarity == "cosine" or cfg.eta_tau is not None
-        found, total = [], None
         crosses = cross, cross.mT
         for k, (side, gradient) in enumerate(zip(sides, rows, strict=False)):
             other = sides[1 - k].table
             noise, codes = gradient[:, : side.neurons], gradient[:, side.neurons :]
             of_codes = other @ self._products.of(codes.mT, side.code_rows.mT)
+            products = None
             if needs_products:
                 products = inner_products(side, noise, codes, crosses[k])
-                total = products.sum(1) if total is None else total + products.sum(1)
                 if cfg.similarity == "cosine":
                     of_codes -= cosine_backward(side, noise, products)
-            found.append((noise, of_codes))
-        if cfg.is_multi:
-            modalities = tuple(ModalityGradient(*x) for x in found)
-        else:
-            (noise, codes), *of_view = found
-            for _, more in of_view:
-                codes += more
-            views = of_view[0][0] if of_view else None
-            modalities = (ModalityGradient(noise, codes, views),)
-        of_tau = None
-        if cfg.eta_tau is not None and total is not None and not isinstance(scale, float):
-            # Where keys are trained every score is in the products of both its sides.
-            of_tau = total * (scale[:, 0, 0] / (count * (1 + cfg.trains_keys)))
-        return LossGradient(modalities, scale / count, of_tau)
+            yield noise, of_codes, products
 
 
-__all__ = ["ContrastiveLoss", "LossGradient"]
+__all__ = ["ContrastiveLoss"]

@@ -23,10 +23,11 @@ from mmcl_fast.engines.optimizers import LinearDescent
 from mmcl_fast.engines.paper_loss.full_scores import Workspace
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec
 from mmcl_fast.engines.variants.columns import SpanVectors, held
-from mmcl_fast.engines.variants.contrastive import ContrastiveLoss, LossGradient
+from mmcl_fast.engines.variants.contrastive import ContrastiveLoss
 from mmcl_fast.engines.variants.features import FeatureMaker, SampleFeatures
 from mmcl_fast.engines.variants.layout import Layout
 from mmcl_fast.engines.variants.logistic import logistic_loss
+from mmcl_fast.engines.variants.loss_gradient import LossGradient
 from mmcl_fast.engines.variants.modality import Modality, Preactivations
 from mmcl_fast.engines.variants.ood import OodEmbeddings, embed
 from mmcl_fast.engines.variants.samples import StepSamples, TrainingSamples
@@ -47,8 +48,12 @@ class VariantGramEngine:
                 views,
                 cfg.q,
                 picks_samples=cfg.optimizer == "sgd",
+                # Minibatches and fresh views read rows and columns of all products.
+                is_orthogonal=cfg.data == "orthogonal"
+                and cfg.optimizer != "sgd"
+                and cfg.augment == "fixed",
             )
-            for suffix in (("", "_b") if cfg.is_multi else ("",))
+            for suffix in ("", "_b", "_c")[: len(cfg.modalities)]
         ]
         like = self._modalities[0].z
         self._samples = TrainingSamples(spec, layout)
@@ -101,7 +106,7 @@ class VariantGramEngine:
     def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
         cfg, at = self._cfg, self._modalities[0].of_all()
-        codes = self._samples.all(0).codes
+        codes = self._samples.all(0).codes[0]
         train = embed(at.noise, at.codes, codes, cfg.q)[:, : cfg.n, : cfg.m]
         return Embeddings(
             train.contiguous(),
@@ -154,14 +159,12 @@ class VariantGramEngine:
 
     def _sides(self, at: Sequence[Preactivations], samples: StepSamples) -> list[SampleFeatures]:
         """Features of the samples, and of their positives."""
-        make, a = self._features, at[0]
-        table = make.table("table_a", a.codes)
-        sides = [make.of("a", a.noise, samples.codes, table)]
-        if a.views is not None:
-            sides.append(make.of("view", a.views, samples.positive_codes, table))
-        for b in at[1:]:
-            own = make.table("table_b", b.codes)
-            sides.append(make.of("b", b.noise, samples.positive_codes, own))
+        make, sides = self._features, []
+        for name, x, codes in zip("abc", at, samples.codes, strict=False):
+            table = make.table(f"table_{name}", x.codes)
+            sides.append(make.of(name, x.noise, codes, table))
+            if x.views is not None:
+                sides.append(make.of("view", x.views, samples.codes[1], table))
         return sides
 
     def _step_on(self, samples: StepSamples) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.engines.paper_loss.full_scores import minus_log
-from mmcl_fast.engines.variants.contrastive import LossGradient
 from mmcl_fast.engines.variants.features import SampleFeatures
+from mmcl_fast.engines.variants.loss_gradient import LossGradient
 from mmcl_fast.engines.variants.modality import ModalityGradient
 from mmcl_fast.engines.variants.samples import StepSamples
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmcl_fast.engines.activation import activate_backward
 from mmcl_fast.engines.protocol import Coefficients
 from mmcl_fast.engines.variants.columns import SpanVectors
+from mmcl_fast.engines.variants.orthogonal import OrthogonalProducts
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,18 @@ class Modality:
         views: Noise patches of the views, or None.
         q: Power of the activation.
         picks_samples: Whether `of_samples` is called: a vector's products then lie side by side.
+        is_orthogonal: Whether all vectors stay those that they are and may be orthogonal: products
+            with them are then computed entry by entry, if they are.
     """
 
     def __init__(
-        self, vectors: SpanVectors, views: list[Tensor] | None, q: int, *, picks_samples: bool
+        self,
+        vectors: SpanVectors,
+        views: list[Tensor] | None,
+        q: int,
+        *,
+        picks_samples: bool,
+        is_orthogonal: bool,
     ) -> None:
         self.layout, self.vectors, self._q = vectors.layout, vectors, q
         width = self.layout.width
@@ -63,6 +72,7 @@ class Modality:
             parts.append(vectors.products(views, width))
         self._gram = torch.cat([gram for gram, _ in parts], dim=2)  # K, [R, columns, Z's columns]
         self._initial = torch.cat([start for _, start in parts], dim=2)  # Z(0)
+        self._orthogonal = OrthogonalProducts.of(self.layout, self._gram) if is_orthogonal else None
         if picks_samples:
             self._gram, self._initial = (x.mT.contiguous().mT for x in (self._gram, self._initial))
         shape = *self._initial.shape[:2], self.layout.columns
@@ -73,7 +83,11 @@ class Modality:
 
     def update(self, *, decayed: bool) -> None:
         """Pre-activations of all vectors at the current coefficients."""
-        self.preactivations(self._gram, self._initial, decayed=decayed, out=self.z)
+        if self._orthogonal is None:
+            self.preactivations(self._gram, self._initial, decayed=decayed, out=self.z)
+            return
+        self._orthogonal.times(self.padded_coefficients, out=self.z)
+        self.z += self._initial * self.initial_scale if decayed else self._initial
 
     def replace_views(self, views: list[Tensor], *, decayed: bool) -> None:
         """Put other noise patches in place of the views'."""

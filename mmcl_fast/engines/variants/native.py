@@ -22,7 +22,12 @@ from torch import Tensor
 from mmcl_fast import _native
 from mmcl_fast.config import TrainConfig
 from mmcl_fast.engines.protocol import Coefficients, Embeddings, EngineSpec, Measured, OodSet
-from mmcl_fast.engines.variants.native_codes import codes_of, positive_power, signal_features
+from mmcl_fast.engines.variants.native_codes import (
+    codes_of,
+    patches_of,
+    positive_power,
+    signal_features,
+)
 from mmcl_fast.engines.variants.native_products import (
     orthogonal_products,
     project,
@@ -60,8 +65,8 @@ def state_elements(cfg: TrainConfig) -> int:
 
 def held_elements(cfg: TrainConfig) -> int:
     """Numbers that a run needs in a call of the core: its state, a copy of it, scores, features."""
-    n, m, sides = cfg.n, cfg.m, 1 + cfg.is_multi
-    codes = min(2 * n, (cfg.classes or 2) * (1 + cfg.has_spurious))
+    n, m, sides = cfg.n, cfg.m, len(cfg.modalities)
+    codes = min(max(2, sides) * n, (cfg.classes or 2) * (1 + cfg.has_spurious))
     matrices = (
         0 if cfg.objective == "logistic" else 1 + (cfg.trains_keys and cfg.similarity == "cosine")
     )
@@ -84,7 +89,8 @@ class VariantNativeEngine:
             [-math.log(c.tau_value) for c in spec.configs], dtype=torch.float64
         )
         self._targets = self._told()
-        self._ood: dict[OodSet, tuple[Tensor, Tensor]] = {}
+        self._patches: list[Tensor] | None = None
+        self._ood: dict[OodSet, tuple[Tensor, Tensor, list[Tensor]]] = {}
 
     def train_epochs(self, epoch: int, count: int) -> Measured:
         """See `MultiEpochEngine.train_epochs`."""
@@ -119,7 +125,9 @@ class VariantNativeEngine:
         sorted_noise = positive_power(z[:, :, :n], cfg.q).mT
         noise.scatter_(1, self._codes.order.unsqueeze(2).expand(-1, -1, cfg.m), sorted_noise)
         signals = z[:, :, n : n + cfg.axes]
-        train = signal_features(cfg, signals, self._spec.batch, "a") + noise
+        if self._patches is None:
+            self._patches = patches_of(cfg, self._spec.batch, "a")
+        train = signal_features(cfg, signals, self._patches).add_(noise)
         probe = self._embed_ood("probe") if cfg.probe_samples_value else None
         return Embeddings(train, self._embed_ood("test"), probe)
 
@@ -206,18 +214,18 @@ class VariantNativeEngine:
         cfg, batch = self._cfg, self._spec.batch
         if name not in self._ood:
             gram, start = project_ood(cfg, batch, self._spans[0], self._codes.order, name)
-            self._ood[name] = gram.mT.contiguous(), start
-        gram, start = self._ood[name]
-        change = torch.empty_like(start)
+            self._ood[name] = gram.mT.contiguous(), start, patches_of(cfg, batch, name)
+        gram, start, patches = self._ood[name]
+        z = torch.empty_like(start)
         jobs = [
             ([out.numpy()], [(moved.numpy(), None)], [(vectors.numpy(), None)], 0)
-            for out, moved, vectors in zip(change, self._moved[0], gram, strict=True)
+            for out, moved, vectors in zip(z, self._moved[0], gram, strict=True)
         ]
         _native.inner_products(jobs, threads=torch.get_num_threads())
-        z = start + change
+        z += start
         count = z.shape[2] - cfg.axes
         noise = positive_power(z[:, :, :count], cfg.q).mT
-        return signal_features(cfg, z[:, :, count:], batch, name) + noise
+        return signal_features(cfg, z[:, :, count:], patches).add_(noise)
 
     def _coefficients_of(self, moved: Tensor) -> Coefficients:
         cfg, n, classes = self._cfg, self._cfg.n, self._cfg.classes or 1

@@ -29,11 +29,12 @@ class Codes:
 
     Attributes:
         order: Samples in the order of the core, [R, n].
-        code: Codes of the samples of modality A, and of their positives, sorted, [R, 2, n].
+        code: Codes of the samples of modality A, and of each kind of their positives (the views, or
+            modality B and C), sorted, [R, kinds, n].
         counts: Codes of each run.
         axis: Signal of each patch of a code, [R, P, C].
         sign: Its sign, [R, P, C].
-        labels: Labels of the samples and of their positives, sorted, [R, 2, n].
+        labels: Labels likewise, [R, kinds, n].
     """
 
     order: Tensor
@@ -56,55 +57,69 @@ def codes_of(cfg: TrainConfig, batch: SignalNoiseBatch) -> Codes:
         cfg: Settings that the runs share.
         batch: Their data.
     """
-    labels = _stacked(batch, "labels")
-    partners = _stacked(batch, "positive_labels", labels)
-    attributes = of_partners = None
-    if cfg.has_spurious:
-        attributes = _stacked(batch, "attributes")
-        of_partners = _stacked(batch, "positive_attributes", attributes)
-    own = _combination(cfg, labels, attributes)
-    order = torch.argsort(own, dim=1, stable=True)
-    both = torch.stack([own, _combination(cfg, partners, of_partners)], 1)
-    both = both.gather(2, order.unsqueeze(1).expand(-1, 2, -1))
-    present = [torch.unique(run) for run in both]
+    labels = [_stacked(batch, "labels")]
+    attributes = _stacked(batch, "attributes") if cfg.has_spurious else None
+    combinations = [_combination(cfg, labels[0], attributes)]
+    for suffix in ("", "_c")[: max(1, len(cfg.modalities) - 1)]:
+        labels.append(_stacked(batch, f"positive_labels{suffix}", labels[0]))
+        partners = attributes
+        if partners is not None:
+            partners = _stacked(batch, f"positive_attributes{suffix}", partners)
+        combinations.append(_combination(cfg, labels[-1], partners))
+    order = torch.argsort(combinations[0], dim=1, stable=True)
+    along = order.unsqueeze(1).expand(-1, len(labels), -1)
+    of_kinds = torch.stack(combinations, 1).gather(2, along)
+    present = [torch.unique(run) for run in of_kinds]
     most, patches = max(map(len, present)), 1 + cfg.has_spurious
-    code = torch.empty(both.shape, dtype=torch.int32)
-    axis = torch.zeros(len(labels), patches, most, dtype=torch.int32)
-    sign = torch.ones(len(labels), patches, most)
-    for r, combinations in enumerate(present):
-        code[r] = torch.searchsorted(combinations, both[r])
-        for p, (of_patch, signs) in enumerate(_signals(cfg, combinations)):
-            axis[r, p, : len(combinations)] = of_patch
-            sign[r, p, : len(combinations)] = signs
-    pairs = torch.stack([labels, partners], 1).float()
-    pairs = pairs.gather(2, order.unsqueeze(1).expand(-1, 2, -1)).contiguous()
-    counts = [len(combinations) for combinations in present]
-    return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), pairs.numpy())
+    code = torch.empty(of_kinds.shape, dtype=torch.int32)
+    axis = torch.zeros(len(order), patches, most, dtype=torch.int32)
+    sign = torch.ones(len(order), patches, most)
+    for r, found in enumerate(present):
+        code[r] = torch.searchsorted(found, of_kinds[r])
+        for p, (of_patch, signs) in enumerate(_signals(cfg, found)):
+            axis[r, p, : len(found)] = of_patch
+            sign[r, p, : len(found)] = signs
+    sorted_labels = torch.stack(labels, 1).float().gather(2, along).contiguous()
+    counts = [len(found) for found in present]
+    return Codes(order, code.numpy(), counts, axis.numpy(), sign.numpy(), sorted_labels.numpy())
 
 
-def signal_features(
-    cfg: TrainConfig,
-    signals: Tensor,
-    batch: SignalNoiseBatch,
-    samples: Literal["a", "test", "probe"],
-) -> Tensor:
+def patches_of(
+    cfg: TrainConfig, batch: SignalNoiseBatch, samples: Literal["a", "test", "probe"]
+) -> list[Tensor]:
+    """Which signed signal each patch of k samples is: rows of `signal_features`, [R k] a patch.
+
+    Args:
+        cfg: Settings that the runs share.
+        batch: Data of the runs.
+        samples: Training data, or a kind of OOD data.
+    """
+    prefix = "" if samples == "a" else f"{samples}_"
+    labels = _stacked(batch, f"{prefix}labels")
+    codes = [(labels.long() if cfg.classes else (labels < 0).long(), cfg.classes or 2)]
+    if cfg.has_spurious:
+        codes.append(((_stacked(batch, f"{prefix}attributes") < 0).long(), 2))
+    runs = torch.arange(len(labels)).unsqueeze(1)
+    return [(code + count * runs).flatten() for code, count in codes]
+
+
+def signal_features(cfg: TrainConfig, signals: Tensor, patches: Sequence[Tensor]) -> Tensor:
     """Sum of the activations of the signal patches, [R, k, m].
 
     Args:
         cfg: Settings that the runs share.
         signals: Inner products of the weights with the signals, [R, m, axes].
-        batch: Data of the runs.
-        samples: Training data, or a kind of OOD data.
+        patches: As `patches_of` says.
     """
-    prefix = "" if samples == "a" else f"{samples}_"
-    attributes = _stacked(batch, f"{prefix}attributes") if cfg.has_spurious else None
-    combination = _combination(cfg, _stacked(batch, f"{prefix}labels"), attributes)
-    total = signals.new_zeros(*combination.shape, signals.shape[1])
-    for axis, sign in _signals(cfg, combination):
-        index = axis.long().unsqueeze(1).expand(-1, signals.shape[1], -1)  # [R, m, k]
-        patch = signals.gather(2, index) * sign.unsqueeze(1)
-        total += positive_power(patch, cfg.q).mT
-    return total
+    runs, m, _ = signals.shape
+    own, spurious = signals.split([cfg.classes or 1, cfg.has_spurious], dim=2)
+    signed = [own if cfg.classes else torch.cat([own, -own], 2)]
+    if cfg.has_spurious:
+        signed.append(torch.cat([spurious, -spurious], 2))
+    # Activations of the few signals, then their rows: a sample's need no arithmetic of its own.
+    tables = [positive_power(x, cfg.q).mT.flatten(0, 1) for x in signed]
+    parts = [x.index_select(0, rows) for x, rows in zip(tables, patches, strict=True)]
+    return sum(parts[1:], start=parts[0]).view(runs, -1, m)
 
 
 def positive_power(z: Tensor, q: int) -> Tensor:

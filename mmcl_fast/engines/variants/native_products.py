@@ -25,7 +25,7 @@ class Span:
     """Columns that span the weights of a modality beside w(0): noise patches, signals, views.
 
     Attributes:
-        suffix: Of the data's fields: "" or "_b".
+        suffix: Of the data's fields: "", "_b" or "_c".
         with_views: Whether views have pre-activations.
         with_view_columns: Whether they are columns.
     """
@@ -46,7 +46,7 @@ class Span:
 def spans_of(cfg: TrainConfig) -> list[Span]:
     """The span of each modality."""
     views = not cfg.is_multi and cfg.objective == "contrastive"
-    suffixes = ("", "_b") if cfg.is_multi else ("",)
+    suffixes = ("", "_b", "_c")[: len(cfg.modalities)]
     return [Span(suffix, views, views and cfg.trains_keys) for suffix in suffixes]
 
 

@@ -39,7 +39,7 @@ def span_sizes(cfg: TrainConfig) -> tuple[int, int]:
 
 def cached_elements(cfg: TrainConfig) -> int:
     """Numbers that a step of a run reads or writes more than once, about."""
-    layout, sides = Layout.of(cfg), 1 + cfg.is_multi
+    layout, sides = Layout.of(cfg), len(cfg.modalities)
     count = even(cfg.batch_size or cfg.n)
     scores = 2 * count**2 if cfg.objective == "contrastive" else 0
     vectors = count * (1 + layout.has_views) + layout.codes
@@ -48,12 +48,12 @@ def cached_elements(cfg: TrainConfig) -> int:
 
 def variant_elements(cfg: TrainConfig) -> int:
     """Numbers that a run holds at the most, besides its data."""
-    layout, sides = Layout.of(cfg), 1 + cfg.is_multi
+    layout, sides = Layout.of(cfg), len(cfg.modalities)
     products = (layout.columns + layout.rows) * layout.preactivations
     states = layout.rows * (2 * layout.columns + layout.preactivations)
     if cfg.optimizer == "momentum":
         states += layout.rows * layout.columns
-    directions = 2 if cfg.is_multi and cfg.pair_noise else 1
+    directions = sides * (sides - 1) if cfg.is_multi and cfg.pair_noise else 1
     scores = directions * layout.width**2 if cfg.objective == "contrastive" else 0
     held = sides * (products + states) + scores + 2 * layout.codes * layout.width
     # Sections of the products are joined before the first step.
@@ -66,9 +66,12 @@ def _step_elements(cfg: TrainConfig, layout: Layout) -> int:
     if cfg.objective == "logistic":
         return 4 * rows
     # Features of samples and positives, keys, gradients, and two more in the last operations.
+    features = max(2, len(cfg.modalities))
     gradients = 2 if cfg.is_multi or cfg.trains_keys else 1
+    if features > 2:  # of three modalities, and a second of each
+        gradients = 2 * features
     scores = 2 + (cfg.is_multi or cfg.trains_keys)
-    return (5 + gradients) * rows + scores * layout.width**2
+    return (3 + features + gradients) * rows + scores * layout.width**2
 
 
 __all__ = [

@@ -69,7 +69,7 @@ class HeatPanel:
         ylabel: Name of the vertical axis.
         x: Values of the horizontal axis.
         y: Values of the vertical axis.
-        mean: Over seeds, [y, x].
+        mean: Test accuracy, over seeds, [y, x].
     """
 
     title: str

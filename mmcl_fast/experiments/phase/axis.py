@@ -27,7 +27,14 @@ AXIS_NAMES = (
 )
 """What can be an axis of a plane."""
 
-DETERMINES = MappingProxyType({**DERIVED, "nu_share": "nu_norm", "spurious_share": "spurious_norm"})
+DETERMINES = MappingProxyType(
+    {
+        **DERIVED,
+        "nu_share": "nu_norm",
+        "spurious_share": "spurious_norm",
+        "third_share": "mu_c_norm",
+    }
+)
 """The setting that a quantity determines; two axes may not determine one."""
 
 LINEAR = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 PlaneName = Literal[
-    "n-snr", "cmu-nsnr2", "d", "m", "sigma-eps", "pair-noise", "spurious", "classes"
+    "n-snr", "cmu-nsnr2", "d", "m", "sigma-eps", "pair-noise", "spurious", "classes", "third"
 ]
 
 QUANTITIES = (
@@ -16,6 +16,7 @@ QUANTITIES = (
     "noise_start",
     "nu_share",
     "spurious_share",
+    "third_share",
 )
 """Quantities that are no settings and can be an axis of a plane; each determines one."""
 

@@ -60,7 +60,12 @@ class Plane:
 
     def __post_init__(self) -> None:
         for name, _ in self.fixed:
-            if name in REFUSED or name not in {*FIELD_NAMES, *AXIS_NAMES}:
+            if name in REFUSED:
+                raise ConfigError(
+                    f"{name}: expected a setting that a plane may fix, got one of "
+                    f"{', '.join(REFUSED)}, which it sets itself"
+                )
+            if name not in {*FIELD_NAMES, *AXIS_NAMES}:
                 raise ConfigError(f"{name}: expected a setting that a plane may fix, got another")
         if self.x.determines == self.y.determines:
             raise ConfigError(f"y: expected an axis that sets another thing than {self.x.name}")
@@ -143,8 +148,9 @@ class Plane:
         point = replace(self.at(x, y), **sizes)
         given: dict[str, Any] = {**dict(self.fixed), **axes}
         settings = {k: v for k, v in given.items() if k in FIELD_NAMES and k not in OF_SCALED}
-        if "spurious_share" in given:
-            settings["spurious_norm"] = given["spurious_share"] * point.mu_norm
+        for share, norm in (("spurious_share", "spurious_norm"), ("third_share", "mu_c_norm")):
+            if share in given:
+                settings[norm] = given[share] * point.mu_norm
         for name in self.of_one_modality:
             if ONLY[name] != modality:
                 del settings[name]
@@ -173,6 +179,12 @@ PLANES: MappingProxyType[PlaneName, Plane] = MappingProxyType(
             Range("spurious_correlation", 0, 1), Range("spurious_share", 0.25, 4), CLEAR
         ),
         "classes": Plane(Range("classes", 2, 32), Range("n", 16, 512), CLEAR),
+        "third": Plane(
+            Range("c_mu", 0.25, 16),
+            Range("third_share", 0.25, 16),
+            replace(BASE, n_snr2=1.0),
+            fixed=(("modality", "multi"),),
+        ),
     }
 )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.losses.backends import FLOAT_DTYPES
+from mmcl_fast.losses.contrast import compute_dtype
 from mmcl_fast.losses.validation import is_readable
 
 # Their inverses are normal float32, too.
@@ -148,7 +149,7 @@ def with_key_bias(
     value = _value("logit_scale", scale)
     if value is not None and not value > 0:
         raise ValueError(f"logit_scale: expected a finite number > 0, got {value}")
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    wide = compute_dtype(query)
     factor = scale.to(query.device, wide).reshape(()) if isinstance(scale, Tensor) else scale
     scaled = query.to(wide) * factor
     last = bias.to(query.device, wide)[:, None]

@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 
 from mmcl_fast.losses.compat.inputs import check_features, check_like
 from mmcl_fast.losses.compat.module import keep_temperature, without_axes
-from mmcl_fast.losses.contrast import Contrast
+from mmcl_fast.losses.contrast import Contrast, compute_dtype
 from mmcl_fast.losses.dispatch import run, scalar
 from mmcl_fast.losses.family import sup_con
 from mmcl_fast.losses.unit_rows import unit_rows
@@ -249,7 +249,7 @@ def _of_rows(losses: Tensor) -> dict[str, Any]:
 
 def _scores(rows: Tensor, others: Tensor) -> Tensor:
     """[N, M], float32, or float64 for float64 rows."""
-    wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    wide = compute_dtype(rows)
     return rows.to(wide) @ others.to(wide).T
 
 

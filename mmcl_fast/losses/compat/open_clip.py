@@ -17,8 +17,8 @@ from mmcl_fast.losses.compat.inputs import (
 from mmcl_fast.losses.compat.module import LossModule, without_axes
 from mmcl_fast.losses.compat.open_clip_logits import clip_logits
 from mmcl_fast.losses.contrastive import info_nce
-from mmcl_fast.losses.family import siglip
-from mmcl_fast.losses.scaled import scaled_info_nce, scaled_siglip
+from mmcl_fast.losses.family import pairs_by_sigmoid, siglip
+from mmcl_fast.losses.scaled import scaled_info_nce
 
 _IMPLEMENTATIONS = ("bidir", "shift", "reduce", "gather")
 
@@ -300,7 +300,7 @@ class SigLipLoss(LossModule):
             gathers = self.dist_impl in {"gather", "reduce"}
             mode: Literal["gather", "ring"] = "gather" if gathers else "ring"
             return siglip_loss(images, texts, scale, bias, mode=mode)
-        return scaled_siglip(images, texts, scale, bias, self.backend)
+        return pairs_by_sigmoid(images, texts, scale, bias, "mean", self.backend, inverse=True)
 
 
 def _is_per_column(bias: object, columns: int, processes: int) -> bool:

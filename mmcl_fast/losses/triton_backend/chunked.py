@@ -17,7 +17,13 @@ from mmcl_fast.kernels.contrast_row_losses import RowLosses, RowTerms
 from mmcl_fast.kernels.contrast_score_statistics import scores_statistics_fwd
 from mmcl_fast.kernels.contrast_score_weights import scores_weights_bwd
 from mmcl_fast.kernels.contrast_statistics import Partial, merged
-from mmcl_fast.losses.triton_backend.problem import Finalize, KernelInputs, NegativeSums, WeightPair
+from mmcl_fast.losses.triton_backend.problem import (
+    Finalize,
+    KernelInputs,
+    NegativeSums,
+    WantedSums,
+    WeightPair,
+)
 
 WORKSPACE = 2**28  # scores at a time: 1 GiB, and half as much for 16-bit weights
 MAX_KEPT = 2**29  # scores of the first sweep that are kept for the second: 2 GiB
@@ -89,15 +95,9 @@ class Chunked:
             sums.add(part, scores, (terms, None), query=query, key=key)
         return parts[0] if len(parts) == 1 else _concatenated_losses(parts), sums.result()
 
-    def gradient(
-        self,
-        inputs: KernelInputs,
-        query: WeightPair | None,
-        key: WeightPair | None,
-        *,
-        weights: bool,
-    ) -> NegativeSums:
+    def gradient(self, inputs: KernelInputs, wanted: WantedSums) -> NegativeSums:
         """See `Algorithm`."""
+        query, key, weights = wanted
         sums = Accumulator.of(inputs, query=query is not None, key=key is not None, weights=weights)
         # Kept scores first: they leave no memory for others.
         for part in sorted(chunks(inputs), key=lambda part: part.start not in self.kept):

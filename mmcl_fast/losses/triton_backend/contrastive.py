@@ -42,6 +42,7 @@ from mmcl_fast.losses.triton_backend.problem import (
     Finalize,
     KernelInputs,
     NegativeSums,
+    WantedSums,
     WeightPair,
 )
 
@@ -214,9 +215,10 @@ def _negatives(
     if contrast.stopped:
         query_sides, key_sides = (rows, None), (None, columns)
         key = contrast.symmetric and (requested.key or requested.temperature)
-    return algorithm.gradient(
-        inputs, query_sides if query else None, key_sides if key else None, weights=requested.bias
+    wanted = WantedSums(
+        query_sides if query else None, key_sides if key else None, weights=requested.bias
     )
+    return algorithm.gradient(inputs, wanted)
 
 
 def algorithm_for(inputs: KernelInputs) -> Algorithm:
@@ -251,24 +253,16 @@ class Empty:
         """See `Algorithm`."""
         rows = finalize(slice(None), _empty_statistics(inputs, len(inputs.query)))
         sides = (None, None)
-        return rows, self.gradient(
-            inputs, sides if query else None, sides if key else None, weights=query
-        )
+        wanted = WantedSums(sides if query else None, sides if key else None, weights=query)
+        return rows, self.gradient(inputs, wanted)
 
-    def gradient(
-        self,
-        inputs: KernelInputs,
-        query: WeightPair | None,
-        key: WeightPair | None,
-        *,
-        weights: bool,
-    ) -> NegativeSums:
+    def gradient(self, inputs: KernelInputs, wanted: WantedSums) -> NegativeSums:
         """See `Algorithm`."""
         zeros = inputs.query.new_zeros
         return NegativeSums(
-            None if query is None else zeros((1, *inputs.query.shape), dtype=torch.float32),
-            None if key is None else zeros((1, *inputs.key.shape), dtype=torch.float32),
-            zeros(len(inputs.query), dtype=torch.float32) if weights else None,
+            None if wanted.query is None else zeros((1, *inputs.query.shape), dtype=torch.float32),
+            None if wanted.key is None else zeros((1, *inputs.key.shape), dtype=torch.float32),
+            zeros(len(inputs.query), dtype=torch.float32) if wanted.weights else None,
         )
 
 

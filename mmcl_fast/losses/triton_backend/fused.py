@@ -13,7 +13,13 @@ from mmcl_fast.kernels.contrast_gradient import (
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
 from mmcl_fast.kernels.contrast_row_losses import RowLosses
 from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
-from mmcl_fast.losses.triton_backend.problem import Finalize, KernelInputs, NegativeSums, WeightPair
+from mmcl_fast.losses.triton_backend.problem import (
+    Finalize,
+    KernelInputs,
+    NegativeSums,
+    WantedSums,
+    WeightPair,
+)
 
 
 @dataclass(frozen=True)
@@ -56,18 +62,12 @@ class Fused:
                 sums = NegativeSums(result.weighted_keys, weights=weights)
         if key:
             terms = WeightTerms(row_losses.rows.max_score, row_losses.rows.scale)
-            sums = sums._replace(key=self.gradient(inputs, None, (terms, None), weights=False).key)
+            sums = sums._replace(key=self.gradient(inputs, WantedSums(key=(terms, None))).key)
         return row_losses, sums
 
-    def gradient(
-        self,
-        inputs: KernelInputs,
-        query: WeightPair | None,
-        key: WeightPair | None,
-        *,
-        weights: bool,
-    ) -> NegativeSums:
+    def gradient(self, inputs: KernelInputs, wanted: WantedSums) -> NegativeSums:
         """See `Algorithm`."""
+        query, key, weights = wanted
         sums = NegativeSums()
         shared = _shared(inputs, query)
         if query is not None:

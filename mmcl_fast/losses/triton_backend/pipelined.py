@@ -13,7 +13,12 @@ from mmcl_fast.kernels import contrast_products
 from mmcl_fast.kernels.contrast_products import product_statistics_fwd, product_weights_bwd
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.losses.triton_backend.chunked import MAX_KEPT, Accumulator, Chunked, chunks, rows_of
-from mmcl_fast.losses.triton_backend.problem import KernelInputs, NegativeSums, WeightPair
+from mmcl_fast.losses.triton_backend.problem import (
+    KernelInputs,
+    NegativeSums,
+    WantedSums,
+    WeightPair,
+)
 
 
 class Pipelined(Chunked):
@@ -34,15 +39,9 @@ class Pipelined(Chunked):
         )
         return statistics
 
-    def gradient(
-        self,
-        inputs: KernelInputs,
-        query: WeightPair | None,
-        key: WeightPair | None,
-        *,
-        weights: bool,
-    ) -> NegativeSums:
+    def gradient(self, inputs: KernelInputs, wanted: WantedSums) -> NegativeSums:
         """See `Algorithm`."""
+        query, key, weights = wanted
         sums = Accumulator.of(inputs, query=query is not None, key=key is not None, weights=weights)
         for part in chunks(inputs):
             if query is not None:

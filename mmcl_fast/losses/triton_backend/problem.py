@@ -83,6 +83,14 @@ class KernelInputs:
         return self.scores(row_dots(query.float()[:, None], features))
 
 
+class WantedSums(NamedTuple):
+    """Which sums over negatives are wanted, by the terms of their weights; None: not this one."""
+
+    query: WeightPair | None = None
+    key: WeightPair | None = None
+    weights: bool = False  # of each query
+
+
 class NegativeSums(NamedTuple):
     """Weighted sums over negatives; float32, in parts to be added up."""
 
@@ -110,15 +118,8 @@ class Algorithm(Protocol):
     ) -> tuple[RowLosses, NegativeSums]:
         """Losses by `finalize`, and sums with the weights of the rows alone."""
 
-    def gradient(
-        self,
-        inputs: KernelInputs,
-        query: WeightPair | None,
-        key: WeightPair | None,
-        *,
-        weights: bool,
-    ) -> NegativeSums:
-        """Weighted sums for query and key, each with its pair of terms; None: not requested."""
+    def gradient(self, inputs: KernelInputs, wanted: WantedSums) -> NegativeSums:
+        """Weighted sums over the negatives."""
 
 
 def dense(x: Tensor) -> Tensor:
@@ -136,6 +137,7 @@ __all__ = [
     "Finalize",
     "KernelInputs",
     "NegativeSums",
+    "WantedSums",
     "WeightPair",
     "dense",
     "row_dots",

@@ -21,6 +21,7 @@ class Content:
         axes: Dimensions, at least two; a sweep of fewer has constant ones.
         modalities: Those that the sweep has.
         epochs: Epochs at which curves are stored.
+        accuracies: Ends of the map's colours of accuracy.
         settings: CSV of `tables.settings_csv`.
         runs: CSV of `tables.runs_csv`.
     """
@@ -28,6 +29,7 @@ class Content:
     axes: Sequence[Dimension]
     modalities: Sequence[str]
     epochs: Sequence[int]
+    accuracies: tuple[float, float]
     settings: str
     runs: str
 

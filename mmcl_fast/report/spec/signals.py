@@ -55,7 +55,7 @@ def signals(content: Content) -> list[Json]:
     found += [{"name": name, "update": rule} for name, rule in LAYOUT.items()]
     rows = f"table_y + row_h * {PAGE_ROWS + 1} + 30"
     found.append({"name": "height", "update": rows})
-    return [*found, *_derived(), *_of_the_table()]
+    return [*found, *_derived(content), *_of_the_table()]
 
 
 def _selectors(content: Content) -> list[Json]:
@@ -105,7 +105,7 @@ def _select(name: str, title: str, value: object, options: list[Any], labels: li
     return {"name": name, "value": value, "bind": bind}
 
 
-def _derived() -> list[Json]:
+def _derived(content: Content) -> list[Json]:
     at_the_end = "e === length(epochs) - 1"
     spread = "value_extent[0] === value_extent[1]"
     rules = {
@@ -115,7 +115,7 @@ def _derived() -> list[Json]:
         "(statistic === 'sd' ? 's.d. of ' : '') + names[quantity] + ', ' + when",
         "value_extent": "extent(pluck(data('map'), 'value'))",
         "of_accuracy": "quantity === 'ood_accuracy' && statistic === 'mean'",
-        "colours": f"of_accuracy ? [0.5, 1] : !isValid(value_extent[0]) ? [0, 1] "
+        "colours": f"of_accuracy ? {list(content.accuracies)} : !isValid(value_extent[0]) ? [0, 1] "
         f": {spread} ? [value_extent[0] - 1, value_extent[0]] "
         ": value_extent",
         "nx": "length(axes[x].labels)",

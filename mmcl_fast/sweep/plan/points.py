@@ -44,6 +44,11 @@ DEFAULTS: Mapping[str, tuple[tuple[str, ...], Callable[[TrainConfig], Any]]] = {
     "tau": (("tau", "m", "objective", "similarity"), lambda cfg: cfg.tau_value),
     "d_b": (("d_b", "d"), lambda cfg: cfg.d_b_value),
     "sigma_xi_b": (("sigma_xi_b", "sigma_xi"), lambda cfg: cfg.sigma_xi_b_value),
+    "d_c": (("d_c", "d", "mu_c_norm"), lambda cfg: _of_third(cfg, cfg.d_c_value)),
+    "sigma_xi_c": (
+        ("sigma_xi_c", "sigma_xi", "mu_c_norm"),
+        lambda cfg: _of_third(cfg, cfg.sigma_xi_c_value),
+    ),
     "probe_samples": (("probe_samples", "probe_on"), lambda cfg: cfg.probe_samples_value or None),
     "spurious_correlation_test": (SPURIOUS, test_correlation),
     "momentum": (
@@ -52,6 +57,11 @@ DEFAULTS: Mapping[str, tuple[tuple[str, ...], Callable[[TrainConfig], Any]]] = {
     ),
 }
 Refused = ConfigError | EngineRefusedError
+
+
+def _of_third(cfg: TrainConfig, value: Any) -> Any:
+    """A setting of modality C, None where there is none."""
+    return None if cfg.mu_c_norm is None else value
 
 
 def resolve_point(base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:

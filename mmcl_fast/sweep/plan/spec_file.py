@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcl_fast.config import PRESETS, TrainConfig
+from mmcl_fast.config import TrainConfig
+from mmcl_fast.config_presets import PRESETS
 from mmcl_fast.errors import ConfigError
 from mmcl_fast.sweep.plan.axes import Value, axis_from_table
 from mmcl_fast.sweep.plan.modalities import modality_of

@@ -1,8 +1,8 @@
 """Other coordinates, same law: reduced against explicit data, orthogonal against d = 10^7.
 
 Short runs; loss, signal, noise and accuracy at their end are compared by
-two-sample Kolmogorov-Smirnov tests at p < 1e-4 with fixed seeds. There are about 90 of them, so
-honest data would fail one for one choice of seeds in 110.
+two-sample Kolmogorov-Smirnov tests at p < 1e-4 with fixed seeds. There are about 100 of them, so
+honest data would fail one for one choice of seeds in 100.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scaled_views": {"view_scale": 0.4, "augment": "per_epoch"},
     "minibatches": {"optimizer": "sgd", "batch_size": 5},
     "multi": {"modality": "multi", "d_b": 50, "spurious_b_norm": 3.0, "mu_b_norm": 5.0},
+    "third": {
+        "modality": "multi", "d_c": 40, "sigma_xi_c": 0.8, "mu_c_norm": 4.0, "spurious_c_norm": 2.0,
+        "pair_noise": 0.3,
+    },
     "all": {
         "classes": 3, "spurious_norm": 3.0, "pair_noise": 0.3, "stop_gradient": "none",
         "view_scale": 0.7,
@@ -39,13 +43,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def limit(cfg: TrainConfig) -> TrainConfig:
     """The config at d = 10^7 with the same sigma sqrt(d)."""
-    scale, scale_b = (cfg.d / DIM) ** 0.5, (cfg.d_b_value / DIM) ** 0.5
+    scale, scale_b, scale_c = ((d / DIM) ** 0.5 for d in (cfg.d, cfg.d_b_value, cfg.d_c_value))
+    third: dict[str, Any] = {}
+    if "c" in cfg.modalities:
+        third = {"d_c": DIM, "sigma_xi_c": cfg.sigma_xi_c_value * scale_c}
     return cfg.replace(
         d=DIM,
         d_b=DIM if cfg.is_multi else None,
         sigma_xi=cfg.sigma_xi * scale,
         sigma_xi_b=cfg.sigma_xi_b_value * scale_b,
         sigma_eps=cfg.sigma_eps * scale,
+        **third,
     )
 
 

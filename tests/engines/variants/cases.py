@@ -16,7 +16,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "m": (6, 7, 10),
     "d_b": (None, 33),
     "q": (1, 2, 3),
-    "modality": ("single", "multi"),
+    "modality": ("single", "multi", {"modality": "multi", "mu_c_norm": 2.5}),
     "sigma_xi_b": (None, 0.5),
     "tau": (None, 0.3),
     "negatives": ("other_label", "all"),
@@ -31,6 +31,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "spurious_norm": (0.0, 1.5),
     "spurious_b_norm": (0.0, 2.0),
     "spurious_correlation": (0.8, 0.3),
+    "d_c": (None, 35),
+    "sigma_xi_c": (None, 0.7),
+    "spurious_c_norm": (0.0, 1.0),
     "label_noise": (0.0, 0.2, {"label_noise": 0.2, "label_noise_draw": "per_epoch"}),
     "view_scale": (1.0, 0.5),
     "view_mask": (0.0, 0.3),
@@ -55,8 +58,8 @@ SHORT: dict[str, Any] = {"epochs": 8, "n_test": 7, "dtype": "float64"}
 def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[TrainConfig]:
     """Settings that an engine trains, no two with equal seeds.
 
-    Options are set one after the other in random order, the objective first; what is refused with
-    those before it keeps its default.
+    Options are set one after the other in random order, the objective first, then the modality;
+    what is refused with those before it keeps its default.
 
     Args:
         count: Their number.
@@ -68,7 +71,7 @@ def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[Tra
     while len(found) < count:
         cfg = TrainConfig(**STRENGTHS | SHORT | fixed, seed=len(found))
         names = [name for name in CHOICES if name not in fixed]
-        for name in sorted(choose.sample(names, len(names)), key=lambda x: x != "objective"):
+        for name in sorted(choose.sample(names, len(names)), key=_rank):
             changes = choose.choice(CHOICES[name])
             try:
                 changed = cfg.replace(**changes if isinstance(changes, dict) else {name: changes})
@@ -79,6 +82,10 @@ def drawn(count: int, seed: int, engine: str = "gram", **fixed: Any) -> list[Tra
         if not undrawable([cfg]):
             found.append(cfg)
     return found
+
+
+def _rank(name: str) -> int:
+    return {"objective": 0, "modality": 1}.get(name, 2)
 
 
 __all__ = ["CHOICES", "SHORT", "drawn"]

@@ -18,7 +18,7 @@ from mmcl_fast.training.loop import compute_threads
 from mmcl_fast.training.span import weights_in_span
 from tests.engines.variants.cases import CHOICES, drawn
 
-AGREEMENT = drawn(40, seed=46)
+AGREEMENT = drawn(40, seed=1)
 # Measured at the most 1e-13; the bound is what the engines promise.
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -63,8 +63,8 @@ def _measured(engine: Engine, epoch: int) -> Iterator[Tensor]:
 
 
 INVARIANCE = [
-    *drawn(8, seed=1, dtype="float32"),
-    *drawn(4, seed=2, dtype="float32", q=5, sigma_0=0.2),
+    *drawn(8, seed=8, dtype="float32"),
+    *drawn(4, seed=12, dtype="float32", q=5, sigma_0=0.2),
 ]
 
 

@@ -32,6 +32,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "keys": {"stop_gradient": "none", "n": 61, "m": 19},
     "inner_multi": {"modality": "multi", "pair_noise": 0.2, "n": 33, "m": 17},
+    "third": {
+        "modality": "multi", "mu_c_norm": 3.0, "pair_noise": 0.3, "stop_gradient": "none",
+        "similarity": "cosine", "eta_tau": 0.01, "classes": 5, "spurious_c_norm": 1.0,
+        "eta": 0.001, "sigma_0": 0.01,
+    },
     "logistic": {"objective": "logistic", "q": 2, "sigma_0": 0.1, "n": 41, "m": 18},
     "orthogonal": {"data": "orthogonal", "stop_gradient": "none", "pair_noise": 0.3, "d": 120},
 }  # fmt: skip
@@ -70,7 +75,7 @@ def test_every_instruction_set_gives_the_same_bits(
         assert_same_bits(other, found[0])
 
 
-@pytest.mark.parametrize("name", ["everything", "keys", "logistic"])
+@pytest.mark.parametrize("name", ["everything", "keys", "third", "logistic"])
 def test_runs_do_not_depend_on_threads_or_neighbours(name: str) -> None:
     before, together = torch.get_num_threads(), []
     try:
@@ -178,7 +183,7 @@ BAD = [
     ),
     ("modalities", _of_first(lambda p, z, a: (p, z.astype(float), a)), r"z: expected .* float32"),
     ("modalities", _of_first(lambda p, z, a: (p * 2, z, a)), "products: expected K, or"),
-    ("modalities", lambda a: [], "modalities: expected one or two"),
+    ("modalities", lambda a: [], "modalities: expected one to three"),
     ("codes", lambda a: (a[0] + 9, *a[1:]), "axis: expected 0 .. axes - 1"),
     ("codes", lambda a: (*a[:2], a[2] - 9), "code: expected 0 .. codes - 1"),
     ("codes", lambda a: (*a[:2], a[2].astype(np.int64)), r"code: expected .* int32 \[1, 2, 30\]"),
@@ -221,7 +226,7 @@ def test_the_logistic_loss_has_one_modality(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         _native, "train_variants", lambda *a, **named: train(*a, **(named | {"logistic": True}))
     )
-    with pytest.raises(ValueError, match="logistic: expected without multi"):
+    with pytest.raises(ValueError, match="logistic: expected one modality"):
         of.train_epochs(0, 1)
 
 

@@ -64,6 +64,13 @@ def test_shares_and_correlations_are_linear_and_so_is_what_begins_at_zero() -> N
     assert found.tolist() == [2.0]
 
 
+def test_a_third_share_is_of_the_signal_of_a() -> None:
+    cfg = PLANES["third"].cell(2.0, 3.0).replace(modality="multi")
+    assert cfg.modalities == ("a", "b", "c")
+    assert cfg.mu_b_norm == pytest.approx(2.0 * cfg.mu_norm)
+    assert cfg.mu_c_norm == pytest.approx(3.0 * cfg.mu_norm)
+
+
 def test_a_spurious_share_is_of_the_signal() -> None:
     plane = PLANES["spurious"]
     cfg = plane.cell(0.6, 2.0)
@@ -149,6 +156,27 @@ def test_a_plane_of_one_modality_has_one_map_with_borders() -> None:
     assert "*" in [line.get_marker() for line in figure.axes[0].get_lines()]
     title = figure.legends[0].get_title().get_text()
     assert "C_" not in title
+
+
+@pytest.mark.parametrize(
+    ("fixed", "told"),
+    [
+        ([], r"$\tau = 1/m$"),
+        (["similarity=cosine"], r"$\tau$ = 0.1"),
+        (["objective=logistic"], r"$\tau$ = 1,"),
+        (["tau=0.5"], r"$\tau$ = 0.5"),
+    ],
+)
+def test_the_caption_has_the_temperature_of_the_cells(fixed: list[str], told: str) -> None:
+    figure = phase.phase(drawn(chosen_plane("d", None, None, {}, fixed)))
+    title = figure.legends[0].get_title().get_text()
+    assert told in title
+    assert title.count(r"\tau") == 1
+
+
+def test_the_caption_has_no_temperature_where_it_is_an_axis() -> None:
+    figure = phase.phase(drawn(chosen_plane("d", "tau=0.1,1", None, {})))
+    assert r"\tau" not in figure.legends[0].get_title().get_text()
 
 
 def test_the_plan_varies_what_the_axes_set() -> None:
