@@ -34,13 +34,17 @@ CASES: list[dict[str, Any]] = [
 for _case in CASES:
     if _case["modality"] == "multi" and "spurious_norm" in _case:
         _case["spurious_b_norm"] = 3.0
+CASES.append({"classes": 3, "spurious_norm": 2.0, "stop_gradient": "none", "weight_decay": 0.5})
+_THIRD = {"mu_c_norm": 3.0, "d_c": 35, "spurious_c_norm": 1.5}
+CASES.append(MULTI | _THIRD | {"spurious_norm": 2.0, "spurious_b_norm": 3.0})
 TINY = BASE.replace(epochs=6, spurious_norm=2.0, stop_gradient="none", coefficients_every=2)
 
 
 def _rebuilt(run: Run, suffix: str) -> Tensor:
     """Weights by the public fields of a run and the data that its settings say, [m, d]."""
     data = sample(run.config)
-    weights = getattr(data, f"weights{suffix}").clone()
+    decay = (1 - run.config.eta * run.config.weight_decay) ** run.config.epochs
+    weights = decay * getattr(data, f"weights{suffix}")
     terms = {"gamma": "mu", "rho": "noise", "gamma_spurious": "spurious"}
     terms |= {} if suffix else {"rho_views": "augmented"}
     for symbol, name in terms.items():
@@ -59,7 +63,7 @@ def test_a_run_alone_has_its_weights(settings: dict[str, Any]) -> None:
     start = sample(cfg)
     assert (run.gamma_spurious is not None) == cfg.has_spurious
     assert (run.rho_views is not None) == (cfg.trains_keys and not cfg.is_multi)
-    for modality, suffix in zip(run.modalities, ("", "_b"), strict=False):
+    for modality, suffix in zip(run.modalities, ("", "_b", "_c"), strict=False):
         trained = exact.weights(modality)
         # Measured 4e-16 at the most; weights move by 0.15 and more.
         torch.testing.assert_close(_rebuilt(run, suffix), trained, rtol=0, atol=1e-10)

@@ -75,11 +75,12 @@ class Plane:
             if target in taken:
                 raise ConfigError(f"{name}: expected it once, got {taken[target]}, which sets it")
             taken[target] = name
-        for axis in (self.x, self.y):
-            if axis.name in ONLY and len(self.modalities) > 1:
+        # What varies between cells cannot be left out of the runs of one modality.
+        for target, name in taken.items():
+            if target in ONLY and name not in self.of_one_modality and len(self.modalities) > 1:
                 raise ConfigError(
-                    f"{axis.name}: expected an axis of both modalities, got one of modality "
-                    f"{ONLY[axis.name]} alone; --fix modality={ONLY[axis.name]}"
+                    f"{name}: expected what both modalities have, got a quantity of modality "
+                    f"{ONLY[target]} alone; --fix modality={ONLY[target]}"
                 )
         for modality in self.modalities:
             for x in (self.x.low, self.x.high):

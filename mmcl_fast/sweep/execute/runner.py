@@ -39,7 +39,7 @@ from mmcl_fast.sweep.store.store import PartInfo, Store, not_a_part, part_info
 GIB = 2**30
 PROCESS_BYTES = 400 << 20  # a worker with torch loaded
 DRIVER_BYTES = 600 << 20
-PART_BYTES, PLAN_BYTES = 23_000, 16_000  # beside the rows: footer and metadata
+PART_BYTES, PLAN_BYTES = 18_500, 17_500  # beside the rows: footer and metadata
 
 
 @dataclass(frozen=True)

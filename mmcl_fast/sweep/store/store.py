@@ -148,6 +148,7 @@ class Store:
                 table,
                 path,
                 metadata,
+                store_schema=False,  # 6 kB of types that Parquet's own say as well
                 use_dictionary=plain,
                 column_encoding=dict.fromkeys(curves, "BYTE_STREAM_SPLIT"),
             ),

@@ -23,13 +23,16 @@ BOTH = {"modality": "both"}
 
 def test_the_table_is_of_what_a_modality_refuses() -> None:
     """Every setting of one modality is refused by the other: else none would have to be joined."""
+    third = {"mu_c_norm": 3.0, "d_c": 50, "sigma_xi_c": 0.5, "spurious_c_norm": 1.0}
     other = {"augment": "per_epoch", "view_scale": 0.5, "view_mask": 0.1, "spurious_b_norm": 2.0}
-    assert other.keys() == ONLY.keys()
-    for name, value in other.items():
+    assert (other | third).keys() == ONLY.keys()
+    for name, value in (other | third).items():
         own = ONLY[name]
-        cfg = TrainConfig(modality=own, **{name: value})
+        needed = {"mu_c_norm": 3.0} if name in third else {}
+        cfg = TrainConfig(modality=own, **needed | {name: value})
+        without = {"mu_c_norm": None} if name in third and name != "mu_c_norm" else {}
         with pytest.raises(ConfigError, match=f"{name}: expected"):
-            cfg.replace(modality="multi" if own == "single" else "single")
+            cfg.replace(modality="multi" if own == "single" else "single", **without)
 
 
 CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
@@ -63,6 +66,24 @@ CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
         },
     ),
     (
+        BASE.replace(modality="multi", mu_c_norm=4.0, spurious_c_norm=2.0, spurious_correlation=1),
+        {"d_c": [33]},
+        {
+            "single": {
+                "mu_c_norm": None,
+                "d_c": None,
+                "spurious_c_norm": 0.0,
+                "spurious_correlation": 0.8,
+            },
+            "multi": {
+                "mu_c_norm": 4.0,
+                "d_c": 33,
+                "spurious_c_norm": 2.0,
+                "spurious_correlation": 1.0,
+            },
+        },
+    ),
+    (
         BASE.replace(augment="per_epoch"),
         {},
         {"single": {"augment": "per_epoch"}, "multi": {"augment": "fixed"}},
@@ -70,7 +91,7 @@ CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("base", "grid", "expected"), CASES, ids=["both", "b", "grid", "augment"])
+@pytest.mark.parametrize(("base", "grid", "expected"), CASES, ids=["a b", "b", "grid", "c", "view"])
 def test_the_other_modality_keeps_the_default(
     base: TrainConfig, grid: dict[str, Any], expected: dict[str, dict[str, Any]]
 ) -> None:
@@ -90,11 +111,13 @@ def test_the_other_modality_keeps_the_default(
 
 def test_several_values_are_refused_with_what_to_type() -> None:
     told = (
-        r"spurious_b_norm: expected 0 with modality single, got 1.0 \(at modality = single, .*"
+        r"spurious_b_norm: expected 0.0 with modality single, got 1.0 \(at modality = single, .*"
         r"--zip modality=single,multi,\.\.\. --zip spurious_b_norm=0.0,\.\.\."
     )
     with pytest.raises(ConfigError, match=told):
         make_plan(BASE, grid=BOTH | {"spurious_b_norm": [0.0, 1.0, 2.0]})
+    with pytest.raises(ConfigError, match=r"--zip mu_c_norm=none,\.\.\."):
+        make_plan(BASE, grid=BOTH | {"mu_c_norm": [1.0, 2.0]})
     zipped = {"modality": ["single", "multi", "multi"], "spurious_b_norm": [0, 1, 2]}
     assert len(make_plan(BASE, zipped=zipped)) == 3
 

@@ -16,7 +16,9 @@ from mmcl_fast.sweep import Plan, load, make_plan, read_status
 from mmcl_fast.sweep.execute.runner import disk_bytes
 from mmcl_fast.sweep.execute.shard import compute as train_shard
 from mmcl_fast.sweep.store import drivers
+from mmcl_fast.sweep.store.parquet_file import KEY
 from mmcl_fast.sweep.store.plan_file import PLAN_FILE
+from mmcl_fast.sweep.store.schema import part_schema
 from mmcl_fast.sweep.store.store import STALE_SECONDS, Store, part_info, provenance
 from tests.sweep.disturbance import parts, same_parts
 from tests.sweep.rewriting import rewrite
@@ -40,6 +42,22 @@ def test_what_is_in_a_store(store: Store) -> None:
     assert info.digest == PLAN.shard_digest(0)
     assert {"environment", "commit", "instruction_set"} <= set(info.provenance)
     assert abs(info.finished - time.time()) < 600
+
+
+def test_a_part_has_every_setting_in_the_types_of_parquet(store: Store) -> None:
+    """Other readers select settings of variants by name; Arrow's own schema takes 6 kB a part."""
+    part = pq.read_table(store.part(0))
+    assert b"ARROW:schema" not in pq.read_metadata(store.part(0)).metadata
+    assert part["pair_noise"].to_pylist() == [0.0] * 3
+    expected = part_schema("float32")
+    assert part.schema.names == expected.names
+    assert part.schema.types == expected.types
+    held = load(store.path)
+    rewrite(store.part(0))  # as earlier versions wrote it
+    assert b"ARROW:schema" in pq.read_metadata(store.part(0)).metadata
+    mixed = load(store.path)
+    assert mixed.schema == held.schema
+    assert repr(mixed.to_pylist()) == repr(held.to_pylist()), "NaN among them"
 
 
 def test_publishing_again_changes_nothing(store: Store) -> None:
@@ -212,13 +230,20 @@ def _by_another_program(path: Path) -> None:
     pq.write_table(pq.read_table(path), path)
 
 
+def _without_digest(path: Path) -> None:
+    table = pq.read_table(path)
+    kept = {KEY: table.schema.metadata[KEY]}
+    pq.write_table(table.replace_schema_metadata(kept), path)
+
+
 DAMAGE = [
     (_cut, "expected an undamaged file, got a damaged one"),
     (_empty, "expected an undamaged file, got a damaged one"),
     (_text, "expected an undamaged file, got a damaged one"),
     (_folder, "expected an undamaged file, .*a directory, and no regular file"),
     (_fifo, "expected an undamaged file, .*a FIFO, and no regular file"),
-    (_by_another_program, "expected an undamaged file, .*its digest is gone"),
+    (_by_another_program, "expected an undamaged file, .*its metadata is not the one in it"),
+    (_without_digest, "expected an undamaged file, .*its digest is gone"),
     (_swapped, "expected a part of this store's plan in .*, got shard 0 of 2"),
     (_without_metadata, "got one without metadata of mmcl-fast"),
     (_other_format, "got one of store format 99"),
@@ -352,7 +377,7 @@ def test_predictions_are_refused_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(
-        DataError, match=r"disk: expected 6 runs to fit into 0.00 MiB, got about 0.06 MiB"
+        DataError, match=r"disk: expected 6 runs to fit into 0.00 MiB, got about 0.05 MiB"
     ):
         compute(PLAN, tmp_path / "store")
     assert not (tmp_path / "store" / PLAN_FILE).exists()
