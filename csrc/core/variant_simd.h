@@ -36,6 +36,10 @@ class VariantTrajectory {
       if (modality.blocks != nullptr) store_blocks(run.modalities[k].products.all, modality.blocks);
       copy_z(k, /*back=*/false);
     }
+    const std::int32_t* const partner = run.modalities[0].products.partner;
+    for (std::size_t i = 0; partner != nullptr && i < s_.n; ++i) {
+      partners_in_order_ = partners_in_order_ && static_cast<std::size_t>(partner[i]) == i;
+    }
   }
 
   void train(const VariantGuard& guard) {
@@ -250,7 +254,7 @@ class VariantTrajectory {
     if (to.products.all != nullptr) {
       update_z<L>(s_, w_, modality);
     } else {
-      update_orthogonal_z<L>(s_, w_, to.products, modality);
+      update_orthogonal_z<L>(s_, w_, to.products, partners_in_order_, modality);
     }
   }
 
@@ -258,6 +262,7 @@ class VariantTrajectory {
   const VariantRun& run_;
   Arena arena_;
   VariantWorkspace w_;
+  bool partners_in_order_ = true;
 };
 
 template <class L>

@@ -195,10 +195,11 @@ static void update_z(const VariantSettings& s, const VariantWorkspace& w,
   }
 }
 
-// The same where all vectors are orthogonal, except a view and its noise patch.
+// The same where all vectors are orthogonal, except a view and its noise patch; of partners that
+// are `in_order` each is its own sample's.
 template <class L>
 static void update_orthogonal_z(const VariantSettings& s, const VariantWorkspace& w,
-                                const VariantProducts& products,
+                                const VariantProducts& products, bool in_order,
                                 const VariantModalityWorkspace& modality) {
   const std::size_t views = s.n + s.axes;
   const bool view_columns = w.sizes.columns > views;
@@ -220,10 +221,12 @@ static void update_orthogonal_z(const VariantSettings& s, const VariantWorkspace
       if (w.present[a] != 0) row[s.n + a] += change[s.n + a] * products.squares[s.n + a];
     }
     if (!w.sizes.views) continue;
-    for (std::size_t i = 0; i < s.n; ++i) w.gathered[i] = change[products.partner[i]];
+    for (std::size_t i = 0; !in_order && i < s.n; ++i) w.gathered[i] = change[products.partner[i]];
+    const float* const of_partner = in_order ? change : w.gathered;
     for (std::size_t i = 0; i < s.n; i += kUnit) {
       const std::size_t left = s.n - i;
-      auto sum = L::mul(L::load(w.gathered + i), L::load_first(products.with_view + i, left));
+      auto sum =
+          L::mul(L::load_first(of_partner + i, left), L::load_first(products.with_view + i, left));
       if (view_columns) {
         const auto own = L::load_first(change + views + i, left);
         sum = L::fma(own, L::load_first(products.squares + views + i, left), sum);

@@ -8,7 +8,8 @@ a step computes the pre-activations of its minibatch alone.
 Numerics: arithmetic of the config's dtype; a run's bits do not depend on its batch (see
 `engines.alignment` and `paper_loss.full_scores`), with any of the options.
 Cost of a step per run, in columns c and pre-activations v a neuron (`Layout`): 2 m c v flop and
-those of the loss; memory: `engines.memory_bytes`.
+those of the loss, with orthogonal data O(m v) in place of 2 m c v (`orthogonal`); memory:
+`engines.memory_bytes`.
 """
 
 from __future__ import annotations

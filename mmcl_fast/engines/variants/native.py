@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -90,7 +91,8 @@ class VariantNativeEngine:
         )
         self._targets = self._told()
         self._patches: list[Tensor] | None = None
-        self._ood: dict[OodSet, tuple[Tensor, Tensor, list[Tensor]]] = {}
+        self._ood: dict[OodSet, tuple[Tensor, Tensor]] = {}
+        self._ood_patches: dict[OodSet, tuple[Tensor, list[Tensor]]] = {}
 
     def train_epochs(self, epoch: int, count: int) -> Measured:
         """See `MultiEpochEngine.train_epochs`."""
@@ -120,16 +122,8 @@ class VariantNativeEngine:
 
     def embeddings(self) -> Embeddings:
         """See `Engine.embeddings`."""
-        cfg, z, n = self._cfg, self._z[0], self._cfg.n
-        noise = torch.empty(len(z), n, cfg.m)
-        sorted_noise = positive_power(z[:, :, :n], cfg.q).mT
-        noise.scatter_(1, self._codes.order.unsqueeze(2).expand(-1, -1, cfg.m), sorted_noise)
-        signals = z[:, :, n : n + cfg.axes]
-        if self._patches is None:
-            self._patches = patches_of(cfg, self._spec.batch, "a")
-        train = signal_features(cfg, signals, self._patches).add_(noise)
-        probe = self._embed_ood("probe") if cfg.probe_samples_value else None
-        return Embeddings(train, self._embed_ood("test"), probe)
+        probe = self._embed_ood("probe") if self._cfg.probe_samples_value else None
+        return Embeddings(self._embed_train(), self._embed_ood("test"), probe)
 
     def coefficients(self) -> tuple[Coefficients, ...]:
         """See `Engine.coefficients`."""
@@ -209,21 +203,56 @@ class VariantNativeEngine:
         targets = batch.stacked("targets" if given else "labels")
         return targets.gather(1, self._codes.order).float()
 
+    @property
+    def _has_one_signal(self) -> bool:
+        """Whether each sample's only signal patch is mu or -mu, as `_native.embed` computes it."""
+        return self._cfg.axes == 1
+
+    def _embed_train(self) -> Tensor:
+        """Embeddings of the training samples, [R, n, m]."""
+        cfg, z, n, order = self._cfg, self._z[0], self._cfg.n, self._codes.order
+        if self._has_one_signal:
+            out = z.new_empty(len(z), n, cfg.m)
+            labels = np.ascontiguousarray(self._codes.labels[:, 0])
+            threads = torch.get_num_threads()
+            _native.embed(out.numpy(), z.numpy(), labels, order.numpy(), q=cfg.q, threads=threads)
+            return out
+        noise = torch.empty(len(z), n, cfg.m)
+        sorted_noise = positive_power(z[:, :, :n], cfg.q).mT
+        noise.scatter_(1, order.unsqueeze(2).expand(-1, -1, cfg.m), sorted_noise)
+        if self._patches is None:
+            self._patches = patches_of(cfg, self._spec.batch, "a")
+        return signal_features(cfg, z[:, :, n : n + cfg.axes], self._patches).add_(noise)
+
     def _embed_ood(self, name: OodSet) -> Tensor:
         """Embeddings of samples of the test distribution, [R, count, m]."""
-        cfg, batch = self._cfg, self._spec.batch
+        cfg, batch, threads = self._cfg, self._spec.batch, torch.get_num_threads()
         if name not in self._ood:
-            gram, start = project_ood(cfg, batch, self._spans[0], self._codes.order, name)
-            self._ood[name] = gram.mT.contiguous(), start, patches_of(cfg, batch, name)
-        gram, start, patches = self._ood[name]
+            self._ood[name] = project_ood(cfg, batch, self._spans[0], self._codes.order, name)
+        gram, start = self._ood[name]
+        moved, count = self._moved[0], start.shape[2] - cfg.axes
+        if self._has_one_signal:
+            out = start.new_empty(len(start), count, cfg.m)
+            _native.embed(
+                out.numpy(),
+                start.numpy(),
+                batch.stacked(f"{name}_labels").float().numpy(),
+                q=cfg.q,
+                moved=moved.numpy(),
+                gram=gram.numpy(),
+                threads=threads,
+            )
+            return out
+        if name not in self._ood_patches:
+            self._ood_patches[name] = gram.mT.contiguous(), patches_of(cfg, batch, name)
+        vectors, patches = self._ood_patches[name]
         z = torch.empty_like(start)
         jobs = [
-            ([out.numpy()], [(moved.numpy(), None)], [(vectors.numpy(), None)], 0)
-            for out, moved, vectors in zip(z, self._moved[0], gram, strict=True)
+            ([of_run.numpy()], [(coefficients.numpy(), None)], [(columns.numpy(), None)], 0)
+            for of_run, coefficients, columns in zip(z, moved, vectors, strict=True)
         ]
-        _native.inner_products(jobs, threads=torch.get_num_threads())
+        _native.inner_products(jobs, threads=threads)
         z += start
-        count = z.shape[2] - cfg.axes
         noise = positive_power(z[:, :, :count], cfg.q).mT
         return signal_features(cfg, z[:, :, count:], patches).add_(noise)
 
