@@ -45,6 +45,8 @@ from mmcl_fast.kernels.contrast_common import (
     load_positive,
     mask_scores,
     masked_blocks,
+    masked_start,
+    plain_start,
     sigmoid,
     units,
 )
@@ -268,7 +270,7 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     weight_sum = tl.zeros([BLOCK_N], tl.float32)
     for i in range(full - (hi - lo)):
-        start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+        start = plain_start(i, begin, lo, hi, BLOCK_M)
         acc, weight_sum = _add_block(
             acc, weight_sum, rows, (a, b, t), row_terms, columns, start, end, D, None, None,
             RULE, SIGMOID, SHIFT, ROWS_ARE_KEYS, WEIGHT_SUM, BLOCK_M, BLOCK_D, MASKED=False,
@@ -282,7 +284,7 @@ def _contrast_gradient_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     column_pairs = positive_ptr, query_label_ptr, key_label_ptr, regular, first
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        start = masked_start(i, begin, lo, hi, full, BLOCK_M)
         acc, weight_sum = _add_block(
             acc, weight_sum, rows, (a, b, t), row_terms, columns, start, end, D,
             row_pairs, column_pairs, RULE, SIGMOID, SHIFT, ROWS_ARE_KEYS, WEIGHT_SUM, BLOCK_M,
