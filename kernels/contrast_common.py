@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -303,9 +303,16 @@ class Pairs:
         }
 
 
+class WeightTerms(NamedTuple):
+    """One direction's weights, 2^(x - max_score) * scale; one entry per query, float32."""
+
+    max_score: torch.Tensor
+    scale: torch.Tensor  # within -1..1
+
+
 def block_d(features: int, itemsize: int) -> int:
     """Features of a program's block: a power of two, so that there are few binaries."""
     return max(128 // itemsize, 1 << (features - 1).bit_length())
 
 
-__all__ = ["LOG2", "Pairs", "block_d"]
+__all__ = ["LOG2", "Pairs", "WeightTerms", "block_d"]

@@ -22,6 +22,7 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
+    WeightTerms,
     is_plain,
     load_labels,
     load_positive,
@@ -30,7 +31,6 @@ from mmcl_fast.kernels.contrast_common import (
     sigmoid,
     units,
 )
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
 
 
 @triton.jit
