@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -153,6 +153,33 @@ def masked_blocks(
 
 
 @triton.jit
+def plain_start(i, begin, lo, hi, BLOCK: tl.constexpr):
+    """First column of the i-th block that needs no mask (`masked_blocks`)."""
+    return tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK, BLOCK)
+
+
+@triton.jit
+def masked_start(i, begin, lo, hi, full, BLOCK: tl.constexpr):
+    """The same of the i-th block that needs one; the incomplete one is the last."""
+    return tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK, BLOCK)
+
+
+@triton.jit
+def load_tile(scores_ptr, tile, N, stride, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
+    """(products, their offsets, mask) of tile (pid_n, pid_m) of scores [N, stride] in memory.
+
+    Rows are padded to their stride, whose multiple of 16 lets whole vectors be moved.
+    """
+    pid_n, pid_m = tile
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = offs_n < N
+    offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    at = offs_n.to(tl.int64)[:, None] * stride + offs_k[None, :]
+    mask = mask_n[:, None] & (offs_k < stride)[None, :]
+    return tl.load(scores_ptr + at, mask=mask, other=0.0), at, mask
+
+
+@triton.jit
 def mask_scores(x, query, key, inside, regular, RULE: tl.constexpr):
     """`x` with -inf where key k is no negative of query q, or not `inside`.
 
@@ -276,9 +303,16 @@ class Pairs:
         }
 
 
+class WeightTerms(NamedTuple):
+    """One direction's weights, 2^(x - max_score) * scale; one entry per query, float32."""
+
+    max_score: torch.Tensor
+    scale: torch.Tensor  # within -1..1
+
+
 def block_d(features: int, itemsize: int) -> int:
     """Features of a program's block: a power of two, so that there are few binaries."""
     return max(128 // itemsize, 1 << (features - 1).bit_length())
 
 
-__all__ = ["LOG2", "Pairs", "block_d"]
+__all__ = ["LOG2", "Pairs", "WeightTerms", "block_d"]

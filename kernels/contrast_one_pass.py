@@ -43,7 +43,9 @@ from mmcl_fast.kernels.contrast_common import (
     load_positive,
     mask_scores,
     masked_blocks,
+    masked_start,
     normalised,
+    plain_start,
     shift_of,
     sigmoid,
     softplus,
@@ -174,7 +176,7 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     if SIGMOID or COMMON_REFERENCE:
         for i in range(full - (hi - lo)):
-            start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+            start = plain_start(i, begin, lo, hi, BLOCK_M)
             acc, row_max, exp_sum, positive_score, weight_sum = _add_block(
                 acc, (row_max, exp_sum, positive_score, weight_sum), q, (a, b, t),
                 (key_ptr, stride_km), start, end, D, None, None,
@@ -196,7 +198,7 @@ def _contrast_one_pass_kernel(  # noqa: PLR0913  (a kernel's parameters are no A
     query_pairs = offs_q[:, None], label_q[:, None], positive[:, None]
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        start = masked_start(i, begin, lo, hi, full, BLOCK_M)
         acc, row_max, exp_sum, positive_score, weight_sum = _add_block(
             acc, (row_max, exp_sum, positive_score, weight_sum), q, (a, b, t),
             (key_ptr, stride_km), start, end, D, query_pairs, (key_label_ptr, regular),

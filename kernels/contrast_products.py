@@ -26,8 +26,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mmcl_fast.kernels._tiles import Tile, arch_of, cdiv, copies_tensors, tile_for
-from mmcl_fast.kernels.contrast_common import SHIFT_FP16, Pairs, units
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_common import SHIFT_FP16, Pairs, WeightTerms, units
 from mmcl_fast.kernels.contrast_score_statistics import store_statistics
 from mmcl_fast.kernels.contrast_score_weights import tile_weights
 from mmcl_fast.kernels.contrast_statistics import Partial

@@ -22,6 +22,7 @@ from mmcl_fast.kernels.contrast_common import (
     is_plain,
     load_labels,
     load_positive,
+    load_tile,
     mask_scores,
     softplus,
     units,
@@ -117,17 +118,11 @@ def _contrast_scores_kernel(  # noqa: PLR0913  (a kernel's parameters are no API
     pid_n, pid_m = tl.program_id(0) // num_m, tl.program_id(0) % num_m
     a, b = units(temperature_ptr, bias_ptr)
     RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
-    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask_n = offs_n < N
-    offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    # Rows are padded to their stride, whose multiple of 16 lets whole vectors be moved.
-    at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
-    mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
-    x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
+    x, _, _ = load_tile(scores_ptr, (pid_n, pid_m), N, stride_n, BLOCK_N, BLOCK_M)
     store_statistics(
-        x, (pid_n, pid_m), positive_ptr, query_label_ptr, key_label_ptr, row_max_ptr, row_sum_ptr,
-        positive_score_ptr, column_max_ptr, column_sum_ptr, N, M, regular, first, SIGMOID, RULE,
-        BLOCK_N, BLOCK_M,
+        x * a + b, (pid_n, pid_m), positive_ptr, query_label_ptr, key_label_ptr, row_max_ptr,
+        row_sum_ptr, positive_score_ptr, column_max_ptr, column_sum_ptr, N, M, regular, first,
+        SIGMOID, RULE, BLOCK_N, BLOCK_M,
     )  # fmt: skip
 
 

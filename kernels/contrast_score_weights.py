@@ -22,14 +22,15 @@ from mmcl_fast.kernels._tiles import arch_of, cdiv, tile_for
 from mmcl_fast.kernels.contrast_common import (
     SHIFT_FP16,
     Pairs,
+    WeightTerms,
     is_plain,
     load_labels,
     load_positive,
+    load_tile,
     mask_scores,
     sigmoid,
     units,
 )
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
 
 
 @triton.jit
@@ -115,21 +116,17 @@ def _contrast_weights_kernel(  # noqa: PLR0913  (a kernel's parameters are no AP
     ELEMENT: tl.constexpr = weights_ptr.dtype.element_ty
     SHIFT: tl.constexpr = SHIFT_FP16 if weights_ptr.dtype.element_ty == tl.float16 else 0.0
     RULE: tl.constexpr = (query_label_ptr is not None, POSITIVE, EXCLUDE_SELF)
-    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask_n = offs_n < N
-    offs_k = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    # Rows are padded to their stride, whose multiple of 16 lets whole vectors be moved.
-    at = offs_n.to(tl.int64)[:, None] * stride_n + offs_k[None, :]
-    mask = mask_n[:, None] & (offs_k < stride_n)[None, :]
-    x = tl.load(scores_ptr + at, mask=mask, other=0.0) * a + b
+    x, at, mask = load_tile(scores_ptr, (pid_n, pid_m), N, stride_n, BLOCK_N, BLOCK_M)
     w = tile_weights(
-        x, (pid_n, pid_m), positive_ptr, query_label_ptr, key_label_ptr, row_max_ptr,
+        x * a + b, (pid_n, pid_m), positive_ptr, query_label_ptr, key_label_ptr, row_max_ptr,
         row_scale_ptr, column_max_ptr, column_scale_ptr, N, M, regular, first, SIGMOID, RULE,
         BLOCK_N, BLOCK_M,
     )  # fmt: skip
     tl.store(weights_ptr + at, (w * (2.0**SHIFT)).to(ELEMENT), mask=mask)
     if weight_sum_ptr is not None:
-        tl.store(weight_sum_ptr + (pid_m.to(tl.int64) * N + offs_n), tl.sum(w, 1), mask=mask_n)
+        offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        row = pid_m.to(tl.int64) * N + offs_n
+        tl.store(weight_sum_ptr + row, tl.sum(w, 1), mask=offs_n < N)
 
 
 def scores_weights_bwd(

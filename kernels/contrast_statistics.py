@@ -44,7 +44,9 @@ from mmcl_fast.kernels.contrast_common import (
     load_rows,
     mask_scores,
     masked_blocks,
+    masked_start,
     normalised,
+    plain_start,
     shift_of,
     softplus,
     units,
@@ -124,7 +126,7 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
     least = tl.full([BLOCK_M], 1.0, tl.float32)
     most = tl.full([BLOCK_M], 1.0, tl.float32)
     for i in range(full - (hi - lo)):
-        start = tl.multiple_of(begin + tl.where(i < lo, i, i + (hi - lo)) * BLOCK_M, BLOCK_M)
+        start = plain_start(i, begin, lo, hi, BLOCK_M)
         offs_m, _, k = load_block(key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED=False)
         x = tl.dot(k, q, input_precision="ieee")
         e = softplus(x * a + b) if SIGMOID else tl.exp2(x * a + (b - t))
@@ -153,7 +155,7 @@ def _contrast_statistics_kernel(  # noqa: PLR0913  (a kernel's parameters are no
     query = (first + offs_n)[None, :], label_q[None, :], positive[None, :]
     rest = (end > begin + full * BLOCK_M).to(tl.int32)
     for i in range(hi - lo + rest):
-        start = tl.multiple_of(begin + tl.where(i < hi - lo, lo + i, full) * BLOCK_M, BLOCK_M)
+        start = masked_start(i, begin, lo, hi, full, BLOCK_M)
         offs_m, mask_m, k = load_block(
             key_ptr, start, end, stride_km, D, BLOCK_M, BLOCK_D, MASKED=True
         )

@@ -19,6 +19,7 @@ from mmcl_fast.kernels import (
     contrast_statistics,
 )
 from mmcl_fast.kernels import contrast_score_weights as weights
+from mmcl_fast.kernels import contrast_shared_exponent as shared_exponent
 from mmcl_fast.kernels._tiles import ARCHS, Tile, tile_for
 
 from .aot import Case
@@ -114,10 +115,10 @@ def _factor_cases(arch: str) -> list[Case]:
     """The factors of the common exponential, for both shifts."""
     names = [f"{side}_{x}" for side in ("row", "column") for x in ("max", "scale", "factor")]
     pointers = {f"{name}_ptr": "*fp32" for name in (*names, "reference")}
-    kernel, block = contrast_gradient._contrast_factors_kernel, contrast_gradient._BLOCK
+    kernel, block = shared_exponent._contrast_factors_kernel, shared_exponent._BLOCK
     return [
         _case(kernel, arch, pointers, {"SHIFT": shift, "BLOCK": block}, Tile(1, 16), {"R"})
-        for shift in (0.0, contrast_gradient.SHIFT_FP16.value)
+        for shift in (0.0, shared_exponent.SHIFT_FP16.value)
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_common import WeightTerms
 from mmcl_fast.kernels.contrast_row_losses import RowLosses, RowTerms
 from mmcl_fast.kernels.contrast_score_statistics import scores_statistics_fwd
 from mmcl_fast.kernels.contrast_score_weights import scores_weights_bwd

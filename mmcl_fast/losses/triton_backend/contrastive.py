@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast.kernels._tiles import arch_of, fused_features
-from mmcl_fast.kernels.contrast_common import FLOOR
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_common import FLOOR, WeightTerms
 from mmcl_fast.kernels.contrast_row_losses import RowLosses, contrast_row_losses_fwd, restored
 from mmcl_fast.kernels.contrast_statistics import KERNEL, Partial
 from mmcl_fast.losses.contrast import Contrast, Forward, Gradients, Requested

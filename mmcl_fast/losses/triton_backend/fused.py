@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmcl_fast.kernels.contrast_gradient import (
-    SharedExponent,
-    WeightTerms,
-    contrast_gradient_bwd,
-    shared_exponent,
-)
+from mmcl_fast.kernels.contrast_common import WeightTerms
+from mmcl_fast.kernels.contrast_gradient import contrast_gradient_bwd
 from mmcl_fast.kernels.contrast_one_pass import contrast_one_pass_fwd
 from mmcl_fast.kernels.contrast_row_losses import RowLosses
+from mmcl_fast.kernels.contrast_shared_exponent import SharedExponent, shared_exponent
 from mmcl_fast.kernels.contrast_statistics import Partial, contrast_statistics_fwd
 from mmcl_fast.losses.triton_backend.problem import (
     Finalize,

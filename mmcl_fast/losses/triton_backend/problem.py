@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmcl_fast.kernels.contrast_common import LOG2, Pairs
-from mmcl_fast.kernels.contrast_gradient import WeightTerms
+from mmcl_fast.kernels.contrast_common import LOG2, Pairs, WeightTerms
 from mmcl_fast.kernels.contrast_row_losses import RowLosses
 from mmcl_fast.kernels.contrast_statistics import Partial
 from mmcl_fast.kernels.row_passes import row_dots_fwd
