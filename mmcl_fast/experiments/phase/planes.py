@@ -115,6 +115,11 @@ class Plane:
         changed = {name for name, value in self.fixed if default.get(name) != value}
         return {self.x.name, self.y.name, *changed} <= PAPERS
 
+    @property
+    def temperature(self) -> float | None:
+        """That of every cell; None: 1 / m, or that of an axis."""
+        return None if "tau" in (self.x.name, self.y.name) else self._temperature(dict(self.fixed))
+
     def at(self, x: float, y: float) -> Scaled:
         """The theory's quantities at a point of the plane; sizes need not be integers."""
         given = {**dict(self.fixed), self.x.name: x, self.y.name: y}
