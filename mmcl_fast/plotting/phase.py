@@ -115,8 +115,7 @@ def _fixed(result: Phase) -> str:
     if "multi" not in plane.modalities:
         left.pop("c_mu", None)
     cell = plane.cell(result.xs[0], result.ys[0])
-    temperature = plane.at(result.xs[0], result.ys[0]).temperature
-    tau = r"$\tau = 1/m$" if temperature is None else rf"$\tau$ = {number(temperature)}"
+    tau = r"$\tau = 1/m$" if plane.temperature is None else rf"$\tau$ = {number(plane.temperature)}"
     if "tau" in {*drawn, *fixed}:
         tau = ""
     others = {k: v for k, v in fixed.items() if k not in {*names, "modality"}}

@@ -104,8 +104,8 @@ SYMBOLS = {
 }
 # What captions say of a run, in this order.
 CAPTIONED = (
-    *("n", "d", "m", "q", "n_snr2", "c_mu", "mu_norm", "mu_b_norm", "sigma_0", "tau", "eta"),
-    "epochs",
+    *("n", "d", "m", "q", "n_snr2", "c_mu", "mu_norm", "mu_b_norm", "nu_norm"),
+    *("sigma_0", "tau", "eta", "epochs"),
     *DEFAULTS,
 )
 SHORT = {"noise_rate": "noise rate", "noise_start": "noise start"}

@@ -82,7 +82,9 @@ class Phase:
             "plane": self.name,
             "x": {"name": self.plane.x.name, "values": self.xs},
             "y": {"name": self.plane.y.name, "values": self.ys},
-            "fixed": asdict(self.plane.base) | dict(self.plane.fixed),
+            "fixed": asdict(self.plane.base)
+            | {"temperature": self.plane.temperature}
+            | dict(self.plane.fixed),
             "probe": self.plane.probe.settings,
             "seeds": list(self.seeds),
             "epochs": self.epochs,

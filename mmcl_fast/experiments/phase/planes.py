@@ -35,6 +35,11 @@ PAPERS = frozenset(
 )
 """Settings and quantities whose every value is of the model that the theory is about."""
 REFUSED = ("data", *NO_AXES)
+WITHOUT_EFFECT = {
+    "single": ("c_mu", "mu_b_norm", "d_b", "sigma_xi_b", "spurious_b_norm"),
+    "multi": ("sigma_eps", "view_scale", "view_mask"),
+}
+"""Settings of what runs of one modality do not have: the other modality, or views."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,15 @@ class Plane:
                 )
             if name not in {*FIELD_NAMES, *AXIS_NAMES}:
                 raise ConfigError(f"{name}: expected a setting that a plane may fix, got another")
+        if len(self.modalities) == 1:
+            (modality,) = self.modalities
+            for axis in (self.x, self.y):
+                if axis.name in WITHOUT_EFFECT.get(modality, ()):
+                    raise ConfigError(
+                        f"{axis.name}: expected an axis that changes {modality}-modal runs, the "
+                        "only ones of the plane, got one that does not; take another --plane, --x "
+                        "or --y"
+                    )
         if self.x.determines == self.y.determines:
             raise ConfigError(f"y: expected an axis that sets another thing than {self.x.name}")
         taken = {self.x.determines: self.x.name, self.y.determines: self.y.name}
@@ -108,6 +122,11 @@ class Plane:
         default = TrainConfig().to_dict()
         changed = {name for name, value in self.fixed if default.get(name) != value}
         return {self.x.name, self.y.name, *changed} <= PAPERS
+
+    @property
+    def temperature(self) -> float | None:
+        """That of every cell; None: 1 / m, or that of an axis."""
+        return None if "tau" in (self.x.name, self.y.name) else self._temperature(dict(self.fixed))
 
     def at(self, x: float, y: float) -> Scaled:
         """The theory's quantities at a point of the plane; sizes need not be integers."""

@@ -352,6 +352,11 @@ def test_a_plane_of_other_axes_is_drawn(names: tuple[str, str]) -> None:
         (["--fix", "snr=1"], "snr: expected it once, got n_snr2, which sets it"),
         (["--fix", "modality=both"], "fix: expected one value, NAME=VALUE, got 'modality=both'"),
         (["--fix", "data=explicit"], "data: expected a setting that a plane may fix, got one of"),
+        (["--fix", "objective=logistic"], "c_mu: expected an axis that changes single-modal runs"),
+        (
+            ["--plane", "sigma-eps", "--fix", "modality=multi"],
+            "sigma_eps: expected an axis that changes multi-modal runs",
+        ),
         (["--fix", "negatives"], "fix: expected NAME=VALUE, got 'negatives'"),
         (["--fix", "mm=3"], "mm: unknown setting"),
         (["--fix", "loss=1"], "loss: unknown setting; nearest: classes, noise_start, label_noise;"),

@@ -168,7 +168,10 @@ def test_a_plane_of_one_modality_has_one_map_with_borders() -> None:
     ],
 )
 def test_the_caption_has_the_temperature_of_the_cells(fixed: list[str], told: str) -> None:
-    figure = phase.phase(drawn(chosen_plane("d", None, None, {}, fixed)))
+    result = drawn(chosen_plane("d", None, None, {}, fixed))
+    figure = phase.phase(result)
+    cell = result.plane.cell(result.xs[0], result.ys[0])
+    assert result.to_json()["fixed"]["temperature"] == (cell.tau if fixed else None)
     title = figure.legends[0].get_title().get_text()
     assert told in title
     assert title.count(r"\tau") == 1
