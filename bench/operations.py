@@ -170,14 +170,6 @@ OPERATIONS = (
         work=unknown_work,
     ),
     Operation(
-        name="variants",
-        module="cpu.variant_sweeps",
-        inputs="a plan of runs of each option of a model variant, evaluated every 20 epochs",
-        peers=(),
-        check="every curve against the same run alone, bit for bit",
-        work=unknown_work,
-    ),
-    Operation(
         name="primal",
         module="cpu.primal",
         inputs="data and weights, n = d = 2048, m = 512; one full-batch step on the weights",
@@ -199,6 +191,14 @@ OPERATIONS = (
         inputs="nothing: fresh processes",
         peers=("eager",),
         check="every command succeeds",
+        work=unknown_work,
+    ),
+    Operation(
+        name="variants",
+        module="cpu.variant_sweeps",
+        inputs="a plan of runs of each option of a model variant, evaluated every 20 epochs",
+        peers=(),
+        check="every curve against the same run alone, bit for bit",
         work=unknown_work,
     ),
 )

@@ -38,7 +38,7 @@ EVALUATED = TrainConfig(device="cpu", data="reduced", evaluate_every=20)
 PAPERS = "the paper's model"
 FEW_RUNS, RUNS, FEWER_RUNS = 16, 256, 64
 ROUNDS = 3
-QUICK, SHORT = ("logistic",), ("logistic", "classes 10")
+QUICK, SHORT = ("logistic",), ("classes 10",)
 CURVES = ("loss", "ood_accuracy", "signal", "noise")
 # Mean of a head at these settings: 4.7 to 6.6 by option.
 NEWTON_STEPS = 5.7

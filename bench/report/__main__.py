@@ -35,7 +35,7 @@ from .table1 import (
     table1_table,
 )
 from .tables import MISSING, RESULTS, latest, number, source, table, wrap
-from .variants import gram_variants_table, variants_table
+from .variants import gram_variants_table, variant_sweeps_table, variants_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = RESULTS / "cpu.jsonl"
@@ -301,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "startup": startup_table,
     "choices": choices_table,
     "gram_variants": gram_variants_table,
+    "variant_sweeps": variant_sweeps_table,
     "variants": variants_table,
 }
 

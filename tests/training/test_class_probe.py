@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from mmcl_fast.errors import DataError
+from mmcl_fast.training import class_probe
 from mmcl_fast.training.class_probe import class_accuracy
 from mmcl_fast.training.linear_probe import ood_accuracy
 
@@ -64,6 +65,16 @@ def test_what_is_not_finite_is_nan_alone():
     found = class_accuracy(x, y, test_x, test_y, classes=3)
     assert found[0] == whole[0]
     assert found[1:].isnan().all()
+
+
+def test_decisions_do_not_depend_on_how_many_classes_are_multiplied_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y, test_x, _ = problems(5)
+    whole = class_probe.predicted_classes(x, y, test_x, classes=5)
+    for heads in (1, 2):
+        monkeypatch.setattr(class_probe, "CHUNK_ELEMENTS", heads * test_x[0].numel())
+        assert torch.equal(class_probe.predicted_classes(x, y, test_x, classes=5), whole)
 
 
 def test_refusals():
