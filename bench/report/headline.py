@@ -69,6 +69,12 @@ def _ms(quantiles: Mapping[str, float]) -> str:
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms"
 
 
+def _times(ratio: float) -> str:
+    # Ratios of a later run on another machine agree in about two digits.
+    decimals = 0 if ratio >= 10 else 1 if ratio >= 1 else 2
+    return f"{ratio:.{decimals}f}"
+
+
 def _peer(row: Row) -> list[str]:
     """Name of the fastest peer of a row, and how many times faster the row is."""
     found = {
@@ -77,7 +83,7 @@ def _peer(row: Row) -> list[str]:
         if (key.startswith("times ") or key in PEERS) and value
     }
     name = min(found, key=lambda peer: found[peer])
-    return [PEERS.get(name, name), f"{found[name]:.2f}"]
+    return [PEERS.get(name, name), _times(found[name])]
 
 
 def _gpu_lines() -> list[list[str]]:
@@ -101,7 +107,7 @@ def _gpu_lines() -> list[list[str]]:
         ("a step at n = 16,384, d = 4,096, m = 2,048, bf16, GPU", step, f"{1 / step[0]:.2f} ms"),
     )
     return [
-        [title, shown, PEERS.get(peer, peer), f"{ratio:.2f}"]
+        [title, shown, PEERS.get(peer, peer), _times(ratio)]
         for title, (_, peer, ratio), shown in lines
     ]
 

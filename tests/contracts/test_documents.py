@@ -89,3 +89,14 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         if isinstance(here, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(here)
             assert isinstance(following.value, ast.Constant), ast.unparse(here)
+
+
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_formulas_survive_markdown(path: Path) -> None:
+    # In GitHub's Markdown a backslash before punctuation is an escape, in formulas, too.
+    for formula in FORMULA.findall(CODE.sub("", path.read_text(encoding="utf-8"))):
+        assert not re.search(r"\\[,;:!{}*_]", formula), formula
