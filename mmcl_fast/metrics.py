@@ -26,7 +26,9 @@ from mmcl_fast.training import RunState
 from mmcl_fast.training.class_probe import class_accuracy, predicted_classes
 from mmcl_fast.training.linear_probe import ood_accuracy
 
-OTHER_LOSS = ("objective", "negatives", "pair_noise", "stop_gradient", "similarity", "eta_tau")
+OTHER_LOSS = (
+    "objective", "negatives", "pair_noise", "stop_gradient", "similarity", "eta_tau", "mu_c_norm",
+)  # fmt: skip
 """Settings that change the loss of a run."""
 
 
@@ -298,6 +300,11 @@ def zero_shot_accuracy(state: RunState) -> float:
     return (nearest == index.to(nearest.device)).double().mean().item()
 
 
+def temperature(state: RunState) -> float:
+    """The temperature tau, which is a curve of the run where it is learned (`eta_tau`)."""
+    return state.temperature
+
+
 def majority_learning(state: RunState) -> float:
     """`max_r |<w_r, mu_1>|` of modality A: the signal of the class of largest probability.
 
@@ -315,10 +322,10 @@ def minority_learning(state: RunState) -> float:
 
 
 def purity(state: RunState) -> float:
-    """How far each neuron of modality A knows one class alone: a mean over neurons, in 1 / K .. 1.
+    """Share of one class in a neuron's squared inner products with the signals, in 1 / K .. 1.
 
-    mean_r max_k <w_r, mu_k>^2 / sum_k <w_r, mu_k>^2, NaN where a neuron knows none. The term is of
-    Sun et al. (NeurIPS 2025); the formula is ours.
+    mean_r max_k <w_r, mu_k>^2 / sum_k <w_r, mu_k>^2 of modality A, NaN where a neuron is orthogonal
+    to all signals. The term is of Sun et al. (NeurIPS 2025); the formula is ours.
 
     Raises: ConfigError: a run without classes.
     """
@@ -387,6 +394,7 @@ __all__ = [
     "sign_flips",
     "spurious_learning",
     "supervised_accuracy",
+    "temperature",
     "top_eigenvalue_share",
     "train_accuracy",
     "uniformity",

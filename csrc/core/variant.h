@@ -74,11 +74,11 @@ struct VariantModality {
 
 // Signal patch p of a sample with code c is sign[p][c] times signal axis[p][c].
 struct VariantCodes {
-  std::size_t count, stride;   // codes, and entries from patch to patch
-  const std::int32_t* axis;    // [patches, stride]
-  const float* sign;           // +1 or -1, [patches, stride]
-  const std::int32_t* of[3];   // code of each sample of modality A, of its view or its sample of
-                               // modality B, and of that of modality C, [n] each
+  std::size_t count, stride;  // codes, and entries from patch to patch
+  const std::int32_t* axis;   // [patches, stride]
+  const float* sign;          // +1 or -1, [patches, stride]
+  const std::int32_t* of[3];  // code of each sample of modality A, of its view or its sample of
+                              // modality B, and of that of modality C, [n] each
 };
 
 struct VariantRun {

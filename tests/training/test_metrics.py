@@ -19,6 +19,7 @@ OF_EVERY_RUN = sorted(
     set(metrics.__all__)
     - {"majority_learning", "minority_learning", "modality_gap", "purity"}
     - {"spurious_learning", "supervised_accuracy", "worst_class_accuracy", "zero_shot_accuracy"}
+    - {"temperature"}
 )
 CONFIGS = [
     TINY.replace(dtype="float64"),

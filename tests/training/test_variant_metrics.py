@@ -54,6 +54,15 @@ def test_modality_gap() -> None:
         metrics.modality_gap(state(TINY))
 
 
+def test_the_temperature_is_a_curve_of_the_run() -> None:
+    run = train(TINY.replace(eta_tau=0.5, epochs=3), metrics={"temperature": metrics.temperature})
+    assert run.tau is not None
+    assert run.tau[-1] != run.tau[0]
+    torch.testing.assert_close(run.metrics["temperature"], run.tau.double(), rtol=1e-6, atol=0)
+    fixed = train(TINY, metrics={"t": metrics.temperature}).metrics["t"]
+    assert fixed[-1].item() == pytest.approx(TINY.tau_value)
+
+
 def test_supervised_accuracy_is_of_the_output() -> None:
     labels = torch.tensor([1.0, -1, -1, 1, 1, -1])
     found = state(TINY.replace(objective="logistic"), test_labels=labels)
@@ -163,6 +172,8 @@ def test_metrics_of_the_papers_model_refuse_others() -> None:
     for name in ("gradient_norm", "hessian_eigenvalue"):
         with pytest.raises(ConfigError, match=f"{name}: expected the paper's loss, pair_noise = 0"):
             getattr(metrics, name)(noisy)
+        with pytest.raises(ConfigError, match=f"{name}: expected the paper's loss, mu_c_norm = No"):
+            getattr(metrics, name)(state(TINY.replace(modality="multi", mu_c_norm=0.0)))
     for name in ("alignment", "margin"):
         with pytest.raises(ConfigError, match="objective: expected contrastive for a metric of"):
             getattr(metrics, name)(state(TINY.replace(objective="logistic")))
