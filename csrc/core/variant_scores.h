@@ -93,6 +93,21 @@ struct UnitNegatives {
   }
 };
 
+// Keys that hold all negatives of a unit of queries: fewer than all where these have one label, and
+// the keys of that label come first or last.
+static inline Range negative_keys(const VariantSettings& s, const VariantDirection& d,
+                                  std::size_t unit) {
+  const std::size_t i = unit * kUnit;
+  const float label = d.query_label[i];
+  bool same = !s.all_negatives;
+  for (std::size_t k = i; k < s.n && k < i + kUnit; ++k) same = same && d.query_label[k] == label;
+  Range keys{0, s.n};
+  if (!same) return keys;
+  while (keys.first < keys.last && d.key_label[keys.first] == label) ++keys.first;
+  while (keys.last > keys.first && d.key_label[keys.last - 1] == label) --keys.last;
+  return keys;
+}
+
 // Sums over queries, per lane.
 template <class L>
 struct DirectionSums {

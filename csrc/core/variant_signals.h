@@ -8,17 +8,27 @@
 namespace mmcl {
 namespace lanes {
 
-// out[i][j] = scale sum_r x[r][i] y[r][j] for whole units of columns j. Rows of x and y are
-// `stride` apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows. Of
-// the tiles above the diagonal only those are computed that share a strip of units with it if
+namespace {
+
+struct Range {
+  std::size_t first, last;
+};
+
+}  // namespace
+
+// out[i][j] = scale sum_r x[r][i] y[r][j] for rows i and whole units of columns j. Rows of x and y
+// are `stride` apart, of out `out_stride`; out has room for rows up to a multiple of L::score_rows.
+// Of the tiles above the diagonal only those are computed that share a strip of units with it if
 // `lower`.
 template <class L>
 static void transposed_product(const float* x, const float* y, std::size_t stride, std::size_t m,
-                               float scale, std::size_t rows, std::size_t units, float* out,
+                               float scale, Range rows, Range units, float* out,
                                std::size_t out_stride, bool lower = false) {
-  Units<L::score_units>::cover(0, units, [&](auto part, std::size_t first) {
-    const std::size_t column = first * kUnit, row = lower ? column : 0;
-    score_strip<L, decltype(part)::value>(x + row, y + column, stride, m, scale, rows - row,
+  Units<L::score_units>::cover(units.first, units.last, [&](auto part, std::size_t first) {
+    const std::size_t column = first * kUnit;
+    const std::size_t row = lower && column > rows.first ? column : rows.first;
+    if (row >= rows.last) return;
+    score_strip<L, decltype(part)::value>(x + row, y + column, stride, m, scale, rows.last - row,
                                           out + row * out_stride + column, out_stride);
   });
 }
@@ -56,7 +66,8 @@ static void score_signals(const VariantSettings& s, const VariantWorkspace& w,
                           const VariantModalityWorkspace& key, const std::int32_t* query_code,
                           float scale) {
   transposed_product<L>(key.code_columns, query.code_columns, w.code_stride, s.patches * s.m, scale,
-                        w.codes, padded(w.codes) / kUnit, query.code_scores, w.code_stride);
+                        {0, w.codes}, {0, padded(w.codes) / kUnit}, query.code_scores,
+                        w.code_stride);
   for (std::size_t c = 0; c < w.codes; ++c) {
     const float* const from = query.code_scores + c * w.code_stride;
     float* const to = query.signal_scores + c * w.samples;

@@ -177,11 +177,21 @@ class VariantTrajectory {
 
   // Scores of all pairs of samples; of two modalities one product serves both directions.
   void score(Pair p, float scale, float inverse_tau) {
-    const std::size_t units = padded(s_.n) / kUnit;
     const VariantModalityWorkspace& first = own(p, 0);
-    // Of one modality the scores are symmetric: tiles above the diagonal are copies.
-    transposed_product<L>(key(p, 0).features, first.features, w_.samples, s_.m, scale, s_.n, units,
-                          first.scores, w_.samples, /*lower=*/!s_.multi());
+    const VariantDirection forth = direction(p, 0);
+    const std::size_t units = padded(s_.n) / kUnit;
+    // Units of the same keys together. Scores of others are left as they are: none is a negative in
+    // either direction.
+    for (Range same{0, 0}; same.first < units; same.first = same.last) {
+      const Range keys = negative_keys(s_, forth, same.first);
+      for (++same.last; same.last < units; ++same.last) {
+        const Range next = negative_keys(s_, forth, same.last);
+        if (next.first != keys.first || next.last != keys.last) break;
+      }
+      // Of one modality the scores are symmetric: tiles above the diagonal are copies.
+      transposed_product<L>(key(p, 0).features, first.features, w_.samples, s_.m, scale, keys, same,
+                            first.scores, w_.samples, /*lower=*/!s_.multi());
+    }
     for (std::size_t i = 0; i < s_.n; i += kUnit) {
       for (std::size_t j = 0; j < (s_.multi() ? s_.n : i); j += kUnit) {
         L::transpose(first.scores + i * w_.samples + j, w_.samples,
