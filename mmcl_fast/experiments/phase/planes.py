@@ -76,10 +76,10 @@ class Plane:
                 raise ConfigError(f"{name}: expected it once, got {taken[target]}, which sets it")
             taken[target] = name
         for axis in (self.x, self.y):
-            if axis.name in ONLY and len(self.modalities) > 1:
+            if (own := ONLY.get(axis.determines)) and len(self.modalities) > 1:
                 raise ConfigError(
                     f"{axis.name}: expected an axis of both modalities, got one of modality "
-                    f"{ONLY[axis.name]} alone; --fix modality={ONLY[axis.name]}"
+                    f"{own} alone; --fix modality={own}"
                 )
         for modality in self.modalities:
             for x in (self.x.low, self.x.high):

@@ -18,9 +18,13 @@ ONLY: dict[str, Modality] = {
     "view_scale": "single",
     "view_mask": "single",
     "spurious_b_norm": "multi",
+    "mu_c_norm": "multi",
+    "d_c": "multi",
+    "sigma_xi_c": "multi",
+    "spurious_c_norm": "multi",
 }
 """Settings that the other modality refuses, and the modality that has them."""
-# Of the attribute; where modality A has none, they are of modality B's.
+# Of the attribute; where modality A has none, they are of those of B and C.
 _CORRELATIONS = ("spurious_correlation", "spurious_correlation_test")
 _MULTI: Modality = "multi"
 
@@ -40,7 +44,7 @@ def joined(base: TrainConfig, axes: Sequence[Axis]) -> tuple[Axis, ...]:
         return tuple(axes)
     given = {name: _fixed(name, base, axes) for name in (*ONLY, *_CORRELATIONS, "spurious_norm")}
     only = ONLY
-    if given["spurious_b_norm"] and given["spurious_norm"] == 0:
+    if given["spurious_norm"] == 0 and (given["spurious_b_norm"] or given["spurious_c_norm"]):
         only = {**ONLY, **dict.fromkeys(_CORRELATIONS, _MULTI)}
     default = TrainConfig()
     moved = {
@@ -99,6 +103,7 @@ def advice(name: str, axes: Sequence[Axis]) -> str:
     own = ONLY[name]
     (other,) = {*BOTH} - {own}
     default = getattr(TrainConfig(), name)
+    default = "none" if default is None else default  # as it is typed
     return (
         f"; {name} is of modality {own} alone, and takes one value beside both modalities, or "
         f"varies with them: --zip modality={other},{own},... --zip {name}={default},..."

@@ -23,13 +23,21 @@ BOTH = {"modality": "both"}
 
 def test_the_table_is_of_what_a_modality_refuses() -> None:
     """Every setting of one modality is refused by the other: else none would have to be joined."""
-    other = {"augment": "per_epoch", "view_scale": 0.5, "view_mask": 0.1, "spurious_b_norm": 2.0}
+    other = {
+        "augment": "per_epoch", "view_scale": 0.5, "view_mask": 0.1, "spurious_b_norm": 2.0,
+        "mu_c_norm": 0.0, "d_c": 30, "sigma_xi_c": 2.0, "spurious_c_norm": 2.0,
+    }  # fmt: skip
     assert other.keys() == ONLY.keys()
     for name, value in other.items():
         own = ONLY[name]
-        cfg = TrainConfig(modality=own, **{name: value})
-        with pytest.raises(ConfigError, match=f"{name}: expected"):
+        third = {"mu_c_norm": 1.0} if name.endswith(("_c", "c_norm")) else {}
+        cfg = TrainConfig(modality=own, **{**third, name: value})
+        culprit = "mu_c_norm" if third else name  # without which the others are refused
+        with pytest.raises(ConfigError, match=f"{culprit}: expected"):
             cfg.replace(modality="multi" if own == "single" else "single")
+        if third:
+            with pytest.raises(ConfigError, match=f"{name}: expected"):
+                cfg.replace(modality="single", **dict.fromkeys({"mu_c_norm"} - {name}))
 
 
 CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
@@ -67,10 +75,32 @@ CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
         {},
         {"single": {"augment": "per_epoch"}, "multi": {"augment": "fixed"}},
     ),
+    (  # a signal of strength 0 is a third modality, too
+        MULTI.replace(
+            mu_c_norm=0.0, d_c=30, spurious_b_norm=0.0, spurious_c_norm=2.0, spurious_correlation=1
+        ),
+        {"sigma_xi_c": [0.5]},
+        {
+            "single": {
+                "mu_c_norm": None,
+                "d_c": None,
+                "sigma_xi_c": None,
+                "spurious_c_norm": 0.0,
+                "spurious_correlation": 0.8,
+            },
+            "multi": {
+                "mu_c_norm": 0.0,
+                "d_c": 30,
+                "sigma_xi_c": 0.5,
+                "spurious_c_norm": 2.0,
+                "spurious_correlation": 1.0,
+            },
+        },
+    ),
 ]
 
 
-@pytest.mark.parametrize(("base", "grid", "expected"), CASES, ids=["both", "b", "grid", "augment"])
+@pytest.mark.parametrize(("base", "grid", "expected"), CASES, ids=["both", "b", "grid", "augment", "c"])
 def test_the_other_modality_keeps_the_default(
     base: TrainConfig, grid: dict[str, Any], expected: dict[str, dict[str, Any]]
 ) -> None:
@@ -90,11 +120,13 @@ def test_the_other_modality_keeps_the_default(
 
 def test_several_values_are_refused_with_what_to_type() -> None:
     told = (
-        r"spurious_b_norm: expected 0 with modality single, got 1.0 \(at modality = single, .*"
+        r"spurious_b_norm: expected 0\.0 with modality single, got 1.0 \(at modality = single, .*"
         r"--zip modality=single,multi,\.\.\. --zip spurious_b_norm=0.0,\.\.\."
     )
     with pytest.raises(ConfigError, match=told):
         make_plan(BASE, grid=BOTH | {"spurious_b_norm": [0.0, 1.0, 2.0]})
+    with pytest.raises(ConfigError, match=r"--zip mu_c_norm=none,\.\.\."):
+        make_plan(BASE, grid=BOTH | {"mu_c_norm": [None, 1.0]})
     zipped = {"modality": ["single", "multi", "multi"], "spurious_b_norm": [0, 1, 2]}
     assert len(make_plan(BASE, zipped=zipped)) == 3
 
