@@ -26,7 +26,9 @@ from mmcl_fast.training import RunState
 from mmcl_fast.training.class_probe import class_accuracy, predicted_classes
 from mmcl_fast.training.linear_probe import ood_accuracy
 
-OTHER_LOSS = ("objective", "negatives", "pair_noise", "stop_gradient", "similarity", "eta_tau")
+OTHER_LOSS = (
+    "objective", "negatives", "pair_noise", "stop_gradient", "similarity", "eta_tau", "mu_c_norm",
+)  # fmt: skip
 """Settings that change the loss of a run."""
 
 

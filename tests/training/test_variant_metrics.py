@@ -163,6 +163,10 @@ def test_metrics_of_the_papers_model_refuse_others() -> None:
     for name in ("gradient_norm", "hessian_eigenvalue"):
         with pytest.raises(ConfigError, match=f"{name}: expected the paper's loss, pair_noise = 0"):
             getattr(metrics, name)(noisy)
+    third = state(TINY.replace(modality="multi", mu_c_norm=0.0))  # of no signal, too
+    for name in ("gradient_norm", "hessian_eigenvalue"):
+        with pytest.raises(ConfigError, match=f"{name}: expected .*, mu_c_norm = None, got 0"):
+            getattr(metrics, name)(third)
     for name in ("alignment", "margin"):
         with pytest.raises(ConfigError, match="objective: expected contrastive for a metric of"):
             getattr(metrics, name)(state(TINY.replace(objective="logistic")))

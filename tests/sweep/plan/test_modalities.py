@@ -100,7 +100,9 @@ CASES: list[tuple[TrainConfig, dict[str, Any], dict[str, dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("base", "grid", "expected"), CASES, ids=["both", "b", "grid", "augment", "c"])
+@pytest.mark.parametrize(
+    ("base", "grid", "expected"), CASES, ids=["both", "b", "grid", "augment", "third"]
+)
 def test_the_other_modality_keeps_the_default(
     base: TrainConfig, grid: dict[str, Any], expected: dict[str, dict[str, Any]]
 ) -> None:
