@@ -108,7 +108,7 @@ def _train_all(
             runs.update(zip(batch, recorder.runs(held), strict=True))
 
     try:
-        for batch, resolved, batch_bytes in _batches(configs):
+        for batch, resolved, batch_bytes in _batches(configs, is_own=own is not None):
             # The GPU still trains a batch while the next is prepared, and trains the next while the
             # results of the first are read.
             under_way = (
@@ -127,15 +127,24 @@ def _train_all(
 
 
 def _batches(
-    configs: Sequence[TrainConfig],
+    configs: Sequence[TrainConfig], *, is_own: bool
 ) -> Iterator[tuple[list[int], list[TrainConfig], int]]:
-    """For each batch the indices of its configs, these resolved, and its memory in bytes."""
+    """For each batch the indices of its configs, these resolved, and its memory in bytes.
+
+    Args:
+        configs: Settings of all runs.
+        is_own: Their data are not drawn.
+    """
     groups: dict[tuple[Any, ...], list[tuple[TrainConfig, list[int]]]] = {}
     for cfg, members in _kinds(configs):
         groups.setdefault(_shape(cfg), []).append((cfg, members))
     # Computed before the first batch allocates memory.
     widths = [_width([cfg for cfg, _ in group]) for group in groups.values()]
     for group, width in zip(groups.values(), widths, strict=True):
+        if is_own and group[0][0].is_variant and group[0][0].data == "orthogonal":
+            # Vectors that are not orthogonal have other operations: a run's bits would depend on
+            # the vectors of the others.
+            width = 1
         bytes_of_run = max(memory_bytes(cfg, cfg.engine) for cfg, _ in group)
         # Consecutive runs of equal d share launches.
         order = sorted(

@@ -163,10 +163,11 @@ class EpochInfo:
         """Weights of an encoder, [R, m, d]; n m d multiplications a run where the engine has none.
 
         Raises:
-            ConfigError: Reduced data, modality B of single-modal runs, or runs of different d (ask
-                each of `runs`).
+            ConfigError: Reduced data, a modality that the runs do not have, or runs of different d
+                (ask each of `runs`).
         """
-        if len({cfg.d if modality == "a" else cfg.d_b_value for cfg in self.configs}) > 1:
+        k = modality_index(self.configs[0], modality)
+        if len({cfg.dimensions[k] for cfg in self.configs}) > 1:
             raise ConfigError(
                 "weights: expected runs of one d side by side, got several; take info.runs"
             )
@@ -176,7 +177,7 @@ class EpochInfo:
         """Signal learning gamma_r, [R, m]; the cost of a copy.
 
         Raises: ConfigError: the weights leave the span of the data (optimizer adam, or fresh views
-            that carry gradients), or modality B of single-modal runs.
+            that carry gradients), or a modality that the runs do not have.
         """
         return self._term("gamma", modality)
 
@@ -184,7 +185,7 @@ class EpochInfo:
         """Noise memorisation rho_{r,i}, [R, m, n]; errors and cost as `gamma`."""
         return self._term("rho", modality)
 
-    def gamma_spurious(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def gamma_spurious(self, modality: ModalityName = "a") -> Tensor:
         """Learning of the spurious signal, [R, m]; errors as `gamma`, and where there is none."""
         return self._term("gamma_spurious", modality)
 
@@ -296,7 +297,7 @@ class RunState:
     def weights(self, modality: ModalityName = "a") -> Tensor:
         """Weights of an encoder, [m, d] (or [m, d_b], [m, d_c]).
 
-        Raises: ConfigError: reduced data, or modality B of a single-modal run.
+        Raises: ConfigError: reduced data, or a modality that the run does not have.
         """
         require_coordinates(self.config)
         return self.stored_weights(modality)
@@ -323,7 +324,7 @@ class RunState:
         """Noise memorisation rho_{r,i}, [m, n]; see `EpochInfo.gamma`."""
         return self._info.rho(modality)[self._run]
 
-    def gamma_spurious(self, modality: Literal["a", "b"] = "a") -> Tensor:
+    def gamma_spurious(self, modality: ModalityName = "a") -> Tensor:
         """Learning of the spurious signal, [m]; see `EpochInfo.gamma_spurious`."""
         return self._info.gamma_spurious(modality)[self._run]
 

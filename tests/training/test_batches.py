@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mmcl_fast import ConfigError, Run, TrainConfig, config, train, train_many
+from mmcl_fast.data import sample
 from mmcl_fast.engines import ENGINES
 from mmcl_fast.training import batches as module
 
@@ -226,3 +228,19 @@ def test_bench_sees_a_wrong_run_and_leaves_the_core_as_it_was() -> None:
     assert many_runs.differing(configs, runs) == []
     runs[2].signal[3] += 1
     assert many_runs.differing(configs, runs) == ["run 2: signal"]
+
+
+@pytest.mark.parametrize("engine", ["native", "gram"])
+def test_own_vectors_of_another_run_do_not_change_the_bits(engine: Any) -> None:
+    """Products with orthogonal vectors are computed otherwise than those with any vectors."""
+    cfg = TrainConfig(
+        n=13, d=40, m=5, epochs=30, n_test=10, eta=0.05, sigma_0=0.05, evaluate_every=0,
+        data="orthogonal", stop_gradient="none", negatives="all", engine=engine,
+    )  # fmt: skip
+    orthogonal = sample(cfg)
+    skew = replace(orthogonal, noise=orthogonal.noise + 0.1)
+    alone = [train(cfg, data=x) for x in (orthogonal, skew)]
+    for single, among in zip(alone, train_many([cfg] * 2, data=[orthogonal, skew]), strict=True):
+        assert torch.equal(single.loss, among.loss)
+        assert torch.equal(single.rho, among.rho)
+    assert not torch.equal(alone[0].loss, alone[1].loss)

@@ -20,11 +20,13 @@ BASE: dict[str, Any] = {"n": 200, "d": 210, "m": 40, "n_test": 2, "evaluate_ever
         {"negatives": "all"},
         {"stop_gradient": "none"},
         {"modality": "multi", "stop_gradient": "none", "pair_noise": 0.1, "similarity": "cosine"},
+        {"modality": "multi", "mu_c_norm": 5.0},
+        {"modality": "multi", "mu_c_norm": 5.0, "stop_gradient": "none", "pair_noise": 0.1},
         {"classes": 16, "spurious_norm": 1.0},
         {"objective": "logistic"},
         {"optimizer": "sgd", "batch_size": 50},
     ],
-    ids=["all", "keys", "clip", "classes", "logistic", "sgd"],
+    ids=["all", "keys", "clip", "third", "third-clip", "classes", "logistic", "sgd"],
 )
 def test_memory_is_that_of_the_tensors(settings: dict[str, Any]) -> None:
     cfg = TrainConfig(**BASE | settings)

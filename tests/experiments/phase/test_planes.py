@@ -190,3 +190,12 @@ def test_the_plan_varies_what_the_axes_set() -> None:
     assert cfg.modality == "single"
     assert (cfg.spurious_correlation, cfg.spurious_correlation_test) == (0.5, -0.5)
     assert cfg.spurious_norm == pytest.approx(cfg.mu_norm)
+
+
+def test_a_third_modality_is_of_the_multi_modal_map_alone() -> None:
+    plane = chosen_plane("m", None, None, {}, ["mu_c_norm=3", "d_c=5000"])
+    plan = phase_plan(plane, 2, range(1), 4)
+    found = {(cfg.modality, cfg.mu_c_norm, cfg.d_c) for cfg in plan.points}
+    assert found == {("single", None, None), ("multi", 3.0, 5000)}
+    with pytest.raises(ConfigError, match=r"third_share: expected what both modalities have.*=multi"):
+        chosen_plane("m", None, "third_share=0.5,2", {})
