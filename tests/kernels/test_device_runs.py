@@ -9,7 +9,7 @@ from mmcl_fast import TrainConfig, train_many
 from mmcl_fast.data.signal_noise.gpu import DeviceNormals, square_norms
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.data.signal_noise.sampling import _Draw, sample_many
-from mmcl_fast.training import recorder
+from mmcl_fast.training import decomposition
 
 BASE = TrainConfig(n=6, d=40, m=4, n_test=5, device="cpu", sigma_xi=1.7, sigma_eps=0.3)
 
@@ -49,7 +49,7 @@ def test_coefficients_with_norms_of_the_device(
     cfg = cfg.replace(device=device.type)  # coefficients and norms meet on the CPU
     configs = [cfg.replace(seed=seed) for seed in (0, 3)]
     plain = train_many(configs)
-    monkeypatch.setattr(recorder, "drawing_device", lambda _: device)
+    monkeypatch.setattr(decomposition, "drawing_device", lambda _: device)
     for ours, want in zip(train_many(configs), plain, strict=True):
         for name in ("gamma", "rho", "gamma_b", "rho_b"):
             x, y = getattr(ours, name), getattr(want, name)

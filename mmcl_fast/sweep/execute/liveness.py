@@ -42,8 +42,15 @@ class Liveness(threading.Thread):
         self._driver, self._report = driver, report
         self._woken, self._wake = socket.socketpair()  # Windows waits for no other descriptors
         self._wake.settimeout(0)
-        signal.signal(signal.SIGTERM, _exit_by_exception)
+        signal.signal(signal.SIGTERM, _exit_at_once)
         signal.set_wakeup_fd(self._wake.fileno())
+
+    def let_files_be_removed(self) -> None:
+        """From now on SIGTERM raises SystemExit, which removes the file that is being written.
+
+        Not while modules load: native ones catch what interrupts them, and are loaded only once.
+        """
+        signal.signal(signal.SIGTERM, _exit_by_exception)
 
     def run(self) -> None:
         """See `threading.Thread.run`."""
@@ -63,8 +70,11 @@ class Liveness(threading.Thread):
                 _end()
 
 
+def _exit_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
 def _exit_by_exception(number: int, frame: FrameType | None) -> None:
-    """Leave by an exception, which removes the file that is being written."""
     sys.exit(128 + number)
 
 

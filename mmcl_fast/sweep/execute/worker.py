@@ -39,12 +39,13 @@ def identity() -> dict[str, str]:
     return {"version": mmcl_fast.__version__, "folder": str(folder)}
 
 
-def serve(messages: Messages) -> None:
+def serve(messages: Messages, liveness: Liveness) -> None:
     """Perform jobs until the end of stdin."""
     import torch
 
     from mmcl_fast.sweep.execute.worker_pool import Job, perform
 
+    liveness.let_files_be_removed()
     torch.set_num_threads(1)
     messages.send({"ready": identity()})
     for line in sys.stdin:
@@ -57,9 +58,10 @@ def main() -> None:
     driver, channel = map(int, sys.argv[1:])
     die_with_parent()
     messages = Messages(of_parent(channel))
-    Liveness(driver, lambda seconds: messages.send({"cpu": seconds})).start()
+    liveness = Liveness(driver, lambda seconds: messages.send({"cpu": seconds}))
+    liveness.start()
     try:
-        serve(messages)
+        serve(messages, liveness)
     except OSError as error:
         if not is_closed_pipe(error):
             raise

@@ -197,5 +197,5 @@ def test_a_third_modality_is_of_the_multi_modal_map_alone() -> None:
     plan = phase_plan(plane, 2, range(1), 4)
     found = {(cfg.modality, cfg.mu_c_norm, cfg.d_c) for cfg in plan.points}
     assert found == {("single", None, None), ("multi", 3.0, 5000)}
-    with pytest.raises(ConfigError, match=r"third_share: expected what both modalities have.*=multi"):
+    with pytest.raises(ConfigError, match=r"third_share: expected what both mod.*=multi"):
         chosen_plane("m", None, "third_share=0.5,2", {})

@@ -94,6 +94,31 @@ def test_a_worker_in_native_code_ends_on_sigterm(tmp_path: Path) -> None:
     finish(driver, expected=143)
 
 
+def test_a_worker_ends_on_sigterm_while_it_loads_a_module_that_catches_it(tmp_path: Path) -> None:
+    """As torch does while it loads NumPy, which then cannot be loaded again."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except BaseException:\n"
+        "    raise ImportError('cannot load module more than once per process') from None\n"
+    )
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-P", "-m", "mmcl_fast.sweep.execute.worker"]
+    ended = subprocess.run(
+        [*command, str(os.getpid()), str(theirs)],
+        check=False,
+        input=b"",
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        pass_fds=[theirs],
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert ended.stderr == b""
+    assert ended.returncode == 143
+
+
 def test_where_the_system_has_no_parent_death_signal(tmp_path: Path) -> None:
     """The thread alone ends a worker, in native code that releases the interpreter's lock."""
     child = (
