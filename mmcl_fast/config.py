@@ -29,6 +29,8 @@ from mmcl_fast.stream_tags import MAX_SEED
 
 Modality = Literal["single", "multi"]
 ModalityName = Literal["a", "b", "c"]
+SUFFIXES: Mapping[ModalityName, str] = MappingProxyType({"a": "", "b": "_b", "c": "_c"})
+"""Ends of the names of fields, streams and results of each modality."""
 Augment = Literal["fixed", "per_epoch"]
 DataMode = Literal["explicit", "reduced", "orthogonal", "streamed"]
 Optimizer = Literal["gd", "momentum", "sgd", "adam"]
@@ -260,9 +262,20 @@ class TrainConfig(VariantSettings):
         return ("a", "b") if self.mu_c_norm is None else ("a", "b", "c")
 
     @property
-    def dimensions(self) -> tuple[int, ...]:
+    def suffixes(self) -> tuple[str, ...]:
+        """`SUFFIXES` of the modalities that are trained."""
+        return tuple(SUFFIXES[x] for x in self.modalities)
+
+    @property
+    def positive_suffixes(self) -> tuple[str, ...]:
+        """Ends of the names of fields of positives: of views or modality B, and of modality C."""
+        return ("", "_c") if "c" in self.modalities else ("",)
+
+    @property
+    def dimensions(self) -> dict[ModalityName, int]:
         """Dimension of a patch of each modality."""
-        return (self.d, self.d_b_value, self.d_c_value)[: len(self.modalities)]
+        of_all = self.d, self.d_b_value, self.d_c_value
+        return dict(zip(self.modalities, of_all, strict=False))
 
     @property
     def columns(self) -> int:
@@ -275,14 +288,9 @@ class TrainConfig(VariantSettings):
         return self._stored(self.d_b_value)
 
     @property
-    def columns_c(self) -> int:
-        """The same of modality C."""
-        return self._stored(self.d_c_value)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> dict[ModalityName, int]:
         """Coordinates that a patch of each modality is stored in."""
-        return tuple(self._stored(d) for d in self.dimensions)
+        return {modality: self._stored(d) for modality, d in self.dimensions.items()}
 
     def _stored(self, d: int) -> int:
         if self.data not in ROTATED:
@@ -387,6 +395,7 @@ __all__ = [
     "LATER_FIELDS",
     "MAGNITUDES",
     "SEEDS",
+    "SUFFIXES",
     "TrainConfig",
     "checked_value",
     "plain_value",

@@ -126,7 +126,7 @@ def check_variants(cfg: TrainConfig) -> None:
             raise ConfigError(
                 f"{name}: expected {DEFAULTS[name]} with modality single, got {value}"
             )
-    for name, d in zip(("d", "d_b", "d_c"), cfg.dimensions, strict=False):
+    for name, d in zip(("d", "d_b", "d_c"), cfg.dimensions.values(), strict=False):
         if cfg.axes > 1 and d <= cfg.axes:
             raise ConfigError(f"{name}: expected more than {cfg.axes}, the signals, got {d}")
     if cfg.data == "streamed" and (setting := variant_of(cfg)):

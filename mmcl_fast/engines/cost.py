@@ -50,7 +50,7 @@ def flop(cfg: TrainConfig, engine: str) -> float:
 def _products(cfg: TrainConfig, engine: str) -> tuple[float, float]:
     """Operations in products with the data: before the epochs, and of an epoch."""
     n, m = cfg.n, cfg.m
-    modalities = [(width, 1.0 if cfg.is_multi else 2.0) for width in cfg.widths]
+    modalities = [(width, 1.0 if cfg.is_multi else 2.0) for width in cfg.widths.values()]
     view_draws = cfg.epochs if cfg.augment == "per_epoch" else 1
     at_start = of_epoch = 0.0
     for d, views in modalities:
@@ -123,7 +123,7 @@ def work(cfg: TrainConfig, engine: str) -> tuple[float, ...]:
     directions = sides * (sides - 1) if cfg.is_multi else 1
     is_reduced, in_span = cfg.data == "reduced", engine in SPAN_ENGINES
     rows, ood = (1 if cfg.is_multi else 2) * n + m, cfg.n_test + cfg.probe_samples_value
-    drawn = float(cfg.columns * ood + sum(cfg.widths) * rows)
+    drawn = float(cfg.columns * ood + sum(cfg.widths.values()) * rows)
     at_start, of_epoch = _products(cfg, engine)
     if in_span and evaluations:
         at_start += 2.0 * ood * (span_sizes(cfg)[0] + m) * cfg.columns
@@ -228,7 +228,7 @@ def _reference(cfg: TrainConfig) -> int:
     # Autograd stores several n x n tables per direction, and the signal patches are n x d arrays.
     pairs = 3 if "c" in cfg.modalities else 1
     of_loss = pairs * (20 * cfg.n * cfg.m + 12 * cfg.n**2)
-    return 4 * (cfg.m + cfg.n) * sum(cfg.widths) + of_loss
+    return 4 * (cfg.m + cfg.n) * sum(cfg.widths.values()) + of_loss
 
 
 _ELEMENTS = {

@@ -148,7 +148,7 @@ def _batches(
         bytes_of_run = max(memory_bytes(cfg, cfg.engine) for cfg, _ in group)
         # Consecutive runs of equal d share launches.
         order = sorted(
-            (cfg.columns, cfg.columns_b, cfg.columns_c, k, kind)
+            (*cfg.widths.values(), k, kind)
             for kind, (cfg, members) in enumerate(group)
             for k in members
         )

@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import ModalityName, TrainConfig
+from mmcl_fast.config import SUFFIXES, ModalityName, TrainConfig
 from mmcl_fast.data.signal_noise.rows import HeldRows, SampleRows, StreamedRows
 from mmcl_fast.data.signal_noise.run_batches import SignalNoiseBatch
 from mmcl_fast.engines import drawing_device
 from mmcl_fast.engines.protocol import Coefficients
 
-SUFFIXES = ("", "_b", "_c")  # of the modalities, in names of fields
 # The symbol of each term: the field of `Coefficients`, and the vectors in the data.
 _TERMS = {
     "gamma": ("mu", "mu"),
@@ -32,7 +31,7 @@ _TERMS = {
 FIELDS = {
     f"{symbol}{suffix}": symbol
     for symbol in _TERMS
-    for suffix in SUFFIXES
+    for suffix in SUFFIXES.values()
     if not (symbol == "rho_views" and suffix)
 }
 """Fields of `Run` with final coefficients, and the symbol of each; `_curve`: of stored epochs."""
@@ -60,7 +59,7 @@ def final_fields(by_modality: Sequence[Terms]) -> dict[str, Sequence[Tensor]]:
     """The terms of each modality and run, by the names of `Run`'s fields."""
     return {
         f"{symbol}{suffix}": value.unbind()
-        for suffix, found in zip(SUFFIXES, by_modality, strict=False)
+        for suffix, found in zip(SUFFIXES.values(), by_modality, strict=False)
         for symbol, value in found.items()
     }
 
@@ -68,7 +67,7 @@ def final_fields(by_modality: Sequence[Terms]) -> dict[str, Sequence[Tensor]]:
 def stored_curves(stored: Sequence[Sequence[Terms]]) -> dict[str, Sequence[Tensor]]:
     """The terms of each stored epoch and modality, by the names of `Run`'s fields."""
     fields: dict[str, Sequence[Tensor]] = {}
-    for suffix, epochs in zip(SUFFIXES, zip(*stored, strict=True), strict=False):
+    for suffix, epochs in zip(SUFFIXES.values(), zip(*stored, strict=True), strict=False):
         for symbol in epochs[0]:
             curve = torch.stack([found[symbol] for found in epochs], dim=1)
             fields[f"{symbol}{suffix}_curve"] = curve.unbind()
@@ -83,7 +82,8 @@ def square_norms(
     [R] of mu (of each class [R, K]) and s, [R, n] of noise patches.
     """
     cfg, norms = configs[0], []
-    for suffix, kind in zip(SUFFIXES, cfg.modalities, strict=False):
+    for kind in cfg.modalities:
+        suffix = SUFFIXES[kind]
         if device := drawing_device(cfg):
             from mmcl_fast.data.signal_noise import gpu
 
@@ -122,4 +122,4 @@ def _of_rows(cfg: TrainConfig, noise: Tensor | None, kind: ModalityName) -> Tens
     return torch.cat(norms).square_()
 
 
-__all__ = ["FIELDS", "SUFFIXES", "Terms", "final_fields", "square_norms", "stored_curves", "terms"]
+__all__ = ["FIELDS", "Terms", "final_fields", "square_norms", "stored_curves", "terms"]

@@ -166,8 +166,8 @@ class EpochInfo:
             ConfigError: Reduced data, a modality that the runs do not have, or runs of different d
                 (ask each of `runs`).
         """
-        k = modality_index(self.configs[0], modality)
-        if len({cfg.dimensions[k] for cfg in self.configs}) > 1:
+        modality_index(self.configs[0], modality)  # refuses one that they do not have
+        if len({cfg.dimensions[modality] for cfg in self.configs}) > 1:
             raise ConfigError(
                 "weights: expected runs of one d side by side, got several; take info.runs"
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import SUFFIXES, TrainConfig
 from mmcl_fast.content_digest import damaged
 from mmcl_fast.engines.optimizers import nest, unnest
 from mmcl_fast.environment import environment, source_commit
@@ -71,7 +71,7 @@ def load_run(kind: type[Run], path: Path) -> Run:
 
 def _built(kind: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     """A run from what its file holds; its curves have one length."""
-    weights = [tensors.pop(f"weights_{x}") for x in "abc" if f"weights_{x}" in tensors]
+    weights = [tensors.pop(f"weights_{x}") for x in SUFFIXES if f"weights_{x}" in tensors]
     metrics = unnest("metrics", tensors)
     curves = {name: x for name, x in tensors.items() if not name.startswith("metrics.")}
     epochs = curves["loss"].shape[:1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import SUFFIXES, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.synthetic import SignalNoiseData
 from mmcl_fast.engines.alignment import aligned
@@ -22,7 +22,7 @@ def modality_index(cfg: TrainConfig, modality: str) -> int:
     if modality not in known:
         expected = " or ".join(known) if cfg.is_multi else "a for a single-modal run"
         raise ConfigError(f"modality: expected {expected}, got {modality}")
-    return "abc".index(modality)
+    return known.index(modality)
 
 
 def require_coordinates(cfg: TrainConfig) -> None:
@@ -46,7 +46,7 @@ def weights_in_span(span: Coefficients, data: SignalNoiseData, modality: int) ->
         data: The run's data.
         modality: 0 for a, 1 for b, 2 for c.
     """
-    suffix = ("", "_b", "_c")[modality]
+    suffix = tuple(SUFFIXES.values())[modality]
     initial, mu, noise, spurious = (
         getattr(data, f"{name}{suffix}") for name in ("weights", "mu", "noise", "spurious")
     )

@@ -137,7 +137,7 @@ def assigned(cfg: TrainConfig, fields: Mapping[str, Tensor | None]) -> dict[str,
             name, labels = f"{sample_set}attributes", found.get(f"{sample_set}labels")
             if labels is not None and name not in found:
                 found[name] = draw_attributes(cfg, name, labels)
-    for suffix in ("", "_c") if "c" in cfg.modalities else ("",):
+    for suffix in cfg.positive_suffixes:
         order = positives(cfg, f"pair_noise{suffix}")
         if order is None:
             continue

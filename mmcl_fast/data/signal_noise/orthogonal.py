@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import ModalityName, TrainConfig
+from mmcl_fast.config import SUFFIXES, ModalityName, TrainConfig
 from mmcl_fast.data.stream.generate import NormalRuns
 
 
@@ -33,8 +33,8 @@ def orthogonal_rows(
         modality: "a", "b" or "c".
         normals: Draws normals, on the device of the rows.
     """
-    cfg, k = configs[0], "abc".index(modality)
-    before, stream = cfg.widths[k] - cfg.m, ("init", "init_b", "init_c")[k]
+    cfg, stream = configs[0], f"init{SUFFIXES[modality]}"
+    before = cfg.widths[modality] - cfg.m
     keys, ones = [c.init_key for c in configs], [1.0] * len(configs)
     z = normals(stream, keys, (cfg.m, before), ones, torch.float64)
     weights = torch.nn.functional.pad(z, (0, cfg.m))
@@ -56,7 +56,7 @@ def in_last_coordinates(cfg: TrainConfig, rows: Tensor) -> Tensor:
 def _axes(configs: Sequence[TrainConfig], modality: ModalityName, first: int) -> Tensor:
     """Rows sqrt(d) e_first, sqrt(d) e_(first + 1), ..., [R, n, columns]."""
     cfg = configs[0]
-    columns = cfg.widths["abc".index(modality)]
+    columns = cfg.widths[modality]
     rows = torch.zeros(len(configs), cfg.n, columns, dtype=torch.float64)
     part = rows[:, :, first : first + cfg.n]
     part.diagonal(dim1=1, dim2=2).copy_(_roots(configs, modality).expand(-1, cfg.n))
@@ -65,7 +65,7 @@ def _axes(configs: Sequence[TrainConfig], modality: ModalityName, first: int) ->
 
 def _roots(configs: Sequence[TrainConfig], modality: ModalityName) -> Tensor:
     """sqrt(d) of each run, [R, 1]."""
-    d = [c.dimensions["abc".index(modality)] for c in configs]
+    d = [c.dimensions[modality] for c in configs]
     return torch.tensor(d, dtype=torch.float64).sqrt()[:, None]
 
 

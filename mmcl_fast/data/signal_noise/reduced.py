@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmcl_fast import _native
-from mmcl_fast.config import ModalityName, TrainConfig
+from mmcl_fast.config import SUFFIXES, ModalityName, TrainConfig
 from mmcl_fast.data.stream.generate import NormalRuns, thread_count
 from mmcl_fast.stream_tags import STREAM_TAGS
 
@@ -47,7 +47,7 @@ def reduced_rows(
         modality: "a", "b" or "c".
         normals: Draws normals, on the device of the rows.
     """
-    cfg, suffix = configs[0], "" if modality == "a" else f"_{modality}"
+    cfg, suffix = configs[0], SUFFIXES[modality]
     noise = _Part(f"noise{suffix}", 0, cfg.n, [c.data_key for c in configs])
     weights = _Part(f"init{suffix}", cfg.n, cfg.m, [c.init_key for c in configs])
     return _rows(configs, modality, noise, normals), _rows(configs, modality, weights, normals)
@@ -63,13 +63,13 @@ def reduced_epsilon(configs: Sequence[TrainConfig], normals: NormalRuns) -> Tens
 def _rows(
     configs: Sequence[TrainConfig], modality: ModalityName, part: _Part, normals: NormalRuns
 ) -> Tensor:
-    cfg, k = configs[0], "abc".index(modality)
-    columns, first = cfg.widths[k], part.first
-    freedom = np.array([c.dimensions[k] for c in configs]) - cfg.axes
+    cfg, stream = configs[0], f"chi{SUFFIXES[modality]}"
+    columns, first = cfg.widths[modality], part.first
+    freedom = np.array([c.dimensions[modality] for c in configs]) - cfg.axes
     rows = _off_diagonal(part, cfg.axes, columns, normals)
     place = np.arange(max(0, min(part.size, columns - cfg.axes - first)))
     degrees = (freedom[:, None] - first - place).astype(float)
-    diagonal = torch.from_numpy(chi(degrees, first, part.keys, f"chi{('', '_b', '_c')[k]}"))
+    diagonal = torch.from_numpy(chi(degrees, first, part.keys, stream))
     at = torch.from_numpy(place)
     rows[:, at, cfg.axes + first + at] = diagonal.to(rows.device)
     return rows

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import ModalityName, TrainConfig
+from mmcl_fast.config import SUFFIXES, ModalityName, TrainConfig
 from mmcl_fast.config_checks import ROTATED
 from mmcl_fast.data.signal_noise.discrete import assigned, drawn_labels, positives
 from mmcl_fast.data.signal_noise.orthogonal import in_last_coordinates, orthogonal_rows
@@ -204,8 +204,8 @@ class _Draw:
 
     def _patches(self, modality: ModalityName) -> tuple[Tensor | None, Tensor]:
         """Noise patches [R, n, columns], unless streamed, and initial weights [R, m, columns]."""
-        cfg, k = self._cfg, "abc".index(modality)
-        noise_level = ("sigma_xi", "sigma_xi_b_value", "sigma_xi_c_value")[k]
+        cfg, suffix = self._cfg, SUFFIXES[modality]
+        noise_level = f"sigma_xi{suffix}_value" if suffix else "sigma_xi"
         sigma = [getattr(c, noise_level) for c in self._configs]
         sigma_0 = [c.sigma_0 for c in self._configs]
         if cfg.data in ROTATED:
@@ -213,7 +213,7 @@ class _Draw:
             noise, weights = rows(self._configs, modality, self._normals)
             dtype = TORCH_DTYPES[cfg.dtype]
             return scaled(noise, sigma, dtype), scaled(weights, sigma_0, dtype)
-        suffix, d = ("", "_b", "_c")[k], cfg.widths[k]
+        d = cfg.widths[modality]
         first = self._draw(f"init{suffix}", (cfg.m, d), sigma_0, self._init_keys)
         if cfg.data == "streamed":
             return None, first

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmcl_fast.config import TrainConfig
+from mmcl_fast.config import SUFFIXES, TrainConfig
 from mmcl_fast.data.signal_noise.views import drawn_epsilon, view_of
 from mmcl_fast.data.stream.generate import normal, words
 from mmcl_fast.errors import DataError
@@ -205,7 +205,8 @@ def check_negatives(cfg: TrainConfig, labels: Tensor, subject: str) -> None:
 
 def shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of a run that are not None."""
-    n, d, others = cfg.n, cfg.columns, dict(zip(("_b", "_c"), cfg.widths[1:], strict=False))
+    n, d = cfg.n, cfg.columns
+    others = {SUFFIXES[x]: width for x, width in cfg.widths.items() if x != "a"}
     signals = () if cfg.classes is None else (cfg.classes,)
     sizes: dict[str, tuple[int, ...]] = {
         "labels": (n,),
@@ -233,14 +234,14 @@ def _variant_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields that the paper's model does not have."""
     sizes: dict[str, tuple[int, ...]] = {}
     if cfg.has_spurious:
-        sizes |= {"spurious": (cfg.columns,), "attributes": (cfg.n,)}
+        sizes["attributes"] = (cfg.n,)
         sizes["test_attributes"] = (cfg.n_test,)
         if k := cfg.probe_samples_value:
             sizes["probe_attributes"] = (k,)
-        for suffix, width in zip(("_b", "_c"), cfg.widths[1:], strict=False):
-            sizes[f"spurious{suffix}"] = (width,)
+        for modality, width in cfg.widths.items():
+            sizes[f"spurious{SUFFIXES[modality]}"] = (width,)
     if cfg.pair_noise:
-        for suffix in ("", "_c") if "c" in cfg.modalities else ("",):
+        for suffix in cfg.positive_suffixes:
             sizes[f"positive_labels{suffix}"] = (cfg.n,)
             if cfg.has_spurious:
                 sizes[f"positive_attributes{suffix}"] = (cfg.n,)

@@ -54,7 +54,7 @@ class VariantGramEngine:
                 and cfg.optimizer != "sgd"
                 and cfg.augment == "fixed",
             )
-            for suffix in ("", "_b", "_c")[: len(cfg.modalities)]
+            for suffix in cfg.suffixes
         ]
         like = self._modalities[0].z
         self._samples = TrainingSamples(spec, layout)
@@ -161,7 +161,7 @@ class VariantGramEngine:
     def _sides(self, at: Sequence[Preactivations], samples: StepSamples) -> list[SampleFeatures]:
         """Features of the samples, and of their positives."""
         make, sides = self._features, []
-        for name, x, codes in zip("abc", at, samples.codes, strict=False):
+        for name, x, codes in zip(self._cfg.modalities, at, samples.codes, strict=False):
             table = make.table(f"table_{name}", x.codes)
             sides.append(make.of(name, x.noise, codes, table))
             if x.views is not None:

@@ -60,7 +60,7 @@ def codes_of(cfg: TrainConfig, batch: SignalNoiseBatch) -> Codes:
     labels = [_stacked(batch, "labels")]
     attributes = _stacked(batch, "attributes") if cfg.has_spurious else None
     combinations = [_combination(cfg, labels[0], attributes)]
-    for suffix in ("", "_c")[: max(1, len(cfg.modalities) - 1)]:
+    for suffix in cfg.positive_suffixes:
         labels.append(_stacked(batch, f"positive_labels{suffix}", labels[0]))
         partners = attributes
         if partners is not None:

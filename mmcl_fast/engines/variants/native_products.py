@@ -46,8 +46,7 @@ class Span:
 def spans_of(cfg: TrainConfig) -> list[Span]:
     """The span of each modality."""
     views = not cfg.is_multi and cfg.objective == "contrastive"
-    suffixes = ("", "_b", "_c")[: len(cfg.modalities)]
-    return [Span(suffix, views, views and cfg.trains_keys) for suffix in suffixes]
+    return [Span(suffix, views, views and cfg.trains_keys) for suffix in cfg.suffixes]
 
 
 def project(

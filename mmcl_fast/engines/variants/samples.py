@@ -51,7 +51,7 @@ class TrainingSamples:
         attributes = torch.stack(held(spec, "attributes")) if layout.has_spurious else None
         self._labels = [own]  # of the samples, and of their positives of each kind
         self._codes = [layout.one_hot(own, attributes, layout.width)]
-        for suffix in ("", "_c")[: max(1, len(self._cfg.modalities) - 1)]:
+        for suffix in self._cfg.positive_suffixes:
             labels, partners = self._of_positives(f"positive_labels{suffix}", own), attributes
             if partners is not None:
                 partners = self._of_positives(f"positive_attributes{suffix}", partners)
