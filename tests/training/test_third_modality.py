@@ -11,6 +11,7 @@ import torch
 
 from mmcl_fast import ConfigError, DataError, TrainConfig, reference, train, train_many
 from mmcl_fast.data import from_arrays, sample
+from mmcl_fast.data.signal_noise.discrete import positives
 from mmcl_fast.metrics import margin, modality_gap
 from mmcl_fast.training import Run
 from mmcl_fast.training.epoch_info import RunState
@@ -59,6 +60,18 @@ def test_pairs_of_each_modality_are_mismatched_on_their_own() -> None:
     assert not torch.equal(data.positive_labels, data.positive_labels_c)
 
 
+def test_rows_of_each_modality_are_those_of_its_positives() -> None:
+    cfg = BASE.replace(pair_noise=0.5)
+    data, in_order = sample(cfg), sample(BASE)
+    for suffix, stream in (("_b", "pair_noise"), ("_c", "pair_noise_c")):
+        order = positives(cfg, stream)
+        assert order is not None
+        mine, own = (getattr(x, f"noise{suffix}") for x in (data, in_order))
+        assert torch.equal(mine, own[order])
+        labels = data.positive_labels if suffix == "_b" else data.positive_labels_c
+        assert torch.equal(labels, data.labels[order])
+
+
 def test_a_run_has_the_results_of_all_modalities(tmp_path: Path) -> None:
     run = train(BASE.replace(coefficients_every=4, spurious_norm=1.0, spurious_c_norm=2.0))
     again = Run.load(run.save(tmp_path / "run"))
@@ -90,11 +103,23 @@ def test_a_run_is_the_same_alone_and_among_others() -> None:
 
 def test_a_metric_sees_the_third_modality() -> None:
     def size_of_features(state: RunState) -> float:
-        return float(state.features("c").abs().max())
+        return float(state.features("c").max())
 
-    run = train(BASE, metrics={"c": size_of_features, "gap": modality_gap, "margin": margin})
-    assert run.metrics["c"].isfinite().all()
-    assert run.metrics["margin"].isfinite().all()
+    names = {"c": size_of_features, "gap": modality_gap, "margin": margin}
+    run = train(BASE, metrics=names)
+    data = sample(BASE)
+    assert data.noise_c is not None
+    assert data.weights_c is not None
+    vectors = torch.cat([data.mu_c * data.labels[:, None], data.noise_c])
+    largest = (vectors @ data.weights_c.T).max()
+    torch.testing.assert_close(run.metrics["c"][0], largest.double(), rtol=1e-6, atol=0)
+    # Both of modalities A and B: at the start those of training on two.
+    two = train(
+        BASE.replace(mu_c_norm=None, d_c=None, sigma_xi_c=None), metrics=names | {"c": margin}
+    )
+    for name in ("gap", "margin"):
+        assert run.metrics[name][0] == two.metrics[name][0]
+        assert run.metrics[name][-1] != two.metrics[name][-1]
 
 
 def test_own_arrays_of_the_third_modality() -> None:
